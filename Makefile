@@ -1,0 +1,149 @@
+# libmcpool. `make` builds, `make demo`, `make test` and `make bench` do all their own set-up.
+
+VERSION := 0.1.0
+
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+# ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
+LIBDIR ?= $(PREFIX)/lib/$(shell $(CC) -dumpmachine)
+
+B := build
+CC ?= gcc
+CFLAGS ?= -O2 -g
+
+WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wundef \
+            -Wno-unknown-warning-option -Wno-missing-attributes
+# No _FORTIFY_SOURCE and no large-file names: both would rename the functions we define.
+BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS -pthread \
+        -DMCPOOL_VERSION='"$(VERSION)"'
+# NDEBUG: a library in somebody else's process never aborts.
+SHIM_CFLAGS := $(BASE) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
+               -fno-semantic-interposition
+SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
+                -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed
+
+SHIM_SOURCES := $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/hooks/*.S)
+SHIM_OBJECTS := $(patsubst %,$(B)/%.o,$(SHIM_SOURCES))
+LIBRARY := $(B)/libmcpool.so
+
+all: $(LIBRARY) $(B)/mcpool
+
+$(B)/%.c.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/%.S.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
+
+# Unversioned, so that programs bound to any version of a libc symbol meet the hook.
+$(B)/libmcpool.map: shim/hooks.def Makefile
+	@mkdir -p $(@D)
+	{ echo '{ global:'; \
+	  printf '%s\n' '#define HOOK(ret, name, params, before) name;' \
+	    '#define HOOK_CHILD(name) name;' '#define ALIAS(name, hook) name;' \
+	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c -; \
+	  echo 'local: *; };'; } > $@
+
+$(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
+	$(CC) $(SHIM_LDFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
+	  -ldl -o $@
+
+-include $(SHIM_OBJECTS:.o=.d)
+
+# The command.
+
+$(B)/mcpool: shim/cli/mcpool.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+
+# Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
+
+UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn pool options config text reasons process)
+UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
+UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+
+$(B)/unit/%.c.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(SANITIZE) -O1 -g -Ishim -MMD -MP -c $< -o $@
+
+$(B)/tests/unit: $(UNIT_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
+
+PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(wildcard tests/preload/*.c))
+
+$(B)/tests/preload/%.c.o: tests/preload/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CFLAGS) -MMD -MP -c $< -o $@
+
+$(B)/tests/preloaded: $(PRELOAD_OBJECTS)
+	@mkdir -p $(@D)
+	$(CC) -pthread $^ -lcriterion -o $@
+
+-include $(UNIT_OBJECTS:.o=.d) $(PRELOAD_OBJECTS:.o=.d)
+
+$(B)/tests/differential: tests/differential/wire_differential.c $(wildcard shim/wire/*.[ch])
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -O2 -g -Ishim $(filter %.c,$^) -o $@
+
+# The other compiler: warnings are errors there and here.
+both-compilers:
+	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
+	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
+
+test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/bench/instructions
+
+test:
+	.ci/packages build test
+	$(MAKE) both-compilers test-programs
+	/usr/bin/python3 tests/run.py $(B)
+
+demo:
+	.ci/packages build demo
+	$(MAKE) all
+	bench/demo/demo.sh $(LIBRARY)
+
+$(B)/bench/%: bench/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -O2 -g $< -o $@
+
+bench:
+	.ci/packages build bench
+	$(MAKE) all $(B)/bench/cycle $(B)/bench/instructions
+	bench/run.sh $(LIBRARY)
+
+# Style. `make format` writes, `make lint` only looks.
+
+C_FILES = $(shell git ls-files '*.c' '*.h')
+SHELL_FILES = .ci/run .ci/packages $(shell git ls-files '*.sh')
+
+format:
+	clang-format -i $(C_FILES)
+
+lint:
+	.ci/packages lint
+	clang-format --dry-run --Werror $(C_FILES)
+	shellcheck $(SHELL_FILES)
+
+install: all
+	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
+	  $(DESTDIR)$(MANDIR)/man7
+	install -m 644 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libmcpool.so
+	install -m 755 $(B)/mcpool $(DESTDIR)$(BINDIR)/mcpool
+	install -m 644 shim/man/mcpool.1 $(DESTDIR)$(MANDIR)/man1/mcpool.1
+	install -m 644 shim/man/libmcpool.7 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+uninstall:
+	rm -f $(DESTDIR)$(LIBDIR)/libmcpool.so $(DESTDIR)$(BINDIR)/mcpool \
+	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+clean:
+	rm -rf $(B)
+
+.PHONY: all both-compilers test-programs test demo bench format lint install uninstall clean
+.DELETE_ON_ERROR:

@@ -1,0 +1,20 @@
+/*
+ * The time used for ages and limits: milliseconds that never go back (CLOCK_MONOTONIC).
+ */
+#ifndef MCPOOL_CLOCK_H
+#define MCPOOL_CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+typedef int64_t msec_t;
+
+static inline msec_t clock_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (msec_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+#endif

@@ -1,0 +1,41 @@
+/*
+ * The variables of the environment, read and copied once at start-up: some programs (nginx,
+ * php-fpm) wipe their environment later.
+ */
+#ifndef MCPOOL_CONFIG_H
+#define MCPOOL_CONFIG_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "clock.h"
+#include "endpoint.h"
+
+#define CONFIG_MAX_RULES    64
+#define CONFIG_MAX_WARNINGS 8
+
+enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
+
+struct config {
+    struct rule rules[CONFIG_MAX_RULES];
+    size_t rule_count;
+    unsigned int max_idle;       /* connections per endpoint */
+    unsigned int max_idle_total; /* connections per process */
+    msec_t idle_timeout;
+    msec_t max_lifetime;
+    char log_path[PATH_MAX]; /* empty: no log; "stderr" */
+    enum log_level log_level;
+    bool dry_run;
+    bool disable;
+
+    char warnings[CONFIG_MAX_WARNINGS][128]; /* what was wrong, for the log */
+    size_t warning_count;
+};
+
+/* Fills CONFIG with the defaults and then with what ENVIRON says. A bad value means the default
+ * and a warning; so does an unknown MCPOOL_ name. A relative log path is made absolute against
+ * the working directory. Needs no lock; allocates nothing. */
+void config_read(struct config *config, char *const *environ);
+
+#endif

@@ -1,0 +1,227 @@
+/*
+ * Records of connections: their memory, their states, the calls under way on them.
+ */
+#include "conn.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "fdmap.h"
+#include "pool.h"
+
+/*
+ * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One addition
+ * changes both. It is never reset, as a thread that came late may still be subtracting its call.
+ */
+static const struct {
+    unsigned int shift;
+    uint64_t mask;
+} calls[] = {
+    [CONN_CALL_SEND] = {0, 0x3fff},
+    [CONN_CALL_RECEIVE] = {14, 0x3fff},
+    [CONN_CALL_OTHER] = {28, 0xfff},
+};
+#define BEGUN_SHIFT 40
+#define UNDER_WAY   ((UINT64_C(1) << BEGUN_SHIFT) - 1)
+
+static struct conn *records;
+static _Atomic uint32_t touched; /* records that were ever used */
+
+/* The free list: index + 1 of its first record, and a count of changes above it, so that a record
+ * that was taken and given back meanwhile is not mistaken for an unchanged list. */
+static _Atomic uint64_t free_list;
+
+bool conn_start(void)
+{
+    void *memory = mmap(NULL, CONN_MAX * sizeof(struct conn), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return false;
+    records = memory;
+    return true;
+}
+
+static void push_free(struct conn *conn)
+{
+    uint64_t head = atomic_load(&free_list);
+    uint64_t changed;
+
+    do {
+        conn->next_free = (uint32_t)head;
+        changed = (((head >> 32) + 1) << 32) | conn_slot(conn);
+    } while (!atomic_compare_exchange_weak(&free_list, &head, changed));
+}
+
+static struct conn *pop_free(void)
+{
+    uint64_t head = atomic_load(&free_list);
+    uint64_t changed;
+    struct conn *conn;
+
+    do {
+        conn = conn_of_slot((uint32_t)head);
+        if (!conn)
+            return NULL;
+        changed = (((head >> 32) + 1) << 32) | conn->next_free;
+    } while (!atomic_compare_exchange_weak(&free_list, &head, changed));
+    return conn;
+}
+
+static struct conn *touch_next(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    while (n < CONN_MAX) {
+        if (atomic_compare_exchange_weak(&touched, &n, n + 1))
+            return &records[n];
+    }
+    return NULL;
+}
+
+struct conn *conn_new(int fd, int domain)
+{
+    struct conn *conn = pop_free();
+
+    if (!conn)
+        conn = touch_next();
+    if (!conn)
+        return NULL;
+    atomic_store(&conn->refusal, REASON_NONE);
+    atomic_store(&conn->held, false);
+    conn->fd = fd;
+    conn->domain = domain;
+    conn->options.given = 0;
+    conn->watch_count = 0;
+    conn->sent = 0;
+    conn->received = 0;
+    conn->endpoint = NULL;
+    wire_init(&conn->wire);
+    conn_move(conn, CONN_FRESH);
+    return conn;
+}
+
+struct conn *conn_of_slot(uint32_t slot)
+{
+    uint32_t index = slot & FDMAP_INDEX;
+
+    if (slot & FDMAP_EPOLL || index == 0)
+        return NULL;
+    return &records[index - 1];
+}
+
+uint32_t conn_slot(const struct conn *conn)
+{
+    return (uint32_t)(conn - records) + 1;
+}
+
+static bool counts_as_use(enum conn_state state)
+{
+    return state == CONN_IN_USE || state == CONN_LEAVING || state == CONN_LENDING;
+}
+
+/* Whoever finds the record closed and without calls, closer or last caller, frees it, once. */
+static void free_if_unused(struct conn *conn)
+{
+    uint32_t closed = CONN_CLOSED;
+
+    if (!conn_calls_under_way(conn) &&
+        atomic_compare_exchange_strong(&conn->state, &closed, CONN_FREE))
+        push_free(conn);
+}
+
+void conn_move(struct conn *conn, enum conn_state to)
+{
+    enum conn_state from = (enum conn_state)atomic_load(&conn->state);
+
+    if (counts_as_use(to) && !counts_as_use(from))
+        atomic_fetch_add(&conn->endpoint->in_use, 1);
+    else if (counts_as_use(from) && !counts_as_use(to))
+        atomic_fetch_sub(&conn->endpoint->in_use, 1);
+    atomic_store(&conn->state, (uint32_t)to);
+    if (to == CONN_CLOSED)
+        free_if_unused(conn);
+}
+
+struct conn *conn_enter(int fd, enum conn_call call)
+{
+    uint32_t slot = fdmap_get(fd);
+    struct conn *conn = conn_of_slot(slot);
+    uint64_t before;
+
+    if (!conn || slot & FDMAP_PRIVATE)
+        return NULL;
+    before = atomic_fetch_add(&conn->traffic, (UINT64_C(1) << BEGUN_SHIFT) |
+                                                  (UINT64_C(1) << calls[call].shift));
+    if ((fdmap_get(fd) & ~FDMAP_CLOSING) != (slot & ~FDMAP_CLOSING)) {
+        conn_leave(conn, call);
+        return NULL;
+    }
+    if (call != CONN_CALL_OTHER && ((before >> calls[call].shift) & calls[call].mask) != 0)
+        conn_refuse(conn, REASON_CONCURRENT);
+    return conn;
+}
+
+void conn_leave(struct conn *conn, enum conn_call call)
+{
+    atomic_fetch_sub(&conn->traffic, UINT64_C(1) << calls[call].shift);
+    if (conn_state(conn) == CONN_CLOSED)
+        free_if_unused(conn);
+}
+
+uint64_t conn_calls_begun(const struct conn *conn)
+{
+    return atomic_load(&conn->traffic) >> BEGUN_SHIFT;
+}
+
+bool conn_calls_under_way(const struct conn *conn)
+{
+    return (atomic_load(&conn->traffic) & UNDER_WAY) != 0;
+}
+
+void conn_refuse(struct conn *conn, enum reason reason)
+{
+    uint32_t none = REASON_NONE;
+
+    atomic_compare_exchange_strong(&conn->refusal, &none, (uint32_t)reason);
+}
+
+enum reason conn_refusal(const struct conn *conn)
+{
+    return (enum reason)atomic_load_explicit(&conn->refusal, memory_order_relaxed);
+}
+
+bool conn_hold(struct conn *conn)
+{
+    if (!atomic_exchange_explicit(&conn->held, true, memory_order_acquire))
+        return true;
+    conn_refuse(conn, REASON_CONCURRENT);
+    return false;
+}
+
+void conn_let_go(struct conn *conn)
+{
+    atomic_store_explicit(&conn->held, false, memory_order_release);
+}
+
+void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        enum conn_state state = conn_state(&records[i]);
+
+        if (state == CONN_FRESH || state == CONN_IN_USE)
+            visit(&records[i], argument);
+    }
+}
+
+void conn_forget_other_threads(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        atomic_store(&records[i].traffic, 0);
+        atomic_store(&records[i].held, false);
+    }
+}

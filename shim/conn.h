@@ -1,0 +1,134 @@
+/*
+ * One connection: what is known of it, its states, and the only function that moves it between
+ * them.
+ *
+ *     FREE --socket()--> FRESH --connect()--> IN_USE --close()--> LEAVING --proof--> IDLE
+ *                                               ^                                     |
+ *                                               +------------- LENDING <--connect()---+
+ *
+ * An idle connection that is not lent again is DOOMED. Every state but FREE may end in CLOSED,
+ * which becomes FREE when the last call on the record has returned.
+ *
+ * Records are type-stable: memory that once was a connection stays one, so that a thread which
+ * comes late finds a record that is merely not its own. Nothing here takes a lock or waits.
+ */
+#ifndef MCPOOL_CONN_H
+#define MCPOOL_CONN_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "clock.h"
+#include "options.h"
+#include "reasons.h"
+#include "wire/wire.h"
+
+/* Fresh sockets and connections tracked at the same time; more of them are not pooled. */
+#define CONN_MAX 16384
+
+/* Epoll sets a connection may be in and still be pooled. */
+#define CONN_WATCHES 4
+
+enum conn_state {
+    CONN_FREE,
+    CONN_FRESH,   /* made by socket(), not connected */
+    CONN_IN_USE,  /* connected, or connecting, to an endpoint; the application holds it */
+    CONN_LEAVING, /* being checked in */
+    CONN_IDLE,    /* in the pool */
+    CONN_LENDING, /* being checked out */
+    CONN_DOOMED,  /* taken out of the pool to be closed */
+    CONN_CLOSED,
+};
+
+/* An epoll registration of the connection. */
+struct watch {
+    int epfd;
+    uint32_t events;
+    uint64_t data;
+};
+
+struct endpoint;
+
+struct conn {
+    _Atomic uint64_t traffic; /* calls under way and calls ever begun; see conn.c */
+    _Atomic uint32_t state;
+    _Atomic uint32_t refusal; /* the first enum reason that makes it unpoolable */
+    atomic_bool held;
+    _Atomic uint32_t next_free;
+
+    int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
+    int domain;
+    uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
+    uint32_t children;
+    uint32_t identities;
+    uid_t euid;
+
+    /* Guarded by conn_hold(). */
+    struct options options;
+    struct watch watches[CONN_WATCHES];
+    unsigned int watch_count;
+    uint64_t sent;
+    uint64_t received;
+    struct wire wire;
+
+    struct endpoint *endpoint;
+    msec_t connected_at;
+    msec_t expires_at;
+
+    /* While idle; guarded by the pool's lock. */
+    int flags; /* file status flags */
+    msec_t idle_since;
+    struct conn *prev, *next;   /* of the same endpoint, latest first */
+    struct conn *newer, *older; /* of the process, latest first */
+};
+
+/* What a call does with the connection. */
+enum conn_call { CONN_CALL_SEND, CONN_CALL_RECEIVE, CONN_CALL_OTHER };
+
+/* Reserves the memory of all records without touching it. False when there is none. */
+bool conn_start(void);
+
+/* A FRESH record for the number FD, in no map yet; NULL when all are taken. */
+struct conn *conn_new(int fd, int domain);
+
+/* The record and its number in the map's slots. NULL for a slot that names none. */
+struct conn *conn_of_slot(uint32_t slot);
+uint32_t conn_slot(const struct conn *conn);
+
+/* Moves CONN to another state and keeps the endpoint's count of connections in use. Moving to
+ * CLOSED gives the record up: it must be in no map or list any more, its number closed or about
+ * to be closed by the caller, and it must not be touched afterwards. */
+void conn_move(struct conn *conn, enum conn_state to);
+
+static inline enum conn_state conn_state(const struct conn *conn)
+{
+    return (enum conn_state)atomic_load_explicit(&conn->state, memory_order_acquire);
+}
+
+/* Begins a call on the application's number FD: the record stays what it is until conn_leave().
+ * NULL when the number is no connection of ours. Two threads sending, or two receiving, at the same time make it unpoolable: the order of their bytes is unknown. */
+struct conn *conn_enter(int fd, enum conn_call call);
+void conn_leave(struct conn *conn, enum conn_call call);
+
+/* How many calls have been begun, for comparison; and whether one is under way. */
+uint64_t conn_calls_begun(const struct conn *conn);
+bool conn_calls_under_way(const struct conn *conn);
+
+/* Makes CONN unpoolable for good; the first reason stays. */
+void conn_refuse(struct conn *conn, enum reason reason);
+enum reason conn_refusal(const struct conn *conn);
+
+/* Takes the right to change the guarded fields. Nobody waits for it: false, and CONN is refused as
+ * CONCURRENT, when another thread (or the code under this signal handler) has it. */
+bool conn_hold(struct conn *conn);
+void conn_let_go(struct conn *conn);
+
+/* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
+void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
+
+/* In the child of a fork, the only thread: the calls of other threads are gone for good. */
+void conn_forget_other_threads(void);
+
+#endif

@@ -1,0 +1,143 @@
+/*
+ * Taking off and putting on what the application can see of a socket.
+ */
+#include "disguise.h"
+
+#include <fcntl.h>
+
+#include "pool.h"
+#include "proof.h"
+#include "raw.h"
+
+static struct watch *find_watch(struct conn *conn, int epfd)
+{
+    for (unsigned int i = 0; i < conn->watch_count; i++) {
+        if (conn->watches[i].epfd == epfd)
+            return &conn->watches[i];
+    }
+    return NULL;
+}
+
+static void drop_watch(struct conn *conn, struct watch *watch)
+{
+    *watch = conn->watches[--conn->watch_count];
+}
+
+static void set_watch(struct conn *conn, int epfd, const struct epoll_event *event)
+{
+    struct watch *watch = find_watch(conn, epfd);
+
+    if (!watch) {
+        if (conn->watch_count == CONN_WATCHES) {
+            conn_refuse(conn, REASON_EPOLL_SETS);
+            return;
+        }
+        watch = &conn->watches[conn->watch_count++];
+    }
+    *watch = (struct watch){epfd, event->events, event->data.u64};
+    /* Made again on another socket, a one-shot registration would be armed anew, and an exclusive
+     * one cannot be changed. */
+    if (conn_state(conn) == CONN_FRESH && event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
+        conn_refuse(conn, REASON_EPOLL_MODE);
+}
+
+void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll_event *event)
+{
+    struct watch *watch;
+
+    if (!conn_hold(conn))
+        return;
+    if (op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) {
+        set_watch(conn, epfd, event);
+    } else {
+        watch = find_watch(conn, epfd);
+        if (watch)
+            drop_watch(conn, watch);
+    }
+    conn_let_go(conn);
+}
+
+void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on)
+{
+    struct watch *watch;
+
+    if (!conn_hold(conn))
+        return;
+    watch = find_watch(conn, epfd);
+    if (watch) {
+        drop_watch(conn, watch);
+        if (lives_on)
+            conn_refuse(conn, REASON_EPOLL_UNKNOWN);
+    }
+    conn_let_go(conn);
+}
+
+enum reason disguise_take_off(struct conn *conn, int fd)
+{
+    struct epoll_event ignored = {0};
+
+    while (conn->watch_count > 0) {
+        struct watch *watch = &conn->watches[conn->watch_count - 1];
+
+        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0)
+            return REASON_EPOLL_UNKNOWN;
+        conn->watch_count--;
+    }
+    return REASON_NONE;
+}
+
+static bool replay_watches(int fd, const struct conn *fresh)
+{
+    for (unsigned int i = 0; i < fresh->watch_count; i++) {
+        const struct watch *watch = &fresh->watches[i];
+        struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
+
+        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool move_over(int from, int to, int fd_flags)
+{
+    int flags = fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0;
+
+    return raw_syscall(SYS_dup3, from, to, flags) == to;
+}
+
+/* The registrations of the fresh socket last as long as a duplicate of it does, so they need not
+ * be made again if this fails. */
+static enum reason replace_watched(struct conn *conn, int fd, const struct conn *fresh,
+                                   int fd_flags)
+{
+    long spare = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
+    enum reason reason = REASON_NONE;
+
+    if (spare < 0)
+        return REASON_FD_PRESSURE;
+    if (!move_over(conn->fd, fd, fd_flags)) {
+        reason = REASON_OTHER_SOCKET;
+    } else if (!replay_watches(fd, fresh)) {
+        reason = REASON_EPOLL_UNKNOWN;
+        move_over((int)spare, fd, fd_flags);
+    }
+    raw_syscall(SYS_close, spare);
+    return reason;
+}
+
+enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
+{
+    int flags = proof_flags(fd);
+    long fd_flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
+
+    if (flags < 0 || fd_flags < 0)
+        return REASON_OTHER_SOCKET;
+    if (((flags ^ conn->flags) & O_NONBLOCK) &&
+        raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
+        return REASON_ODD_FLAGS;
+    if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
+        return REASON_OPTION_FAILED;
+    if (fresh->watch_count > 0)
+        return replace_watched(conn, fd, fresh, (int)fd_flags);
+    return move_over(conn->fd, fd, (int)fd_flags) ? REASON_NONE : REASON_OTHER_SOCKET;
+}

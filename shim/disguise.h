@@ -1,0 +1,32 @@
+/*
+ * The disguise: a pooled connection looks like the fresh socket it replaces. Its flags, its
+ * options (options.h) and its epoll registrations.
+ *
+ * An epoll registration belongs to the open description and the number, and outlives close()
+ * while a duplicate lives (epoll(7), Q6): it must go before a connection is kept, while the
+ * application's number is still open, and those made on the fresh socket must be made again.
+ */
+#ifndef MCPOOL_DISGUISE_H
+#define MCPOOL_DISGUISE_H
+
+#include <sys/epoll.h>
+
+#include "conn.h"
+#include "reasons.h"
+
+/* Notes that epoll_ctl(EPFD, OP, the number of CONN, EVENT) succeeded. */
+void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll_event *event);
+
+/* Notes that the epoll set EPFD is gone, and its registrations with it; or, if it may live on out
+ * of our reach, that CONN can never be pooled. */
+void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
+
+/* Ends all registrations of CONN, which the application still has at FD. */
+enum reason disguise_take_off(struct conn *conn, int fd);
+
+/* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
+ * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it was
+ * before; CONN is then good for nothing. Never blocks; errno is kept. */
+enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh);
+
+#endif

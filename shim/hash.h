@@ -1,0 +1,26 @@
+/*
+ * uthash, made fit for somebody else's process: no malloc() after start-up and no exit() when
+ * memory is short. Included instead of <uthash.h>.
+ */
+#ifndef MCPOOL_HASH_H
+#define MCPOOL_HASH_H
+
+#include <stddef.h>
+
+/* Cuts SIZE bytes from a block reserved at start-up. NULL when it is used up. Called with the
+ * pool's lock held. */
+void *hash_allocate(size_t size);
+
+/*
+ * A table allocates ever larger arrays of buckets and frees the smaller ones. The number of
+ * endpoints is bounded, so all the arrays it can ever want are, too: nothing is given back.
+ */
+#define uthash_malloc(size)       hash_allocate(size)
+#define uthash_free(memory, size) ((void)(memory))
+/* The element was not added; the function that adds one declares the variable. */
+#define HASH_NONFATAL_OOM            1
+#define uthash_nonfatal_oom(element) (out_of_memory = true)
+
+#include <uthash.h>
+
+#endif

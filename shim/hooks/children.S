@@ -1,0 +1,128 @@
+/*
+ * vfork(), _Fork(), clone(), popen() and system() make children without running the handlers of
+ * pthread_atfork(). Each hook counts the child, so that no connection alive at this moment is
+ * ever pooled (a child may have been handed it), and jumps to the real function.
+ *
+ * They are written in assembly because a vfork() or a clone() cannot be called by a C function
+ * that then returns: the child would return first and overwrite the frame. A jump leaves the
+ * caller's stack and return address as they were.
+ */
+
+#if defined(__x86_64__)
+
+.macro child name
+    .globl \name
+    .type \name, @function
+\name:
+    .cfi_startproc
+    endbr64
+    lock incl process_children(%rip)
+    cmpq $0, real_\name(%rip)
+    je 1f
+    jmp *real_\name(%rip)
+1:
+    push %rdi
+    .cfi_adjust_cfa_offset 8
+    push %rsi
+    .cfi_adjust_cfa_offset 8
+    push %rdx
+    .cfi_adjust_cfa_offset 8
+    push %rcx
+    .cfi_adjust_cfa_offset 8
+    push %r8
+    .cfi_adjust_cfa_offset 8
+    push %r9
+    .cfi_adjust_cfa_offset 8
+    push %rax
+    .cfi_adjust_cfa_offset 8
+    call libc_bind_children
+    pop %rax
+    .cfi_adjust_cfa_offset -8
+    pop %r9
+    .cfi_adjust_cfa_offset -8
+    pop %r8
+    .cfi_adjust_cfa_offset -8
+    pop %rcx
+    .cfi_adjust_cfa_offset -8
+    pop %rdx
+    .cfi_adjust_cfa_offset -8
+    pop %rsi
+    .cfi_adjust_cfa_offset -8
+    pop %rdi
+    .cfi_adjust_cfa_offset -8
+    jmp *real_\name(%rip)
+    .cfi_endproc
+    .size \name, . - \name
+.endm
+
+#elif defined(__aarch64__)
+
+.macro child name
+    .globl \name
+    .type \name, %function
+\name:
+    .cfi_startproc
+    hint #34 // bti c
+    adrp x9, process_children
+    add x9, x9, :lo12:process_children
+0:
+    ldxr w10, [x9]
+    add w10, w10, #1
+    stxr w11, w10, [x9]
+    cbnz w11, 0b
+    adrp x9, real_\name
+    ldr x9, [x9, :lo12:real_\name]
+    cbz x9, 1f
+    br x9
+1:
+    stp x29, x30, [sp, #-80]!
+    .cfi_def_cfa_offset 80
+    .cfi_offset 29, -80
+    .cfi_offset 30, -72
+    stp x0, x1, [sp, #16]
+    stp x2, x3, [sp, #32]
+    stp x4, x5, [sp, #48]
+    stp x6, x7, [sp, #64]
+    bl libc_bind_children
+    ldp x0, x1, [sp, #16]
+    ldp x2, x3, [sp, #32]
+    ldp x4, x5, [sp, #48]
+    ldp x6, x7, [sp, #64]
+    ldp x29, x30, [sp], #80
+    .cfi_def_cfa_offset 0
+    .cfi_restore 29
+    .cfi_restore 30
+    adrp x9, real_\name
+    ldr x9, [x9, :lo12:real_\name]
+    br x9
+    .cfi_endproc
+    .size \name, . - \name
+.endm
+
+#endif
+
+.macro same name, hook
+    .globl \name
+    .set \name, \hook
+    .type \name, STT_FUNC
+.endm
+
+    .hidden process_children
+    .hidden real_vfork
+    .hidden real__Fork
+    .hidden real_clone
+    .hidden real_popen
+    .hidden real_system
+    .hidden libc_bind_children
+
+    .text
+    child vfork
+    child _Fork
+    child clone
+    child popen
+    child system
+    same __vfork, vfork
+    same __clone, clone
+    same _IO_popen, popen
+
+    .section .note.GNU-stack, "", %progbits

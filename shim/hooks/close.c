@@ -1,0 +1,167 @@
+/*
+ * How a number ends, or gets a twin.
+ */
+#include "hooks.h"
+
+#include <linux/close_range.h>
+#include <pthread.h>
+#include <stdarg.h>
+
+int hook_close(int fd, int (*real)(int fd))
+{
+    struct check_in check_in;
+    int result;
+
+    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner()) {
+        track_forget(fd);
+        libc_close_quietly(fd);
+        errno = EBADF;
+        return -1;
+    }
+    pthread_testcancel();
+    if (!lending_check_in_begin(&check_in, fd)) {
+        track_forget(fd);
+        return real(fd);
+    }
+    result = real(fd);
+    lending_check_in_end(&check_in);
+    return result;
+}
+
+HOOKED int close(int fd)
+{
+    if (PLAIN(fd))
+        return real_close(fd);
+    return hook_close(fd, real_close);
+}
+HOOKED_ALIAS(__close, close);
+
+int hook_duplicated(int fd, int result)
+{
+    if (result < 0)
+        return result;
+    track_new_number(result);
+    if (!PLAIN(fd))
+        track_duplicated(fd, result);
+    return result;
+}
+
+HOOKED int dup(int fd)
+{
+    return hook_duplicated(fd, real_dup(fd));
+}
+
+/* A duplicate over a number closes what was there, so that is a check-in; but only if there will
+ * be a duplicate. */
+static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags))
+{
+    struct check_in check_in;
+    bool kept = false;
+    int result;
+
+    if (!PLAIN(to) && fd != to && real_fcntl(fd, F_GETFD) >= 0) {
+        kept = lending_check_in_begin(&check_in, to);
+        if (!kept)
+            track_forget(to);
+    }
+    result = real(fd, to, flags);
+    if (kept)
+        lending_check_in_end(&check_in);
+    return fd == to ? result : hook_duplicated(fd, result);
+}
+
+static int real_dup2_of(int fd, int to, int flags)
+{
+    (void)flags;
+    return real_dup2(fd, to);
+}
+
+HOOKED int dup2(int fd, int to)
+{
+    if (PLAIN(fd) && PLAIN(to))
+        return real_dup2(fd, to);
+    return replace(fd, to, 0, real_dup2_of);
+}
+HOOKED_ALIAS(__dup2, dup2);
+
+HOOKED int dup3(int fd, int to, int flags)
+{
+    if (PLAIN(fd) && PLAIN(to))
+        return real_dup3(fd, to, flags);
+    return replace(fd, to, flags, real_dup3);
+}
+
+/* Commands that make signals come, or a duplicate, cannot be undone by us. */
+static int fcntl_done(int fd, int command, void *argument, int result)
+{
+    if (result == -1)
+        return result;
+    switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC:
+        return hook_duplicated(fd, result);
+    case F_SETFL:
+        if (!PLAIN(fd) && (long)argument & O_ASYNC)
+            track_refuse(fd, REASON_ODD_FLAGS);
+        return result;
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+        if (!PLAIN(fd))
+            track_refuse(fd, REASON_ODD_FLAGS);
+        return result;
+    default:
+        return result;
+    }
+}
+
+HOOKED int fcntl(int fd, int command, ...)
+{
+    void *argument = LAST_ARGUMENT(command);
+
+    return fcntl_done(fd, command, argument, real_fcntl(fd, command, argument));
+}
+HOOKED_ALIAS(__fcntl, fcntl);
+
+HOOKED int fcntl64(int fd, int command, ...)
+{
+    void *argument = LAST_ARGUMENT(command);
+
+    return fcntl_done(fd, command, argument, real_fcntl64(fd, command, argument));
+}
+
+HOOKED int close_range(unsigned int first, unsigned int last, int flags)
+{
+    if (flags & CLOSE_RANGE_UNSHARE && process_is_owner())
+        track_namespace_lost();
+    if (!(flags & CLOSE_RANGE_CLOEXEC) && first <= last)
+        track_forget_range(first, last);
+    return real_close_range(first, last, flags);
+}
+
+HOOKED void closefrom(int first)
+{
+    track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+    real_closefrom(first);
+}
+
+/* Stdio reads and writes past us, in pieces the program never sees. */
+HOOKED FILE *fdopen(int fd, const char *mode)
+{
+    if (!PLAIN(fd))
+        track_refuse(fd, REASON_STDIO);
+    return real_fdopen(fd, mode);
+}
+HOOKED_ALIAS(_IO_fdopen, fdopen);
+
+HOOKED int fclose(FILE *stream)
+{
+    int saved = errno;
+    int fd = fileno(stream);
+
+    errno = saved;
+    if (!PLAIN(fd))
+        track_forget(fd);
+    return real_fclose(stream);
+}
+HOOKED_ALIAS(_IO_fclose, fclose);

@@ -1,0 +1,80 @@
+/*
+ * How a connection begins: socket(), connect() and what may come between and around them.
+ */
+#include "hooks.h"
+
+bool hook_should_retry(int result)
+{
+    return result < 0 && (errno == EMFILE || errno == ENFILE) && process_is_owner() &&
+           lending_flush(REASON_FD_PRESSURE);
+}
+
+HOOKED int socket(int domain, int type, int protocol)
+{
+    int fd = real_socket(domain, type, protocol);
+
+    if (hook_should_retry(fd))
+        fd = real_socket(domain, type, protocol);
+    if (fd >= 0)
+        track_opened(fd, domain, type, protocol);
+    return fd;
+}
+
+HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    if (PLAIN(fd))
+        return real_connect(fd, addr, len);
+    return lending_connect(fd, addr, len);
+}
+HOOKED_ALIAS(__connect, connect);
+
+HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    if (!PLAIN(fd))
+        track_refuse(fd, REASON_BOUND);
+    return real_bind(fd, addr, len);
+}
+
+/* A server's socket is none of ours. */
+HOOKED int listen(int fd, int backlog)
+{
+    if (!PLAIN(fd))
+        track_forget(fd);
+    return real_listen(fd, backlog);
+}
+
+HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    int result = real_accept(fd, addr, len);
+
+    if (hook_should_retry(result))
+        result = real_accept(fd, addr, len);
+    track_new_number(result);
+    return result;
+}
+
+HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+    int result = real_accept4(fd, addr, len, flags);
+
+    if (hook_should_retry(result))
+        result = real_accept4(fd, addr, len, flags);
+    track_new_number(result);
+    return result;
+}
+
+HOOKED int shutdown(int fd, int how)
+{
+    if (!PLAIN(fd))
+        track_refuse(fd, REASON_SHUT_DOWN);
+    return real_shutdown(fd, how);
+}
+
+HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    int result = real_setsockopt(fd, level, name, value, len);
+
+    if (result == 0 && !PLAIN(fd))
+        track_option(fd, level, name, value, len);
+    return result;
+}

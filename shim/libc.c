@@ -1,0 +1,101 @@
+/*
+ * Binding: finds the real functions behind the hooks, and stands in for them before that.
+ */
+#include "libc.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+
+#include "raw.h"
+
+static long result_of(long raw)
+{
+    if (raw < 0 && raw > -4096) {
+        errno = (int)-raw;
+        return -1;
+    }
+    return raw;
+}
+
+/* dup2() is not a system call on newer architectures; dup3() refuses equal numbers. */
+static int libc_dup2_before(int fd, int to)
+{
+    if (fd == to)
+        return result_of(raw_syscall(SYS_fcntl, fd, F_GETFD)) < 0 ? -1 : to;
+    return (int)result_of(raw_syscall(SYS_dup3, fd, to, 0));
+}
+
+#define RAW(...) result_of(raw_syscall(__VA_ARGS__))
+#define VARIADIC(last)                                                                           \
+    ({                                                                                           \
+        va_list list_;                                                                           \
+        va_start(list_, last);                                                                   \
+        void *argument_ = va_arg(list_, void *);                                                 \
+        va_end(list_);                                                                           \
+        argument_;                                                                               \
+    })
+#define RAW_SIX(number)                                                                          \
+    ({                                                                                           \
+        long six_[6];                                                                            \
+        va_list list_;                                                                           \
+        va_start(list_, number);                                                                 \
+        for (int i = 0; i < 6; i++)                                                              \
+            six_[i] = va_arg(list_, long);                                                       \
+        va_end(list_);                                                                           \
+        result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5]));   \
+    })
+#define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
+
+#define HOOK(ret, name, params, before)                                                          \
+    static ret before_##name params                                                              \
+    {                                                                                            \
+        return (ret)(before);                                                                    \
+    }                                                                                            \
+    ret(*real_##name) params = before_##name;
+#define ALIAS(name, hook)
+#define HOOK_CHILD(name) void *real_##name;
+#include "hooks.def"
+#undef HOOK
+#undef HOOK_CHILD
+
+static pid_t before__Fork(void)
+{
+    return (pid_t)RAW(SYS_clone, SIGCHLD);
+}
+
+void libc_bind_children(void)
+{
+#define HOOK(ret, name, params, before)
+#define HOOK_CHILD(name) real_##name = dlsym(RTLD_NEXT, #name);
+#include "hooks.def"
+#undef HOOK
+#undef HOOK_CHILD
+    if (!real__Fork)
+        *(pid_t(**)(void))(void *)&real__Fork = before__Fork;
+}
+
+static void bind_one(void *real, const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    if (found)
+        *(void **)real = found;
+}
+
+void libc_bind(void)
+{
+#define HOOK(ret, name, params, before) bind_one(&real_##name, #name);
+#define HOOK_CHILD(name)
+#include "hooks.def"
+#undef HOOK
+#undef HOOK_CHILD
+    libc_bind_children();
+}
+
+void libc_close_quietly(int fd)
+{
+    raw_syscall(SYS_close, fd);
+}

@@ -1,0 +1,47 @@
+/*
+ * The real functions behind the hooks: real_close() is what close() would be without us, and so
+ * on for every row of hooks.def. Callable at any moment: before libc_bind() has run they make the
+ * bare system call. They may block, and be cancellation points, exactly as the functions of that
+ * name; call none of them with the pool's lock held.
+ */
+#ifndef MCPOOL_LIBC_H
+#define MCPOOL_LIBC_H
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sched.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define MCPOOL_HIDDEN __attribute__((visibility("hidden")))
+#define MCPOOL_EXPORT __attribute__((visibility("default")))
+
+/* Nothing but the names: the declarations of a few are missing in libc's headers. */
+#define HOOK(ret, name, params, before)                                                          \
+    ret name params;                                                                             \
+    extern MCPOOL_HIDDEN ret(*real_##name) params;
+#define ALIAS(name, hook)
+#define HOOK_CHILD(name) extern MCPOOL_HIDDEN void *real_##name;
+#include "hooks.def"
+#undef HOOK
+#undef ALIAS
+#undef HOOK_CHILD
+
+/* Looks every real function up, once, at start-up. Names this libc lacks keep the bare system
+ * call. May allocate: not to be called later. */
+void libc_bind(void);
+
+/* Looks up the functions of hooks/children.S; they call it when they run before start-up. */
+void libc_bind_children(void);
+
+/* Closes one of our own numbers: no cancellation point, errno untouched. */
+void libc_close_quietly(int fd);
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * The table of options that are understood, and their transfer.
+ */
+#include "options.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "raw.h"
+
+static const struct row {
+    int level;
+    int name;
+    uint8_t size;
+    bool fixed; /* once given it cannot be taken back */
+} rows[OPTIONS_COUNT] = {
+    {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false},
+    {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false},
+    {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false},
+    {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false},
+    {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false},
+    {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false},
+    {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false},
+    {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false},
+    {IPPROTO_IP, IP_TOS, sizeof(int), false},
+    /* A buffer size that was set switches the kernel's own tuning off for good. */
+    {SOL_SOCKET, SO_SNDBUF, sizeof(int), true},
+    {SOL_SOCKET, SO_RCVBUF, sizeof(int), true},
+    /* Refused by the kernel once the socket has an address. */
+    {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true},
+};
+
+static bool given(const struct options *options, int row)
+{
+    return options->given & (1u << row);
+}
+
+static bool same(const struct options *a, const struct options *b, int row)
+{
+    return given(a, row) == given(b, row) &&
+           (!given(a, row) || memcmp(a->value[row], b->value[row], rows[row].size) == 0);
+}
+
+bool options_note(struct options *options, bool connected, int level, int name,
+                  const void *value, socklen_t len)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (rows[i].level != level || rows[i].name != name)
+            continue;
+        if (len != rows[i].size || (connected && rows[i].fixed))
+            return false;
+        memcpy(options->value[i], value, len);
+        options->given |= (uint16_t)(1u << i);
+        return true;
+    }
+    return false;
+}
+
+bool options_fit(const struct options *have, const struct options *want)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (rows[i].fixed && !same(have, want, i))
+            return false;
+    }
+    return true;
+}
+
+static bool copy_option(int from, int to, const struct row *row)
+{
+    uint8_t value[OPTION_VALUE_MAX];
+    socklen_t len = row->size;
+
+    return raw_syscall(SYS_getsockopt, from, row->level, row->name, value, &len) == 0 &&
+           raw_syscall(SYS_setsockopt, to, row->level, row->name, value, len) == 0;
+}
+
+bool options_apply(int connection, const struct options *have, int fresh,
+                   const struct options *want)
+{
+    if (have->given == 0 && want->given == 0)
+        return true;
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (!rows[i].fixed && !same(have, want, i) && !copy_option(fresh, connection, &rows[i]))
+            return false;
+    }
+    return true;
+}

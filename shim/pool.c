@@ -1,0 +1,320 @@
+/*
+ * The tables of idle connections.
+ */
+#include "pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <utlist.h>
+
+#include "process.h"
+
+#define HASH_MEMORY 65536
+
+static union {
+    max_align_t alignment;
+    unsigned char bytes[HASH_MEMORY];
+} hash_memory;
+static size_t hash_memory_used;
+
+void *hash_allocate(size_t size)
+{
+    void *memory = &hash_memory.bytes[hash_memory_used];
+
+    size = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
+    if (size > HASH_MEMORY - hash_memory_used)
+        return NULL;
+    hash_memory_used += size;
+    return memory;
+}
+
+#define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
+#define MINUTE            (60 * 1000)
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
+
+static const struct config *limits;
+static struct endpoint *memory_of_endpoints;
+static size_t endpoint_count;
+static struct endpoint *endpoints; /* the hash table */
+static struct conn *idle;          /* of all endpoints, latest first */
+static unsigned int idle_count;
+
+static _Atomic unsigned int total_most; /* idle connections the process may keep */
+static _Atomic int private_base;
+static _Atomic msec_t limits_noted;
+
+static bool enter(void)
+{
+    if (inside)
+        return false;
+    inside = true;
+    pthread_mutex_lock(&lock);
+    return true;
+}
+
+static void leave(void)
+{
+    pthread_mutex_unlock(&lock);
+    inside = false;
+}
+
+bool pool_start(const struct config *config)
+{
+    void *memory = mmap(NULL, POOL_ENDPOINTS * sizeof(struct endpoint), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return false;
+    limits = config;
+    memory_of_endpoints = memory;
+    pool_note_limits(0, true);
+    return true;
+}
+
+void pool_note_limits(msec_t now, bool force)
+{
+    struct rlimit limit;
+    rlim_t numbers;
+    int saved = errno;
+
+    if (!force && now - atomic_load(&limits_noted) < 1000)
+        return;
+    atomic_store(&limits_noted, now);
+    numbers = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+    errno = saved;
+    atomic_store(&total_most, numbers / 4 < limits->max_idle_total
+                                  ? (unsigned int)(numbers / 4)
+                                  : limits->max_idle_total);
+    numbers -= numbers / 4;
+    atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
+}
+
+int pool_private_base(void)
+{
+    return atomic_load(&private_base);
+}
+
+/* An endpoint that nobody uses and nothing idles at makes room for a new one. */
+static struct endpoint *new_endpoint(void)
+{
+    struct endpoint *endpoint, *next;
+
+    if (endpoint_count < POOL_ENDPOINTS)
+        return &memory_of_endpoints[endpoint_count++];
+    HASH_ITER(hh, endpoints, endpoint, next)
+    {
+        if (endpoint->idle_count == 0 && atomic_load(&endpoint->in_use) == 0) {
+            HASH_DELETE(hh, endpoints, endpoint);
+            return endpoint;
+        }
+    }
+    return NULL;
+}
+
+static struct endpoint *add_endpoint(const struct address *address, msec_t now)
+{
+    struct endpoint *endpoint = new_endpoint();
+    bool out_of_memory = false;
+
+    if (!endpoint)
+        return NULL;
+    memset(endpoint, 0, sizeof(*endpoint));
+    endpoint->address = *address;
+    address_text(address, endpoint->text);
+    endpoint->peak_since = now;
+    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
+    if (!out_of_memory)
+        return endpoint;
+    endpoint_count--;
+    return NULL;
+}
+
+static struct endpoint *find_endpoint(const struct address *address, msec_t now)
+{
+    struct endpoint *endpoint;
+
+    HASH_FIND(hh, endpoints, address, address_key_length(address), endpoint);
+    return endpoint ? endpoint : add_endpoint(address, now);
+}
+
+static void note_peak(struct endpoint *endpoint, msec_t now)
+{
+    unsigned int in_use = atomic_load(&endpoint->in_use);
+
+    if (now - endpoint->peak_since >= MINUTE) {
+        endpoint->last_peak = now - endpoint->peak_since < 2 * MINUTE ? endpoint->peak : 0;
+        endpoint->peak = 0;
+        endpoint->peak_since = now;
+    }
+    if (in_use > endpoint->peak)
+        endpoint->peak = in_use;
+}
+
+/* As many as were in use at once lately are worth keeping: a smaller cap would close and reopen
+ * the difference at every wave. */
+static unsigned int endpoint_most(const struct endpoint *endpoint)
+{
+    unsigned int most = limits->max_idle;
+
+    if (endpoint->peak > most)
+        most = endpoint->peak;
+    if (endpoint->last_peak > most)
+        most = endpoint->last_peak;
+    return most;
+}
+
+enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now)
+{
+    struct endpoint *endpoint;
+
+    if (!enter())
+        return REASON_REENTERED;
+    endpoint = find_endpoint(address, now);
+    if (endpoint) {
+        conn->endpoint = endpoint;
+        conn_move(conn, CONN_IN_USE);
+        note_peak(endpoint, now);
+    }
+    leave();
+    return endpoint ? REASON_NONE : REASON_NO_ROOM;
+}
+
+static void unlink_idle(struct conn *conn)
+{
+    DL_DELETE2(conn->endpoint->idle, conn, prev, next);
+    DL_DELETE2(idle, conn, newer, older);
+    conn->endpoint->idle_count--;
+    idle_count--;
+}
+
+static void take_out(struct conn *conn, enum reason reason, struct victims *victims)
+{
+    unlink_idle(conn);
+    conn_move(conn, CONN_DOOMED);
+    victims->conn[victims->count] = conn;
+    victims->reason[victims->count++] = reason;
+}
+
+/* A few at a time, so that no call pays for a crowd. The oldest stands behind the newest. */
+static void take_out_expired(msec_t now, struct victims *victims)
+{
+    while (idle && victims->count < POOL_VICTIMS / 2 &&
+           now - idle->newer->idle_since > limits->idle_timeout)
+        take_out(idle->newer, REASON_IDLE_TIMEOUT, victims);
+}
+
+struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *victims)
+{
+    struct conn *found;
+
+    if (!enter())
+        return NULL;
+    take_out_expired(now, victims);
+    DL_FOREACH2(conn->endpoint->idle, found, next)
+    {
+        if (now - found->idle_since <= limits->idle_timeout && found->domain == conn->domain &&
+            options_fit(&found->options, &conn->options))
+            break;
+    }
+    if (found) {
+        unlink_idle(found);
+        conn_move(found, CONN_LENDING);
+    }
+    leave();
+    return found;
+}
+
+static void make_room(const struct endpoint *endpoint, struct victims *victims)
+{
+    if (endpoint->idle_count >= endpoint_most(endpoint))
+        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, victims);
+    while (idle_count >= atomic_load(&total_most) && idle && victims->count < POOL_VICTIMS)
+        take_out(idle->newer, REASON_POOL_FULL, victims);
+}
+
+enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims)
+{
+    struct endpoint *endpoint = conn->endpoint;
+    enum reason reason = REASON_NONE;
+
+    if (!enter())
+        return REASON_REENTERED;
+    take_out_expired(now, victims);
+    note_peak(endpoint, now);
+    make_room(endpoint, victims);
+    /* The lock is held over a fork, so that this comparison and the child's view of the lists
+     * agree. */
+    if (conn->children != atomic_load(&process_children))
+        reason = REASON_FORKED;
+    else if (idle_count >= atomic_load(&total_most))
+        reason = REASON_POOL_FULL;
+    if (reason == REASON_NONE) {
+        conn->idle_since = now;
+        conn_move(conn, CONN_IDLE);
+        DL_PREPEND2(endpoint->idle, conn, prev, next);
+        DL_PREPEND2(idle, conn, newer, older);
+        endpoint->idle_count++;
+        idle_count++;
+    }
+    leave();
+    return reason;
+}
+
+void pool_flush(enum reason reason, struct victims *victims)
+{
+    if (!enter())
+        return;
+    while (idle && victims->count < POOL_VICTIMS)
+        take_out(idle->newer, reason, victims);
+    leave();
+}
+
+struct conn *pool_take_private(struct conn *conn, int fd)
+{
+    if (!enter())
+        return NULL;
+    if (conn_state(conn) != CONN_IDLE || conn->fd != fd) {
+        conn = NULL;
+    } else {
+        unlink_idle(conn);
+        conn_move(conn, CONN_DOOMED);
+    }
+    leave();
+    return conn;
+}
+
+void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
+{
+    for (size_t i = 0; i < endpoint_count; i++)
+        visit(&memory_of_endpoints[i]);
+}
+
+bool pool_before_fork(void)
+{
+    return enter();
+}
+
+void pool_after_fork_in_parent(void)
+{
+    leave();
+}
+
+void pool_after_fork_in_child(void)
+{
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    struct conn *conn, *next;
+
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        unlink_idle(conn);
+        conn_move(conn, CONN_CLOSED);
+    }
+    lock = fresh;
+    inside = false;
+}

@@ -1,0 +1,91 @@
+/*
+ * The pool: endpoint -> idle connections, its one lock, its limits and ages.
+ *
+ * The lock guards the table of endpoints and the lists, nothing else, and is held for changes of
+ * tables only. A thread that is inside already (a signal handler interrupted it) is turned away.
+ * Functions that take connections out of the pool hand them to the caller, who closes them after
+ * the lock is free.
+ */
+#ifndef MCPOOL_POOL_H
+#define MCPOOL_POOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "clock.h"
+#include "config.h"
+#include "conn.h"
+#include "endpoint.h"
+#include "hash.h"
+#include "stats.h"
+
+/* Endpoints known at the same time; connections to more of them are not pooled. */
+#define POOL_ENDPOINTS 512
+
+/* Connections that one call may take out of the pool at most. */
+#define POOL_VICTIMS 8
+
+struct endpoint {
+    struct address address; /* the hash key */
+    char text[ADDRESS_TEXT_SIZE];
+    UT_hash_handle hh;
+    _Atomic uint32_t in_use;
+    _Atomic msec_t no_auth_at; /* when it last answered somebody who was not logged in */
+    struct stats stats;
+
+    /* Guarded by the lock. */
+    struct conn *idle; /* latest first */
+    unsigned int idle_count;
+    unsigned int peak; /* of connections in use, in the running minute and the one before */
+    unsigned int last_peak;
+    msec_t peak_since;
+};
+
+/* Connections taken out, DOOMED: the caller closes each for its reason. */
+struct victims {
+    struct conn *conn[POOL_VICTIMS];
+    enum reason reason[POOL_VICTIMS];
+    size_t count;
+};
+
+/* Reserves the memory. CONFIG stays the caller's and must not change. False without memory. */
+bool pool_start(const struct config *config);
+
+/* Takes note of the process's limit of descriptors, at most once a second of NOW unless FORCE. */
+void pool_note_limits(msec_t now, bool force);
+
+/* The lowest number our private descriptors may have. */
+int pool_private_base(void);
+
+/* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE, or
+ * why not: NO_ROOM, REENTERED. */
+enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
+
+/* The idle connection used last that leads to the same endpoint as CONN and can take on its
+ * options; it is LENDING then. NULL when there is none. Expired ones are added to VICTIMS. */
+struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *victims);
+
+/* Keeps CONN, which is LEAVING and lives at a private number: it is IDLE then, and what had to
+ * make room for it is added to VICTIMS. REASON_NONE, or why it was not kept. */
+enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims);
+
+/* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for; all
+ * are out when VICTIMS is not full afterwards. */
+void pool_flush(enum reason reason, struct victims *victims);
+
+/* The application closes our private number FD: takes CONN out, DOOMED, if it is idle there.
+ * NULL when it is not. */
+struct conn *pool_take_private(struct conn *conn, int fd);
+
+/* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
+void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
+
+/* Around a fork: the lock is held over it so that the child finds the tables whole. In the child
+ * the lists are emptied; their descriptors are the caller's to close. False from
+ * pool_before_fork() means that the tables may be torn in the child, which must not pool. */
+bool pool_before_fork(void);
+void pool_after_fork_in_parent(void);
+void pool_after_fork_in_child(void);
+
+#endif

@@ -1,0 +1,34 @@
+/*
+ * Whose memory is this? One process owns the pool; forks, vforks, changes of identity and of
+ * namespaces end what was known.
+ */
+#ifndef MCPOOL_PROCESS_H
+#define MCPOOL_PROCESS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "reasons.h"
+
+/* How many children were made so far, by any call we see. A connection remembers the count it was
+ * born under; another count means that a child may hold a copy of it. Raised in assembly too. */
+extern _Atomic uint32_t process_children __attribute__((visibility("hidden")));
+
+/* How often the process changed its user, group or root. */
+extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")));
+
+/* Makes the calling process the owner: at start-up, and in the child of a fork. False when there
+ * is no memory for it. */
+bool process_start(void);
+void process_adopt(void);
+
+/* Whether the calling process owns this memory. False in a child of vfork() (which runs in its
+ * parent's memory), of _Fork() and of clone(), and before process_start(). One system call. */
+bool process_is_owner(void);
+
+/* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
+enum reason process_refusal(void);
+void process_refuse(enum reason reason);
+
+#endif

@@ -1,0 +1,141 @@
+/*
+ * The gates.
+ */
+#include "proof.h"
+
+#include <asm/socket.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "pool.h"
+#include "process.h"
+#include "raw.h"
+
+#define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
+
+/* Evaluates to the first reason against; returns it from the function. */
+#define GATE(refusal)                                                                            \
+    do {                                                                                         \
+        enum reason reason_ = (refusal);                                                         \
+        if (reason_ != REASON_NONE)                                                              \
+            return reason_;                                                                      \
+    } while (0)
+
+static enum reason unless(bool good, enum reason reason)
+{
+    return good ? REASON_NONE : reason;
+}
+
+bool proof_cookie(int fd, uint64_t *cookie)
+{
+    socklen_t len = sizeof(*cookie);
+
+    return raw_syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, cookie, &len) == 0 &&
+           len == sizeof(*cookie);
+}
+
+int proof_flags(int fd)
+{
+    return (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
+}
+
+static bool is_same_socket(const struct conn *conn, int fd)
+{
+    uint64_t cookie;
+
+    return proof_cookie(fd, &cookie) && cookie == conn->cookie;
+}
+
+static bool flags_are_known(int flags)
+{
+    return flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0;
+}
+
+/*
+ * The kernel's own count of the bytes, against ours: a byte that is unread, unsent, unacknowledged,
+ * or that moved past the hooks makes a difference. The SYN counts as one acknowledged byte.
+ */
+static enum reason tcp_agrees(const struct conn *conn, int fd)
+{
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info.tcpi_notsent_bytes))
+        return REASON_NO_PROOF;
+    GATE(unless(info.tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED));
+    return unless(info.tcpi_bytes_received == conn->received &&
+                      info.tcpi_bytes_acked == conn->sent + 1 && info.tcpi_unacked == 0 &&
+                      info.tcpi_notsent_bytes == 0,
+                  REASON_UNSEEN_BYTES);
+}
+
+/* Unix sockets have no counters: nothing may be queued in either direction, and no end of file. */
+static enum reason unix_agrees(int fd)
+{
+    char byte;
+    int unsent;
+    long peeked =
+        raw_syscall(SYS_recvfrom, fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
+
+    GATE(unless(peeked <= 0, REASON_UNSEEN_BYTES));
+    GATE(unless(peeked == -EAGAIN, REASON_NOT_ESTABLISHED));
+    GATE(unless(raw_syscall(SYS_ioctl, fd, SIOCOUTQ, &unsent) == 0, REASON_NO_PROOF));
+    return unless(unsent == 0, REASON_UNSEEN_BYTES);
+}
+
+static enum reason kernel_agrees(const struct conn *conn, int fd)
+{
+    return conn->domain == AF_UNIX ? unix_agrees(fd) : tcp_agrees(conn, fd);
+}
+
+/*
+ * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if the
+ * same server answered somebody who had not logged in after this connection was made: a server
+ * asks everybody or nobody, and a restart would have ended this connection.
+ */
+static enum reason nobody_logged_in(const struct conn *conn)
+{
+    return unless(!wire_may_be_authenticated(&conn->wire) ||
+                      atomic_load(&conn->endpoint->no_auth_at) > conn->connected_at,
+                  REASON_MAYBE_AUTH);
+}
+
+enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
+{
+    GATE(process_refusal());
+    GATE(conn_refusal(conn));
+    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
+    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
+    GATE(wire_refusal(&conn->wire));
+    GATE(nobody_logged_in(conn));
+    GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
+    conn->flags = proof_flags(fd);
+    GATE(unless(flags_are_known(conn->flags), REASON_ODD_FLAGS));
+    GATE(kernel_agrees(conn, fd));
+    return unless(now < conn->expires_at, REASON_TOO_OLD);
+}
+
+enum reason proof_check_out(const struct conn *conn)
+{
+    GATE(process_refusal());
+    GATE(unless(conn->euid == geteuid(), REASON_IDENTITY));
+    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(unless(is_same_socket(conn, conn->fd), REASON_OTHER_SOCKET));
+    return kernel_agrees(conn, conn->fd);
+}
+
+enum reason proof_fresh(const struct conn *conn, int fd)
+{
+    GATE(process_refusal());
+    GATE(conn_refusal(conn));
+    GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
+    return unless(flags_are_known(proof_flags(fd)), REASON_ODD_FLAGS);
+}

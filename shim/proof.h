@@ -1,0 +1,31 @@
+/*
+ * The proof: the gates a connection passes when it is checked in and when it is checked out. Each
+ * gate is one line and has one reason. Neither errno nor cancellation is touched; no call blocks.
+ */
+#ifndef MCPOOL_PROOF_H
+#define MCPOOL_PROOF_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "clock.h"
+#include "conn.h"
+#include "reasons.h"
+
+/* Why CONN, LEAVING at the application's number FD, must not be kept; REASON_NONE when it may.
+ * Notes its file status flags. */
+enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
+
+/* Why CONN, LENDING, must not be lent; REASON_NONE when it may. */
+enum reason proof_check_out(const struct conn *conn);
+
+/* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. */
+enum reason proof_fresh(const struct conn *conn, int fd);
+
+/* The kernel's name of the socket FD (SO_COOKIE, Linux 4.12). False when FD is no socket. */
+bool proof_cookie(int fd, uint64_t *cookie);
+
+/* The file status flags of FD; negative when it has none. */
+int proof_flags(int fd);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if anything
+ * is missing, it stays so.
+ */
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "conn.h"
+#include "lending.h"
+#include "libc.h"
+#include "log.h"
+#include "pool.h"
+#include "process.h"
+
+static struct config config;
+
+static void log_warnings(void)
+{
+    for (size_t i = 0; i < config.warning_count; i++)
+        log_line(LOG_WARNING, "%s", config.warnings[i]);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    libc_bind();
+    if (getauxval(AT_SECURE) != 0)
+        return;
+    config_read(&config, environ);
+    log_start(&config);
+    log_warnings();
+    if (config.disable || !conn_start() || !pool_start(&config))
+        return;
+    lending_start(&config);
+    if (pthread_atfork(lending_before_fork, lending_after_fork_in_parent,
+                       lending_after_fork_in_child) != 0)
+        return;
+    /* Last: from here on the hooks find an owner. */
+    if (process_start())
+        log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
+                 config.dry_run ? " is only counted (dry run)" : "");
+}
+
+static void sum_up_reasons(const struct endpoint *endpoint, const char *what,
+                           _Atomic uint64_t *counters)
+{
+    for (int i = 0; i < REASON_COUNT; i++) {
+        uint64_t n = stats_read(&counters[i]);
+
+        if (n > 0)
+            log_line(LOG_INFO, "%s: %s %lu: %s (%s)", endpoint->text, what, (unsigned long)n,
+                     reason_name((enum reason)i), reason_text((enum reason)i));
+    }
+}
+
+static void sum_up(struct endpoint *endpoint)
+{
+    struct stats *stats = &endpoint->stats;
+
+    log_line(LOG_INFO, "%s: connects %lu, %s %lu, opened %lu, kept %lu", endpoint->text,
+             (unsigned long)stats_read(&stats->connects),
+             config.dry_run ? "would be reused" : "reused",
+             (unsigned long)stats_read(&stats->reused),
+             (unsigned long)stats_read(&stats->opened),
+             (unsigned long)stats_read(&stats->checked_in));
+    sum_up_reasons(endpoint, "not kept", stats->refused);
+    sum_up_reasons(endpoint, "discarded", stats->discarded);
+}
+
+/* Nothing is freed or closed: other libraries' destructors may still use their connections. */
+__attribute__((destructor)) static void finish(void)
+{
+    if (log_wants(LOG_INFO) && process_is_owner())
+        pool_for_each_endpoint(sum_up);
+}

@@ -1,0 +1,64 @@
+/*
+ * Which numbers are ours to look at: sockets from their birth, connections, epoll sets, and what
+ * the program does to them that ends pooling.
+ *
+ * Every function here is for the slow path of a hook, a number with a slot in the map, and changes
+ * nothing in a process that is not the owner (process.h). None blocks; all keep errno.
+ */
+#ifndef MCPOOL_TRACK_H
+#define MCPOOL_TRACK_H
+
+#include <stdbool.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "conn.h"
+#include "fdmap.h"
+#include "reasons.h"
+
+/* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
+ * be pooled. */
+void track_opened(int fd, int domain, int type, int protocol);
+
+/* epoll_create() gave FD. */
+void track_epoll(int fd);
+
+/* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen. */
+void track_new_number_slow(int fd);
+
+static inline void track_new_number(int fd)
+{
+    if (fd >= 0 && !fdmap_is_plain(fd))
+        track_new_number_slow(fd);
+}
+
+/* The caller's next call closes or replaces FD, whatever it is: forgets it. An idle connection of
+ * ours under that number is given up, and the descriptor is the caller's to close. */
+void track_forget(int fd);
+
+/* The same for all numbers from FIRST to LAST. */
+void track_forget_range(unsigned int first, unsigned int last);
+
+/* TWIN is a new number for what FD names. */
+void track_duplicated(int fd, int twin);
+
+/* Another process has what FD names, or will have it. */
+void track_shared(int fd, enum reason reason);
+
+/* The connection at FD, if it is one, must not be pooled. */
+void track_refuse(int fd, enum reason reason);
+
+/* setsockopt() succeeded on FD. */
+void track_option(int fd, int level, int name, const void *value, socklen_t len);
+
+/* epoll_ctl() succeeded. */
+void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
+
+/* The process left its network, or shares its table of descriptors no more: pooling is over. */
+void track_namespace_lost(void);
+
+/* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
+void track_passed(const struct msghdr *msg);
+
+#endif

@@ -1,0 +1,71 @@
+/*
+ * The wire tracker: is anything owed on this connection?
+ *
+ * It is fed exactly the bytes that moved, in order, in either direction, in any fragmentation,
+ * and answers whether the next user of the connection could receive, or cause, a byte that
+ * belongs to this one. It knows bytes only: no descriptors, no clock, no allocation, no locks.
+ * The caller serialises all calls on one struct wire.
+ *
+ * Source: memcached's doc/protocol.txt and doc/protocol-binary.txt; where servers differ from
+ * them or from each other, the grammar accepted here is the part on which all of them agree.
+ * Anything else poisons the connection for good.
+ */
+#ifndef MCPOOL_WIRE_H
+#define MCPOOL_WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../reasons.h"
+
+/* Different kinds of requests in a row that can wait for their replies; equal ones in a row
+ * count as one. */
+#define WIRE_RUNS 64
+
+enum wire_protocol {
+    WIRE_UNDECIDED, /* no byte was sent yet: the server decides by the first one */
+    WIRE_TEXT,      /* classic and meta commands alike */
+    WIRE_BINARY,
+};
+
+enum wire_verdict {
+    WIRE_CLEAN,       /* both directions at a boundary, nothing owed, nothing can still come */
+    WIRE_UNCONFIRMED, /* at a boundary, but quiet requests may still be answered: any fence */
+    WIRE_UNPROVEN,    /* the same, and only the answer MN to `mn` proves the opposite */
+    WIRE_BUSY,        /* inside a request or a reply, or a reply is owed */
+    WIRE_DIRTY,       /* never to be handed on */
+};
+
+struct wire_run {
+    uint8_t class; /* what was asked; private to the parsers */
+    uint8_t quiet; /* it is answered only sometimes */
+    uint32_t count;
+};
+
+struct wire;
+
+/* Starts afresh, for a connection on which no byte was sent or received. */
+void wire_init(struct wire *wire);
+
+/* N bytes at BYTES were accepted by the kernel for the server. */
+void wire_sent(struct wire *wire, const void *bytes, size_t n);
+
+/* N bytes at BYTES from the server were handed to the application. */
+void wire_received(struct wire *wire, const void *bytes, size_t n);
+
+enum wire_verdict wire_verdict(const struct wire *wire);
+
+/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. */
+enum reason wire_refusal(const struct wire *wire);
+
+/* Whether this connection has shown that the server does not ask for ASCII authentication: its
+ * first request was not a `set` and was answered without an error. */
+bool wire_shows_no_auth(const struct wire *wire);
+
+/* Whether this connection may have been logged in by its first request: a `set` whose value holds
+ * a space and which was answered STORED looks the same as `-Y` authentication. Not part of the
+ * verdict: the caller may know better from another connection to the same server. */
+bool wire_may_be_authenticated(const struct wire *wire);
+
+#endif

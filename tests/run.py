@@ -1,0 +1,87 @@
+"""Runs every stage of `make test` and adds up what they counted.
+
+Usage: run.py BUILD_DIRECTORY [STAGE...]
+
+Each stage is a command whose output ends with the count of its own test runner. The last line is
+the sum; the exit code is 1 when a test failed, a stage ended badly, or a stage ran no test.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+PYTHON = "/usr/bin/python3"
+
+# How the runners put it: Criterion, pytest, and the plain line of our own programs.
+COUNTS = (
+    re.compile(r"Passing: (?P<passed>\d+) \| Failing: (?P<failed>\d+) \| Crashing: (?P<also>\d+)"),
+    re.compile(r"^=+ .*?(?:(?P<failed>\d+) failed)?(?:, )?(?:(?P<passed>\d+) passed)?"
+               r".* in [\d.]+s.*=+$"),
+    re.compile(r"^(?P<passed>\d+) passed, (?P<failed>\d+) failed$"),
+)
+
+
+def stages(build):
+    library = os.path.join(build, "libmcpool.so")
+    pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "console_output_style=none"]
+    return {
+        "unit": [os.path.join(build, "tests/unit"), "--jobs", "2"],
+        "audit": [PYTHON, "tests/audit/audit.py", library],
+        "preload": ["tests/preload/run.sh", library, os.path.join(build, "tests/preloaded")],
+        "instructions": ["bench/instructions.sh", library, os.path.join(build, "bench/instructions")],
+        "command": pytest + ["tests/cli"],
+        "clients": pytest + ["tests/clients"],
+        "oracle": pytest + ["tests/oracle"],
+    }
+
+
+def count(line):
+    """What LINE says of passed and failed tests, or None."""
+    for pattern in COUNTS:
+        match = pattern.search(line)
+        if match and any(match.groupdict().values()):
+            found = {name: int(value or 0) for name, value in match.groupdict().items()}
+            return found.get("passed", 0), found.get("failed", 0) + found.get("also", 0)
+    return None
+
+
+def run(name, command, environment):
+    """Runs one stage, shows its output, and returns what it counted."""
+    print(f"== {name}: {' '.join(command)}", flush=True)
+    passed = failed = 0
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               stdin=subprocess.DEVNULL, text=True, errors="replace",
+                               env=environment)
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        counted = count(line.strip())
+        if counted:
+            passed += counted[0]
+            failed += counted[1]
+    if process.wait() != 0 and failed == 0:
+        print(f"{name}: exit code {process.returncode}")
+        failed = 1
+    if passed + failed == 0:
+        print(f"{name}: ran no test")
+        failed = 1
+    return passed, failed
+
+
+def main():
+    build = os.path.abspath(sys.argv[1])
+    os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+    every = stages(build)
+    environment = dict(os.environ, MCPOOL_TEST_BUILD=build)
+    results = {name: run(name, every[name], environment) for name in sys.argv[2:] or every}
+    print()
+    for name, (passed, failed) in results.items():
+        print(f"{name:>14}: {passed} passed, {failed} failed")
+    passed = sum(result[0] for result in results.values())
+    failed = sum(result[1] for result in results.values())
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
