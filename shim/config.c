@@ -214,13 +214,13 @@ static void read_assignment(struct config *config, const char *assignment)
     warn(config, assignment, n + strlen(PREFIX), "no such variable");
 }
 
-void config_read(struct config *config, char *const *environ)
+void config_read(struct config *config, char *const *environment)
 {
     config->warning_count = 0;
     for (size_t i = 0; i < VARIABLES; i++)
         variables[i].read(config, variables[i].fallback);
-    for (; *environ; environ++) {
-        if (strncmp(*environ, PREFIX, strlen(PREFIX)) == 0)
-            read_assignment(config, *environ);
+    for (; *environment; environment++) {
+        if (strncmp(*environment, PREFIX, strlen(PREFIX)) == 0)
+            read_assignment(config, *environment);
     }
 }

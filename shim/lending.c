@@ -82,26 +82,6 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     conn_move(fresh, CONN_CLOSED);
 }
 
-/* Lends CONN over FRESH at FD; false when it turned out to be of no use, and is gone. */
-static bool lend(struct conn *conn, int fd, struct conn *fresh)
-{
-    struct endpoint *endpoint = conn->endpoint;
-    /* Read before the connection gets its number: a child made from now on may have it too. */
-    uint32_t children = atomic_load(&process_children);
-    enum reason reason = proof_check_out(conn);
-
-    if (reason == REASON_NONE)
-        reason = disguise_put_on(conn, fd, fresh);
-    if (reason != REASON_NONE) {
-        discard(conn, reason);
-        return false;
-    }
-    hand_over(conn, fd, fresh, children);
-    stats_count(&endpoint->stats.reused);
-    log_line(LOG_DEBUG, "%s: reused as %d", endpoint->text, fd);
-    return true;
-}
-
 static void pretend_to_lend(struct conn *conn)
 {
     stats_count(&conn->endpoint->stats.reused);
@@ -109,22 +89,39 @@ static void pretend_to_lend(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
+/* Stale connections are passed over; one that cannot take on the looks of FRESH ends the search,
+ * as the next could not either. */
 static bool check_out(struct conn *fresh, int fd, msec_t now)
 {
     struct victims victims = {.count = 0};
+    enum reason reason = REASON_NONE;
     struct conn *conn;
-    bool lent = false;
+    uint32_t children;
 
-    while (!lent && (conn = pool_take(fresh, now, &victims)) != NULL) {
+    do {
+        conn = pool_take(fresh, now, &victims);
+        discard_all(&victims);
+        if (!conn)
+            return false;
         if (settings->dry_run) {
             pretend_to_lend(conn);
-            break;
+            return false;
         }
-        lent = lend(conn, fd, fresh);
-        discard_all(&victims);
+        /* Read before the connection gets its number: a child made from now on may have it. */
+        children = atomic_load(&process_children);
+        reason = proof_check_out(conn);
+        if (reason != REASON_NONE)
+            discard(conn, reason);
+    } while (reason != REASON_NONE);
+    reason = disguise_put_on(conn, fd, fresh);
+    if (reason != REASON_NONE) {
+        discard(conn, reason);
+        return false;
     }
-    discard_all(&victims);
-    return lent;
+    hand_over(conn, fd, fresh, children);
+    stats_count(&conn->endpoint->stats.reused);
+    log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
+    return true;
 }
 
 static bool matches(struct address *address, const struct sockaddr *addr, socklen_t len)

@@ -136,6 +136,7 @@ enum reason proof_fresh(const struct conn *conn, int fd)
 {
     GATE(process_refusal());
     GATE(conn_refusal(conn));
+    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
     return unless(flags_are_known(proof_flags(fd)), REASON_ODD_FLAGS);
 }

@@ -43,7 +43,64 @@ struct wire_run {
     uint32_t count;
 };
 
-struct wire;
+/* The requests that were sent in full and not answered yet, oldest first: a ring. */
+struct wire_queue {
+    struct wire_run runs[WIRE_RUNS];
+    uint8_t first;
+    uint8_t used;
+};
+
+/* A word of a text line: its beginning, which is all of it for a number or a command name. */
+struct wire_token {
+    uint16_t length;
+    char text[22];
+};
+
+struct wire_text_request {
+    uint8_t state;
+    uint8_t command; /* row of the command table plus one; 0 while its name is being read */
+    uint8_t args;
+    bool quiet;
+    bool spaced;   /* the data block holds a space */
+    uint16_t line; /* length so far, up to one more than is allowed */
+    uint32_t data; /* bytes of the data block still to come, without its CR LF */
+    struct wire_token token;
+};
+
+struct wire_text_reply {
+    uint8_t state;
+    uint8_t head; /* row of the table of reply heads */
+    uint8_t tokens;
+    bool malformed;
+    bool continued; /* lines of a longer reply came before this one */
+    uint16_t line;
+    uint32_t data; /* bytes of the value still to come, without its CR LF */
+    struct wire_token token;
+    char text[64]; /* the beginning of the line, enough to compare whole error lines */
+};
+
+/* What tells an ASCII login from plain stores, up to the first good reply. */
+struct wire_login {
+    bool judged;     /* the first good reply came */
+    bool asked;      /* a request that cannot be a login, and wants a reply, came before any `set` */
+    bool set;        /* a `set` was sent before the first reply */
+    bool spaced_set; /* and its value holds a space, as credentials do */
+    bool no_auth;
+    bool maybe;
+};
+
+struct wire {
+    enum reason poison; /* REASON_NONE until something was not understood */
+    uint8_t protocol;
+    bool answered; /* some request that demands a reply got it */
+    bool unfenced; /* quiet requests were sent after the last one that was answered */
+    bool need_mn;  /* the quiet ones are such that only MN proves their end */
+    bool known16;  /* the server answered MN: it is 1.6.0 or newer */
+    struct wire_login login;
+    struct wire_text_request request;
+    struct wire_text_reply reply;
+    struct wire_queue queue;
+};
 
 /* Starts afresh, for a connection on which no byte was sent or received. */
 void wire_init(struct wire *wire);
@@ -56,8 +113,12 @@ void wire_received(struct wire *wire, const void *bytes, size_t n);
 
 enum wire_verdict wire_verdict(const struct wire *wire);
 
-/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. */
+/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. The first cause of WIRE_DIRTY stays,
+ * except that an unused connection stops being one. */
 enum reason wire_refusal(const struct wire *wire);
+
+/* Which protocol the first byte chose. */
+enum wire_protocol wire_protocol(const struct wire *wire);
 
 /* Whether this connection has shown that the server does not ask for ASCII authentication: its
  * first request was not a `set` and was answered without an error. */

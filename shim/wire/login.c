@@ -1,0 +1,39 @@
+/*
+ * Telling ASCII authentication (memcached -Y) from plain stores. A server that asks for it
+ * answers nothing but errors until a `set` with "user password" as its value arrives, and says
+ * STORED to that one, with noreply or without. So the first good reply decides, once.
+ */
+#include "parts.h"
+
+void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet)
+{
+    if (login->judged)
+        return;
+    if (set) {
+        login->set = true;
+        login->spaced_set |= spaced;
+    } else if (!quiet && !login->set) {
+        login->asked = true;
+    }
+}
+
+void login_answered(struct wire_login *login, bool stored)
+{
+    if (login->judged)
+        return;
+    login->judged = true;
+    /* Servers merge the error for a refused request into the STORED of a login pipelined behind
+     * it, so this STORED need not belong to the first request. */
+    login->no_auth = login->asked && !(login->set && stored);
+    login->maybe = login->spaced_set && stored;
+}
+
+bool wire_shows_no_auth(const struct wire *wire)
+{
+    return wire->login.no_auth;
+}
+
+bool wire_may_be_authenticated(const struct wire *wire)
+{
+    return wire->login.maybe;
+}

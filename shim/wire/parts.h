@@ -1,0 +1,87 @@
+/*
+ * What the files of the wire tracker share among themselves; the outside sees wire.h only.
+ */
+#ifndef MCPOOL_WIRE_PARTS_H
+#define MCPOOL_WIRE_PARTS_H
+
+#include <string.h>
+
+#include "wire.h"
+
+/* What a text request asks for, as far as its reply is concerned. */
+enum text_class {
+    CLASS_GET,
+    CLASS_STORE,
+    CLASS_ARITH,
+    CLASS_TOUCH,
+    CLASS_DELETE,
+    CLASS_FLUSH,
+    CLASS_VERSION,
+    CLASS_STATS,
+    CLASS_MN,
+    CLASS_NOREPLY, /* any classic command with noreply: answered by nothing we accept */
+    CLASS_QUIT,    /* never queued */
+    TEXT_CLASSES
+};
+
+/* The longest value accepted in either direction. Servers wrap lengths near 2^31 and 2^32. */
+#define WIRE_VALUE_MAX (1u << 30)
+
+#define WIRE_KEY_MAX 250
+
+/* The first reason stays. */
+void wire_poison(struct wire *wire, enum reason reason);
+
+/* A request that demands a reply got it, and the reply was read in full. */
+void wire_answered(struct wire *wire);
+
+/* queue.c: what is owed. */
+
+/* One more request waits for its reply; poisons the connection when there is no room. */
+void queue_push(struct wire *wire, uint8_t class, bool quiet);
+
+static inline bool queue_empty(const struct wire_queue *queue)
+{
+    return queue->used == 0;
+}
+
+/* The run at INDEX from the oldest; NULL past the newest. */
+struct wire_run *queue_at(struct wire_queue *queue, unsigned index);
+
+/* Forgets the oldest run, one of quiet requests that were not answered. */
+void queue_drop(struct wire_queue *queue);
+
+/* The oldest request was answered. The queue must not be empty. */
+void queue_take(struct wire_queue *queue);
+
+/* Whether any request of that kind waits. */
+bool queue_holds(const struct wire_queue *queue, bool quiet);
+
+/* token.c: the words of text lines. */
+
+void token_add(struct wire_token *token, const uint8_t *bytes, size_t n);
+
+bool token_is(const struct wire_token *token, const char *text);
+
+/* Whether it is a decimal number of at most MAX without sign, and which. */
+bool token_number(const struct wire_token *token, uint64_t max, uint64_t *number);
+
+/* Whether it is a decimal number of 32 bits, with an optional minus sign. */
+bool token_is_int32(const struct wire_token *token);
+
+/* login.c: telling ASCII authentication from stores. */
+
+/* A request was sent in full. */
+void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet);
+
+/* A demanded reply without error was read in full; STORED says it was that one. */
+void login_answered(struct wire_login *login, bool stored);
+
+/* text.c and text_reply.c: the classic protocol. */
+
+void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
+void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
+bool text_inside_request(const struct wire *wire);
+bool text_inside_reply(const struct wire *wire);
+
+#endif

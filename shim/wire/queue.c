@@ -1,0 +1,52 @@
+/*
+ * The expectation queue: requests that wait for their replies, run-length coded so that ten
+ * thousand pipelined gets take one entry.
+ */
+#include "parts.h"
+
+static struct wire_run *run_at(struct wire_queue *queue, unsigned index)
+{
+    return &queue->runs[(queue->first + index) % WIRE_RUNS];
+}
+
+struct wire_run *queue_at(struct wire_queue *queue, unsigned index)
+{
+    return index < queue->used ? run_at(queue, index) : NULL;
+}
+
+void queue_push(struct wire *wire, uint8_t class, bool quiet)
+{
+    struct wire_queue *queue = &wire->queue;
+    struct wire_run *tail = queue->used > 0 ? run_at(queue, queue->used - 1u) : NULL;
+
+    if (tail && tail->class == class && tail->quiet == quiet && tail->count < UINT32_MAX) {
+        tail->count++;
+    } else if (queue->used < WIRE_RUNS) {
+        *run_at(queue, queue->used) =
+            (struct wire_run){.class = class, .quiet = quiet, .count = 1};
+        queue->used++;
+    } else {
+        wire_poison(wire, REASON_TOO_DEEP);
+    }
+}
+
+void queue_drop(struct wire_queue *queue)
+{
+    queue->first = (uint8_t)((queue->first + 1) % WIRE_RUNS);
+    queue->used--;
+}
+
+void queue_take(struct wire_queue *queue)
+{
+    if (--run_at(queue, 0)->count == 0)
+        queue_drop(queue);
+}
+
+bool queue_holds(const struct wire_queue *queue, bool quiet)
+{
+    for (unsigned i = 0; i < queue->used; i++) {
+        if (queue->runs[(queue->first + i) % WIRE_RUNS].quiet == quiet)
+            return true;
+    }
+    return false;
+}

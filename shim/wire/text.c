@@ -1,0 +1,324 @@
+/*
+ * Text requests: the strict grammar. A request that passes has exactly one well-formed answer on
+ * every server version tried, or is known to be quiet; servers disagree on almost everything that
+ * does not pass, up to executing a refused data block as commands.
+ */
+#include "parts.h"
+
+/* Servers close the connection, and lose replies, at 2048 bytes without a line feed; only lines
+ * that begin with `get ` or `gets ` are spared. */
+#define LINE_LIMIT 2040
+
+#define COMMAND_LIMIT 15
+
+enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
+
+/* What an argument must look like; a row of the table spells its arguments with these. */
+enum arg {
+    ARG_NONE = '\0',
+    ARG_KEY = 'k',
+    ARG_U32 = 'u',
+    ARG_U64 = 'U',
+    ARG_EXPTIME = 'e',
+    ARG_DELAY = 'd',  /* an exptime that is not in the past */
+    ARG_LENGTH = 'l', /* of the data block */
+    ARG_ZERO = '0',   /* the historical delay of `delete` */
+    ARG_TOPIC = 't',  /* of `stats`: those that only read */
+    ARG_REPEAT = '*', /* the one before, any number of times */
+};
+
+enum trait {
+    NOREPLY = 1,    /* may have that as its last word */
+    DATA = 2,       /* a data block follows the line */
+    ANY_LENGTH = 4, /* the server does not limit its line */
+    LOGIN = 8,      /* ASCII authentication looks like it */
+};
+
+struct command {
+    const char *name;
+    const char *args;
+    uint8_t required; /* arguments without which it is no request */
+    uint8_t class;
+    uint8_t traits;
+    enum reason refused; /* known, and always a reason to give up the connection */
+};
+
+/* The common ones first: the table is searched in order. */
+static const struct command commands[] = {
+    {"get", "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {"set", "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
+    {"gets", "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {"delete", "k0", 1, CLASS_DELETE, NOREPLY, 0},
+    {"incr", "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {"decr", "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {"add", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {"cas", "kuelU", 5, CLASS_STORE, NOREPLY | DATA, 0},
+    {"touch", "ke", 2, CLASS_TOUCH, NOREPLY, 0},
+    {"replace", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {"append", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {"prepend", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {"gat", "ek*", 2, CLASS_GET, 0, 0},
+    {"gats", "ek*", 2, CLASS_GET, 0, 0},
+    {"mn", "", 0, CLASS_MN, 0, 0},
+    {"version", "", 0, CLASS_VERSION, 0, 0},
+    {"stats", "t", 0, CLASS_STATS, 0, 0},
+    {"flush_all", "d", 0, CLASS_FLUSH, NOREPLY, 0},
+    {"quit", "", 0, CLASS_QUIT, 0, 0},
+    {"mg", "", 0, 0, 0, REASON_META},
+    {"ms", "", 0, 0, 0, REASON_META},
+    {"md", "", 0, 0, 0, REASON_META},
+    {"ma", "", 0, 0, 0, REASON_META},
+    {"me", "", 0, 0, 0, REASON_META},
+    {"watch", "", 0, 0, 0, REASON_TAKEOVER},
+    {"lru_crawler", "", 0, 0, 0, REASON_TAKEOVER},
+    {"lru", "", 0, 0, 0, REASON_TAKEOVER},
+    {"slabs", "", 0, 0, 0, REASON_TAKEOVER},
+    {"cache_memlimit", "", 0, 0, 0, REASON_TAKEOVER},
+    {"verbosity", "", 0, 0, 0, REASON_TAKEOVER},
+    {"shutdown", "", 0, 0, 0, REASON_TAKEOVER},
+    {"extstore", "", 0, 0, 0, REASON_TAKEOVER},
+    {"refresh_certs", "", 0, 0, 0, REASON_TAKEOVER},
+    {"debugtime", "", 0, 0, 0, REASON_TAKEOVER},
+    {"debugitem", "", 0, 0, 0, REASON_TAKEOVER},
+    {"misbehave", "", 0, 0, 0, REASON_TAKEOVER},
+};
+
+static const struct command *command_of(const struct wire_text_request *request)
+{
+    return &commands[request->command - 1];
+}
+
+static void resolve_command(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request;
+
+    for (uint8_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (token_is(&request->token, commands[i].name)) {
+            request->command = (uint8_t)(i + 1);
+            if (commands[i].refused)
+                wire_poison(wire, commands[i].refused);
+            return;
+        }
+    }
+    wire_poison(wire, REASON_UNKNOWN_COMMAND);
+}
+
+static enum arg arg_at(const char *args, unsigned index)
+{
+    size_t n = strlen(args);
+
+    if (n > 0 && args[n - 1] == ARG_REPEAT && index >= n - 1)
+        return (enum arg)args[n - 2];
+    return index < n ? (enum arg)args[index] : ARG_NONE;
+}
+
+static bool is_topic(const struct wire_token *token)
+{
+    static const char *const topics[] = {"items", "slabs", "settings", "conns", "sizes"};
+
+    for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
+        if (token_is(token, topics[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool arg_fits(enum arg arg, struct wire_text_request *request)
+{
+    const struct wire_token *token = &request->token;
+    uint64_t number;
+
+    switch (arg) {
+    case ARG_KEY:
+        return true;
+    case ARG_U32:
+        return token_number(token, UINT32_MAX, &number);
+    case ARG_U64:
+        return token_number(token, UINT64_MAX, &number);
+    case ARG_EXPTIME:
+        return token_is_int32(token);
+    case ARG_DELAY:
+        return token_number(token, INT32_MAX, &number);
+    case ARG_LENGTH:
+        if (!token_number(token, WIRE_VALUE_MAX, &number))
+            return false;
+        request->data = (uint32_t)number;
+        return true;
+    case ARG_ZERO:
+        return token_is(token, "0");
+    case ARG_TOPIC:
+        return is_topic(token);
+    default:
+        return false;
+    }
+}
+
+static void take_arg(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request;
+    const struct command *command = command_of(request);
+    unsigned index = request->args;
+
+    if (request->args < UINT8_MAX)
+        request->args++;
+    if (request->quiet)
+        wire_poison(wire, REASON_BAD_REQUEST);
+    else if (arg_fits(arg_at(command->args, index), request))
+        return;
+    else if (command->traits & NOREPLY && index >= command->required &&
+             token_is(&request->token, "noreply"))
+        request->quiet = true;
+    else
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+static void end_token(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request;
+
+    if (request->token.length == 0)
+        return;
+    if (request->command == 0)
+        resolve_command(wire);
+    else
+        take_arg(wire);
+    request->token.length = 0;
+}
+
+/* Only now: a reply that comes before the end of its request is not the reply to it. */
+static void end_request(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request;
+    const struct command *command = command_of(request);
+
+    if (command->class == CLASS_QUIT) {
+        wire_poison(wire, REASON_QUIT);
+        return;
+    }
+    if (request->quiet) {
+        wire->unfenced = true;
+        /* Up to 1.5.22 a refused value is executed as commands, each with its reply. */
+        if (command->traits & DATA && !wire->known16)
+            wire->need_mn = true;
+    }
+    queue_push(wire, request->quiet ? CLASS_NOREPLY : command->class, request->quiet);
+    login_asked(&wire->login, command->traits & LOGIN, request->spaced, request->quiet);
+    memset(request, 0, sizeof *request);
+}
+
+static bool is_word(uint8_t byte)
+{
+    return byte > ' ' && byte != 0x7f;
+}
+
+static void read_word(struct wire *wire, const uint8_t *word, size_t n)
+{
+    struct wire_text_request *request = &wire->request;
+
+    token_add(&request->token, word, n);
+    if (request->command == 0 && request->token.length > COMMAND_LIMIT)
+        wire_poison(wire, REASON_UNKNOWN_COMMAND);
+    else if (request->token.length > WIRE_KEY_MAX)
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+static void count_line(struct wire *wire, size_t n)
+{
+    struct wire_text_request *request = &wire->request;
+    size_t room = (size_t)(LINE_LIMIT + 1 - request->line);
+
+    request->line = (uint16_t)(request->line + (n < room ? n : room));
+    if (request->line > LINE_LIMIT &&
+        !(request->command && command_of(request)->traits & ANY_LENGTH))
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+/* One word, the spaces between two, or the end of the line. */
+static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
+{
+    struct wire_text_request *request = &wire->request;
+    const uint8_t *at = start;
+
+    if (is_word(*at)) {
+        while (at < end && is_word(*at))
+            at++;
+        read_word(wire, start, (size_t)(at - start));
+    } else if (*at == ' ' && request->line > 0) {
+        while (at < end && *at == ' ')
+            at++;
+        end_token(wire);
+    } else if (*at == '\r' && request->line > 0) {
+        end_token(wire);
+        request->state = AT_LF;
+        return at + 1;
+    } else {
+        wire_poison(wire, REASON_BAD_REQUEST);
+        return end;
+    }
+    count_line(wire, (size_t)(at - start));
+    return at;
+}
+
+static void end_line(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request;
+    const struct command *command = command_of(request);
+
+    if (request->args < command->required)
+        wire_poison(wire, REASON_BAD_REQUEST);
+    else if (command->traits & DATA)
+        request->state = request->data > 0 ? IN_DATA : AT_DATA_CR;
+    else
+        end_request(wire);
+}
+
+static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    struct wire_text_request *request = &wire->request;
+    size_t n = (size_t)(end - at);
+
+    if (n > request->data)
+        n = request->data;
+    if (command_of(request)->traits & LOGIN && !wire->login.judged && !request->spaced)
+        request->spaced = memchr(at, ' ', n) != NULL;
+    request->data -= (uint32_t)n;
+    if (request->data == 0)
+        request->state = AT_DATA_CR;
+    return at + n;
+}
+
+void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_text_request *request = &wire->request;
+    const uint8_t *end = bytes + n;
+
+    while (bytes < end && !wire->poison) {
+        switch ((enum state)request->state) {
+        case IN_LINE:
+            bytes = read_line(wire, bytes, end);
+            break;
+        case IN_DATA:
+            bytes = read_data(wire, bytes, end);
+            break;
+        case AT_DATA_CR:
+            request->state = AT_DATA_LF;
+            if (*bytes++ != '\r')
+                wire_poison(wire, REASON_BAD_REQUEST);
+            break;
+        case AT_LF:
+        case AT_DATA_LF:
+            if (*bytes++ != '\n')
+                wire_poison(wire, REASON_BAD_REQUEST);
+            else if (request->state == AT_LF)
+                end_line(wire);
+            else
+                end_request(wire);
+            break;
+        }
+    }
+}
+
+bool text_inside_request(const struct wire *wire)
+{
+    return wire->request.state != IN_LINE || wire->request.line > 0;
+}

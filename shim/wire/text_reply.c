@@ -1,0 +1,339 @@
+/*
+ * Text replies: where each one ends, and whether it is of the kind that the oldest request can
+ * have. The head of a line decides; only VALUE and STAT lines are followed by more, only VALUE
+ * and VA carry data.
+ */
+#include "parts.h"
+
+#define LINE_LIMIT 4096
+
+enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
+
+enum kind {
+    KIND_END = 1 << 0,
+    KIND_VALUE = 1 << 1,
+    KIND_STORED = 1 << 2,
+    KIND_NOT_STORED = 1 << 3,
+    KIND_EXISTS = 1 << 4,
+    KIND_NOT_FOUND = 1 << 5,
+    KIND_NUMBER = 1 << 6,
+    KIND_TOUCHED = 1 << 7,
+    KIND_DELETED = 1 << 8,
+    KIND_OK = 1 << 9,
+    KIND_VERSION = 1 << 10,
+    KIND_STAT = 1 << 11,
+    KIND_MN = 1 << 12,
+};
+
+enum form {
+    FORM_ALONE, /* nothing else on the line */
+    FORM_REST,  /* anything follows */
+    FORM_VALUE, /* key, flags, length, perhaps cas */
+};
+
+struct head {
+    const char *name;
+    unsigned kind;
+    enum form form;
+};
+
+enum { HEAD_UNKNOWN, HEAD_NUMBER, HEAD_NAMED };
+
+static const struct head heads[] = {
+    [HEAD_UNKNOWN] = {"", 0, FORM_REST},
+    [HEAD_NUMBER] = {"", KIND_NUMBER, FORM_ALONE},
+    [HEAD_NAMED] = {"END", KIND_END, FORM_ALONE},
+    {"VALUE", KIND_VALUE, FORM_VALUE},
+    {"STORED", KIND_STORED, FORM_ALONE},
+    {"NOT_STORED", KIND_NOT_STORED, FORM_ALONE},
+    {"EXISTS", KIND_EXISTS, FORM_ALONE},
+    {"NOT_FOUND", KIND_NOT_FOUND, FORM_ALONE},
+    {"TOUCHED", KIND_TOUCHED, FORM_ALONE},
+    {"DELETED", KIND_DELETED, FORM_ALONE},
+    {"OK", KIND_OK, FORM_ALONE},
+    {"VERSION", KIND_VERSION, FORM_REST},
+    {"STAT", KIND_STAT, FORM_REST},
+    {"MN", KIND_MN, FORM_ALONE},
+};
+
+/* The kinds each class of request can be answered by. */
+static const unsigned answers[TEXT_CLASSES] = {
+    [CLASS_GET] = KIND_VALUE | KIND_END,
+    [CLASS_STORE] = KIND_STORED | KIND_NOT_STORED | KIND_EXISTS | KIND_NOT_FOUND,
+    [CLASS_ARITH] = KIND_NUMBER | KIND_NOT_FOUND,
+    [CLASS_TOUCH] = KIND_TOUCHED | KIND_NOT_FOUND,
+    [CLASS_DELETE] = KIND_DELETED | KIND_NOT_FOUND,
+    [CLASS_FLUSH] = KIND_OK,
+    [CLASS_VERSION] = KIND_VERSION,
+    [CLASS_STATS] = KIND_STAT | KIND_END,
+    [CLASS_MN] = KIND_MN,
+};
+
+/* The errors after which every server tried goes on in step, and to which class they belong. */
+static const struct {
+    const char *line;
+    enum text_class class;
+} soft_errors[] = {
+    {"CLIENT_ERROR cannot increment or decrement non-numeric value", CLASS_ARITH},
+    {"SERVER_ERROR object too large for cache", CLASS_STORE},
+    {"SERVER_ERROR out of memory storing object", CLASS_STORE},
+};
+
+static const char *const auth_errors[] = {
+    "CLIENT_ERROR unauthenticated",
+    "CLIENT_ERROR authentication failure",
+    "CLIENT_ERROR bad authentication token format",
+    "CLIENT_ERROR auth token too long",
+};
+
+static bool begins_with(const struct wire_text_reply *reply, const char *text)
+{
+    size_t length = strlen(text);
+
+    return reply->line >= length && memcmp(reply->text, text, length) == 0;
+}
+
+static bool is_error(const struct wire_text_reply *reply)
+{
+    return begins_with(reply, "ERROR") || begins_with(reply, "CLIENT_ERROR") ||
+           begins_with(reply, "SERVER_ERROR");
+}
+
+static bool is_auth_error(const struct wire_text_reply *reply)
+{
+    for (size_t i = 0; i < sizeof auth_errors / sizeof auth_errors[0]; i++) {
+        if (begins_with(reply, auth_errors[i]))
+            return true;
+    }
+    return false;
+}
+
+/* Behind a quiet request nobody can tell whose error it is. */
+static bool is_soft_error(struct wire *wire)
+{
+    const struct wire_text_reply *reply = &wire->reply;
+    const struct wire_run *run = queue_at(&wire->queue, 0);
+
+    if (wire->unfenced || wire->need_mn || reply->continued)
+        return false;
+    for (size_t i = 0; i < sizeof soft_errors / sizeof soft_errors[0]; i++) {
+        if (reply->line == strlen(soft_errors[i].line) && begins_with(reply, soft_errors[i].line))
+            return run->class == soft_errors[i].class;
+    }
+    return false;
+}
+
+static uint8_t find_head(const struct wire_token *token)
+{
+    uint64_t number;
+
+    for (uint8_t i = HEAD_NAMED; i < sizeof heads / sizeof heads[0]; i++) {
+        if (token_is(token, heads[i].name))
+            return i;
+    }
+    return token_number(token, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
+}
+
+static bool take_value_arg(struct wire_text_reply *reply)
+{
+    const struct wire_token *token = &reply->token;
+    uint64_t number;
+
+    switch (reply->tokens) {
+    case 1:
+        return token->length <= WIRE_KEY_MAX;
+    case 2:
+        return token_number(token, UINT32_MAX, &number);
+    case 3:
+        if (!token_number(token, WIRE_VALUE_MAX, &number))
+            return false;
+        reply->data = (uint32_t)number;
+        return true;
+    case 4:
+        return token_number(token, UINT64_MAX, &number);
+    default:
+        return false;
+    }
+}
+
+static void end_token(struct wire_text_reply *reply)
+{
+    if (reply->token.length == 0)
+        reply->malformed = true;
+    else if (reply->tokens == 0)
+        reply->head = find_head(&reply->token);
+    else if (heads[reply->head].form == FORM_VALUE && !take_value_arg(reply))
+        reply->malformed = true;
+    if (reply->tokens < UINT8_MAX)
+        reply->tokens++;
+    reply->token.length = 0;
+}
+
+static bool well_formed(const struct wire_text_reply *reply)
+{
+    switch (heads[reply->head].form) {
+    case FORM_ALONE:
+        return reply->tokens == 1;
+    case FORM_REST:
+        return reply->tokens > 1;
+    case FORM_VALUE:
+        return !reply->malformed && (reply->tokens == 4 || reply->tokens == 5);
+    }
+    return false;
+}
+
+static void end_reply(struct wire *wire, bool error)
+{
+    unsigned kind = heads[wire->reply.head].kind;
+
+    queue_take(&wire->queue);
+    wire_answered(wire);
+    if (kind == KIND_MN) {
+        wire->known16 = true;
+        wire->need_mn = false;
+    }
+    if (!error)
+        login_answered(&wire->login, kind == KIND_STORED);
+    memset(&wire->reply, 0, sizeof wire->reply);
+}
+
+static void next_line(struct wire_text_reply *reply)
+{
+    memset(reply, 0, sizeof *reply);
+    reply->continued = true;
+}
+
+/* Quiet requests that were asked before it have been passed over by the server. */
+static bool is_expected(struct wire *wire, unsigned kind)
+{
+    struct wire_run *run;
+
+    while ((run = queue_at(&wire->queue, 0)) && run->quiet)
+        queue_drop(&wire->queue);
+    return run && answers[run->class] & kind;
+}
+
+static void end_error(struct wire *wire)
+{
+    if (is_auth_error(&wire->reply))
+        wire_poison(wire, REASON_AUTH);
+    else if (is_soft_error(wire))
+        end_reply(wire, true);
+    else
+        wire_poison(wire, REASON_ERROR_REPLY);
+}
+
+static void end_line(struct wire *wire)
+{
+    struct wire_text_reply *reply = &wire->reply;
+    unsigned kind = heads[reply->head].kind;
+
+    if (is_error(reply))
+        end_error(wire);
+    else if (!well_formed(reply) || !is_expected(wire, kind))
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    else if (kind == KIND_VALUE)
+        reply->state = reply->data > 0 ? IN_DATA : AT_DATA_CR;
+    else if (kind == KIND_STAT)
+        next_line(reply);
+    else
+        end_reply(wire, false);
+}
+
+static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_text_reply *reply = &wire->reply;
+
+    if (reply->line < sizeof reply->text) {
+        size_t room = sizeof reply->text - reply->line;
+
+        memcpy(reply->text + reply->line, bytes, n < room ? n : room);
+    }
+    if (n > (size_t)(LINE_LIMIT - reply->line))
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    else
+        reply->line = (uint16_t)(reply->line + n);
+}
+
+static bool is_word(uint8_t byte)
+{
+    return byte != ' ' && byte != '\r' && byte != '\n';
+}
+
+/* One word, one space, or the end of the line. */
+static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
+{
+    struct wire_text_reply *reply = &wire->reply;
+    const uint8_t *at = start + 1;
+
+    if (is_word(*start)) {
+        while (at < end && is_word(*at))
+            at++;
+        token_add(&reply->token, start, (size_t)(at - start));
+    } else if (*start == '\n') {
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    } else {
+        end_token(reply);
+        if (*start == '\r') {
+            reply->state = AT_LF;
+            return at;
+        }
+    }
+    count_line(wire, start, (size_t)(at - start));
+    return at;
+}
+
+static const uint8_t *read_data(struct wire_text_reply *reply, const uint8_t *at,
+                                const uint8_t *end)
+{
+    size_t n = (size_t)(end - at);
+
+    if (n > reply->data)
+        n = reply->data;
+    reply->data -= (uint32_t)n;
+    if (reply->data == 0)
+        reply->state = AT_DATA_CR;
+    return at + n;
+}
+
+bool text_inside_reply(const struct wire *wire)
+{
+    const struct wire_text_reply *reply = &wire->reply;
+
+    return reply->state != IN_LINE || reply->line > 0 || reply->continued;
+}
+
+void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_text_reply *reply = &wire->reply;
+    const uint8_t *end = bytes + n;
+
+    while (bytes < end && !wire->poison) {
+        if (queue_empty(&wire->queue)) {
+            wire_poison(wire, REASON_UNSOLICITED);
+            return;
+        }
+        switch ((enum state)reply->state) {
+        case IN_LINE:
+            bytes = read_line(wire, bytes, end);
+            break;
+        case IN_DATA:
+            bytes = read_data(reply, bytes, end);
+            break;
+        case AT_DATA_CR:
+            reply->state = AT_DATA_LF;
+            if (*bytes++ != '\r')
+                wire_poison(wire, REASON_UNEXPECTED_REPLY);
+            break;
+        case AT_LF:
+        case AT_DATA_LF:
+            if (*bytes++ != '\n')
+                wire_poison(wire, REASON_UNEXPECTED_REPLY);
+            else if (reply->state == AT_LF)
+                end_line(wire);
+            else
+                next_line(reply);
+            break;
+        }
+    }
+}
