@@ -77,8 +77,9 @@ struct conn {
     msec_t connected_at;
     msec_t expires_at;
 
+    int flags; /* file status flags, as the last gate found them */
+
     /* While idle; guarded by the pool's lock. */
-    int flags; /* file status flags */
     msec_t idle_since;
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */

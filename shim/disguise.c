@@ -6,7 +6,6 @@
 #include <fcntl.h>
 
 #include "pool.h"
-#include "proof.h"
 #include "raw.h"
 
 static struct watch *find_watch(struct conn *conn, int epfd)
@@ -127,13 +126,12 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
 
 enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
 {
-    int flags = proof_flags(fd);
     long fd_flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
 
-    if (flags < 0 || fd_flags < 0)
+    if (fd_flags < 0)
         return REASON_OTHER_SOCKET;
-    if (((flags ^ conn->flags) & O_NONBLOCK) &&
-        raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
+    if (((fresh->flags ^ conn->flags) & O_NONBLOCK) &&
+        raw_syscall(SYS_fcntl, conn->fd, F_SETFL, fresh->flags) != 0)
         return REASON_ODD_FLAGS;
     if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
         return REASON_OPTION_FAILED;

@@ -109,7 +109,7 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
         }
         /* Read before the connection gets its number: a child made from now on may have it. */
         children = atomic_load(&process_children);
-        reason = proof_check_out(conn);
+        reason = proof_check_out(conn, fresh);
         if (reason != REASON_NONE)
             discard(conn, reason);
     } while (reason != REASON_NONE);

@@ -11,7 +11,6 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
-#include <unistd.h>
 
 #include "pool.h"
 #include "process.h"
@@ -40,7 +39,7 @@ bool proof_cookie(int fd, uint64_t *cookie)
            len == sizeof(*cookie);
 }
 
-int proof_flags(int fd)
+static int status_flags(int fd)
 {
     return (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
 }
@@ -117,26 +116,27 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));
     GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
-    conn->flags = proof_flags(fd);
+    conn->flags = status_flags(fd);
     GATE(unless(flags_are_known(conn->flags), REASON_ODD_FLAGS));
     GATE(kernel_agrees(conn, fd));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
-enum reason proof_check_out(const struct conn *conn)
+enum reason proof_check_out(const struct conn *conn, const struct conn *fresh)
 {
     GATE(process_refusal());
-    GATE(unless(conn->euid == geteuid(), REASON_IDENTITY));
+    GATE(unless(conn->euid == fresh->euid, REASON_IDENTITY));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(is_same_socket(conn, conn->fd), REASON_OTHER_SOCKET));
     return kernel_agrees(conn, conn->fd);
 }
 
-enum reason proof_fresh(const struct conn *conn, int fd)
+enum reason proof_fresh(struct conn *conn, int fd)
 {
     GATE(process_refusal());
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
-    return unless(flags_are_known(proof_flags(fd)), REASON_ODD_FLAGS);
+    conn->flags = status_flags(fd);
+    return unless(flags_are_known(conn->flags), REASON_ODD_FLAGS);
 }

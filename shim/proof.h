@@ -16,16 +16,14 @@
  * Notes its file status flags. */
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
 
-/* Why CONN, LENDING, must not be lent; REASON_NONE when it may. */
-enum reason proof_check_out(const struct conn *conn);
+/* Why CONN, LENDING, must not be lent over FRESH; REASON_NONE when it may. */
+enum reason proof_check_out(const struct conn *conn, const struct conn *fresh);
 
-/* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. */
-enum reason proof_fresh(const struct conn *conn, int fd);
+/* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. Notes its
+ * file status flags. */
+enum reason proof_fresh(struct conn *conn, int fd);
 
 /* The kernel's name of the socket FD (SO_COOKIE, Linux 4.12). False when FD is no socket. */
 bool proof_cookie(int fd, uint64_t *cookie);
-
-/* The file status flags of FD; negative when it has none. */
-int proof_flags(int fd);
 
 #endif

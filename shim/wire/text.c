@@ -1,7 +1,7 @@
 /*
- * Text requests: the strict grammar. A request that passes has exactly one well-formed answer on
- * every server version tried, or is known to be quiet; servers disagree on almost everything that
- * does not pass, up to executing a refused data block as commands.
+ * Text requests: the strict grammar. A request that passes has exactly one well-formed answer
+ * on every server version tried, or is known to be quiet; servers disagree on almost everything
+ * that does not pass, up to executing a refused data block as commands.
  */
 #include "parts.h"
 

@@ -117,7 +117,8 @@ static bool is_soft_error(struct wire *wire)
     if (wire->unfenced || wire->need_mn || reply->continued)
         return false;
     for (size_t i = 0; i < sizeof soft_errors / sizeof soft_errors[0]; i++) {
-        if (reply->line == strlen(soft_errors[i].line) && begins_with(reply, soft_errors[i].line))
+        if (reply->line == strlen(soft_errors[i].line) &&
+            begins_with(reply, soft_errors[i].line))
             return run->class == soft_errors[i].class;
     }
     return false;

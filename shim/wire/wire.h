@@ -81,9 +81,9 @@ struct wire_text_reply {
 
 /* What tells an ASCII login from plain stores, up to the first good reply. */
 struct wire_login {
-    bool judged;     /* the first good reply came */
-    bool asked;      /* a request that cannot be a login, and wants a reply, came before any `set` */
-    bool set;        /* a `set` was sent before the first reply */
+    bool judged; /* the first good reply came */
+    bool asked; /* a request that cannot be a login, and wants a reply, came before any `set` */
+    bool set;   /* a `set` was sent before the first reply */
     bool spaced_set; /* and its value holds a space, as credentials do */
     bool no_auth;
     bool maybe;
@@ -113,8 +113,8 @@ void wire_received(struct wire *wire, const void *bytes, size_t n);
 
 enum wire_verdict wire_verdict(const struct wire *wire);
 
-/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. The first cause of WIRE_DIRTY stays,
- * except that an unused connection stops being one. */
+/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. The first cause of WIRE_DIRTY
+ * stays, except that an unused connection stops being one. */
 enum reason wire_refusal(const struct wire *wire);
 
 /* Which protocol the first byte chose. */
@@ -124,9 +124,9 @@ enum wire_protocol wire_protocol(const struct wire *wire);
  * first request was not a `set` and was answered without an error. */
 bool wire_shows_no_auth(const struct wire *wire);
 
-/* Whether this connection may have been logged in by its first request: a `set` whose value holds
- * a space and which was answered STORED looks the same as `-Y` authentication. Not part of the
- * verdict: the caller may know better from another connection to the same server. */
+/* Whether this connection may have been logged in by its first request: a `set` whose value
+ * holds a space and which was answered STORED looks the same as `-Y` authentication. Not part
+ * of the verdict: the caller may know better from another connection to the same server. */
 bool wire_may_be_authenticated(const struct wire *wire);
 
 #endif

@@ -1,0 +1,161 @@
+"""What the tests and the demo with real programs share: servers of their own, and honest load.
+
+Every server listens on a free loopback port below the kernel's ephemeral ones, is stopped by its
+process, and dies with the test that started it.
+"""
+
+import collections
+import concurrent.futures
+import ctypes
+import http.client
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+
+PYTHON = "/usr/bin/python3"
+TESTS = os.path.dirname(os.path.abspath(__file__))
+BUILD = os.environ.get("MCPOOL_TEST_BUILD", os.path.join(TESTS, "..", "build"))
+LIBRARY = os.path.abspath(os.path.join(BUILD, "libmcpool.so"))
+PORTS = range(30000, 32768)
+
+
+def free_port():
+    """A loopback port nobody has, outside the range that outgoing connections take theirs from."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+    raise RuntimeError("no free port")
+
+
+def die_with_parent():
+    """In a child: ends with the test, also when that is killed."""
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def preloaded(library, servers, **more):
+    """The environment of a program that runs with the library, or without when it is None."""
+    environment = {name: value for name, value in os.environ.items()
+                   if not name.startswith("MCPOOL_") and name != "LD_PRELOAD"}
+    if library:
+        environment.update(LD_PRELOAD=library, MCPOOL_SERVERS=servers)
+    environment.update(more)
+    return environment
+
+
+class Process:
+    """A server of ours: started, waited for until it accepts connections, stopped."""
+
+    def __init__(self, command, port, environment=None, cwd=None):
+        self.port = port
+        self.output = open(os.devnull, "w")
+        self.process = subprocess.Popen(command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL,
+                                        stdout=self.output, stderr=self.output,
+                                        preexec_fn=die_with_parent, start_new_session=True)
+        self.wait_until_it_listens()
+
+    def wait_until_it_listens(self):
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.process.args} ended with {self.process.returncode}")
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        self.stop()
+        raise RuntimeError(f"{self.process.args} does not listen")
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.output.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+class Memcached(Process):
+    """A real memcached."""
+
+    def __init__(self, *options):
+        port = free_port()
+        super().__init__(["memcached", "-u", "nobody", "-l", "127.0.0.1", "-p", str(port),
+                          "-U", "0", "-t", "2", *options], port)
+
+    @property
+    def address(self):
+        return f"127.0.0.1:{self.port}"
+
+    def stats(self):
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"stats\r\n")
+            answer = b""
+            while not answer.endswith(b"END\r\n"):
+                answer += connection.recv(65536)
+        return {words[1]: words[2] for words in
+                (line.split(" ", 2) for line in answer.decode().splitlines())
+                if words[0] == "STAT"}
+
+    def store(self, values):
+        """Puts strings in the cache, on one connection."""
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            answers = connection.makefile("rb")
+            for key, value in values.items():
+                connection.sendall(f"set {key} 0 0 {len(value)}\r\n{value}\r\n".encode())
+                assert answers.readline() == b"STORED\r\n"
+
+    def connections_since(self, before):
+        """Connections opened since BEFORE, an earlier answer of stats(), without our own."""
+        return int(self.stats()["total_connections"]) - int(before["total_connections"]) - 1
+
+    def pause(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self.process.send_signal(signal.SIGCONT)
+
+
+Load = collections.namedtuple("Load", "answered failed wrong")
+
+
+def ask(port, path, expected):
+    """One request on a connection of its own: what came of it."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        if answer.status != 200:
+            return "failed"
+        return "answered" if body == expected else "wrong"
+    except OSError:
+        return "failed"
+    finally:
+        connection.close()
+
+
+def load(port, requests, concurrency, first_key=0):
+    """Asks for REQUESTS different keys, CONCURRENCY at a time; each answer must be its key's."""
+    def one(number):
+        key = f"key-{first_key + number}"
+        return ask(port, f"/?{key}", f"value-of-{key}")
+
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as threads:
+        outcomes = collections.Counter(threads.map(one, range(requests)))
+    return Load(outcomes["answered"], outcomes["failed"], outcomes["wrong"])
