@@ -104,7 +104,7 @@ test:
 demo:
 	.ci/packages build demo
 	$(MAKE) all
-	bench/demo/demo.sh $(LIBRARY)
+	/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
 
 $(B)/bench/%: bench/%.c Makefile
 	@mkdir -p $(@D)
@@ -113,7 +113,7 @@ $(B)/bench/%: bench/%.c Makefile
 bench:
 	.ci/packages build bench
 	$(MAKE) all $(B)/bench/cycle $(B)/bench/instructions
-	bench/run.sh $(LIBRARY)
+	/usr/bin/python3 bench/run.py $(B)
 
 # Style. `make format` writes, `make lint` only looks.
 

@@ -1,0 +1,54 @@
+"""Instructions the shim adds to a call on a descriptor that is none of its own, by callgrind.
+
+Usage: instructions.py LIBRARY VICTIM [CSV]. For each function the instructions of 20,000 calls
+less those of 10,000, with and without the library, so that everything but the calls cancels out.
+Fails when a function has more than LIMIT. The last line counts like a test's.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+FUNCTIONS = ("read", "write", "send", "recv", "close")
+CALLS = 10000
+LIMIT = 12
+
+
+def instructions(victim, function, calls, library):
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    if library:
+        environment["LD_PRELOAD"] = library
+    with tempfile.TemporaryDirectory() as folder:
+        text = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", victim,
+             function, str(calls)], env=environment, stderr=subprocess.PIPE, text=True,
+            check=True).stderr
+    return int(re.search(r"Collected : (\d+)", text).group(1))
+
+
+def per_call(victim, function, library):
+    more = instructions(victim, function, 2 * CALLS, library)
+    less = instructions(victim, function, CALLS, library)
+    return (more - less) / CALLS
+
+
+def main():
+    library, victim = os.path.abspath(sys.argv[1]), sys.argv[2]
+    rows = [(function, per_call(victim, function, library) - per_call(victim, function, None))
+            for function in FUNCTIONS]
+    print("instructions added to a call on an untracked descriptor")
+    for function, added in rows:
+        print(f"  {function:8}{added:6.1f}")
+    if len(sys.argv) > 3:
+        with open(sys.argv[3], "w", encoding="ascii") as file:
+            file.write("function,instructions_added\n")
+            file.writelines(f"{function},{added:.1f}\n" for function, added in rows)
+    failed = sum(added > LIMIT for _, added in rows)
+    print(f"{len(rows) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
