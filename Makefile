@@ -6,7 +6,7 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
-LIBDIR ?= $(PREFIX)/lib/$(shell $(CC) -dumpmachine)
+LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
 
 B := build
 CC ?= gcc
@@ -126,6 +126,10 @@ format:
 lint:
 	.ci/packages lint
 	clang-format --dry-run --Werror $(C_FILES)
+	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 \
+	  --suppress=missingIncludeSystem --suppress=uninitvar:shim/pool.c \
+	  -D__x86_64__ -D_GNU_SOURCE -DMCPOOL_VERSION='"$(VERSION)"' \
+	  $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
 	shellcheck $(SHELL_FILES)
 
 install: all

@@ -191,8 +191,8 @@ static void warn(struct config *config, const char *name, size_t n, const char *
     if (config->warning_count == CONFIG_MAX_WARNINGS)
         return;
     text_format(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
-    text_format(config->warnings[config->warning_count++], sizeof(config->warnings[0]), "%s: %s",
-                copy, problem);
+    text_format(config->warnings[config->warning_count++], sizeof(config->warnings[0]),
+                "%s: %s", copy, problem);
 }
 
 static void read_assignment(struct config *config, const char *assignment)

@@ -33,9 +33,9 @@ struct config {
     size_t warning_count;
 };
 
-/* Fills CONFIG with the defaults and then with what ENVIRONMENT says. A bad value means the default
- * and a warning; so does an unknown MCPOOL_ name. A relative log path is made absolute against
- * the working directory. Needs no lock; allocates nothing. */
+/* Fills CONFIG with the defaults and then with what ENVIRONMENT says. A bad value means the
+ * default and a warning; so does an unknown MCPOOL_ name. A relative log path is made absolute
+ * against the working directory. Needs no lock; allocates nothing. */
 void config_read(struct config *config, char *const *environment);
 
 #endif

@@ -10,8 +10,9 @@
 #include "pool.h"
 
 /*
- * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One addition
- * changes both. It is never reset, as a thread that came late may still be subtracting its call.
+ * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One
+ * addition changes both. It is never reset, as a thread that came late may still be subtracting
+ * its call.
  */
 static const struct {
     unsigned int shift;
@@ -27,8 +28,8 @@ static const struct {
 static struct conn *records;
 static _Atomic uint32_t touched; /* records that were ever used */
 
-/* The free list: index + 1 of its first record, and a count of changes above it, so that a record
- * that was taken and given back meanwhile is not mistaken for an unchanged list. */
+/* The free list: index + 1 of its first record, and a count of changes above it, so that a
+ * record that was taken and given back meanwhile is not mistaken for an unchanged list. */
 static _Atomic uint64_t free_list;
 
 bool conn_start(void)

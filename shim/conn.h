@@ -109,7 +109,8 @@ static inline enum conn_state conn_state(const struct conn *conn)
 }
 
 /* Begins a call on the application's number FD: the record stays what it is until conn_leave().
- * NULL when the number is no connection of ours. Two threads sending, or two receiving, at the same time make it unpoolable: the order of their bytes is unknown. */
+ * NULL when the number is no connection of ours. Two threads sending, or two receiving, at the
+ * same time make it unpoolable: the order of their bytes is unknown. */
 struct conn *conn_enter(int fd, enum conn_call call);
 void conn_leave(struct conn *conn, enum conn_call call);
 
@@ -121,8 +122,8 @@ bool conn_calls_under_way(const struct conn *conn);
 void conn_refuse(struct conn *conn, enum reason reason);
 enum reason conn_refusal(const struct conn *conn);
 
-/* Takes the right to change the guarded fields. Nobody waits for it: false, and CONN is refused as
- * CONCURRENT, when another thread (or the code under this signal handler) has it. */
+/* Takes the right to change the guarded fields. Nobody waits for it: false, and CONN is refused
+ * as CONCURRENT, when another thread (or the code under this signal handler) has it. */
 bool conn_hold(struct conn *conn);
 void conn_let_go(struct conn *conn);
 

@@ -34,8 +34,8 @@ static void set_watch(struct conn *conn, int epfd, const struct epoll_event *eve
         watch = &conn->watches[conn->watch_count++];
     }
     *watch = (struct watch){epfd, event->events, event->data.u64};
-    /* Made again on another socket, a one-shot registration would be armed anew, and an exclusive
-     * one cannot be changed. */
+    /* Made again on another socket, a one-shot registration would be armed anew, and an
+     * exclusive one cannot be changed. */
     if (conn_state(conn) == CONN_FRESH && event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
         conn_refuse(conn, REASON_EPOLL_MODE);
 }
@@ -104,8 +104,8 @@ static bool move_over(int from, int to, int fd_flags)
     return raw_syscall(SYS_dup3, from, to, flags) == to;
 }
 
-/* The registrations of the fresh socket last as long as a duplicate of it does, so they need not
- * be made again if this fails. */
+/* The registrations of the fresh socket last as long as a duplicate of it does, so they need
+ * not be made again if this fails. */
 static enum reason replace_watched(struct conn *conn, int fd, const struct conn *fresh,
                                    int fd_flags)
 {

@@ -17,16 +17,16 @@
 /* Notes that epoll_ctl(EPFD, OP, the number of CONN, EVENT) succeeded. */
 void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll_event *event);
 
-/* Notes that the epoll set EPFD is gone, and its registrations with it; or, if it may live on out
- * of our reach, that CONN can never be pooled. */
+/* Notes that the epoll set EPFD is gone, and its registrations with it; or, if it may live on
+ * out of our reach, that CONN can never be pooled. */
 void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
 
 /* Ends all registrations of CONN, which the application still has at FD. */
 enum reason disguise_take_off(struct conn *conn, int fd);
 
 /* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
- * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it was
- * before; CONN is then good for nothing. Never blocks; errno is kept. */
+ * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it
+ * was before; CONN is then good for nothing. Never blocks; errno is kept. */
 enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh);
 
 #endif

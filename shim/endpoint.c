@@ -160,7 +160,7 @@ static bool parse_network(struct rule *rule, char *text)
 
 static bool parse_inet(struct rule *rule, char *text)
 {
-    char *port = text;
+    char *port;
 
     rule->kind = ADDRESS_INET;
     if (text[0] == '[') {

@@ -13,13 +13,13 @@
 
 enum address_kind { ADDRESS_INET = 1, ADDRESS_UNIX };
 
-/* The key of the pool: compared and hashed as bytes, so every byte is defined. IPv4 is written as
- * v4-mapped IPv6: the same server is the same address through either family of socket. */
+/* The key of the pool: compared and hashed as bytes, so every byte is defined. IPv4 is written
+ * as v4-mapped IPv6: the same server is the same address through either family of socket. */
 struct address {
     uint8_t kind;
-    uint16_t port;   /* host order; 0 for unix */
-    uint32_t scope;  /* of a link-local IPv6 address; 0 otherwise */
-    uint8_t ip[16];  /* network order; zero for unix */
+    uint16_t port;  /* host order; 0 for unix */
+    uint32_t scope; /* of a link-local IPv6 address; 0 otherwise */
+    uint8_t ip[16]; /* network order; zero for unix */
     char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
 };
 
@@ -49,7 +49,8 @@ struct rule {
 };
 
 /* Reads one item of the list: "port", "ip:port", "[v6]:port", "cidr:port", "[v6/bits]:port",
- * "/unix/path" or "*", after an optional "!". N is the length of TEXT. False when it is none. */
+ * "/unix/path" or "*", after an optional "!". N is the length of TEXT. False when it is none.
+ */
 bool rule_parse(struct rule *rule, const char *text, size_t n);
 
 /* Whether ADDRESS is to be pooled: some rule names it and no exclusion does. */

@@ -3,7 +3,8 @@
  * call on a number that is none of ours costs one bounds check and one load.
  *
  * A slot holds nothing, a connection (the application's number, or one of our private numbers),
- * or the mark of an epoll set. Only the owner of a slot's value changes it, by compare and swap.
+ * or the mark of an epoll set. Only the owner of a slot's value changes it, by compare and
+ * swap.
  */
 #ifndef MCPOOL_FDMAP_H
 #define MCPOOL_FDMAP_H

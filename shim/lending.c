@@ -89,8 +89,8 @@ static void pretend_to_lend(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Stale connections are passed over; one that cannot take on the looks of FRESH ends the search,
- * as the next could not either. */
+/* Stale connections are passed over; one that cannot take on the looks of FRESH ends the
+ * search, as the next could not either. */
 static bool check_out(struct conn *fresh, int fd, msec_t now)
 {
     struct victims victims = {.count = 0};
@@ -130,8 +130,8 @@ static bool matches(struct address *address, const struct sockaddr *addr, sockle
            rules_match(settings->rules, settings->rule_count, address);
 }
 
-/* connect() on a socket that is connected or connecting: asking for the outcome is usual, another
- * peer is the end of pooling. */
+/* connect() on a socket that is connected or connecting: asking for the outcome is usual,
+ * another peer is the end of pooling. */
 static void connect_again(struct conn *conn, const struct sockaddr *addr, socklen_t len)
 {
     struct address address;

@@ -3,7 +3,8 @@
  * order, from gates, disguise, pool and map.
  *
  * These functions are called by hooks for numbers with a slot in the map. They take the pool's
- * lock inside and must be called without it. errno is kept but where a real call's is the result.
+ * lock inside and must be called without it. errno is kept but where a real call's is the
+ * result.
  */
 #ifndef MCPOOL_LENDING_H
 #define MCPOOL_LENDING_H
@@ -23,8 +24,8 @@ void lending_start(const struct config *config);
  * result and errno. A cancellation point, as connect() is. */
 int lending_connect(int fd, const struct sockaddr *addr, socklen_t len);
 
-/* A check-in under way: the connection has a private number already, the application's number is
- * still open. */
+/* A check-in under way: the connection has a private number already, the application's number
+ * is still open. */
 struct check_in {
     struct conn *conn;
     int fd;
@@ -35,14 +36,14 @@ struct check_in {
 };
 
 /* FD is about to be closed or replaced. True when its connection is to be kept: the caller then
- * makes the real call, which cannot be cancelled meanwhile, and must call lending_check_in_end().
- * False when there is nothing to keep, whatever FD was is forgotten, and the real call is all
- * that is left to do. */
+ * makes the real call, which cannot be cancelled meanwhile, and must call
+ * lending_check_in_end(). False when there is nothing to keep, whatever FD was is forgotten,
+ * and the real call is all that is left to do. */
 bool lending_check_in_begin(struct check_in *check_in, int fd);
 void lending_check_in_end(struct check_in *check_in);
 
-/* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is given
- * up if it is idle there. */
+/* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
+ * given up if it is idle there. */
 void lending_lose_private(struct conn *conn, int fd);
 
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is

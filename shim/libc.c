@@ -29,31 +29,31 @@ static int libc_dup2_before(int fd, int to)
 }
 
 #define RAW(...) result_of(raw_syscall(__VA_ARGS__))
-#define VARIADIC(last)                                                                           \
-    ({                                                                                           \
-        va_list list_;                                                                           \
-        va_start(list_, last);                                                                   \
-        void *argument_ = va_arg(list_, void *);                                                 \
-        va_end(list_);                                                                           \
-        argument_;                                                                               \
+#define VARIADIC(last)                                                                         \
+    ({                                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        void *argument_ = va_arg(list_, void *);                                               \
+        va_end(list_);                                                                         \
+        argument_;                                                                             \
     })
-#define RAW_SIX(number)                                                                          \
-    ({                                                                                           \
-        long six_[6];                                                                            \
-        va_list list_;                                                                           \
-        va_start(list_, number);                                                                 \
-        for (int i = 0; i < 6; i++)                                                              \
-            six_[i] = va_arg(list_, long);                                                       \
-        va_end(list_);                                                                           \
-        result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5]));   \
+#define RAW_SIX(number)                                                                        \
+    ({                                                                                         \
+        long six_[6];                                                                          \
+        va_list list_;                                                                         \
+        va_start(list_, number);                                                               \
+        for (int i = 0; i < 6; i++)                                                            \
+            six_[i] = va_arg(list_, long);                                                     \
+        va_end(list_);                                                                         \
+        result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5])); \
     })
 #define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
 
-#define HOOK(ret, name, params, before)                                                          \
-    static ret before_##name params                                                              \
-    {                                                                                            \
-        return (ret)(before);                                                                    \
-    }                                                                                            \
+#define HOOK(ret, name, params, before)                                                        \
+    static ret before_##name params                                                            \
+    {                                                                                          \
+        return (ret)(before);                                                                  \
+    }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
 #define HOOK_CHILD(name) void *real_##name;

@@ -1,8 +1,8 @@
 /*
  * The real functions behind the hooks: real_close() is what close() would be without us, and so
- * on for every row of hooks.def. Callable at any moment: before libc_bind() has run they make the
- * bare system call. They may block, and be cancellation points, exactly as the functions of that
- * name; call none of them with the pool's lock held.
+ * on for every row of hooks.def. Callable at any moment: before libc_bind() has run they make
+ * the bare system call. They may block, and be cancellation points, exactly as the functions of
+ * that name; call none of them with the pool's lock held.
  */
 #ifndef MCPOOL_LIBC_H
 #define MCPOOL_LIBC_H
@@ -24,8 +24,8 @@
 #define MCPOOL_EXPORT __attribute__((visibility("default")))
 
 /* Nothing but the names: the declarations of a few are missing in libc's headers. */
-#define HOOK(ret, name, params, before)                                                          \
-    ret name params;                                                                             \
+#define HOOK(ret, name, params, before)                                                        \
+    ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
 #define ALIAS(name, hook)
 #define HOOK_CHILD(name) extern MCPOOL_HIDDEN void *real_##name;

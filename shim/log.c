@@ -53,10 +53,10 @@ void log_line(enum log_level level, const char *format, ...)
     if (!log_wants(level))
         return;
     clock_gettime(CLOCK_REALTIME, &now);
-    n = text_format(line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ",
-                    (unsigned long)now.tv_sec, (unsigned int)(now.tv_nsec / 100000000),
-                    (unsigned int)(now.tv_nsec / 10000000 % 10),
-                    (unsigned int)(now.tv_nsec / 1000000 % 10), (int)getpid(), names[level]);
+    n = text_format(
+        line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ", (unsigned long)now.tv_sec,
+        (unsigned int)(now.tv_nsec / 100000000), (unsigned int)(now.tv_nsec / 10000000 % 10),
+        (unsigned int)(now.tv_nsec / 1000000 % 10), (int)getpid(), names[level]);
     va_start(args, format);
     n += text_vformat(line + n, sizeof(line) - 1 - n, format, args);
     va_end(args);

@@ -1,6 +1,6 @@
 /*
- * Socket options: which ones a socket was given, and how to make a pooled connection carry those
- * of a fresh socket, no more and no less.
+ * Socket options: which ones a socket was given, and how to make a pooled connection carry
+ * those of a fresh socket, no more and no less.
  *
  * A few options can be put back to what they were; a few cannot and become part of what must be
  * equal for a connection to be lent; any other one makes the connection unpoolable.
@@ -20,18 +20,19 @@ struct options {
     uint8_t value[OPTIONS_COUNT][OPTION_VALUE_MAX];
 };
 
-/* Notes that setsockopt() succeeded with these arguments. False when the option is none we could
- * undo or compare; CONNECTED says that the socket already has a peer, when fewer can be. */
+/* Notes that setsockopt() succeeded with these arguments. False when the option is none we
+ * could undo or compare; CONNECTED says that the socket already has a peer, when fewer can be.
+ */
 bool options_note(struct options *options, bool connected, int level, int name,
                   const void *value, socklen_t len);
 
-/* Whether a connection with the options HAVE can be made equal to a socket with WANT: those that
- * cannot be put back are the same in both. */
+/* Whether a connection with the options HAVE can be made equal to a socket with WANT: those
+ * that cannot be put back are the same in both. */
 bool options_fit(const struct options *have, const struct options *want);
 
 /* Sets on CONNECTION, which carries HAVE, what differs from FRESH, which carries WANT and from
- * which the kernel's defaults are read. A few system calls, none when nothing differs. False when
- * one failed. Neither errno nor cancellation is touched. */
+ * which the kernel's defaults are read. A few system calls, none when nothing differs. False
+ * when one failed. Neither errno nor cancellation is touched. */
 bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want);
 

@@ -88,9 +88,8 @@ void pool_note_limits(msec_t now, bool force)
     atomic_store(&limits_noted, now);
     numbers = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
     errno = saved;
-    atomic_store(&total_most, numbers / 4 < limits->max_idle_total
-                                  ? (unsigned int)(numbers / 4)
-                                  : limits->max_idle_total);
+    atomic_store(&total_most, numbers / 4 < limits->max_idle_total ? (unsigned int)(numbers / 4)
+                                                                   : limits->max_idle_total);
     numbers -= numbers / 4;
     atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
 }

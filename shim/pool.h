@@ -1,10 +1,10 @@
 /*
  * The pool: endpoint -> idle connections, its one lock, its limits and ages.
  *
- * The lock guards the table of endpoints and the lists, nothing else, and is held for changes of
- * tables only. A thread that is inside already (a signal handler interrupted it) is turned away.
- * Functions that take connections out of the pool hand them to the caller, who closes them after
- * the lock is free.
+ * The lock guards the table of endpoints and the lists, nothing else, and is held for changes
+ * of tables only. A thread that is inside already (a signal handler interrupted it) is turned
+ * away. Functions that take connections out of the pool hand them to the caller, who closes
+ * them after the lock is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -52,14 +52,15 @@ struct victims {
 /* Reserves the memory. CONFIG stays the caller's and must not change. False without memory. */
 bool pool_start(const struct config *config);
 
-/* Takes note of the process's limit of descriptors, at most once a second of NOW unless FORCE. */
+/* Takes note of the process's limit of descriptors, at most once a second of NOW unless FORCE.
+ */
 void pool_note_limits(msec_t now, bool force);
 
 /* The lowest number our private descriptors may have. */
 int pool_private_base(void);
 
-/* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE, or
- * why not: NO_ROOM, REENTERED. */
+/* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
+ * or why not: NO_ROOM, REENTERED. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
 
 /* The idle connection used last that leads to the same endpoint as CONN and can take on its
@@ -70,8 +71,8 @@ struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *vict
  * make room for it is added to VICTIMS. REASON_NONE, or why it was not kept. */
 enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims);
 
-/* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for; all
- * are out when VICTIMS is not full afterwards. */
+/* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
+ * all are out when VICTIMS is not full afterwards. */
 void pool_flush(enum reason reason, struct victims *victims);
 
 /* The application closes our private number FD: takes CONN out, DOOMED, if it is idle there.
@@ -81,8 +82,8 @@ struct conn *pool_take_private(struct conn *conn, int fd);
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
 
-/* Around a fork: the lock is held over it so that the child finds the tables whole. In the child
- * the lists are emptied; their descriptors are the caller's to close. False from
+/* Around a fork: the lock is held over it so that the child finds the tables whole. In the
+ * child the lists are emptied; their descriptors are the caller's to close. False from
  * pool_before_fork() means that the tables may be torn in the child, which must not pool. */
 bool pool_before_fork(void);
 void pool_after_fork_in_parent(void);

@@ -18,8 +18,7 @@ static _Atomic uint32_t refusal;
 bool process_start(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *memory =
-        mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (memory == MAP_FAILED)
         return false;

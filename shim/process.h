@@ -11,15 +11,16 @@
 
 #include "reasons.h"
 
-/* How many children were made so far, by any call we see. A connection remembers the count it was
- * born under; another count means that a child may hold a copy of it. Raised in assembly too. */
+/* How many children were made so far, by any call we see. A connection remembers the count it
+ * was born under; another count means that a child may hold a copy of it. Raised in assembly
+ * too. */
 extern _Atomic uint32_t process_children __attribute__((visibility("hidden")));
 
 /* How often the process changed its user, group or root. */
 extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")));
 
-/* Makes the calling process the owner: at start-up, and in the child of a fork. False when there
- * is no memory for it. */
+/* Makes the calling process the owner: at start-up, and in the child of a fork. False when
+ * there is no memory for it. */
 bool process_start(void);
 void process_adopt(void);
 

@@ -19,11 +19,11 @@
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
 /* Evaluates to the first reason against; returns it from the function. */
-#define GATE(refusal)                                                                            \
-    do {                                                                                         \
-        enum reason reason_ = (refusal);                                                         \
-        if (reason_ != REASON_NONE)                                                              \
-            return reason_;                                                                      \
+#define GATE(refusal)                                                                          \
+    do {                                                                                       \
+        enum reason reason_ = (refusal);                                                       \
+        if (reason_ != REASON_NONE)                                                            \
+            return reason_;                                                                    \
     } while (0)
 
 static enum reason unless(bool good, enum reason reason)
@@ -57,8 +57,9 @@ static bool flags_are_known(int flags)
 }
 
 /*
- * The kernel's own count of the bytes, against ours: a byte that is unread, unsent, unacknowledged,
- * or that moved past the hooks makes a difference. The SYN counts as one acknowledged byte.
+ * The kernel's own count of the bytes, against ours: a byte that is unread, unsent,
+ * unacknowledged, or that moved past the hooks makes a difference. The SYN counts as one
+ * acknowledged byte.
  */
 static enum reason tcp_agrees(const struct conn *conn, int fd)
 {
@@ -75,7 +76,8 @@ static enum reason tcp_agrees(const struct conn *conn, int fd)
                   REASON_UNSEEN_BYTES);
 }
 
-/* Unix sockets have no counters: nothing may be queued in either direction, and no end of file. */
+/* Unix sockets have no counters: nothing may be queued in either direction, and no end of file.
+ */
 static enum reason unix_agrees(int fd)
 {
     char byte;
@@ -95,9 +97,9 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
 }
 
 /*
- * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if the
- * same server answered somebody who had not logged in after this connection was made: a server
- * asks everybody or nobody, and a restart would have ended this connection.
+ * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
+ * the same server answered somebody who had not logged in after this connection was made: a
+ * server asks everybody or nobody, and a restart would have ended this connection.
  */
 static enum reason nobody_logged_in(const struct conn *conn)
 {

@@ -1,6 +1,7 @@
 /*
- * The proof: the gates a connection passes when it is checked in and when it is checked out. Each
- * gate is one line and has one reason. Neither errno nor cancellation is touched; no call blocks.
+ * The proof: the gates a connection passes when it is checked in and when it is checked out.
+ * Each gate is one line and has one reason. Neither errno nor cancellation is touched; no call
+ * blocks.
  */
 #ifndef MCPOOL_PROOF_H
 #define MCPOOL_PROOF_H

@@ -43,7 +43,7 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 #error "libmcpool knows x86-64 and aarch64"
 #endif
 
-#define RAW_PADDED_(nr, a, b, c, d, e, f, ...)                                                   \
+#define RAW_PADDED_(nr, a, b, c, d, e, f, ...)                                                 \
     raw_syscall6((nr), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 /* raw_syscall(SYS_name, arguments...): up to six. */
 #define raw_syscall(...) RAW_PADDED_(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)

@@ -12,8 +12,8 @@ enum reason {
     REASON_COUNT
 };
 
-/* The name as the list spells it ("REPLY_OWED") and its one-line text. Static strings; never NULL
- * for a value of the enum. */
+/* The name as the list spells it ("REPLY_OWED") and its one-line text. Static strings; never
+ * NULL for a value of the enum. */
 const char *reason_name(enum reason reason);
 const char *reason_text(enum reason reason);
 

@@ -1,6 +1,6 @@
 /*
- * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if anything
- * is missing, it stays so.
+ * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if
+ * anything is missing, it stays so.
  */
 #include <pthread.h>
 #include <stdbool.h>

@@ -10,10 +10,10 @@
 #include "reasons.h"
 
 struct stats {
-    _Atomic uint64_t connects;    /* calls of connect(): reused + opened */
-    _Atomic uint64_t reused;      /* answered with a pooled connection; in a dry run: would be */
-    _Atomic uint64_t opened;      /* answered by the real connect() */
-    _Atomic uint64_t checked_in;  /* kept at close() */
+    _Atomic uint64_t connects;   /* calls of connect(): reused + opened */
+    _Atomic uint64_t reused;     /* answered with a pooled connection; in a dry run: would be */
+    _Atomic uint64_t opened;     /* answered by the real connect() */
+    _Atomic uint64_t checked_in; /* kept at close() */
     _Atomic uint64_t refused[REASON_COUNT];   /* not kept at close() */
     _Atomic uint64_t discarded[REASON_COUNT]; /* kept, and closed later without a user */
 };

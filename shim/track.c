@@ -66,8 +66,8 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
     disguise_lose_watch(conn, epfd, true);
 }
 
-/* Whoever empties the slot has what it named to himself. STALE: it ended behind our back, nobody
- * knows how. */
+/* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
+ * nobody knows how. */
 static void forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
@@ -76,7 +76,8 @@ static void forget(int fd, bool stale)
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
         return;
     if (slot & FDMAP_EPOLL)
-        conn_for_each_in_use(slot == epoll_slot() && !stale ? lose_epoll : lose_shared_epoll, fd);
+        conn_for_each_in_use(slot == epoll_slot() && !stale ? lose_epoll : lose_shared_epoll,
+                             fd);
     else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);
     else
@@ -142,7 +143,8 @@ void track_option(int fd, int level, int name, const void *value, socklen_t len)
     if (!conn)
         return;
     if (process_is_owner() && conn_hold(conn)) {
-        if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value, len))
+        if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
+                          len))
             conn_refuse(conn, REASON_OPTION);
         conn_let_go(conn);
     }

@@ -1,9 +1,9 @@
 /*
- * Which numbers are ours to look at: sockets from their birth, connections, epoll sets, and what
- * the program does to them that ends pooling.
+ * Which numbers are ours to look at: sockets from their birth, connections, epoll sets, and
+ * what the program does to them that ends pooling.
  *
- * Every function here is for the slow path of a hook, a number with a slot in the map, and changes
- * nothing in a process that is not the owner (process.h). None blocks; all keep errno.
+ * Every function here is for the slow path of a hook, a number with a slot in the map, and
+ * changes nothing in a process that is not the owner (process.h). None blocks; all keep errno.
  */
 #ifndef MCPOOL_TRACK_H
 #define MCPOOL_TRACK_H
@@ -24,7 +24,8 @@ void track_opened(int fd, int domain, int type, int protocol);
 /* epoll_create() gave FD. */
 void track_epoll(int fd);
 
-/* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen. */
+/* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen.
+ */
 void track_new_number_slow(int fd);
 
 static inline void track_new_number(int fd)
@@ -33,8 +34,8 @@ static inline void track_new_number(int fd)
         track_new_number_slow(fd);
 }
 
-/* The caller's next call closes or replaces FD, whatever it is: forgets it. An idle connection of
- * ours under that number is given up, and the descriptor is the caller's to close. */
+/* The caller's next call closes or replaces FD, whatever it is: forgets it. An idle connection
+ * of ours under that number is given up, and the descriptor is the caller's to close. */
 void track_forget(int fd);
 
 /* The same for all numbers from FIRST to LAST. */

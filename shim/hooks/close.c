@@ -51,8 +51,8 @@ HOOKED int dup(int fd)
     return hook_duplicated(fd, real_dup(fd));
 }
 
-/* A duplicate over a number closes what was there, so that is a check-in; but only if there will
- * be a duplicate. */
+/* A duplicate over a number closes what was there, so that is a check-in; but only if there
+ * will be a duplicate. */
 static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags))
 {
     struct check_in check_in;

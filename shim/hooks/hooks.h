@@ -15,19 +15,19 @@
 
 /* The definition of a hook, and its second name. */
 #define HOOKED MCPOOL_EXPORT
-#define HOOKED_ALIAS(name, hook)                                                                 \
+#define HOOKED_ALIAS(name, hook)                                                               \
     extern __typeof__(hook) name __attribute__((alias(#hook), visibility("default")))
 
 #define PLAIN(fd) __builtin_expect(fdmap_is_plain(fd), 1)
 
 /* The one variadic argument of fcntl() and ioctl(), passed on as wide as it came. */
-#define LAST_ARGUMENT(last)                                                                      \
-    ({                                                                                           \
-        va_list list_;                                                                           \
-        va_start(list_, last);                                                                   \
-        void *argument_ = va_arg(list_, void *);                                                 \
-        va_end(list_);                                                                           \
-        argument_;                                                                               \
+#define LAST_ARGUMENT(last)                                                                    \
+    ({                                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        void *argument_ = va_arg(list_, void *);                                               \
+        va_end(list_);                                                                         \
+        argument_;                                                                             \
     })
 
 /* close(FD) by whatever REAL call, with check-in. */
@@ -39,7 +39,8 @@ int hook_duplicated(int fd, int result);
 /* epoll_ctl() by the libc function or by syscall() gave RESULT. */
 int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);
 
-/* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more. */
+/* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
+ */
 bool hook_should_retry(int result);
 
 #endif

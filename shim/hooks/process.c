@@ -20,10 +20,10 @@ static int identity_changed(int result)
     return result;
 }
 
-#define IDENTITY_HOOK(name, params, args)                                                        \
-    HOOKED int name params                                                                       \
-    {                                                                                            \
-        return identity_changed(real_##name args);                                               \
+#define IDENTITY_HOOK(name, params, args)                                                      \
+    HOOKED int name params                                                                     \
+    {                                                                                          \
+        return identity_changed(real_##name args);                                             \
     }
 
 IDENTITY_HOOK(setuid, (uid_t uid), (uid))
@@ -44,7 +44,8 @@ HOOKED int unshare(int flags)
 {
     int result = real_unshare(flags);
 
-    if (result == 0 && flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER) && process_is_owner())
+    if (result == 0 && flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER) &&
+        process_is_owner())
         track_namespace_lost();
     return result;
 }
@@ -181,6 +182,5 @@ HOOKED long syscall(long number, ...)
     if (number == SYS_close && !PLAIN((int)a[0]))
         return hook_close((int)a[0], close_by_syscall);
     before_syscall(number, a);
-    return after_syscall(number, a,
-                         real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+    return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

@@ -86,42 +86,42 @@ static void check_flags(struct call *call, int flags)
 }
 
 /*
- * The hook NAME and its slow path, which is a function of its own to keep the fast path free of a
- * frame. ACCOUNT is what to do with `moved`, the result, in `call`.
+ * The hook NAME and its slow path, which is a function of its own to keep the fast path free of
+ * a frame. ACCOUNT is what to do with `moved`, the result, in `call`.
  */
-#define STREAM(ret, name, params, args, direction, flags, account)                               \
-    static __attribute__((noinline)) ret tracked_##name params                                   \
-    {                                                                                            \
-        struct call call;                                                                        \
-        ret moved;                                                                               \
-                                                                                                 \
-        if (!begin(&call, fd, CONN_CALL_##direction))                                            \
-            return real_##name args;                                                             \
-        check_flags(&call, flags);                                                               \
-        pthread_cleanup_push(cancelled, &call);                                                  \
-        moved = real_##name args;                                                                \
-        pthread_cleanup_pop(0);                                                                  \
-        account;                                                                                 \
-        end(&call);                                                                              \
-        return moved;                                                                            \
-    }                                                                                            \
-    HOOKED ret name params                                                                       \
-    {                                                                                            \
-        if (PLAIN(fd))                                                                           \
-            return real_##name args;                                                             \
-        return tracked_##name args;                                                              \
+#define STREAM(ret, name, params, args, direction, flags, account)                             \
+    static __attribute__((noinline)) ret tracked_##name params                                 \
+    {                                                                                          \
+        struct call call;                                                                      \
+        ret moved;                                                                             \
+                                                                                               \
+        if (!begin(&call, fd, CONN_CALL_##direction))                                          \
+            return real_##name args;                                                           \
+        check_flags(&call, flags);                                                             \
+        pthread_cleanup_push(cancelled, &call);                                                \
+        moved = real_##name args;                                                              \
+        pthread_cleanup_pop(0);                                                                \
+        account;                                                                               \
+        end(&call);                                                                            \
+        return moved;                                                                          \
+    }                                                                                          \
+    HOOKED ret name params                                                                     \
+    {                                                                                          \
+        if (PLAIN(fd))                                                                         \
+            return real_##name args;                                                           \
+        return tracked_##name args;                                                            \
     }
 
 #define ALL_OF(bytes) account(&call, bytes, moved)
-#define UNLESS_PEEKED(flags, accounted)                                                          \
-    do {                                                                                         \
-        if (!((flags) & MOVES_NOTHING))                                                          \
-            accounted;                                                                           \
+#define UNLESS_PEEKED(flags, accounted)                                                        \
+    do {                                                                                       \
+        if (!((flags)&MOVES_NOTHING))                                                          \
+            accounted;                                                                         \
     } while (0)
-#define IOV(iov, count)                                                                          \
-    do {                                                                                         \
-        if (moved > 0)                                                                           \
-            account_iov(&call, iov, (size_t)(count), (size_t)moved);                             \
+#define IOV(iov, count)                                                                        \
+    do {                                                                                       \
+        if (moved > 0)                                                                         \
+            account_iov(&call, iov, (size_t)(count), (size_t)moved);                           \
     } while (0)
 
 STREAM(ssize_t, read, (int fd, void *buf, size_t n), (fd, buf, n), RECEIVE, 0, ALL_OF(buf))
@@ -130,8 +130,8 @@ HOOKED_ALIAS(__read, read);
 STREAM(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n), SEND, 0, ALL_OF(buf))
 HOOKED_ALIAS(__write, write);
 
-STREAM(ssize_t, readv, (int fd, const struct iovec *iov, int count), (fd, iov, count), RECEIVE, 0,
-       IOV(iov, count))
+STREAM(ssize_t, readv, (int fd, const struct iovec *iov, int count), (fd, iov, count), RECEIVE,
+       0, IOV(iov, count))
 
 STREAM(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), SEND, 0,
        IOV(iov, count))
@@ -189,8 +189,7 @@ static ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags)
 /* The message is looked at after the call: only then is it known to be readable. */
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    ssize_t moved =
-        PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
+    ssize_t moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
 
     if (moved >= 0 && msg->msg_controllen > 0)
         track_passed(msg);
@@ -224,17 +223,18 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 }
 
 /* Calls that move bytes past the tracker only make the connection unpoolable. */
-#define UNTRACKED(ret, name, params, args)                                                       \
-    HOOKED ret name params                                                                       \
-    {                                                                                            \
-        if (!PLAIN(fd))                                                                          \
-            track_refuse(fd, REASON_UNTRACKED_IO);                                               \
-        return real_##name args;                                                                 \
+#define UNTRACKED(ret, name, params, args)                                                     \
+    HOOKED ret name params                                                                     \
+    {                                                                                          \
+        if (!PLAIN(fd))                                                                        \
+            track_refuse(fd, REASON_UNTRACKED_IO);                                             \
+        return real_##name args;                                                               \
     }
 
 UNTRACKED(ssize_t, preadv2, (int fd, const struct iovec *iov, int count, off_t at, int flags),
           (fd, iov, count, at, flags))
-UNTRACKED(ssize_t, preadv64v2, (int fd, const struct iovec *iov, int count, off64_t at, int flags),
+UNTRACKED(ssize_t, preadv64v2,
+          (int fd, const struct iovec *iov, int count, off64_t at, int flags),
           (fd, iov, count, at, flags))
 UNTRACKED(ssize_t, pwritev2, (int fd, const struct iovec *iov, int count, off_t at, int flags),
           (fd, iov, count, at, flags))
