@@ -14,17 +14,15 @@ import sys
 PYTHON = "/usr/bin/python3"
 
 # How the runners put it: Criterion, pytest, and the plain line of our own programs.
-COUNTS = (
-    re.compile(r"Passing: (?P<passed>\d+) \| Failing: (?P<failed>\d+) \| Crashing: (?P<also>\d+)"),
-    re.compile(r"^=+ .*?(?:(?P<failed>\d+) failed)?(?:, )?(?:(?P<passed>\d+) passed)?"
-               r".* in [\d.]+s.*=+$"),
-    re.compile(r"^(?P<passed>\d+) passed, (?P<failed>\d+) failed$"),
-)
+CRITERION = re.compile(r"Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)")
+PYTEST = re.compile(r"(\d+) (passed|failed|error)")
+PYTEST_LINE = re.compile(r"\d+ (passed|failed|error).* in [\d.]+s")
+PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$")
 
 
 def stages(build):
     library = os.path.join(build, "libmcpool.so")
-    pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "console_output_style=none"]
+    pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return {
         "unit": [os.path.join(build, "tests/unit"), "--jobs", "2"],
         "audit": [PYTHON, "tests/audit/audit.py", library],
@@ -38,13 +36,15 @@ def stages(build):
 
 
 def count(line):
-    """What LINE says of passed and failed tests, or None."""
-    for pattern in COUNTS:
-        match = pattern.search(line)
-        if match and any(match.groupdict().values()):
-            found = {name: int(value or 0) for name, value in match.groupdict().items()}
-            return found.get("passed", 0), found.get("failed", 0) + found.get("also", 0)
-    return None
+    """What LINE says of tests: passed and failed."""
+    if match := CRITERION.search(line):
+        return int(match.group(1)), int(match.group(2)) + int(match.group(3))
+    if match := PLAIN.match(line):
+        return int(match.group(1)), int(match.group(2))
+    if PYTEST_LINE.search(line):
+        found = {word: int(number) for number, word in PYTEST.findall(line)}
+        return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0)
+    return 0, 0
 
 
 def run(name, command, environment):
@@ -57,9 +57,8 @@ def run(name, command, environment):
     for line in process.stdout:
         print(line, end="", flush=True)
         counted = count(line.strip())
-        if counted:
-            passed += counted[0]
-            failed += counted[1]
+        passed += counted[0]
+        failed += counted[1]
     if process.wait() != 0 and failed == 0:
         print(f"{name}: exit code {process.returncode}")
         failed = 1

@@ -1,8 +1,8 @@
 /*
- * What one would write in an afternoon, as a warning and to show that the oracle can fail: keeps
- * every connection to port NAIVE_PORT at close() if the kernel finds nothing wrong with it at that
- * moment, and hands it to the next connect(). A reply that is still to come is nothing the kernel
- * can find. Never use it.
+ * What one would write in an afternoon, as a warning and to show that the oracle can fail:
+ * keeps every connection to port NAIVE_PORT at close() if the kernel finds nothing wrong with
+ * it at that moment, and hands it to the next connect(). A reply that is still to come is
+ * nothing the kernel can find. Never use it.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>

@@ -1,0 +1,257 @@
+/*
+ * A connection from the pool looks like the fresh socket it replaced.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static int connect_to_server(int fd)
+{
+    struct sockaddr_in addr;
+
+    return connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr));
+}
+
+/* Every pair of flags before and after: the former user's never show. */
+Test(disguise, flags, .timeout = 20)
+{
+    static const int flags[] = {0, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC};
+
+    for (int i = 0; i < 16; i++) {
+        int type = flags[i % 4];
+        int former = socket(AF_INET, SOCK_STREAM | flags[i / 4], 0);
+        int fd, port;
+        struct pollfd wait = {former, POLLOUT, 0};
+
+        connect_to_server(former);
+        cr_assert(poll(&wait, 1, 5000) == 1);
+        cr_assert(fcntl(former, F_SETFL, fcntl(former, F_GETFL) & ~O_NONBLOCK) == 0);
+        exchange(former);
+        cr_assert(fcntl(former, F_SETFL, flags[i / 4] & SOCK_NONBLOCK ? O_NONBLOCK : 0) == 0);
+        port = local_port(former);
+        close(former);
+        fd = socket(AF_INET, SOCK_STREAM | type, 0);
+        cr_expect(connect_to_server(fd) == 0);
+        cr_expect(local_port(fd) == port);
+        cr_expect(!(fcntl(fd, F_GETFL) & O_NONBLOCK) == !(type & SOCK_NONBLOCK));
+        cr_expect(!(fcntl(fd, F_GETFD) & FD_CLOEXEC) == !(type & SOCK_CLOEXEC));
+        cr_expect((fcntl(fd, F_GETFL) & ~O_NONBLOCK) == O_RDWR);
+        cr_assert(fcntl(fd, F_SETFL, 0) == 0);
+        exchange(fd);
+        close(fd);
+    }
+}
+
+/* The three ways in which programs switch blocking off. */
+Test(disguise, nonblocking_by_any_call, .timeout = 20)
+{
+    for (int way = 0; way < 2; way++) {
+        int on = 1;
+        char byte;
+        int fd;
+
+        park();
+        fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (way == 0)
+            cr_assert(ioctl(fd, FIONBIO, &on) == 0);
+        else
+            cr_assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+        cr_expect(connect_to_server(fd) == 0);
+        EXPECT_EVENT(": reused as ");
+        cr_expect(recv(fd, &byte, 1, 0) == -1 && errno == EAGAIN);
+        close(fd);
+    }
+}
+
+Test(disguise, nonblocking_connect, .timeout = 20)
+{
+    struct sockaddr_in peer;
+    socklen_t len = sizeof(peer);
+    struct pollfd wait = {-1, POLLOUT, 0};
+    int error = -1;
+    socklen_t size = sizeof(error);
+    int fd;
+
+    park();
+    fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    errno = 4711;
+    cr_expect(connect_to_server(fd) == 0);
+    cr_expect(errno == 4711, "success must not touch errno");
+    wait.fd = fd;
+    cr_expect(poll(&wait, 1, 0) == 1 && wait.revents == POLLOUT);
+    cr_expect(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
+    cr_expect(connect_to_server(fd) == -1 && errno == EISCONN);
+    cr_expect(getpeername(fd, (struct sockaddr *)&peer, &len) == 0);
+    cr_expect(len == sizeof(peer) && ntohs(peer.sin_port) == server_port() &&
+              peer.sin_addr.s_addr == htonl(INADDR_LOOPBACK));
+}
+
+struct setting {
+    int level, name;
+    int value;
+    bool is_time;
+};
+
+static const struct setting settings[] = {
+    {SOL_SOCKET, SO_KEEPALIVE, 1, false},   {IPPROTO_TCP, TCP_NODELAY, 1, false},
+    {IPPROTO_TCP, TCP_KEEPIDLE, 33, false}, {IPPROTO_TCP, TCP_KEEPINTVL, 7, false},
+    {IPPROTO_TCP, TCP_KEEPCNT, 3, false},   {IPPROTO_TCP, TCP_USER_TIMEOUT, 4000, false},
+    {IPPROTO_IP, IP_TOS, 16, false},        {SOL_SOCKET, SO_REUSEADDR, 1, false},
+    {SOL_SOCKET, SO_RCVTIMEO, 2, true},     {SOL_SOCKET, SO_SNDTIMEO, 3, true},
+    {SOL_SOCKET, SO_SNDBUF, 30000, false},  {SOL_SOCKET, SO_RCVBUF, 40000, false},
+};
+
+#define SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+static void give(int fd, const struct setting *setting)
+{
+    struct timeval time = {setting->value, 0};
+
+    if (setting->is_time)
+        cr_assert(setsockopt(fd, setting->level, setting->name, &time, sizeof(time)) == 0);
+    else
+        cr_assert(setsockopt(fd, setting->level, setting->name, &setting->value,
+                             sizeof(setting->value)) == 0);
+}
+
+/* Every option a program can look at, of a socket treated in some way. */
+static void snapshot(int fd, char (*values)[32])
+{
+    static const int options[][2] = {
+        {SOL_SOCKET, SO_KEEPALIVE},
+        {SOL_SOCKET, SO_RCVTIMEO},
+        {SOL_SOCKET, SO_SNDTIMEO},
+        {SOL_SOCKET, SO_LINGER},
+        {SOL_SOCKET, SO_REUSEADDR},
+        {SOL_SOCKET, SO_REUSEPORT},
+        {SOL_SOCKET, SO_BROADCAST},
+        {SOL_SOCKET, SO_DONTROUTE},
+        {SOL_SOCKET, SO_OOBINLINE},
+        {SOL_SOCKET, SO_PRIORITY},
+        {SOL_SOCKET, SO_RCVLOWAT},
+        {SOL_SOCKET, SO_TYPE},
+        {SOL_SOCKET, SO_DOMAIN},
+        {SOL_SOCKET, SO_PROTOCOL},
+        {SOL_SOCKET, SO_MARK},
+        {SOL_SOCKET, SO_ERROR},
+        {SOL_SOCKET, SO_BUSY_POLL},
+        {IPPROTO_IP, IP_TOS},
+        {IPPROTO_IP, IP_TTL},
+        {IPPROTO_TCP, TCP_NODELAY},
+        {IPPROTO_TCP, TCP_KEEPIDLE},
+        {IPPROTO_TCP, TCP_KEEPINTVL},
+        {IPPROTO_TCP, TCP_KEEPCNT},
+        {IPPROTO_TCP, TCP_USER_TIMEOUT},
+        {IPPROTO_TCP, TCP_CORK},
+        {IPPROTO_TCP, TCP_LINGER2},
+        {IPPROTO_TCP, TCP_DEFER_ACCEPT},
+        {IPPROTO_TCP, TCP_CONGESTION},
+    };
+
+    for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+        socklen_t len = 31;
+
+        memset(values[i], 0, 32);
+        cr_assert(getsockopt(fd, options[i][0], options[i][1], values[i], &len) == 0);
+        values[i][31] = (char)len;
+    }
+}
+
+#define SNAPSHOT 28
+
+/* For each option: kept by one who gave it, taken by one who did not, and the other way round.
+ * The yardstick is a socket treated the same whose connection is not from the pool. */
+Test(disguise, options_of_this_user_and_no_other, .timeout = 20)
+{
+    for (size_t former = 0; former <= SETTINGS; former++) {
+        for (size_t latter = 0; latter <= SETTINGS; latter++) {
+            char seen[SNAPSHOT][32], wanted[SNAPSHOT][32];
+            int fd = socket(AF_INET, SOCK_STREAM, 0);
+            int plain;
+
+            if (former < SETTINGS)
+                give(fd, &settings[former]);
+            cr_assert(connect_to_server(fd) == 0);
+            exchange(fd);
+            close(fd);
+            EXPECT_KEPT();
+
+            fd = socket(AF_INET, SOCK_STREAM, 0);
+            if (latter < SETTINGS)
+                give(fd, &settings[latter]);
+            cr_assert(connect_to_server(fd) == 0);
+            snapshot(fd, seen);
+
+            plain = (int)unseen(SYS_socket, AF_INET, SOCK_STREAM, 0);
+            if (latter < SETTINGS)
+                give(plain, &settings[latter]);
+            cr_assert(connect_to_server(plain) == 0);
+            snapshot(plain, wanted);
+            for (int i = 0; i < SNAPSHOT; i++)
+                cr_expect(memcmp(seen[i], wanted[i], 32) == 0,
+                          "option %d of the snapshot differs after setting %zu, then %zu", i,
+                          former, latter);
+            close(plain);
+            exchange(fd);
+            close(fd);
+        }
+    }
+}
+
+/* Set after connect(), as most clients do with TCP_NODELAY. */
+Test(disguise, options_set_late_do_not_leak, .timeout = 20)
+{
+    struct timeval time = {1, 0};
+    struct linger linger = {1, 0};
+    socklen_t len = sizeof(time);
+    int on = 1;
+    int fd = dial_server();
+    int port = local_port(fd);
+
+    exchange(fd);
+    cr_assert(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)) == 0);
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    cr_assert(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, &len) == 0);
+    cr_expect(time.tv_sec == 0 && time.tv_usec == 0);
+    len = sizeof(on);
+    cr_assert(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, &len) == 0);
+    cr_expect(on == 0);
+    len = sizeof(linger);
+    cr_assert(getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0);
+    cr_expect(linger.l_onoff == 0);
+}
+
+/* A buffer that was set cannot be unset, so such connections keep to themselves. */
+Test(disguise, buffer_sizes_are_not_mixed, .timeout = 20)
+{
+    int size = 50000;
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int sized;
+
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+    cr_assert(connect_to_server(fd) == 0);
+    sized = local_port(fd);
+    cr_expect(sized != port);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    close(fd);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+    cr_assert(connect_to_server(fd) == 0);
+    cr_expect(local_port(fd) == sized);
+}

@@ -1,0 +1,168 @@
+/*
+ * Epoll registrations: those of the former user are gone, those of the fresh socket remain.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+static int add(int epfd, int fd, uint32_t events, uint64_t data)
+{
+    struct epoll_event event = {events, {.u64 = data}};
+
+    return epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
+static void expect_event(int epfd, uint32_t events, uint64_t data)
+{
+    struct epoll_event event = {0, {.u64 = 0}};
+
+    cr_assert(epoll_wait(epfd, &event, 1, 5000) == 1);
+    cr_expect(event.events == events && event.data.u64 == data, "events %x of %lu",
+              event.events, (unsigned long)event.data.u64);
+}
+
+static void expect_silence(int epfd)
+{
+    struct epoll_event event;
+
+    cr_expect(epoll_wait(epfd, &event, 1, 50) == 0);
+}
+
+/* As libev does: closed without EPOLL_CTL_DEL. The idle connection must not report to the old
+ * set, and the number can be registered anew. */
+static void reuse_without_del(uint32_t mode)
+{
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+    int again;
+
+    cr_assert(add(epfd, fd, EPOLLIN | mode, 1) == 0);
+    send_text(fd, "get a\r\n");
+    expect_event(epfd, EPOLLIN, 1);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    again = dial_server();
+    cr_expect(again == fd);
+    EXPECT_EVENT(": reused as ");
+    send_text(again, "get a\r\n");
+    expect_silence(epfd);
+    cr_expect(add(epfd, again, EPOLLIN | mode, 2) == 0);
+    expect_event(epfd, EPOLLIN, 2);
+    expect_text(again, "END\r\n");
+    close(again);
+    EXPECT_KEPT();
+}
+
+Test(epoll, level, .timeout = 20)
+{
+    reuse_without_del(0);
+}
+
+Test(epoll, edge, .timeout = 20)
+{
+    reuse_without_del(EPOLLET);
+}
+
+/* As nginx does: registered before connect(), and never again. */
+static void registered_before_connect(uint32_t mode)
+{
+    struct sockaddr_in addr;
+    struct epoll_event event;
+    int epfd = epoll_create1(0);
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    cr_assert(add(epfd, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | mode, 77) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_expect(local_port(fd) == port);
+    expect_event(epfd, EPOLLOUT, 77);
+    send_text(fd, "get a\r\n");
+    do {
+        cr_assert(epoll_wait(epfd, &event, 1, 5000) == 1);
+        cr_assert(event.data.u64 == 77);
+    } while (!(event.events & EPOLLIN));
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    expect_silence(epfd);
+}
+
+Test(epoll, level_before_connect, .timeout = 20)
+{
+    registered_before_connect(0);
+}
+
+Test(epoll, edge_before_connect, .timeout = 20)
+{
+    registered_before_connect(EPOLLET);
+}
+
+/* If the registrations cannot be made again the fresh socket must be as it was. */
+Test(epoll, set_lost_before_connect, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    int epfd = epoll_create1(0);
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
+    unseen(SYS_close, epfd);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    EXPECT_EVENT(": discarded: EPOLL_UNKNOWN ");
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
+}
+
+/* The server ends a connection that idles: nobody may be woken for it. */
+Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
+{
+    int epfd = epoll_create1(0);
+    int fd = dial(scripted_server("END\r\n", 2));
+    char byte;
+    int number;
+
+    cr_assert(add(epfd, fd, EPOLLIN | EPOLLRDHUP, 1) == 0);
+    send_text(fd, "get a\r\n");
+    expect_event(epfd, EPOLLIN, 1);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    number = private_number();
+    unseen(SYS_write, number, "x", 1);
+    while (unseen(SYS_read, number, &byte, 1) > 0)
+        ;
+    expect_silence(epfd);
+}
+
+Test(epoll, set_closed_before_the_connection, .timeout = 20)
+{
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+
+    cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
+    exchange(fd);
+    close(epfd);
+    close(fd);
+    EXPECT_KEPT();
+}
+
+Test(epoll, deregistered_by_the_program, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLOUT, {.u64 = 2}};
+    int epfd = epoll_create(1);
+    int fd = dial_server();
+
+    cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
+    cr_assert(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == 0);
+    expect_event(epfd, EPOLLOUT, 2);
+    cr_assert(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == 0);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == -1 && errno == EBADF);
+}

@@ -1,0 +1,68 @@
+/*
+ * What the preloaded tests share. Each Criterion test runs in a process of its own, with
+ * libmcpool.so preloaded, against a real memcached at TEST_PORT or a scripted server of its
+ * own. What the library did is read from its log, lines of this process only.
+ */
+#ifndef MCPOOL_TEST_HARNESS_H
+#define MCPOOL_TEST_HARNESS_H
+
+#include <stdbool.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <criterion/criterion.h>
+
+#include "../../shim/raw.h"
+
+/* The port of the memcached, and the path of the one on a unix socket. */
+int server_port(void);
+const char *server_path(void);
+
+/* A connected socket to 127.0.0.1:PORT. */
+int dial(int port);
+int dial_server(void);
+
+/* Fills ADDR with 127.0.0.1:PORT. */
+struct sockaddr_in *loopback(struct sockaddr_in *addr, int port);
+
+void send_text(int fd, const char *text);
+/* Reads exactly what TEXT is and fails the test when something else comes. */
+void expect_text(int fd, const char *text);
+
+/* One exchange that leaves the connection clean. */
+void exchange(int fd);
+
+/* The port of this end, by which a connection is recognised. */
+int local_port(int fd);
+
+/* A connection that was used, closed and kept; returns its local port. */
+int park(void);
+
+/* The number of the one connection that idles. */
+int private_number(void);
+
+/* Connections the memcached has opened so far, asked for on a connection that is not pooled. */
+long opened_at_server(void);
+
+/* The last thing the log says of this process among kept, not kept, reused, discarded. */
+const char *last_event(void);
+/* How many lines of this process contain TEXT. */
+int log_count(const char *text);
+
+/* A server with one script: accepts connections on a port of its own and answers each chunk it
+ * receives with ANSWER; after HANG_UP_AFTER answers it closes (0: never). Returns the port. It
+ * runs in a thread whose calls the shim does not track as they are on accepted sockets. */
+int scripted_server(const char *answer, int hang_up_after);
+
+/* A system call the shim cannot see. */
+#define unseen raw_syscall
+
+#define EXPECT_EVENT(text)                                                                     \
+    cr_expect(strstr(last_event(), text) != NULL, "expected '%s', the log says '%s'", text,    \
+              last_event())
+#define EXPECT_NOT_KEPT(reason) EXPECT_EVENT(": not kept: " reason " ")
+#define EXPECT_KEPT()           EXPECT_EVENT(": kept")
+
+#endif

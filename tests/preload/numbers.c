@@ -1,0 +1,210 @@
+/*
+ * Numbers: an application sees the ones it would see without us.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+int close_range(unsigned int first, unsigned int last, int flags);
+void closefrom(int first);
+
+Test(numbers, lowest_free_number_after_close, .timeout = 20)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(open("/dev/null", O_RDONLY) == fd);
+    cr_expect(dial_server() == fd + 1);
+    EXPECT_EVENT(": reused as ");
+}
+
+Test(numbers, standard_input_can_be_a_connection, .timeout = 20)
+{
+    close(0);
+    cr_expect(dial_server() == 0);
+    exchange(0);
+    cr_expect(close(0) == 0);
+    EXPECT_KEPT();
+    cr_expect(open("/dev/null", O_RDONLY) == 0);
+}
+
+Test(numbers, every_call_says_ebadf_after_close, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    struct pollfd poller = {-1, POLLIN, 0};
+    struct sockaddr_in addr;
+    struct iovec iov = {"x", 1};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+    char byte;
+    int on = 1;
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+#define EXPECT_EBADF(call)                                                                     \
+    errno = 0;                                                                                 \
+    cr_expect((call) == -1 && errno == EBADF, #call)
+    EXPECT_EBADF(close(fd));
+    EXPECT_EBADF(syscall(SYS_close, fd));
+    EXPECT_EBADF(send(fd, "x", 1, 0));
+    EXPECT_EBADF(write(fd, "x", 1));
+    EXPECT_EBADF(writev(fd, &iov, 1));
+    EXPECT_EBADF(sendmsg(fd, &msg, 0));
+    EXPECT_EBADF(recv(fd, &byte, 1, 0));
+    EXPECT_EBADF(read(fd, &byte, 1));
+    EXPECT_EBADF(readv(fd, &iov, 1));
+    EXPECT_EBADF(recvmsg(fd, &msg, 0));
+    EXPECT_EBADF(shutdown(fd, SHUT_RDWR));
+    EXPECT_EBADF(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)));
+    EXPECT_EBADF(connect(fd, (struct sockaddr *)loopback(&addr, 1), sizeof(addr)));
+    EXPECT_EBADF(fcntl(fd, F_GETFL));
+    EXPECT_EBADF(fcntl(fd, F_DUPFD, 0));
+    EXPECT_EBADF(ioctl(fd, FIONREAD, &on));
+    EXPECT_EBADF(dup(fd));
+    EXPECT_EBADF(dup2(fd, 100));
+    EXPECT_EBADF(dup3(fd, 100, 0));
+    EXPECT_EBADF(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event));
+    poller.fd = fd;
+    cr_expect(poll(&poller, 1, 0) == 1 && poller.revents == POLLNVAL);
+}
+
+/* A private number was never the application's: closing it works and says so. */
+Test(numbers, close_loop_over_idle_connections, .timeout = 20)
+{
+    int number;
+
+    park();
+    number = private_number();
+    errno = 0;
+    cr_expect(close(number) == -1 && errno == EBADF);
+    EXPECT_EVENT(": discarded: SWEPT ");
+    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    park();
+    for (number = 500; number < 20000; number++)
+        cr_expect(close(number) == -1 && errno == EBADF);
+    cr_expect(log_count("discarded: SWEPT") == 2);
+    park();
+}
+
+Test(numbers, close_range_over_idle_and_used, .timeout = 20)
+{
+    int idle, used;
+
+    park();
+    idle = private_number();
+    used = dial_server();
+    exchange(used);
+    park();
+    cr_assert(close_range(500, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) == 0);
+    exchange(dial_server());
+    park();
+    cr_assert(close_range((unsigned int)idle, ~0U, 0) == 0);
+    EXPECT_EVENT(": discarded: SWEPT ");
+    cr_assert(close_range((unsigned int)used, (unsigned int)used, 0) == 0);
+    EXPECT_NOT_KEPT("SWEPT");
+    cr_expect(dial_server() == used);
+    exchange(used);
+}
+
+Test(numbers, closefrom_sweeps, .timeout = 20)
+{
+    park();
+    closefrom(500);
+    EXPECT_EVENT(": discarded: SWEPT ");
+    park();
+}
+
+/* The way of Java's NIO: what is duplicated over the connection closes it. */
+Test(numbers, dup2_over_a_connection_is_a_check_in, .timeout = 20)
+{
+    int null = open("/dev/null", O_RDWR);
+    int fd = dial_server();
+    int port = local_port(fd);
+
+    exchange(fd);
+    cr_assert(dup2(null, fd) == fd);
+    EXPECT_KEPT();
+    cr_expect(write(fd, "x", 1) == 1);
+    close(fd);
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    exchange(fd);
+    cr_assert(dup3(null, fd, O_CLOEXEC) == fd);
+    EXPECT_KEPT();
+    errno = 0;
+    cr_expect(dup2(-1, fd) == -1 && errno == EBADF);
+}
+
+Test(numbers, dup2_that_fails_closes_nothing, .timeout = 20)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    cr_expect(dup2(-1, fd) == -1 && errno == EBADF);
+    cr_expect(dup2(fd, fd) == fd);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+}
+
+Test(numbers, dup2_over_a_private_number, .timeout = 20)
+{
+    int null = open("/dev/null", O_RDWR);
+    int number;
+
+    park();
+    number = private_number();
+    cr_assert(dup2(null, number) == number);
+    EXPECT_EVENT(": discarded: SWEPT ");
+    cr_expect(write(number, "x", 1) == 1);
+    park();
+    cr_expect(write(number, "x", 1) == 1, "the program's own number was touched");
+    cr_expect(close(number) == 0);
+}
+
+/* What the pool keeps must not cost the program a descriptor it wants. */
+Test(numbers, idle_connections_make_way, .timeout = 20)
+{
+    struct rlimit limit = {128, 128};
+    int parked[24];
+    int fd;
+
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    sleep(1); /* the limit is looked up once a second */
+    for (size_t i = 0; i < 24; i++) {
+        parked[i] = dial_server();
+        exchange(parked[i]);
+    }
+    for (size_t i = 0; i < 24; i++)
+        close(parked[i]);
+    cr_expect(log_count(": kept") == 24);
+    while (open("/dev/null", O_RDONLY) >= 0)
+        ;
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect(fd >= 0, "idle connections kept a descriptor from the program");
+    EXPECT_EVENT(": discarded: FD_PRESSURE ");
+}
+
+Test(numbers, no_private_number_left, .timeout = 20)
+{
+    struct rlimit limit;
+    int fd = dial_server();
+
+    exchange(fd);
+    /* One more for the log, which is opened line by line. */
+    limit.rlim_cur = limit.rlim_max = (rlim_t)fd + 2;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    cr_expect(close(fd) == 0);
+    EXPECT_NOT_KEPT("FD_PRESSURE");
+}

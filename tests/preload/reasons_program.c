@@ -1,0 +1,387 @@
+/*
+ * Refusals for what the program did to its connection, each by its own reason.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/sendfile.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int used_connection(void)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    return fd;
+}
+
+static void *receive(void *argument)
+{
+    static char byte;
+
+    return (void *)recv(*(int *)argument, &byte, 1, 0);
+}
+
+/* A thread that waits on a number which another closes stays where it is, as without the shim,
+ * and never sees a byte of the next user. */
+Test(reasons_program, in_flight, .timeout = 20)
+{
+    pthread_t thread;
+    int fd = used_connection();
+
+    cr_assert(pthread_create(&thread, NULL, receive, &fd) == 0);
+    usleep(100000);
+    close(fd);
+    EXPECT_NOT_KEPT("IN_FLIGHT");
+    exchange(dial_server());
+    usleep(50000);
+    cr_expect(pthread_tryjoin_np(thread, NULL) == EBUSY, "the thread got something");
+}
+
+Test(reasons_program, two_threads_receive, .timeout = 20)
+{
+    pthread_t threads[2];
+    int fd = used_connection();
+
+    for (int i = 0; i < 2; i++)
+        cr_assert(pthread_create(&threads[i], NULL, receive, &fd) == 0);
+    usleep(100000);
+    send_text(fd, "get a\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("CONCURRENT");
+}
+
+Test(reasons_program, duplicated, .timeout = 20)
+{
+    for (int way = 0; way < 6; way++) {
+        int fd = used_connection();
+        int twin = -1;
+
+        if (way == 0)
+            twin = dup(fd);
+        else if (way == 1)
+            twin = dup2(fd, 200);
+        else if (way == 2)
+            twin = dup3(fd, 200, O_CLOEXEC);
+        else if (way == 3)
+            twin = fcntl(fd, F_DUPFD, 100);
+        else if (way == 4)
+            twin = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+        else
+            twin = (int)syscall(SYS_dup, fd);
+        cr_assert(twin >= 0);
+        close(fd);
+        if (way < 5)
+            EXPECT_NOT_KEPT("DUPLICATED");
+        else
+            EXPECT_NOT_KEPT("RAW_SYSCALL");
+        exchange(twin);
+        close(twin);
+    }
+}
+
+static void pass(int fd, bool many)
+{
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {"x", 1};
+    struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov,
+                                      .msg_iovlen = 1,
+                                      .msg_control = &control,
+                                      .msg_controllen = sizeof(control)}};
+    int pair[2];
+
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    if (many)
+        cr_assert(sendmmsg(pair[0], &msg, 1, 0) == 1);
+    else
+        cr_assert(sendmsg(pair[0], &msg.msg_hdr, 0) == 1);
+}
+
+Test(reasons_program, passed, .timeout = 20)
+{
+    posix_spawn_file_actions_t actions;
+
+    for (int way = 0; way < 3; way++) {
+        int fd = used_connection();
+
+        if (way < 2) {
+            pass(fd, way == 1);
+        } else {
+            cr_assert(posix_spawn_file_actions_init(&actions) == 0);
+            cr_assert(posix_spawn_file_actions_adddup2(&actions, fd, fd) == 0);
+        }
+        close(fd);
+        EXPECT_NOT_KEPT("PASSED");
+    }
+}
+
+Test(reasons_program, stdio, .timeout = 20)
+{
+    FILE *stream;
+    int fd = used_connection();
+
+    stream = fdopen(fd, "r+");
+    cr_assert(stream);
+    close(fd);
+    EXPECT_NOT_KEPT("STDIO");
+    fd = used_connection();
+    stream = fdopen(fd, "r+");
+    cr_assert(fclose(stream) == 0);
+    EXPECT_NOT_KEPT("SWEPT");
+    cr_expect(fcntl(fd, F_GETFD) == -1 && errno == EBADF);
+}
+
+static int nothing(void *argument)
+{
+    (void)argument;
+    return 0;
+}
+
+static void make_child(int way)
+{
+    static char stack[65536];
+    pid_t child = 0;
+
+    if (way == 0)
+        child = fork();
+    else if (way == 1)
+        child = vfork();
+    else if (way == 2)
+        child = _Fork();
+    else if (way == 3)
+        child = clone(nothing, stack + sizeof(stack), SIGCHLD, NULL);
+    else if (way == 4)
+        cr_assert(pclose(popen("true", "r")) == 0);
+    else
+        cr_assert(system("true") == 0);
+    if (way < 3 && child == 0)
+        _exit(0);
+    if (way < 4)
+        cr_assert(waitpid(child, NULL, 0) == child);
+}
+
+Test(reasons_program, forked, .timeout = 20)
+{
+    for (int way = 0; way < 6; way++) {
+        int fd = used_connection();
+
+        make_child(way);
+        exchange(fd);
+        close(fd);
+        EXPECT_NOT_KEPT("FORKED");
+    }
+}
+
+Test(reasons_program, shut_down, .timeout = 20)
+{
+    int fd = used_connection();
+
+    cr_assert(shutdown(fd, SHUT_RD) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("SHUT_DOWN");
+}
+
+Test(reasons_program, reconnected, .timeout = 20)
+{
+    struct sockaddr_in other;
+    struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    int fd = used_connection();
+
+    cr_expect(connect(fd, (struct sockaddr *)loopback(&other, server_port()), sizeof(other)) ==
+                  -1 &&
+              errno == EISCONN);
+    close(fd);
+    EXPECT_KEPT();
+    fd = used_connection();
+    cr_assert(connect(fd, &nowhere, sizeof(nowhere)) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("RECONNECTED");
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect(connect(fd, (struct sockaddr *)loopback(&other, 1), sizeof(other)) == -1 &&
+              errno == ECONNREFUSED);
+    close(fd);
+    EXPECT_NOT_KEPT("RECONNECTED");
+}
+
+Test(reasons_program, bound, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(bind(fd, (struct sockaddr *)loopback(&addr, 0), sizeof(addr)) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
+    close(fd);
+    EXPECT_NOT_KEPT("BOUND");
+}
+
+Test(reasons_program, options_that_cannot_be_undone, .timeout = 20)
+{
+    int value = 65536;
+    int fd = used_connection();
+
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &value, sizeof(value)) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("OPTION");
+    fd = used_connection();
+    value = 1;
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &value, sizeof(value)) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("OPTION");
+}
+
+Test(reasons_program, bytes_by_calls_that_are_not_tracked, .timeout = 20)
+{
+    for (int way = 0; way < 6; way++) {
+        static char text[] = "get nothing\r\n";
+        struct iovec iov = {text, sizeof(text) - 1};
+        char path[] = "/tmp/mcpool-test-XXXXXX";
+        int file = mkstemp(path);
+        int pipes[2];
+        int fd = used_connection();
+
+        unlink(path);
+        cr_assert(write(file, text, sizeof(text) - 1) > 0 && lseek(file, 0, SEEK_SET) == 0);
+        cr_assert(pipe(pipes) == 0 && write(pipes[1], text, sizeof(text) - 1) > 0);
+        if (way == 0)
+            cr_assert(sendfile(fd, file, NULL, sizeof(text) - 1) > 0);
+        else if (way == 1)
+            cr_assert(splice(pipes[0], NULL, fd, NULL, sizeof(text) - 1, 0) > 0);
+        else if (way == 2)
+            cr_assert(pwritev2(fd, &iov, 1, -1, 0) > 0);
+        else if (way == 3)
+            cr_assert(send(fd, "!", 1, MSG_OOB) == 1);
+        else if (way == 4)
+            cr_expect(recv(fd, text, 1, MSG_TRUNC | MSG_DONTWAIT) == -1);
+        else
+            cr_expect(preadv2(fd, &iov, 1, -1, RWF_NOWAIT) == -1);
+        close(fd);
+        EXPECT_NOT_KEPT("UNTRACKED_IO");
+        close(file);
+        close(pipes[0]);
+        close(pipes[1]);
+    }
+}
+
+Test(reasons_program, raw_syscall, .timeout = 20)
+{
+    char answer[64];
+    int fd = used_connection();
+
+    cr_assert(syscall(SYS_write, fd, "get a\r\n", 7) == 7);
+    cr_assert(syscall(SYS_read, fd, answer, sizeof(answer)) > 0);
+    close(fd);
+    EXPECT_NOT_KEPT("RAW_SYSCALL");
+}
+
+/* A close by number is a close: libuv makes them so. */
+Test(reasons_program, close_by_syscall, .timeout = 20)
+{
+    int fd = used_connection();
+
+    cr_expect(syscall(SYS_close, fd) == 0);
+    EXPECT_KEPT();
+    cr_expect(syscall(SYS_close, fd) == -1 && errno == EBADF);
+}
+
+Test(reasons_program, epoll_sets, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    int fd = used_connection();
+
+    for (int i = 0; i < 5; i++)
+        cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("EPOLL_SETS");
+}
+
+Test(reasons_program, epoll_mode, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 1}};
+    struct sockaddr_in addr;
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
+    close(fd);
+    EXPECT_NOT_KEPT("EPOLL_MODE");
+}
+
+Test(reasons_program, epoll_unknown, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    int epfd = epoll_create1(0);
+    int fd = used_connection();
+
+    cr_assert(dup(epfd) >= 0);
+    cr_assert(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    close(epfd);
+    close(fd);
+    EXPECT_NOT_KEPT("EPOLL_UNKNOWN");
+    epfd = epoll_create1(0);
+    fd = used_connection();
+    cr_assert(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    unseen(SYS_close, epfd);
+    close(fd);
+    EXPECT_NOT_KEPT("EPOLL_UNKNOWN");
+}
+
+Test(reasons_program, identity, .timeout = 20)
+{
+    int fd, port;
+
+    if (geteuid() != 0)
+        cr_skip_test("only root can change its user");
+    fd = used_connection();
+    port = park();
+    cr_assert(seteuid(65534) == 0);
+    cr_assert(seteuid(0) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("IDENTITY");
+    cr_expect(local_port(dial_server()) != port, "lent to another user than it was opened by");
+}
+
+Test(reasons_program, descriptors_unshared, .timeout = 20)
+{
+    int fd;
+
+    park();
+    cr_assert(unshare(CLONE_FILES) == 0);
+    EXPECT_EVENT(": discarded: NAMESPACE ");
+    fd = used_connection();
+    close(fd);
+    EXPECT_NOT_KEPT("NAMESPACE");
+}
+
+Test(reasons_program, io_uring, .timeout = 20)
+{
+    int fd;
+
+    park();
+    syscall(SYS_io_uring_setup, 0, NULL);
+    EXPECT_EVENT(": discarded: IO_URING ");
+    fd = used_connection();
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+}

@@ -1,0 +1,138 @@
+/*
+ * Refusals for what was said on the connection, each by its own reason.
+ */
+#include "harness.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+struct dialogue {
+    const char *request;
+    const char *read_first; /* how much of the answer is read before the close */
+    const char *reason;
+};
+
+static void say_and_close(int port, const struct dialogue *dialogue)
+{
+    char expected[64];
+    int fd = dial(port);
+
+    if (dialogue->request[0] != '\0')
+        send_text(fd, dialogue->request);
+    if (dialogue->read_first[0] != '\0')
+        expect_text(fd, dialogue->read_first);
+    cr_expect(close(fd) == 0);
+    snprintf(expected, sizeof(expected), ": not kept: %s ", dialogue->reason);
+    cr_expect(strstr(last_event(), expected) != NULL, "'%s': expected %s, the log says '%s'",
+              dialogue->request, dialogue->reason, last_event());
+}
+
+Test(reasons_wire, against_memcached, .timeout = 20)
+{
+    static const struct dialogue dialogues[] = {
+        {"", "", "UNUSED"},
+        {"get a", "", "REQUEST_PARTIAL"},
+        {"set a 0 0 3\r\nab", "", "REQUEST_PARTIAL"},
+        {"get nothing\r\nget b", "END\r\n", "REQUEST_PARTIAL"},
+        {"get nothing\r\n", "", "REPLY_OWED"},
+        {"get nothing\r\nget nothing\r\n", "END\r\n", "REPLY_OWED"},
+        {"get nothing\r\n", "END", "REPLY_PARTIAL"},
+        {"delete nothing noreply\r\n", "", "UNCONFIRMED"},
+        {"get nothing\r\nset a 0 0 1 noreply\r\nx\r\n", "END\r\n", "UNCONFIRMED"},
+        {"mg nothing\r\n", "EN\r\n", "META"},
+        {"\x16\x03\x01", "", "TLS"},
+        {"get nothing\r\nquit\r\n", "END\r\n", "QUIT"},
+        {"watch\r\n", "OK\r\n", "TAKEOVER"},
+        {"verbosity 0\r\n", "OK\r\n", "TAKEOVER"},
+        {"bogus\r\n", "ERROR\r\n", "UNKNOWN_COMMAND"},
+        {"get nothing\n", "END\r\n", "BAD_REQUEST"},
+        {"set a 0 0 x\r\n", "", "BAD_REQUEST"},
+        {"set word 0 0 3\r\nx y\r\n", "STORED\r\n", "MAYBE_AUTH"},
+    };
+
+    for (size_t i = 0; i < sizeof(dialogues) / sizeof(dialogues[0]); i++)
+        say_and_close(server_port(), &dialogues[i]);
+    cr_expect(log_count(": kept") == 0);
+}
+
+Test(reasons_wire, binary_is_refused, .timeout = 20)
+{
+    static const char noop[24] = {'\x80', '\x0a'};
+    char answer[24];
+    int fd = dial_server();
+
+    cr_assert(send(fd, noop, sizeof(noop), 0) == sizeof(noop));
+    cr_assert(recv(fd, answer, sizeof(answer), MSG_WAITALL) == sizeof(answer));
+    close(fd);
+    EXPECT_NOT_KEPT("BINARY");
+}
+
+Test(reasons_wire, pipeline_too_deep, .timeout = 20)
+{
+    int fd = dial_server();
+
+    for (int i = 0; i < 100; i++)
+        send_text(fd, "get nothing\r\nversion\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("TOO_DEEP");
+}
+
+Test(reasons_wire, error_reply, .timeout = 20)
+{
+    say_and_close(scripted_server("SERVER_ERROR out of memory writing get response\r\n", 0),
+                  &(struct dialogue){"get a\r\n",
+                                     "SERVER_ERROR out of memory writing get response\r\n",
+                                     "ERROR_REPLY"});
+}
+
+Test(reasons_wire, unexpected_reply, .timeout = 20)
+{
+    say_and_close(scripted_server("STORED\r\n", 0),
+                  &(struct dialogue){"get a\r\n", "STORED\r\n", "UNEXPECTED_REPLY"});
+}
+
+Test(reasons_wire, unsolicited_bytes, .timeout = 20)
+{
+    say_and_close(scripted_server("END\r\nEND\r\n", 0),
+                  &(struct dialogue){"get a\r\n", "END\r\nEND\r\n", "UNSOLICITED"});
+}
+
+Test(reasons_wire, authentication_asked_for, .timeout = 20)
+{
+    say_and_close(scripted_server("CLIENT_ERROR unauthenticated\r\n", 0),
+                  &(struct dialogue){"get a\r\n", "CLIENT_ERROR unauthenticated\r\n", "AUTH"});
+}
+
+/* Another connection that began otherwise has shown that nobody logs in here. */
+Test(reasons_wire, no_login_where_nobody_logs_in, .timeout = 20)
+{
+    int suspect = dial_server();
+
+    send_text(suspect, "set word 0 0 3\r\nx y\r\n");
+    expect_text(suspect, "STORED\r\n");
+    usleep(2000); /* the proof must be younger than the connection, in milliseconds */
+    park();
+    close(suspect);
+    EXPECT_KEPT();
+}
+
+Test(reasons_wire, what_is_kept, .timeout = 20)
+{
+    static const char *const dialogues[][2] = {
+        {"get nothing\r\n", "END\r\n"},
+        {"set a 0 0 1\r\nx\r\nget a\r\n", "STORED\r\nVALUE a 0 1\r\nx\r\nEND\r\n"},
+        {"delete nothing noreply\r\nget nothing\r\n", "END\r\n"},
+        {"mn\r\nset a 0 0 1 noreply\r\nx\r\nget nothing\r\n", "MN\r\nEND\r\n"},
+        {"incr nothing 1\r\ntouch nothing 0\r\n", "NOT_FOUND\r\nNOT_FOUND\r\n"},
+    };
+
+    for (size_t i = 0; i < sizeof(dialogues) / sizeof(dialogues[0]); i++) {
+        int fd = dial_server();
+
+        send_text(fd, dialogues[i][0]);
+        expect_text(fd, dialogues[i][1]);
+        close(fd);
+        EXPECT_KEPT();
+    }
+    cr_expect(log_count(": reused") == (int)(sizeof(dialogues) / sizeof(dialogues[0])) - 1);
+}

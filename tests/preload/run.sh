@@ -1,0 +1,63 @@
+#!/bin/sh
+# Runs the preloaded tests: run.sh LIBRARY TESTS. Starts the memcacheds they talk to.
+set -eu
+library=$(realpath "$1")
+tests=$(realpath "$2")
+here=$(dirname "$(realpath "$0")")
+
+work=$(mktemp -d)
+servers=
+finish() {
+    for server in $servers; do kill "$server" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+chmod 755 "$work"
+
+# A free port below the ephemeral ones.
+TEST_PORT=$(/usr/bin/python3 -c "
+import sys
+sys.path.insert(0, '$here/..')
+from support import free_port
+print(free_port())")
+TEST_PATH=$work/socket
+export TEST_PORT TEST_PATH
+
+addresses=127.0.0.1
+if [ -e /proc/net/if_inet6 ]; then addresses=$addresses,::1; fi
+memcached -u nobody -l "$addresses" -p "$TEST_PORT" -U 0 -t 1 &
+servers=$!
+mkdir "$work/owned"
+chown nobody "$work/owned" 2>/dev/null || true
+TEST_PATH=$work/owned/socket
+memcached -u nobody -s "$TEST_PATH" -a 0777 -t 1 &
+servers="$servers $!"
+tries=0
+until [ -S "$TEST_PATH" ] && /usr/bin/python3 -c "
+import socket
+socket.create_connection(('127.0.0.1', $TEST_PORT)).close()" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 100 ] || { echo "memcached does not start" >&2; exit 1; }
+    sleep 0.1
+done
+
+# preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment.
+result=0
+preloaded() {
+    filter=$1
+    shift
+    env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
+        LD_PRELOAD="$library" "$tests" --jobs 2 --filter "$filter" || result=1
+}
+
+preloaded '@(reasons|numbers|disguise|epoll|families|children|threads)*/*'
+preloaded 'policy/*'
+preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
+preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
+preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
+preloaded 'short_life/*' MCPOOL_MAX_LIFETIME=200ms
+preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
+preloaded 'disabled/*' MCPOOL_DISABLE=1
+preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
+exit "$result"
