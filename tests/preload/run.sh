@@ -42,13 +42,18 @@ socket.create_connection(('127.0.0.1', $TEST_PORT)).close()" 2>/dev/null; do
     sleep 0.1
 done
 
-# preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment.
+TEST_EARLY=$work/early.so
+export TEST_EARLY
+gcc -D_GNU_SOURCE -shared -fPIC -O2 -o "$TEST_EARLY" "$here/early.c"
+
+# preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
+# count the connections at the server.
 result=0
 preloaded() {
     filter=$1
     shift
     env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
-        LD_PRELOAD="$library" "$tests" --jobs 2 --filter "$filter" || result=1
+        LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
 preloaded '@(reasons|numbers|disguise|epoll|families|children|threads)*/*'

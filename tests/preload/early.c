@@ -1,0 +1,46 @@
+/*
+ * A library that speaks to memcached in its constructor, in an atexit handler and in its
+ * destructor, and ends the process with code 1 when something goes wrong. Not part of the test
+ * program: run.sh makes early.so of it, which is preloaded after libmcpool.so into another one
+ * and so is initialised before it.
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static void speak(void)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)atoi(getenv("TEST_PORT"))),
+                               .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    int on = 1;
+    char answer[8];
+
+    for (int i = 0; i < 3; i++) {
+        int epfd = epoll_create1(0);
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+        int twin = dup(fd);
+
+        if (twin < 0 || close(twin) != 0 ||
+            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0 ||
+            connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+            epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) != 0 || write(fd, "get a\r\n", 7) != 7 ||
+            recv(fd, answer, 5, MSG_WAITALL) != 5 || close(epfd) != 0 || close(fd) != 0)
+            _exit(1);
+    }
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    speak();
+    atexit(speak);
+}
+
+__attribute__((destructor)) static void end(void)
+{
+    speak();
+}

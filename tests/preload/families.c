@@ -1,0 +1,96 @@
+/*
+ * IPv4, IPv6, IPv4 through IPv6 sockets, and unix sockets.
+ */
+#include "harness.h"
+
+#include <stdio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int dial_v6(const struct in6_addr *to)
+{
+    struct sockaddr_in6 addr = {
+        .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)server_port()), .sin6_addr = *to};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+
+    if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0)
+        cr_skip_test("no IPv6 here");
+    return fd;
+}
+
+Test(families, v6, .timeout = 20)
+{
+    int fd = dial_v6(&in6addr_loopback);
+    int port = local_port(fd);
+
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(strstr(last_event(), "[::1]:") != NULL);
+    fd = dial_v6(&in6addr_loopback);
+    cr_expect(local_port(fd) == port);
+    exchange(fd);
+}
+
+/* The same server and so the same endpoint, but a socket of the other family would show. */
+Test(families, v4_mapped, .timeout = 20)
+{
+    struct in6_addr mapped = {
+        .s6_addr = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1}};
+    struct sockaddr_storage addr;
+    socklen_t len = sizeof(addr);
+    char event[1024];
+    int port4 = park();
+    int fd, port6;
+
+    snprintf(event, sizeof(event), "%s", last_event());
+    fd = dial_v6(&mapped);
+    port6 = local_port(fd);
+    cr_expect(port6 != port4);
+    exchange(fd);
+    close(fd);
+    cr_expect(strcmp(event, last_event()) == 0, "not the same endpoint: %s", last_event());
+    fd = dial_v6(&mapped);
+    cr_expect(local_port(fd) == port6);
+    cr_expect(getpeername(fd, (struct sockaddr *)&addr, &len) == 0);
+    cr_expect(addr.ss_family == AF_INET6);
+    fd = dial_server();
+    cr_expect(local_port(fd) == port4);
+}
+
+static int dial_path(void)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", server_path());
+    cr_assert(connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+    return fd;
+}
+
+Test(families, unix_path, .timeout = 20)
+{
+    int fd = dial_path();
+
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_path();
+    EXPECT_EVENT(": reused as ");
+    exchange(fd);
+    send_text(fd, "get a\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("REPLY_OWED");
+}
+
+/* Without counters in the kernel, what is queued must be enough to be found. */
+Test(families, unix_bytes_behind_our_back, .timeout = 20)
+{
+    int fd = dial_path();
+
+    exchange(fd);
+    unseen(SYS_write, fd, "get a\r\n", 7);
+    usleep(50000);
+    close(fd);
+    EXPECT_NOT_KEPT("UNSEEN_BYTES");
+}

@@ -1,0 +1,129 @@
+/*
+ * Order, bounds, ages, dry run and switches. The suites are named after the environment run.sh
+ * gives them.
+ */
+#include "harness.h"
+
+#include <unistd.h>
+
+#define MANY 40
+
+/* Opens N connections at the same time, uses them, and closes them all in order. */
+static void crowd(int n, int *ports)
+{
+    int fds[MANY];
+
+    for (int i = 0; i < n; i++) {
+        fds[i] = dial_server();
+        exchange(fds[i]);
+        if (ports)
+            ports[i] = local_port(fds[i]);
+    }
+    for (int i = 0; i < n; i++)
+        close(fds[i]);
+}
+
+Test(policy, last_in_first_out, .timeout = 20)
+{
+    int ports[5];
+
+    crowd(5, ports);
+    for (int i = 4; i >= 0; i--)
+        cr_expect(local_port(dial_server()) == ports[i]);
+}
+
+/* More than the default of 32 were in use at once a moment ago: all are worth keeping. */
+Test(policy, keeps_the_peak_of_the_last_minute, .timeout = 20)
+{
+    crowd(MANY, NULL);
+    crowd(MANY, NULL);
+    cr_expect(log_count(": reused as ") == MANY);
+    cr_expect(log_count(": discarded: ") == 0);
+}
+
+Test(policy, many_uses_one_connection, .timeout = 20)
+{
+    long before = opened_at_server();
+
+    for (int i = 0; i < 500; i++)
+        park();
+    cr_expect(opened_at_server() - before <= 2);
+}
+
+/* One at a time, so that the peak never lifts the bound; each with another size of its buffer,
+ * so that none can serve for another. The oldest makes room. */
+Test(two_idle, endpoint_full, .timeout = 20)
+{
+    struct sockaddr_in addr;
+
+    loopback(&addr, server_port());
+    for (int size = 20000; size <= 60000; size += 20000) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+        cr_assert(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+        cr_assert(connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+        exchange(fd);
+        close(fd);
+        cr_expect(log_count(": discarded: ENDPOINT_FULL ") == (size == 60000));
+    }
+    cr_expect(log_count(": kept") == 3);
+}
+
+Test(two_in_all, pool_full, .timeout = 20)
+{
+    crowd(5, NULL);
+    cr_expect(log_count(": discarded: POOL_FULL ") == 3);
+    crowd(5, NULL);
+    cr_expect(log_count(": reused as ") == 2);
+}
+
+Test(short_idle, idle_timeout, .timeout = 20)
+{
+    int port = park();
+
+    usleep(300000);
+    cr_expect(local_port(dial_server()) != port);
+    EXPECT_EVENT(": discarded: IDLE_TIMEOUT ");
+}
+
+Test(short_life, max_lifetime, .timeout = 20)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    usleep(250000);
+    close(fd);
+    EXPECT_NOT_KEPT("TOO_OLD");
+}
+
+Test(dry_run, counts_and_changes_nothing, .timeout = 20)
+{
+    long before = opened_at_server();
+
+    for (int i = 0; i < 10; i++)
+        park();
+    cr_expect(opened_at_server() - before == 11);
+    cr_expect(log_count(": would be reused") == 9);
+    cr_expect(log_count(": reused as ") == 0);
+}
+
+Test(disabled, does_nothing, .timeout = 20)
+{
+    long before = opened_at_server();
+
+    for (int i = 0; i < 10; i++) {
+        int fd = dial_server();
+
+        exchange(fd);
+        cr_expect(close(fd) == 0);
+    }
+    cr_expect(opened_at_server() - before == 11);
+    cr_expect(log_count("") == 0);
+}
+
+Test(bad_config, warns_once_and_uses_the_default, .timeout = 20)
+{
+    cr_expect(log_count("warning: MCPOOL_MAX_IDLE: bad value, the default is used") == 1);
+    cr_expect(log_count("warning: MCPOOL_NONSENSE: no such variable") == 1);
+    park();
+}
