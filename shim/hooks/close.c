@@ -130,12 +130,19 @@ HOOKED int fcntl64(int fd, int command, ...)
     return fcntl_done(fd, command, argument, real_fcntl64(fd, command, argument));
 }
 
-HOOKED int close_range(unsigned int first, unsigned int last, int flags)
+void hook_before_close_range(unsigned int first, unsigned int last, unsigned int flags)
 {
+    if (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) || first > last)
+        return;
     if (flags & CLOSE_RANGE_UNSHARE && process_is_owner())
         track_namespace_lost();
-    if (!(flags & CLOSE_RANGE_CLOEXEC) && first <= last)
+    if (!(flags & CLOSE_RANGE_CLOEXEC))
         track_forget_range(first, last);
+}
+
+HOOKED int close_range(unsigned int first, unsigned int last, int flags)
+{
+    hook_before_close_range(first, last, (unsigned int)flags);
     return real_close_range(first, last, flags);
 }
 

@@ -3,7 +3,6 @@
  */
 #include "hooks.h"
 
-#include <linux/close_range.h>
 #include <stdarg.h>
 #include <sys/syscall.h>
 
@@ -40,23 +39,27 @@ IDENTITY_HOOK(setgroups, (size_t n, const gid_t *groups), (n, groups))
 IDENTITY_HOOK(initgroups, (const char *user, gid_t group), (user, group))
 IDENTITY_HOOK(chroot, (const char *path), (path))
 
-HOOKED int unshare(int flags)
+/* Pooled connections belong to the network and the table of descriptors the process had. */
+static int namespace_changed(int result, bool concerns_us)
 {
-    int result = real_unshare(flags);
-
-    if (result == 0 && flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER) &&
-        process_is_owner())
+    if (result == 0 && concerns_us && process_is_owner())
         track_namespace_lost();
     return result;
 }
 
+static bool concerns_us(int flags)
+{
+    return flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER);
+}
+
+HOOKED int unshare(int flags)
+{
+    return namespace_changed(real_unshare(flags), concerns_us(flags));
+}
+
 HOOKED int setns(int fd, int type)
 {
-    int result = real_setns(fd, type);
-
-    if (result == 0 && process_is_owner())
-        track_namespace_lost();
-    return result;
+    return namespace_changed(real_setns(fd, type), true);
 }
 
 /* Also clears close-on-exec when both numbers are the same. */
@@ -115,8 +118,7 @@ static void before_syscall(long number, const long *a)
             track_refuse((int)a[2], REASON_RAW_SYSCALL);
         break;
     case SYS_close_range:
-        if (!((int)a[2] & CLOSE_RANGE_CLOEXEC))
-            track_forget_range((unsigned int)a[0], (unsigned int)a[1]);
+        hook_before_close_range((unsigned int)a[0], (unsigned int)a[1], (unsigned int)a[2]);
         break;
     case SYS_clone:
         if (a[0] & CLONE_THREAD)
@@ -129,11 +131,6 @@ static void before_syscall(long number, const long *a)
 #endif
     case SYS_clone3:
         atomic_fetch_add(&process_children, 1);
-        break;
-    case SYS_unshare:
-    case SYS_setns:
-        if (process_is_owner())
-            track_namespace_lost();
         break;
     case SYS_io_uring_setup:
         if (process_is_owner()) {
@@ -152,6 +149,10 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_epoll_ctl:
         return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
                                    (const struct epoll_event *)a[3]);
+    case SYS_unshare:
+        return namespace_changed((int)result, concerns_us((int)a[0]));
+    case SYS_setns:
+        return namespace_changed((int)result, true);
     case SYS_setuid:
     case SYS_setgid:
     case SYS_setreuid:
