@@ -1,0 +1,200 @@
+/*
+ * The environment: every variable, its default, its range and what is said of a bad value.
+ */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+
+static struct config config;
+
+static void read_one(const char *assignment)
+{
+    char *environment[] = {"HOME=/", (char *)assignment, "PATH=/bin", NULL};
+
+    config_read(&config, environment);
+}
+
+static void expect_defaults(void)
+{
+    cr_expect(config.rule_count == 1 && config.rules[0].port == 11211);
+    cr_expect(config.max_idle == 32);
+    cr_expect(config.max_idle_total == 256);
+    cr_expect(config.idle_timeout == 55 * 1000);
+    cr_expect(config.max_lifetime == 30 * 60 * 1000);
+    cr_expect(config.log_path[0] == '\0');
+    cr_expect(config.log_level == LOG_INFO);
+    cr_expect(!config.dry_run && !config.disable);
+}
+
+Test(config, defaults)
+{
+    read_one("UNRELATED=1");
+    expect_defaults();
+    cr_expect(config.warning_count == 0);
+}
+
+Test(config, bad_values_mean_the_default_and_one_warning)
+{
+    static const char *const bad[] = {
+        "MCPOOL_SERVERS=11211,",    "MCPOOL_SERVERS=,11211",
+        "MCPOOL_SERVERS=nonsense",  "MCPOOL_MAX_IDLE=0",
+        "MCPOOL_MAX_IDLE=10001",    "MCPOOL_MAX_IDLE=-1",
+        "MCPOOL_MAX_IDLE=",         "MCPOOL_MAX_IDLE=3x",
+        "MCPOOL_MAX_IDLE= 3",       "MCPOOL_MAX_IDLE=99999999999999999999",
+        "MCPOOL_MAX_IDLE_TOTAL=0",  "MCPOOL_MAX_IDLE_TOTAL=many",
+        "MCPOOL_IDLE_TIMEOUT=0",    "MCPOOL_IDLE_TIMEOUT=1d",
+        "MCPOOL_IDLE_TIMEOUT=s",    "MCPOOL_IDLE_TIMEOUT=169h",
+        "MCPOOL_IDLE_TIMEOUT=1.5s", "MCPOOL_MAX_LIFETIME=9999999999999999999h",
+        "MCPOOL_MAX_LIFETIME=soon", "MCPOOL_LOG_LEVEL=loud",
+        "MCPOOL_DRY_RUN=maybe",     "MCPOOL_DISABLE=2",
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        read_one(bad[i]);
+        expect_defaults();
+        cr_expect(config.warning_count == 1, "%s", bad[i]);
+        cr_expect(strncmp(config.warnings[0], bad[i], strcspn(bad[i], "=")) == 0);
+        cr_expect(strstr(config.warnings[0], "bad value") != NULL);
+    }
+}
+
+Test(config, counts_and_durations)
+{
+    static const struct {
+        const char *text;
+        msec_t milliseconds;
+    } good[] = {{"1ms", 1},
+                {"200ms", 200},
+                {"7", 7000},
+                {"7s", 7000},
+                {"2m", 120 * 1000},
+                {"3h", 3 * 60 * 60 * 1000},
+                {"168h", (msec_t)168 * 60 * 60 * 1000}};
+    char text[64];
+
+    read_one("MCPOOL_MAX_IDLE=1");
+    cr_expect(config.max_idle == 1);
+    read_one("MCPOOL_MAX_IDLE=10000");
+    cr_expect(config.max_idle == 10000);
+    read_one("MCPOOL_MAX_IDLE_TOTAL=77");
+    cr_expect(config.max_idle_total == 77);
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        snprintf(text, sizeof(text), "MCPOOL_IDLE_TIMEOUT=%s", good[i].text);
+        read_one(text);
+        cr_expect(config.idle_timeout == good[i].milliseconds, "%s", text);
+        snprintf(text, sizeof(text), "MCPOOL_MAX_LIFETIME=%s", good[i].text);
+        read_one(text);
+        cr_expect(config.max_lifetime == good[i].milliseconds, "%s", text);
+        cr_expect(config.warning_count == 0);
+    }
+}
+
+Test(config, switches)
+{
+    static const char *const on[] = {"1", "on", "ON", "yes", "true"};
+    static const char *const off[] = {"0", "off", "no", "False"};
+    char text[64];
+
+    for (size_t i = 0; i < 5; i++) {
+        snprintf(text, sizeof(text), "MCPOOL_DRY_RUN=%s", on[i]);
+        read_one(text);
+        cr_expect(config.dry_run && !config.disable);
+        snprintf(text, sizeof(text), "MCPOOL_DISABLE=%s", on[i]);
+        read_one(text);
+        cr_expect(config.disable && !config.dry_run);
+    }
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(text, sizeof(text), "MCPOOL_DISABLE=%s", off[i]);
+        read_one(text);
+        cr_expect(!config.disable && config.warning_count == 0);
+    }
+}
+
+Test(config, servers)
+{
+    read_one("MCPOOL_SERVERS=11212,10.0.0.0/8:11213,!10.0.0.1:11213,/run/m.sock");
+    cr_expect(config.rule_count == 4 && config.warning_count == 0);
+    cr_expect(config.rules[2].exclude && config.rules[3].kind == ADDRESS_UNIX);
+}
+
+/* Exceptions to nothing would mean nothing. */
+Test(config, exclusions_alone_are_exceptions_to_the_default)
+{
+    read_one("MCPOOL_SERVERS=!10.0.0.1:11211");
+    cr_expect(config.rule_count == 2);
+    cr_expect(config.rules[1].port == 11211 && !config.rules[1].exclude);
+}
+
+Test(config, too_many_servers)
+{
+    char list[65 * 6 + 32] = "MCPOOL_SERVERS=1";
+
+    for (int i = 1; i < 64; i++)
+        strcat(list, ",1");
+    read_one(list);
+    cr_expect(config.rule_count == 64 && config.warning_count == 0);
+    strcat(list, ",1");
+    read_one(list);
+    cr_expect(config.warning_count == 1);
+    expect_defaults();
+}
+
+Test(config, log)
+{
+    char cwd[4096];
+    char wanted[8192];
+
+    read_one("MCPOOL_LOG=/var/log/pool");
+    cr_expect(strcmp(config.log_path, "/var/log/pool") == 0);
+    read_one("MCPOOL_LOG=stderr");
+    cr_expect(strcmp(config.log_path, "stderr") == 0);
+    read_one("MCPOOL_LOG=");
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 0);
+    read_one("MCPOOL_LOG=pool.log");
+    cr_assert(getcwd(cwd, sizeof(cwd)));
+    snprintf(wanted, sizeof(wanted), "%s/pool.log", cwd);
+    cr_expect(strcmp(config.log_path, wanted) == 0, "'%s'", config.log_path);
+    read_one("MCPOOL_LOG_LEVEL=debug");
+    cr_expect(config.log_level == LOG_DEBUG);
+    read_one("MCPOOL_LOG_LEVEL=ERROR");
+    cr_expect(config.log_level == LOG_ERROR);
+}
+
+Test(config, log_path_too_long)
+{
+    char *assignment = malloc(9000);
+
+    memset(assignment, 'x', 8999);
+    assignment[8999] = '\0';
+    memcpy(assignment, "MCPOOL_LOG=/", 12);
+    read_one(assignment);
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
+    free(assignment);
+}
+
+Test(config, unknown_names)
+{
+    read_one("MCPOOL_MAXIDLE=3");
+    expect_defaults();
+    cr_expect(config.warning_count == 1);
+    cr_expect(strcmp(config.warnings[0], "MCPOOL_MAXIDLE: no such variable") == 0);
+    read_one("MCPOOL_LIBRARY=/x");
+    cr_expect(config.warning_count == 0, "it is for mcpool run");
+}
+
+Test(config, many_warnings_are_bounded)
+{
+    char *environment[CONFIG_MAX_WARNINGS + 3];
+
+    for (int i = 0; i < CONFIG_MAX_WARNINGS + 2; i++)
+        environment[i] =
+            "MCPOOL_A_VERY_LONG_NAME_THAT_NOBODY_EVER_GAVE_TO_ANY_VARIABLE_OF_OURS=1";
+    environment[CONFIG_MAX_WARNINGS + 2] = NULL;
+    config_read(&config, environment);
+    cr_expect(config.warning_count == CONFIG_MAX_WARNINGS);
+}
