@@ -1,0 +1,139 @@
+"""The symbol audit: what the library exports, imports, and leaves unhooked.
+
+Usage: audit.py LIBRARY. Compares the library with shim/hooks.def and with the libc of this machine:
+every other name under which libc offers a hooked function is hooked too, or stands in
+exceptions.txt with a reason. The last line counts like a test's.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks.def")
+EXCEPTIONS = os.path.join(HERE, "exceptions.txt")
+
+# How glibc spells the relatives of a function X.
+RELATIVES = ("__{}", "__libc_{}", "_IO_{}", "{}64", "__{}64", "__{}_chk", "{}_chk", "__{}_2",
+             "__{}_nocancel", "__{}_time64", "__{}64_chk", "{}_unlocked")
+
+# What has no place in somebody else's process.
+FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|free|abort|exit|_exit|__assert_fail|getenv|"
+                       r"pthread_create|.*printf.*|puts|fwrite|__tls_get_addr)$")
+
+# Newer than the oldest glibc supported; there the hook makes the bare system call.
+NEWER = {"close_range", "closefrom", "_Fork", "fcntl64"}
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def names(*nm):
+    """The symbol names nm prints, with their versions cut off."""
+    return {line.split()[-1].split("@")[0] for line in output("nm", "-D", *nm).splitlines()}
+
+
+def listed_hooks():
+    """The names of the list that makes the library."""
+    with open(HOOKS, encoding="ascii") as file:
+        text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.DOTALL)
+    hooks = set(re.findall(r"\bHOOK\([^,]+,\s*(\w+)\s*,", text))
+    hooks |= set(re.findall(r"\bHOOK_CHILD\((\w+)\)", text))
+    return hooks, set(re.findall(r"\bALIAS\((\w+)\s*,", text))
+
+
+def exceptions():
+    """Names that are not hooked on purpose, each with its reason."""
+    with open(EXCEPTIONS, encoding="ascii") as file:
+        lines = [line.split(None, 1) for line in file if line.strip() and line[0] != "#"]
+    return {line[0]: line[1].strip() if len(line) > 1 else "" for line in lines}
+
+
+def libc_path():
+    for line in output("ldd", sys.executable).splitlines():
+        if "libc.so.6" in line:
+            return line.split()[2]
+    raise RuntimeError("no libc.so.6")
+
+
+class Audit:
+    def __init__(self, library):
+        self.library = library
+        self.hooks, self.aliases = listed_hooks()
+        self.libc = names("--defined-only", libc_path())
+        self.imports = names("--undefined-only", library)
+        self.dynamic = output("readelf", "-dW", library)
+        self.segments = output("readelf", "-lW", library)
+
+    def exports_are_the_list(self):
+        return names("--defined-only", self.library) ^ (self.hooks | self.aliases)
+
+    def exports_are_unversioned(self):
+        return {line for line in output("nm", "-D", "--defined-only", self.library).splitlines()
+                if "@" in line}
+
+    def every_hook_is_a_libc_function(self):
+        return (self.hooks | self.aliases) - self.libc - NEWER
+
+    def no_relative_is_forgotten(self):
+        found = {form.format(hook) for hook in self.hooks for form in RELATIVES} & self.libc
+        return found - self.hooks - self.aliases - set(exceptions())
+
+    def every_exception_has_a_reason_and_is_needed(self):
+        return {name for name, reason in exceptions().items()
+                if not reason or name in self.hooks | self.aliases}
+
+    def nothing_forbidden_is_imported(self):
+        return {name for name in self.imports if FORBIDDEN.match(name)}
+
+    def only_libc_is_needed(self):
+        needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", self.dynamic))
+        return needed - {"libc.so.6", "libdl.so.2", "libpthread.so.0"} - {
+            name for name in needed if name.startswith("ld-linux")}
+
+    def it_is_hardened(self):
+        missing = {word for word in ("BIND_NOW", "NODELETE") if word not in self.dynamic}
+        missing |= {"TEXTREL"} if "TEXTREL" in self.dynamic else set()
+        missing |= {"RELRO"} if "GNU_RELRO" not in self.segments else set()
+        stack = re.search(r"GNU_STACK.*?(RWE?)\s", self.segments)
+        missing |= {"executable stack"} if not stack or "E" in stack.group(1) else set()
+        return missing
+
+    def children_are_made_by_a_jump(self):
+        """A call would leave a frame that the child of vfork() returns over."""
+        wrong = set()
+        for name in ("vfork", "clone", "_Fork", "popen", "system"):
+            # Shown under its last alias, so looked up by address.
+            address = re.search(rf"^0*([0-9a-f]+) . {name}$",
+                                output("nm", "-D", "--defined-only", self.library), re.MULTILINE)
+            if not address:
+                wrong.add(name)
+                continue
+            start = int(address.group(1), 16)
+            code = output("objdump", "-d", f"--start-address={start}",
+                          f"--stop-address={start + 48}", self.library)
+            before = re.split(r"jmp +\*|\bbr\t", code)[0]
+            if before == code or re.search(r"\b(call|bl|push|ret)\b", before):
+                wrong.add(name)
+        return wrong
+
+
+CHECKS = [name for name in vars(Audit) if not name.startswith("_")]
+
+
+def main():
+    audit = Audit(sys.argv[1])
+    failed = 0
+    for check in CHECKS:
+        wrong = getattr(audit, check)()
+        failed += bool(wrong)
+        print(f"{'FAIL' if wrong else 'ok  '} {check.replace('_', ' ')}"
+              + "".join(f"\n     {name}" for name in sorted(wrong)))
+    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
