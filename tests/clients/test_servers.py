@@ -14,9 +14,9 @@ from support import LIBRARY, PYTHON, Memcached, Process, free_port, load, preloa
 APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
 CONCURRENCY = 10
 REQUESTS = 300
-# A thread or greenlet gives its client up when it ends, which is after its answer was read and
-# the next request has come: twice as many can be alive as are asked for at a time.
-MOST = 2 * CONCURRENCY
+# A thread or greenlet gives its client up when it ends, which may be long after its answer was read
+# and the next requests have come, so that more are alive than are asked for at a time.
+MOST = 3 * CONCURRENCY
 
 
 def gunicorn(worker, *options):

@@ -52,6 +52,7 @@ result=0
 preloaded() {
     filter=$1
     shift
+    rm -f "$work/log" # a process may have the number of one that wrote to it before
     env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
         LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
 }

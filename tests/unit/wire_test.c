@@ -1,0 +1,359 @@
+/*
+ * The wire tracker against the dialogues of wire_vectors.c, in every fragmentation, and its
+ * laws: poison stays, clean dialogues add up, the state does not depend on the cuts.
+ */
+#include <criterion/criterion.h>
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "wire_vectors.h"
+
+/* Steps up to this length are cut at every place, longer ones at so many places. */
+#define CUT_EVERYWHERE 400
+#define CUT_SAMPLES    50
+
+#define RANDOM_ROUNDS 20
+
+static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN", "BUSY",
+                                            "DIRTY"};
+
+static void feed(struct wire *wire, char direction, const char *bytes, size_t n)
+{
+    /* A copy of its own, so that the sanitizer sees every byte read beyond it. */
+    char *copy = malloc(n ? n : 1);
+
+    memcpy(copy, bytes, n);
+    if (direction == '>')
+        wire_sent(wire, copy, n);
+    else
+        wire_received(wire, copy, n);
+    free(copy);
+}
+
+static size_t step_count(const struct wire_vector *vector)
+{
+    size_t n = 0;
+
+    while (n < WIRE_STEPS && vector->steps[n].direction)
+        n++;
+    return n;
+}
+
+static bool ends_dirty(const struct wire_vector *vector)
+{
+    size_t n = step_count(vector);
+
+    return n > 0 && vector->steps[n - 1].verdict == WIRE_DIRTY;
+}
+
+static bool ends_clean(const struct wire_vector *vector)
+{
+    size_t n = step_count(vector);
+
+    return n > 0 && vector->steps[n - 1].verdict == WIRE_CLEAN;
+}
+
+static void check(const struct wire *wire, enum wire_verdict verdict, enum reason reason,
+                  const char *name, size_t step, size_t cut)
+{
+    if (wire_verdict(wire) == verdict && wire_refusal(wire) == reason)
+        return;
+    cr_assert_fail("vector \"%s\", step %zu, cut at %zu: %s/%s instead of %s/%s", name, step,
+                   cut, verdict_names[wire_verdict(wire)], reason_name(wire_refusal(wire)),
+                   verdict_names[verdict], reason_name(reason));
+}
+
+static void check_step(const struct wire *wire, const struct wire_vector *vector, size_t step,
+                       size_t cut)
+{
+    check(wire, vector->steps[step].verdict, vector->steps[step].reason, vector->name, step,
+          cut);
+}
+
+static void run_whole(struct wire *wire, const struct wire_vector *vector)
+{
+    for (size_t i = 0; i < step_count(vector); i++) {
+        const struct wire_step *step = &vector->steps[i];
+
+        feed(wire, step->direction, step->bytes, step->length);
+        check_step(wire, vector, i, 0);
+    }
+}
+
+/* Step number CUT_STEP in two pieces, the others whole. */
+static void run_cut(const struct wire_vector *vector, size_t cut_step, size_t cut)
+{
+    struct wire wire;
+
+    wire_init(&wire);
+    for (size_t i = 0; i < step_count(vector); i++) {
+        const struct wire_step *step = &vector->steps[i];
+        size_t first = i == cut_step ? cut : 0;
+
+        feed(&wire, step->direction, step->bytes, first);
+        feed(&wire, step->direction, step->bytes + first, step->length - first);
+        check_step(&wire, vector, i, first);
+    }
+}
+
+Test(wire, unused_at_first)
+{
+    struct wire wire;
+
+    memset(&wire, 0xff, sizeof wire);
+    wire_init(&wire);
+    check(&wire, WIRE_DIRTY, REASON_UNUSED, "nothing", 0, 0);
+    cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
+    feed(&wire, '>', "", 0);
+    feed(&wire, '<', "", 0);
+    check(&wire, WIRE_DIRTY, REASON_UNUSED, "no bytes", 0, 0);
+    cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
+}
+
+Test(wire, small_enough)
+{
+    cr_assert_lt(sizeof(struct wire), 1024);
+}
+
+Test(wire, vectors_whole)
+{
+    cr_assert_geq(wire_vector_count, 130);
+    for (size_t i = 0; i < wire_vector_count; i++) {
+        struct wire wire;
+
+        wire_init(&wire);
+        run_whole(&wire, &wire_vectors[i]);
+    }
+}
+
+Test(wire, vectors_byte_by_byte)
+{
+    for (size_t i = 0; i < wire_vector_count; i++) {
+        const struct wire_vector *vector = &wire_vectors[i];
+        struct wire wire;
+
+        wire_init(&wire);
+        for (size_t k = 0; k < step_count(vector); k++) {
+            for (size_t at = 0; at < vector->steps[k].length; at++)
+                feed(&wire, vector->steps[k].direction, vector->steps[k].bytes + at, 1);
+            check_step(&wire, vector, k, 1);
+        }
+    }
+}
+
+Test(wire, vectors_cut_in_two)
+{
+    for (size_t i = 0; i < wire_vector_count; i++) {
+        const struct wire_vector *vector = &wire_vectors[i];
+
+        for (size_t k = 0; k < step_count(vector); k++) {
+            size_t length = vector->steps[k].length;
+            size_t stride = length <= CUT_EVERYWHERE ? 1 : length / CUT_SAMPLES;
+
+            for (size_t cut = 1; cut < length; cut += stride)
+                run_cut(vector, k, cut);
+        }
+    }
+}
+
+/* The state, not only the verdict: else a cut could still show later. */
+Test(wire, cuts_leave_no_trace)
+{
+    const char *given = getenv("WIRE_SEED");
+    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
+    unsigned state = seed;
+
+    cr_log_warn("WIRE_SEED=%u", seed);
+    for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
+        for (size_t i = 0; i < wire_vector_count; i++) {
+            const struct wire_vector *vector = &wire_vectors[i];
+            struct wire whole, pieces;
+
+            wire_init(&whole);
+            wire_init(&pieces);
+            for (size_t k = 0; k < step_count(vector); k++) {
+                const struct wire_step *step = &vector->steps[k];
+                size_t largest = 1u << (rand_r(&state) % 12);
+
+                feed(&whole, step->direction, step->bytes, step->length);
+                for (size_t at = 0, n; at < step->length; at += n) {
+                    n = 1 + (size_t)rand_r(&state) % largest;
+                    if (n > step->length - at)
+                        n = step->length - at;
+                    feed(&pieces, step->direction, step->bytes + at, n);
+                }
+                check_step(&pieces, vector, k, 0);
+                if (wire_verdict(&whole) == WIRE_DIRTY)
+                    break;
+                if (memcmp(&whole, &pieces, sizeof whole) != 0)
+                    cr_assert_fail("vector \"%s\", step %zu: the state depends on the cuts",
+                                   vector->name, k);
+            }
+        }
+    }
+}
+
+/* Every dirty ending, followed by all that could make up for it. */
+Test(wire, poison_stays)
+{
+    for (size_t i = 0; i < wire_vector_count; i++) {
+        const struct wire_vector *dirty = &wire_vectors[i];
+        struct wire wire;
+        enum reason reason;
+
+        if (!ends_dirty(dirty))
+            continue;
+        wire_init(&wire);
+        run_whole(&wire, dirty);
+        reason = wire_refusal(&wire);
+        for (size_t k = 0; k < wire_vector_count; k++) {
+            for (size_t s = 0; s < step_count(&wire_vectors[k]); s++) {
+                const struct wire_step *step = &wire_vectors[k].steps[s];
+
+                feed(&wire, step->direction, step->bytes, step->length);
+                check(&wire, WIRE_DIRTY, reason, dirty->name, s, 0);
+            }
+        }
+    }
+}
+
+static enum wire_protocol protocol_of(const struct wire_vector *vector)
+{
+    struct wire wire;
+
+    wire_init(&wire);
+    run_whole(&wire, vector);
+    return wire_protocol(&wire);
+}
+
+static void feed_steps(struct wire *wire, const struct wire_vector *vector)
+{
+    for (size_t i = 0; i < step_count(vector); i++)
+        feed(wire, vector->steps[i].direction, vector->steps[i].bytes, vector->steps[i].length);
+}
+
+Test(wire, clean_dialogues_add_up)
+{
+    for (size_t a = 0; a < wire_vector_count; a++) {
+        if (!ends_clean(&wire_vectors[a]))
+            continue;
+        for (size_t b = 0; b < wire_vector_count; b++) {
+            struct wire wire;
+
+            if (!ends_clean(&wire_vectors[b]) ||
+                protocol_of(&wire_vectors[a]) != protocol_of(&wire_vectors[b]))
+                continue;
+            wire_init(&wire);
+            feed_steps(&wire, &wire_vectors[a]);
+            feed_steps(&wire, &wire_vectors[b]);
+            if (wire_verdict(&wire) != WIRE_CLEAN)
+                cr_assert_fail("\"%s\" and then \"%s\": %s", wire_vectors[a].name,
+                               wire_vectors[b].name, reason_name(wire_refusal(&wire)));
+        }
+    }
+}
+
+/* A few things are dirty only as long as the server is not known to be 1.6. */
+static bool dirty_after_mn(const struct wire_vector *vector)
+{
+    struct wire wire;
+
+    wire_init(&wire);
+    feed(&wire, '>', "mn\r\n", 4);
+    feed(&wire, '<', "MN\r\n", 4);
+    feed_steps(&wire, vector);
+    return wire_verdict(&wire) == WIRE_DIRTY;
+}
+
+Test(wire, dirt_spoils_what_was_clean)
+{
+    for (size_t a = 0; a < wire_vector_count; a++) {
+        if (!ends_clean(&wire_vectors[a]))
+            continue;
+        for (size_t b = 0; b < wire_vector_count; b++) {
+            struct wire wire;
+
+            if (!ends_dirty(&wire_vectors[b]) || !dirty_after_mn(&wire_vectors[b]))
+                continue;
+            wire_init(&wire);
+            feed_steps(&wire, &wire_vectors[a]);
+            feed_steps(&wire, &wire_vectors[b]);
+            feed_steps(&wire, &wire_vectors[a]);
+            if (wire_verdict(&wire) != WIRE_DIRTY)
+                cr_assert_fail("\"%s\" after \"%s\" is forgiven", wire_vectors[b].name,
+                               wire_vectors[a].name);
+        }
+    }
+}
+
+struct dialogue {
+    const char *sent;
+    const char *received;
+    bool no_auth;
+    bool maybe;
+};
+
+/* What -Y servers say to a login and what others say to a store look alike. */
+static const struct dialogue dialogues[] = {
+    {"get a\r\n", "END\r\n", true, false},
+    {"get a\r\n", "", false, false},
+    {"get a\r\n", "EN", false, false},
+    {"get a\r\n", "VALUE a 0 0\r\n\r\n", false, false},
+    {"get a\r\n", "ERROR\r\n", false, false},
+    {"get a\r\n", "CLIENT_ERROR unauthenticated\r\n", false, false},
+    {"mn\r\n", "MN\r\n", true, false},
+    {"add a 0 0 3\r\nb c\r\n", "STORED\r\n", true, false},
+    {"incr a 1\r\n", "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n", false,
+     false},
+    {"set a 0 0 3\r\nbcd\r\n", "STORED\r\n", false, false},
+    {"set a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
+    {"set a 0 0 3\r\nb c\r\n", "", false, false},
+    {"set a 0 0 3\r\nb c\r\n", "NOT_STORED\r\n", false, false},
+    {"set a 0 0 3\r\nb c\r\n", "SERVER_ERROR object too large for cache\r\n", false, false},
+    {"get a\r\nset a 0 0 3\r\nb c\r\n", "END\r\nSTORED\r\n", true, false},
+    {"get a\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, false},
+    {"add a 0 0 1\r\nb\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
+    {"add a 0 0 1\r\nb\r\nset a 0 0 3\r\nb c\r\n", "NOT_STORED\r\nSTORED\r\n", true, false},
+    {"set a 0 0 1\r\nb\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
+    {"delete a noreply\r\nget a\r\n", "END\r\n", true, false},
+    {"delete a noreply\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
+    {"set a 0 0 3 noreply\r\nb c\r\nget a\r\n", "END\r\n", false, false},
+};
+
+Test(wire, login)
+{
+    for (size_t i = 0; i < sizeof dialogues / sizeof dialogues[0]; i++) {
+        const struct dialogue *dialogue = &dialogues[i];
+
+        for (size_t cut = 0; cut <= strlen(dialogue->sent); cut++) {
+            struct wire wire;
+
+            wire_init(&wire);
+            cr_assert_not(wire_shows_no_auth(&wire) || wire_may_be_authenticated(&wire));
+            feed(&wire, '>', dialogue->sent, cut);
+            feed(&wire, '>', dialogue->sent + cut, strlen(dialogue->sent) - cut);
+            feed(&wire, '<', dialogue->received, strlen(dialogue->received));
+            cr_assert_eq(wire_shows_no_auth(&wire), dialogue->no_auth, "no_auth: %s%s",
+                         dialogue->sent, dialogue->received);
+            cr_assert_eq(wire_may_be_authenticated(&wire), dialogue->maybe, "maybe: %s%s",
+                         dialogue->sent, dialogue->received);
+        }
+    }
+}
+
+/* The first good reply decides for good. */
+Test(wire, login_is_judged_once)
+{
+    struct wire wire;
+
+    wire_init(&wire);
+    feed(&wire, '>', "set a 0 0 1\r\nb\r\n", 16);
+    feed(&wire, '<', "STORED\r\n", 8);
+    feed(&wire, '>', "set a 0 0 3\r\nb c\r\nget a\r\n", 25);
+    feed(&wire, '<', "STORED\r\nEND\r\n", 13);
+    cr_assert_not(wire_may_be_authenticated(&wire));
+    cr_assert_not(wire_shows_no_auth(&wire));
+    check(&wire, WIRE_CLEAN, REASON_NONE, "login", 0, 0);
+}
