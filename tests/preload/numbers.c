@@ -79,6 +79,12 @@ Test(numbers, every_call_says_ebadf_after_close, .timeout = 20)
     cr_expect(poll(&poller, 1, 0) == 1 && poller.revents == POLLNVAL);
 }
 
+Test(numbers, idle_connections_end_with_exec, .timeout = 20)
+{
+    park();
+    cr_expect(unseen(SYS_fcntl, private_number(), F_GETFD) == FD_CLOEXEC);
+}
+
 /* A private number was never the application's: closing it works and says so. */
 Test(numbers, close_loop_over_idle_connections, .timeout = 20)
 {
@@ -153,6 +159,7 @@ Test(numbers, dup2_that_fails_closes_nothing, .timeout = 20)
     exchange(fd);
     cr_expect(dup2(-1, fd) == -1 && errno == EBADF);
     cr_expect(dup2(fd, fd) == fd);
+    cr_expect(log_count(": kept") == 0, "the program still has it");
     exchange(fd);
     close(fd);
     EXPECT_KEPT();

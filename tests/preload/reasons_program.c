@@ -207,6 +207,11 @@ Test(reasons_program, reconnected, .timeout = 20)
     close(fd);
     EXPECT_KEPT();
     fd = used_connection();
+    cr_expect(connect(fd, (struct sockaddr *)loopback(&other, 1), sizeof(other)) == -1 &&
+              errno == EISCONN);
+    close(fd);
+    EXPECT_NOT_KEPT("RECONNECTED");
+    fd = used_connection();
     cr_assert(connect(fd, &nowhere, sizeof(nowhere)) == 0);
     close(fd);
     EXPECT_NOT_KEPT("RECONNECTED");
