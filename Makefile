@@ -120,6 +120,8 @@ bench:
 C_FILES = $(shell git ls-files '*.c' '*.h')
 SHELL_FILES = .ci/run .ci/packages $(shell git ls-files '*.sh')
 
+LINTED = $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
+
 format:
 	clang-format -i $(C_FILES)
 
@@ -129,7 +131,9 @@ lint:
 	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 \
 	  --suppress=missingIncludeSystem --suppress=uninitvar:shim/pool.c \
 	  -D__x86_64__ -D_GNU_SOURCE -DMCPOOL_VERSION='"$(VERSION)"' \
-	  $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
+	  $(LINTED)
+	clang-tidy --quiet $(LINTED) -- -std=gnu11 -D_GNU_SOURCE -DNDEBUG \
+	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	shellcheck $(SHELL_FILES)
 
 install: all

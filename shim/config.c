@@ -71,7 +71,7 @@ static bool read_duration(const char *value, msec_t *duration)
     static const struct {
         const char *name;
         msec_t milliseconds;
-    } units[] = {{"ms", 1}, {"s", 1000}, {"", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
+    } units[] = {{"ms", 1}, {"s", 1000}, {"", 1000}, {"m", 60000}, {"h", 3600000}};
     const msec_t week = (msec_t)7 * 24 * 60 * 60 * 1000;
     char *unit;
     long number;

@@ -88,6 +88,13 @@ size_t address_key_length(const struct address *address)
     return offsetof(struct address, path) + strlen(address->path);
 }
 
+bool address_equal(const struct address *a, const struct address *b)
+{
+    size_t n = address_key_length(a);
+
+    return n == address_key_length(b) && memcmp(a, b, n) == 0;
+}
+
 void address_text(const struct address *address, char *text)
 {
     char ip[INET6_ADDRSTRLEN];

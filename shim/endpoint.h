@@ -16,7 +16,7 @@ enum address_kind { ADDRESS_INET = 1, ADDRESS_UNIX };
 /* The key of the pool: compared and hashed as bytes, so every byte is defined. IPv4 is written
  * as v4-mapped IPv6: the same server is the same address through either family of socket. */
 struct address {
-    uint8_t kind;
+    uint16_t kind;
     uint16_t port;  /* host order; 0 for unix */
     uint32_t scope; /* of a link-local IPv6 address; 0 otherwise */
     uint8_t ip[16]; /* network order; zero for unix */
@@ -32,6 +32,8 @@ bool address_from(struct address *address, const struct sockaddr *addr, socklen_
 
 /* How many bytes of ADDRESS differ between addresses: the length of the hash key. */
 size_t address_key_length(const struct address *address);
+
+bool address_equal(const struct address *a, const struct address *b);
 
 /* Writes the text of ADDRESS ("127.0.0.1:11211", "[::1]:11211", "/run/memcached.sock") with its
  * final NUL into TEXT of ADDRESS_TEXT_SIZE bytes. */

@@ -137,7 +137,7 @@ static void connect_again(struct conn *conn, const struct sockaddr *addr, sockle
     struct address address;
 
     if (!address_from(&address, addr, len) ||
-        memcmp(&address, &conn->endpoint->address, sizeof(address)) != 0)
+        !address_equal(&address, &conn->endpoint->address))
         conn_refuse(conn, REASON_RECONNECTED);
 }
 

@@ -33,7 +33,7 @@ void *hash_allocate(size_t size)
 }
 
 #define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
-#define MINUTE            (60 * 1000)
+#define MINUTE            ((msec_t)60 * 1000)
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));

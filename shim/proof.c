@@ -46,7 +46,7 @@ static int status_flags(int fd)
 
 static bool is_same_socket(const struct conn *conn, int fd)
 {
-    uint64_t cookie;
+    uint64_t cookie = 0;
 
     return proof_cookie(fd, &cookie) && cookie == conn->cookie;
 }
@@ -63,7 +63,7 @@ static bool flags_are_known(int flags)
  */
 static enum reason tcp_agrees(const struct conn *conn, int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
     socklen_t len = sizeof(info);
 
     if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
@@ -81,7 +81,7 @@ static enum reason tcp_agrees(const struct conn *conn, int fd)
 static enum reason unix_agrees(int fd)
 {
     char byte;
-    int unsent;
+    int unsent = 0;
     long peeked =
         raw_syscall(SYS_recvfrom, fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
 

@@ -92,7 +92,7 @@ static void resolve_command(struct wire *wire)
 {
     struct wire_text_request *request = &wire->request;
 
-    for (uint8_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (token_is(&request->token, commands[i].name)) {
             request->command = (uint8_t)(i + 1);
             if (commands[i].refused)

@@ -128,9 +128,9 @@ static uint8_t find_head(const struct wire_token *token)
 {
     uint64_t number;
 
-    for (uint8_t i = HEAD_NAMED; i < sizeof heads / sizeof heads[0]; i++) {
+    for (size_t i = HEAD_NAMED; i < sizeof heads / sizeof heads[0]; i++) {
         if (token_is(token, heads[i].name))
-            return i;
+            return (uint8_t)i;
     }
     return token_number(token, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
 }

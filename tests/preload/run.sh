@@ -7,6 +7,7 @@ here=$(dirname "$(realpath "$0")")
 
 work=$(mktemp -d)
 servers=
+# shellcheck disable=SC2317 # the trap calls it
 finish() {
     for server in $servers; do kill "$server" 2>/dev/null || true; done
     rm -rf "$work"

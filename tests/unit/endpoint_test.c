@@ -62,8 +62,7 @@ Test(endpoint, v4_mapped_is_the_same_endpoint)
 {
     struct address a = inet("10.1.2.3", 11211), b = inet6("::ffff:10.1.2.3", 11211, 0);
 
-    cr_expect(memcmp(&a, &b, sizeof(a)) == 0);
-    cr_expect(address_key_length(&a) == address_key_length(&b));
+    cr_expect(address_equal(&a, &b));
 }
 
 Test(endpoint, differences_are_in_the_key)
@@ -79,8 +78,7 @@ Test(endpoint, differences_are_in_the_key)
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         for (size_t k = 0; k < sizeof(all) / sizeof(all[0]); k++) {
-            bool same = address_key_length(&all[i]) == address_key_length(&all[k]) &&
-                        memcmp(&all[i], &all[k], address_key_length(&all[i])) == 0;
+            bool same = address_equal(&all[i], &all[k]);
 
             cr_expect(same == (i == k), "%zu and %zu", i, k);
         }
