@@ -72,7 +72,7 @@ def main():
     build = os.path.abspath(sys.argv[1])
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
     every = stages(build)
-    environment = dict(os.environ, MCPOOL_TEST_BUILD=build)
+    environment = dict(os.environ, TEST_BUILD=build)
     results = {name: run(name, every[name], environment) for name in sys.argv[2:] or every}
     print()
     for name, (passed, failed) in results.items():

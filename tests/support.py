@@ -17,7 +17,7 @@ import time
 
 PYTHON = "/usr/bin/python3"
 TESTS = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.environ.get("MCPOOL_TEST_BUILD", os.path.join(TESTS, "..", "build"))
+BUILD = os.environ.get("TEST_BUILD", os.path.join(TESTS, "..", "build"))
 LIBRARY = os.path.abspath(os.path.join(BUILD, "libmcpool.so"))
 PORTS = range(30000, 32768)
 

@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -165,7 +166,7 @@ Test(wire, cuts_leave_no_trace)
     unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
     unsigned state = seed;
 
-    cr_log_warn("WIRE_SEED=%u", seed);
+    printf("WIRE_SEED=%u\n", seed);
     for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
         for (size_t i = 0; i < wire_vector_count; i++) {
             const struct wire_vector *vector = &wire_vectors[i];
