@@ -8,6 +8,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import glob
 import json
 import os
 import signal
@@ -34,10 +35,18 @@ def store_all():
     client.disconnect_all()
 
 
+def stop_server():
+    """The signal is sent at once, and obeyed a little later by each thread."""
+    os.kill(PID, signal.SIGSTOP)
+    for thread in glob.glob(f"/proc/{PID}/task/*/status"):
+        while "State:\tT" not in open(thread, encoding="ascii").read():
+            gevent.sleep(0.001)
+
+
 def main():
     values = {}
     store_all()
-    os.kill(PID, signal.SIGSTOP)
+    stop_server()
     try:
         gevent.joinall([gevent.spawn(look_up, n, 0.1, values) for n in range(GREENLETS)])
         others = [gevent.spawn(look_up, n, None, values)
