@@ -89,12 +89,19 @@ $(B)/tests/differential: tests/differential/wire_differential.c $(wildcard shim/
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -O2 -g -Ishim $(filter %.c,$^) -o $@
 
+# The same for as long as one likes: make differential SEQUENCES=10000000 SECONDS=28800
+SEQUENCES ?= 1000000
+SECONDS ?= 3600
+
+differential: $(B)/tests/differential
+	/usr/bin/python3 tests/differential/run.py $< $(SEQUENCES) $(SECONDS)
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
-test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/bench/instructions
+test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/bench/instructions
 
 test:
 	.ci/packages build test
@@ -153,5 +160,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers test-programs test demo bench format lint install uninstall clean
+.PHONY: all both-compilers test-programs test differential demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

@@ -108,6 +108,16 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
+/*
+ * The server fixes the protocol by the first byte, and what the next user will speak is not
+ * known when it connects: only classic text is lent.
+ */
+static enum reason speaks_text(const struct wire *wire)
+{
+    GATE(unless(wire_protocol(wire) != WIRE_BINARY, REASON_BINARY));
+    return unless(!wire_used_meta(wire), REASON_META);
+}
+
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 {
     GATE(process_refusal());
@@ -115,6 +125,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
+    GATE(speaks_text(&conn->wire));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));
     GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));

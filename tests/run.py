@@ -26,6 +26,8 @@ def stages(build):
     return {
         "unit": [os.path.join(build, "tests/unit"), "--jobs", "2"],
         "audit": [PYTHON, "tests/audit/audit.py", library],
+        "differential": [PYTHON, "tests/differential/run.py",
+                         os.path.join(build, "tests/differential")],
         "preload": ["tests/preload/run.sh", library, os.path.join(build, "tests/preloaded")],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],

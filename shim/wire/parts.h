@@ -21,7 +21,34 @@ enum text_class {
     CLASS_MN,
     CLASS_NOREPLY, /* any classic command with noreply: answered by nothing we accept */
     CLASS_QUIT,    /* never queued */
+    CLASS_MG,
+    CLASS_MS,
+    CLASS_MD,
+    CLASS_MA,
     TEXT_CLASSES
+};
+
+/* What a line of a text reply says. */
+enum text_kind {
+    KIND_END = 1 << 0,
+    KIND_VALUE = 1 << 1,
+    KIND_STORED = 1 << 2,
+    KIND_NOT_STORED = 1 << 3,
+    KIND_EXISTS = 1 << 4,
+    KIND_NOT_FOUND = 1 << 5,
+    KIND_NUMBER = 1 << 6,
+    KIND_TOUCHED = 1 << 7,
+    KIND_DELETED = 1 << 8,
+    KIND_OK = 1 << 9,
+    KIND_VERSION = 1 << 10,
+    KIND_STAT = 1 << 11,
+    KIND_MN = 1 << 12,
+    KIND_HD = 1 << 13,
+    KIND_VA = 1 << 14,
+    KIND_EN = 1 << 15,
+    KIND_NF = 1 << 16,
+    KIND_NS = 1 << 17,
+    KIND_EX = 1 << 18,
 };
 
 /* The longest value accepted in either direction. Servers wrap lengths near 2^31 and 2^32. */
@@ -83,5 +110,20 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
 bool text_inside_request(const struct wire *wire);
 bool text_inside_reply(const struct wire *wire);
+
+/* meta.c: what is peculiar to mg, ms, md and ma. */
+
+/* Takes the current word of REQUEST as a flag; false when it is none, or not a new one. */
+bool meta_take_flag(struct wire_text_request *request);
+
+/* The kinds that can answer a meta command of that class. */
+unsigned meta_answers(enum text_class class, bool quiet);
+
+/* binary.c: the binary protocol. */
+
+void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
+void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);
+bool binary_inside_request(const struct wire *wire);
+bool binary_inside_reply(const struct wire *wire);
 
 #endif

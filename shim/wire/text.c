@@ -24,6 +24,7 @@ enum arg {
     ARG_LENGTH = 'l', /* of the data block */
     ARG_ZERO = '0',   /* the historical delay of `delete` */
     ARG_TOPIC = 't',  /* of `stats`: those that only read */
+    ARG_FLAG = 'm',   /* of a meta command */
     ARG_REPEAT = '*', /* the one before, any number of times */
 };
 
@@ -32,6 +33,7 @@ enum trait {
     DATA = 2,       /* a data block follows the line */
     ANY_LENGTH = 4, /* the server does not limit its line */
     LOGIN = 8,      /* ASCII authentication looks like it */
+    META = 16,
 };
 
 struct command {
@@ -64,10 +66,10 @@ static const struct command commands[] = {
     {"stats", "t", 0, CLASS_STATS, 0, 0},
     {"flush_all", "d", 0, CLASS_FLUSH, NOREPLY, 0},
     {"quit", "", 0, CLASS_QUIT, 0, 0},
-    {"mg", "", 0, 0, 0, REASON_META},
-    {"ms", "", 0, 0, 0, REASON_META},
-    {"md", "", 0, 0, 0, REASON_META},
-    {"ma", "", 0, 0, 0, REASON_META},
+    {"mg", "km*", 1, CLASS_MG, META, 0},
+    {"ms", "klm*", 2, CLASS_MS, META | DATA, 0},
+    {"md", "km*", 1, CLASS_MD, META, 0},
+    {"ma", "km*", 1, CLASS_MA, META, 0},
     {"me", "", 0, 0, 0, REASON_META},
     {"watch", "", 0, 0, 0, REASON_TAKEOVER},
     {"lru_crawler", "", 0, 0, 0, REASON_TAKEOVER},
@@ -90,13 +92,15 @@ static const struct command *command_of(const struct wire_text_request *request)
 
 static void resolve_command(struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
 
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
         if (token_is(&request->token, commands[i].name)) {
             request->command = (uint8_t)(i + 1);
             if (commands[i].refused)
                 wire_poison(wire, commands[i].refused);
+            if (commands[i].traits & META)
+                wire->used_meta = true;
             return;
         }
     }
@@ -148,6 +152,8 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request)
         return token_is(token, "0");
     case ARG_TOPIC:
         return is_topic(token);
+    case ARG_FLAG:
+        return meta_take_flag(request);
     default:
         return false;
     }
@@ -155,13 +161,13 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request)
 
 static void take_arg(struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     const struct command *command = command_of(request);
     unsigned index = request->args;
 
     if (request->args < UINT8_MAX)
         request->args++;
-    if (request->quiet)
+    if (request->quiet && command->traits & NOREPLY)
         wire_poison(wire, REASON_BAD_REQUEST);
     else if (arg_fits(arg_at(command->args, index), request))
         return;
@@ -174,7 +180,7 @@ static void take_arg(struct wire *wire)
 
 static void end_token(struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
 
     if (request->token.length == 0)
         return;
@@ -185,23 +191,32 @@ static void end_token(struct wire *wire)
     request->token.length = 0;
 }
 
+/* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta
+ * commands speak another dialect. */
+static bool needs_mn(const struct wire_text_request *request)
+{
+    uint8_t traits = command_of(request)->traits;
+
+    return traits & META || (request->quiet && traits & DATA);
+}
+
 /* Only now: a reply that comes before the end of its request is not the reply to it. */
 static void end_request(struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     const struct command *command = command_of(request);
 
     if (command->class == CLASS_QUIT) {
         wire_poison(wire, REASON_QUIT);
         return;
     }
-    if (request->quiet) {
+    if (request->quiet)
         wire->unfenced = true;
-        /* Up to 1.5.22 a refused value is executed as commands, each with its reply. */
-        if (command->traits & DATA && !wire->known16)
-            wire->need_mn = true;
-    }
-    queue_push(wire, request->quiet ? CLASS_NOREPLY : command->class, request->quiet);
+    if (!wire->known16 && needs_mn(request))
+        wire->need_mn = true;
+    queue_push(wire,
+               request->quiet && command->traits & NOREPLY ? CLASS_NOREPLY : command->class,
+               request->quiet);
     login_asked(&wire->login, command->traits & LOGIN, request->spaced, request->quiet);
     memset(request, 0, sizeof *request);
 }
@@ -213,7 +228,7 @@ static bool is_word(uint8_t byte)
 
 static void read_word(struct wire *wire, const uint8_t *word, size_t n)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
 
     token_add(&request->token, word, n);
     if (request->command == 0 && request->token.length > COMMAND_LIMIT)
@@ -224,7 +239,7 @@ static void read_word(struct wire *wire, const uint8_t *word, size_t n)
 
 static void count_line(struct wire *wire, size_t n)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     size_t room = (size_t)(LINE_LIMIT + 1 - request->line);
 
     request->line = (uint16_t)(request->line + (n < room ? n : room));
@@ -236,7 +251,7 @@ static void count_line(struct wire *wire, size_t n)
 /* One word, the spaces between two, or the end of the line. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     const uint8_t *at = start;
 
     if (is_word(*at)) {
@@ -261,7 +276,7 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
 
 static void end_line(struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     const struct command *command = command_of(request);
 
     if (request->args < command->required)
@@ -274,7 +289,7 @@ static void end_line(struct wire *wire)
 
 static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint8_t *end)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     size_t n = (size_t)(end - at);
 
     if (n > request->data)
@@ -289,7 +304,7 @@ static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint
 
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
 {
-    struct wire_text_request *request = &wire->request;
+    struct wire_text_request *request = &wire->request.text;
     const uint8_t *end = bytes + n;
 
     while (bytes < end && !wire->poison) {
@@ -320,5 +335,5 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
 
 bool text_inside_request(const struct wire *wire)
 {
-    return wire->request.state != IN_LINE || wire->request.line > 0;
+    return wire->request.text.state != IN_LINE || wire->request.text.line > 0;
 }

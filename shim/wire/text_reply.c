@@ -9,26 +9,12 @@
 
 enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
 
-enum kind {
-    KIND_END = 1 << 0,
-    KIND_VALUE = 1 << 1,
-    KIND_STORED = 1 << 2,
-    KIND_NOT_STORED = 1 << 3,
-    KIND_EXISTS = 1 << 4,
-    KIND_NOT_FOUND = 1 << 5,
-    KIND_NUMBER = 1 << 6,
-    KIND_TOUCHED = 1 << 7,
-    KIND_DELETED = 1 << 8,
-    KIND_OK = 1 << 9,
-    KIND_VERSION = 1 << 10,
-    KIND_STAT = 1 << 11,
-    KIND_MN = 1 << 12,
-};
-
 enum form {
     FORM_ALONE, /* nothing else on the line */
     FORM_REST,  /* anything follows */
     FORM_VALUE, /* key, flags, length, perhaps cas */
+    FORM_FLAGS, /* meta flags, perhaps none */
+    FORM_VA,    /* length, meta flags */
 };
 
 struct head {
@@ -54,10 +40,16 @@ static const struct head heads[] = {
     {"VERSION", KIND_VERSION, FORM_REST},
     {"STAT", KIND_STAT, FORM_REST},
     {"MN", KIND_MN, FORM_ALONE},
+    {"HD", KIND_HD, FORM_FLAGS},
+    {"VA", KIND_VA, FORM_VA},
+    {"EN", KIND_EN, FORM_FLAGS},
+    {"NF", KIND_NF, FORM_FLAGS},
+    {"NS", KIND_NS, FORM_FLAGS},
+    {"EX", KIND_EX, FORM_FLAGS},
 };
 
-/* The kinds each class of request can be answered by. */
-static const unsigned answers[TEXT_CLASSES] = {
+/* The kinds each class of classic request can be answered by. */
+static const unsigned classic_answers[TEXT_CLASSES] = {
     [CLASS_GET] = KIND_VALUE | KIND_END,
     [CLASS_STORE] = KIND_STORED | KIND_NOT_STORED | KIND_EXISTS | KIND_NOT_FOUND,
     [CLASS_ARITH] = KIND_NUMBER | KIND_NOT_FOUND,
@@ -75,6 +67,7 @@ static const struct {
     enum text_class class;
 } soft_errors[] = {
     {"CLIENT_ERROR cannot increment or decrement non-numeric value", CLASS_ARITH},
+    {"CLIENT_ERROR cannot increment or decrement non-numeric value", CLASS_MA},
     {"SERVER_ERROR object too large for cache", CLASS_STORE},
     {"SERVER_ERROR out of memory storing object", CLASS_STORE},
 };
@@ -111,15 +104,15 @@ static bool is_auth_error(const struct wire_text_reply *reply)
 /* Behind a quiet request nobody can tell whose error it is. */
 static bool is_soft_error(struct wire *wire)
 {
-    const struct wire_text_reply *reply = &wire->reply;
+    const struct wire_text_reply *reply = &wire->reply.text;
     const struct wire_run *run = queue_at(&wire->queue, 0);
 
-    if (wire->unfenced || wire->need_mn || reply->continued)
+    if (wire->unfenced || wire->need_mn)
         return false;
     for (size_t i = 0; i < sizeof soft_errors / sizeof soft_errors[0]; i++) {
-        if (reply->line == strlen(soft_errors[i].line) &&
+        if (run->class == soft_errors[i].class && reply->line == strlen(soft_errors[i].line) &&
             begins_with(reply, soft_errors[i].line))
-            return run->class == soft_errors[i].class;
+            return true;
     }
     return false;
 }
@@ -135,6 +128,16 @@ static uint8_t find_head(const struct wire_token *token)
     return token_number(token, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
 }
 
+static bool take_length(struct wire_text_reply *reply)
+{
+    uint64_t number;
+
+    if (!token_number(&reply->token, WIRE_VALUE_MAX, &number))
+        return false;
+    reply->data = (uint32_t)number;
+    return true;
+}
+
 static bool take_value_arg(struct wire_text_reply *reply)
 {
     const struct wire_token *token = &reply->token;
@@ -146,14 +149,23 @@ static bool take_value_arg(struct wire_text_reply *reply)
     case 2:
         return token_number(token, UINT32_MAX, &number);
     case 3:
-        if (!token_number(token, WIRE_VALUE_MAX, &number))
-            return false;
-        reply->data = (uint32_t)number;
-        return true;
+        return take_length(reply);
     case 4:
         return token_number(token, UINT64_MAX, &number);
     default:
         return false;
+    }
+}
+
+static bool take_arg(struct wire_text_reply *reply)
+{
+    switch (heads[reply->head].form) {
+    case FORM_VALUE:
+        return take_value_arg(reply);
+    case FORM_VA:
+        return reply->tokens > 1 || take_length(reply);
+    default:
+        return true;
     }
 }
 
@@ -163,7 +175,7 @@ static void end_token(struct wire_text_reply *reply)
         reply->malformed = true;
     else if (reply->tokens == 0)
         reply->head = find_head(&reply->token);
-    else if (heads[reply->head].form == FORM_VALUE && !take_value_arg(reply))
+    else if (!take_arg(reply))
         reply->malformed = true;
     if (reply->tokens < UINT8_MAX)
         reply->tokens++;
@@ -178,16 +190,19 @@ static bool well_formed(const struct wire_text_reply *reply)
     case FORM_REST:
         return reply->tokens > 1;
     case FORM_VALUE:
-        return !reply->malformed && (reply->tokens == 4 || reply->tokens == 5);
+        return !reply->malformed && reply->tokens >= 4;
+    case FORM_FLAGS:
+        return !reply->malformed;
+    case FORM_VA:
+        return !reply->malformed && reply->tokens > 1;
     }
     return false;
 }
 
-static void end_reply(struct wire *wire, bool error)
+static void end_demanded(struct wire *wire, bool error)
 {
-    unsigned kind = heads[wire->reply.head].kind;
+    unsigned kind = heads[wire->reply.text.head].kind;
 
-    queue_take(&wire->queue);
     wire_answered(wire);
     if (kind == KIND_MN) {
         wire->known16 = true;
@@ -195,7 +210,16 @@ static void end_reply(struct wire *wire, bool error)
     }
     if (!error)
         login_answered(&wire->login, kind == KIND_STORED);
-    memset(&wire->reply, 0, sizeof wire->reply);
+}
+
+static void end_reply(struct wire *wire, bool error)
+{
+    bool quiet = queue_at(&wire->queue, 0)->quiet;
+
+    queue_take(&wire->queue);
+    if (!quiet)
+        end_demanded(wire, error);
+    memset(&wire->reply.text, 0, sizeof wire->reply.text);
 }
 
 static void next_line(struct wire_text_reply *reply)
@@ -204,19 +228,41 @@ static void next_line(struct wire_text_reply *reply)
     reply->continued = true;
 }
 
+static bool can_answer(const struct wire_run *run, unsigned kind)
+{
+    if (run->class >= CLASS_MG)
+        return meta_answers((enum text_class)run->class, run->quiet) & kind;
+    return classic_answers[run->class] & kind;
+}
+
+/* Whether a reply that the oldest request, a quiet one, can have may as well be that of a later
+ * one: nobody can tell then what is still to come. */
+static bool is_ambiguous(struct wire *wire, unsigned kind)
+{
+    const struct wire_run *run;
+
+    for (unsigned i = 1; (run = queue_at(&wire->queue, i)); i++) {
+        if (can_answer(run, kind))
+            return true;
+        if (!run->quiet)
+            return false;
+    }
+    return false;
+}
+
 /* Quiet requests that were asked before it have been passed over by the server. */
 static bool is_expected(struct wire *wire, unsigned kind)
 {
-    struct wire_run *run;
+    const struct wire_run *run;
 
-    while ((run = queue_at(&wire->queue, 0)) && run->quiet)
+    while ((run = queue_at(&wire->queue, 0)) && run->quiet && !can_answer(run, kind))
         queue_drop(&wire->queue);
-    return run && answers[run->class] & kind;
+    return run && can_answer(run, kind) && !(run->quiet && is_ambiguous(wire, kind));
 }
 
 static void end_error(struct wire *wire)
 {
-    if (is_auth_error(&wire->reply))
+    if (is_auth_error(&wire->reply.text))
         wire_poison(wire, REASON_AUTH);
     else if (is_soft_error(wire))
         end_reply(wire, true);
@@ -226,14 +272,14 @@ static void end_error(struct wire *wire)
 
 static void end_line(struct wire *wire)
 {
-    struct wire_text_reply *reply = &wire->reply;
+    struct wire_text_reply *reply = &wire->reply.text;
     unsigned kind = heads[reply->head].kind;
 
     if (is_error(reply))
         end_error(wire);
     else if (!well_formed(reply) || !is_expected(wire, kind))
         wire_poison(wire, REASON_UNEXPECTED_REPLY);
-    else if (kind == KIND_VALUE)
+    else if (kind == KIND_VALUE || kind == KIND_VA)
         reply->state = reply->data > 0 ? IN_DATA : AT_DATA_CR;
     else if (kind == KIND_STAT)
         next_line(reply);
@@ -241,9 +287,17 @@ static void end_line(struct wire *wire)
         end_reply(wire, false);
 }
 
+static void end_data(struct wire *wire)
+{
+    if (heads[wire->reply.text.head].kind == KIND_VALUE)
+        next_line(&wire->reply.text);
+    else
+        end_reply(wire, false);
+}
+
 static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
 {
-    struct wire_text_reply *reply = &wire->reply;
+    struct wire_text_reply *reply = &wire->reply.text;
 
     if (reply->line < sizeof reply->text) {
         size_t room = sizeof reply->text - reply->line;
@@ -264,7 +318,7 @@ static bool is_word(uint8_t byte)
 /* One word, one space, or the end of the line. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
-    struct wire_text_reply *reply = &wire->reply;
+    struct wire_text_reply *reply = &wire->reply.text;
     const uint8_t *at = start + 1;
 
     if (is_word(*start)) {
@@ -299,14 +353,14 @@ static const uint8_t *read_data(struct wire_text_reply *reply, const uint8_t *at
 
 bool text_inside_reply(const struct wire *wire)
 {
-    const struct wire_text_reply *reply = &wire->reply;
+    const struct wire_text_reply *reply = &wire->reply.text;
 
     return reply->state != IN_LINE || reply->line > 0 || reply->continued;
 }
 
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
 {
-    struct wire_text_reply *reply = &wire->reply;
+    struct wire_text_reply *reply = &wire->reply.text;
     const uint8_t *end = bytes + n;
 
     while (bytes < end && !wire->poison) {
@@ -333,7 +387,7 @@ void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
             else if (reply->state == AT_LF)
                 end_line(wire);
             else
-                next_line(reply);
+                end_data(wire);
             break;
         }
     }

@@ -26,9 +26,7 @@ void wire_answered(struct wire *wire)
 static void choose_protocol(struct wire *wire, uint8_t first)
 {
     wire->protocol = first == BINARY_REQUEST ? WIRE_BINARY : WIRE_TEXT;
-    if (first == BINARY_REQUEST)
-        wire_poison(wire, REASON_BINARY);
-    else if (first == TLS_HANDSHAKE)
+    if (first == TLS_HANDSHAKE)
         wire_poison(wire, REASON_TLS);
 }
 
@@ -36,18 +34,33 @@ void wire_sent(struct wire *wire, const void *bytes, size_t n)
 {
     const uint8_t *first = bytes;
 
-    if (n == 0 || wire->poison)
+    if (n == 0)
         return;
     if (wire->protocol == WIRE_UNDECIDED)
         choose_protocol(wire, *first);
-    text_sent(wire, first, n);
+    if (wire->protocol == WIRE_BINARY)
+        binary_sent(wire, first, n);
+    else
+        text_sent(wire, first, n);
 }
 
 void wire_received(struct wire *wire, const void *bytes, size_t n)
 {
-    if (n == 0 || wire->poison)
-        return;
-    text_received(wire, bytes, n);
+    if (wire->protocol == WIRE_BINARY)
+        binary_received(wire, bytes, n);
+    else
+        text_received(wire, bytes, n);
+}
+
+static bool inside_request(const struct wire *wire)
+{
+    return wire->protocol == WIRE_BINARY ? binary_inside_request(wire)
+                                         : text_inside_request(wire);
+}
+
+static bool inside_reply(const struct wire *wire)
+{
+    return wire->protocol == WIRE_BINARY ? binary_inside_reply(wire) : text_inside_reply(wire);
 }
 
 struct judgement {
@@ -59,9 +72,9 @@ static struct judgement judge(const struct wire *wire)
 {
     if (wire->poison)
         return (struct judgement){WIRE_DIRTY, wire->poison};
-    if (text_inside_request(wire))
+    if (inside_request(wire))
         return (struct judgement){WIRE_BUSY, REASON_REQUEST_PARTIAL};
-    if (text_inside_reply(wire))
+    if (inside_reply(wire))
         return (struct judgement){WIRE_BUSY, REASON_REPLY_PARTIAL};
     if (queue_holds(&wire->queue, false))
         return (struct judgement){WIRE_BUSY, REASON_REPLY_OWED};
@@ -87,4 +100,9 @@ enum reason wire_refusal(const struct wire *wire)
 enum wire_protocol wire_protocol(const struct wire *wire)
 {
     return (enum wire_protocol)wire->protocol;
+}
+
+bool wire_used_meta(const struct wire *wire)
+{
+    return wire->used_meta;
 }

@@ -61,9 +61,10 @@ struct wire_text_request {
     uint8_t command; /* row of the command table plus one; 0 while its name is being read */
     uint8_t args;
     bool quiet;
-    bool spaced;   /* the data block holds a space */
-    uint16_t line; /* length so far, up to one more than is allowed */
-    uint32_t data; /* bytes of the data block still to come, without its CR LF */
+    bool spaced;    /* the data block holds a space */
+    uint16_t line;  /* length so far, up to one more than is allowed */
+    uint32_t data;  /* bytes of the data block still to come, without its CR LF */
+    uint64_t flags; /* the meta flags seen, one bit for each letter */
     struct wire_token token;
 };
 
@@ -77,6 +78,16 @@ struct wire_text_reply {
     uint32_t data; /* bytes of the value still to come, without its CR LF */
     struct wire_token token;
     char text[64]; /* the beginning of the line, enough to compare whole error lines */
+};
+
+#define WIRE_PACKET_HEADER 24
+
+/* A binary packet, in either direction. */
+struct wire_packet {
+    uint8_t header[WIRE_PACKET_HEADER];
+    uint8_t have;   /* bytes of the header */
+    bool continued; /* packets of a longer reply came before this one */
+    uint32_t body;  /* bytes of the body still to come */
 };
 
 /* What tells an ASCII login from plain stores, up to the first good reply. */
@@ -96,9 +107,16 @@ struct wire {
     bool unfenced; /* quiet requests were sent after the last one that was answered */
     bool need_mn;  /* the quiet ones are such that only MN proves their end */
     bool known16;  /* the server answered MN: it is 1.6.0 or newer */
+    bool used_meta;
     struct wire_login login;
-    struct wire_text_request request;
-    struct wire_text_reply reply;
+    union {
+        struct wire_text_request text;
+        struct wire_packet packet;
+    } request;
+    union {
+        struct wire_text_reply text;
+        struct wire_packet packet;
+    } reply;
     struct wire_queue queue;
 };
 
@@ -119,6 +137,10 @@ enum reason wire_refusal(const struct wire *wire);
 
 /* Which protocol the first byte chose. */
 enum wire_protocol wire_protocol(const struct wire *wire);
+
+/* Whether a meta command that touches keys was sent (`mn` does not). Not part of the verdict.
+ */
+bool wire_used_meta(const struct wire *wire);
 
 /* Whether this connection has shown that the server does not ask for ASCII authentication: its
  * first request was not a `set` and was answered without an error. */

@@ -166,7 +166,7 @@ Test(wire, cuts_leave_no_trace)
     unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
     unsigned state = seed;
 
-    printf("WIRE_SEED=%u\n", seed);
+    fprintf(stderr, "WIRE_SEED=%u\n", seed);
     for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
         for (size_t i = 0; i < wire_vector_count; i++) {
             const struct wire_vector *vector = &wire_vectors[i];
@@ -289,6 +289,63 @@ Test(wire, dirt_spoils_what_was_clean)
     }
 }
 
+/* Replies of one line each, and after which request which of them are right. */
+static const char *const replies[] = {
+    "END",    "VALUE a 0 0", "STORED",      "NOT_STORED", "EXISTS", "NOT_FOUND", "1",
+    "OK",     "TOUCHED",     "DELETED",     "VERSION 1",  "MN",     "STAT a b",  "HD",
+    "VA 0 a", "EN",          "NF",          "NS",         "EX",     "RESET",     "BUSY",
+    "NOPE",   "ME a b",      "ITEM a [1b]", "END x",      "MN x",   "VA 0",      "HD b",
+};
+
+static const struct {
+    const char *request;
+    const char *right; /* each reply between bars */
+} kinds[] = {
+    {"get a\r\n", "|END|VALUE a 0 0|"},
+    {"gets a\r\n", "|END|VALUE a 0 0|"},
+    {"gat 0 a\r\n", "|END|VALUE a 0 0|"},
+    {"gats 0 a\r\n", "|END|VALUE a 0 0|"},
+    {"set a 0 0 0\r\n\r\n", "|STORED|NOT_STORED|EXISTS|NOT_FOUND|"},
+    {"append a 0 0 0\r\n\r\n", "|STORED|NOT_STORED|EXISTS|NOT_FOUND|"},
+    {"cas a 0 0 0 1\r\n\r\n", "|STORED|NOT_STORED|EXISTS|NOT_FOUND|"},
+    {"incr a 1\r\n", "|1|NOT_FOUND|"},
+    {"decr a 1\r\n", "|1|NOT_FOUND|"},
+    {"touch a 1\r\n", "|TOUCHED|NOT_FOUND|"},
+    {"delete a\r\n", "|DELETED|NOT_FOUND|"},
+    {"flush_all\r\n", "|OK|"},
+    {"version\r\n", "|VERSION 1|"},
+    {"stats\r\n", "|STAT a b|END|"},
+    {"mn\r\n", "|MN|"},
+    {"mg a\r\n", "|HD|HD b|VA 0|VA 0 a|EN|"},
+    {"ms a 0\r\n\r\n", "|HD|HD b|NS|EX|NF|"},
+    {"md a\r\n", "|HD|HD b|NS|EX|NF|"},
+    {"ma a\r\n", "|HD|HD b|VA 0|VA 0 a|NS|EX|NF|"},
+    {"delete a noreply\r\n", ""},
+    {"mg a q\r\n", "|HD|HD b|VA 0|VA 0 a|"},
+    {"ms a 0 q\r\n\r\n", "|NS|EX|NF|"},
+    {"md a q\r\n", "|NS|EX|NF|"},
+    {"ma a q\r\n", "|HD|HD b|VA 0|VA 0 a|NS|EX|NF|"},
+};
+
+Test(wire, kinds_of_replies)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        for (size_t k = 0; k < sizeof replies / sizeof replies[0]; k++) {
+            char barred[32], line[32];
+            struct wire wire;
+
+            snprintf(barred, sizeof barred, "|%s|", replies[k]);
+            snprintf(line, sizeof line, "%s\r\n", replies[k]);
+            wire_init(&wire);
+            feed(&wire, '>', kinds[i].request, strlen(kinds[i].request));
+            feed(&wire, '<', line, strlen(line));
+            cr_assert_eq(wire_verdict(&wire) != WIRE_DIRTY,
+                         strstr(kinds[i].right, barred) != NULL, "%s%s", kinds[i].request,
+                         replies[k]);
+        }
+    }
+}
+
 struct dialogue {
     const char *sent;
     const char *received;
@@ -320,6 +377,7 @@ static const struct dialogue dialogues[] = {
     {"set a 0 0 1\r\nb\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
     {"delete a noreply\r\nget a\r\n", "END\r\n", true, false},
     {"delete a noreply\r\nset a 0 0 3\r\nb c\r\n", "STORED\r\n", false, true},
+    {"delete a noreply\r\nset a 0 0 3\r\nb c\r\n", "NOT_STORED\r\n", false, false},
     {"set a 0 0 3 noreply\r\nb c\r\nget a\r\n", "END\r\n", false, false},
 };
 
@@ -357,4 +415,49 @@ Test(wire, login_is_judged_once)
     cr_assert_not(wire_may_be_authenticated(&wire));
     cr_assert_not(wire_shows_no_auth(&wire));
     check(&wire, WIRE_CLEAN, REASON_NONE, "login", 0, 0);
+}
+
+static struct wire after(const char *sent, size_t n)
+{
+    struct wire wire;
+
+    wire_init(&wire);
+    feed(&wire, '>', sent, n);
+    return wire;
+}
+
+#define AFTER(sent) after(sent, sizeof(sent) - 1)
+
+Test(wire, protocol)
+{
+    static const char *const text[] = {"g", "mn\r\n", " ", "\n", "\x16", "\x81"};
+    struct wire wire = AFTER("\x80");
+
+    cr_assert_eq(wire_protocol(&wire), WIRE_BINARY);
+    for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) {
+        wire = after(text[i], strlen(text[i]));
+        cr_assert_eq(wire_protocol(&wire), WIRE_TEXT, "first bytes: %s", text[i]);
+    }
+    wire_init(&wire);
+    feed(&wire, '<', "x", 1);
+    cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
+}
+
+Test(wire, used_meta)
+{
+    static const char *const meta[] = {"mg a\r\n", "ms a 1\r\nx\r\n", "md a q\r\n",
+                                       "get a\r\nma a\r\nget a\r\n"};
+    static const char *const classic[] = {"mn\r\n", "get mg\r\n", "set a 0 0 4\r\nmg a\r\n"};
+    struct wire wire;
+
+    for (size_t i = 0; i < sizeof meta / sizeof meta[0]; i++) {
+        wire = after(meta[i], strlen(meta[i]));
+        cr_assert(wire_used_meta(&wire), "%s", meta[i]);
+    }
+    for (size_t i = 0; i < sizeof classic / sizeof classic[0]; i++) {
+        wire = after(classic[i], strlen(classic[i]));
+        cr_assert_not(wire_used_meta(&wire), "%s", classic[i]);
+    }
+    wire = AFTER("\x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    cr_assert_not(wire_used_meta(&wire));
 }

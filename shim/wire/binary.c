@@ -1,0 +1,294 @@
+/*
+ * The binary protocol: packets of a header and a body, in both directions. A reply carries the
+ * opcode of its request, so quiet requests are resolved exactly.
+ */
+#include "parts.h"
+
+#define MAGIC_REQUEST 0x80
+#define MAGIC_REPLY   0x81
+
+#define OPCODE_STAT 0x10
+
+/* Where the header says it; numbers are in network order. */
+enum field {
+    FIELD_MAGIC = 0,
+    FIELD_OPCODE = 1,
+    FIELD_KEY_LENGTH = 2,
+    FIELD_EXTRAS_LENGTH = 4,
+    FIELD_DATATYPE = 5,
+    FIELD_STATUS = 6, /* of a reply; in a request the virtual bucket */
+    FIELD_BODY_LENGTH = 8,
+};
+
+enum status {
+    STATUS_OK = 0x00,
+    STATUS_NOT_FOUND = 0x01,
+    STATUS_EXISTS = 0x02,
+    STATUS_TOO_BIG = 0x03,
+    STATUS_NOT_STORED = 0x05,
+    STATUS_NO_NUMBER = 0x06,
+    STATUS_AUTH_ERROR = 0x20,
+    STATUS_AUTH_CONTINUE = 0x21,
+};
+
+/* When a request is answered. */
+enum answer {
+    ANSWER_REFUSED, /* servers differ, up to swallowing the next request with it */
+    ANSWER_ALWAYS,
+    ANSWER_HIT,   /* quiet unless something was found */
+    ANSWER_ERROR, /* quiet unless something went wrong */
+    ANSWER_AUTH,
+    ANSWER_GOODBYE,
+};
+
+enum presence { ABSENT, REQUIRED, OPTIONAL };
+
+struct operation {
+    enum answer answer;
+    uint8_t extras;     /* length */
+    bool extras_or_not; /* that many, or none */
+    enum presence key;
+    enum presence value;
+};
+
+#define KEYED(answer, extras) answer, extras, false, REQUIRED, ABSENT
+#define STORE(answer, extras) answer, extras, false, REQUIRED, OPTIONAL
+#define BARE(answer)          answer, 0, false, ABSENT, ABSENT
+
+static const struct operation operations[] = {
+    [0x00] = {KEYED(ANSWER_ALWAYS, 0)},                /* GET */
+    [0x01] = {STORE(ANSWER_ALWAYS, 8)},                /* SET */
+    [0x02] = {STORE(ANSWER_ALWAYS, 8)},                /* ADD */
+    [0x03] = {STORE(ANSWER_ALWAYS, 8)},                /* REPLACE */
+    [0x04] = {KEYED(ANSWER_ALWAYS, 0)},                /* DELETE */
+    [0x05] = {KEYED(ANSWER_ALWAYS, 20)},               /* INCREMENT */
+    [0x06] = {KEYED(ANSWER_ALWAYS, 20)},               /* DECREMENT */
+    [0x07] = {BARE(ANSWER_GOODBYE)},                   /* QUIT */
+    [0x08] = {ANSWER_ALWAYS, 4, true, ABSENT, ABSENT}, /* FLUSH */
+    [0x09] = {KEYED(ANSWER_HIT, 0)},                   /* GETQ */
+    [0x0a] = {BARE(ANSWER_ALWAYS)},                    /* NOOP */
+    [0x0b] = {BARE(ANSWER_ALWAYS)},                    /* VERSION */
+    [0x0c] = {KEYED(ANSWER_ALWAYS, 0)},                /* GETK */
+    [0x0d] = {KEYED(ANSWER_HIT, 0)},                   /* GETKQ */
+    [0x0e] = {STORE(ANSWER_ALWAYS, 0)},                /* APPEND */
+    [0x0f] = {STORE(ANSWER_ALWAYS, 0)},                /* PREPEND */
+    [OPCODE_STAT] = {ANSWER_ALWAYS, 0, false, OPTIONAL, ABSENT},
+    [0x11] = {STORE(ANSWER_ERROR, 8)},                /* SETQ */
+    [0x12] = {STORE(ANSWER_ERROR, 8)},                /* ADDQ */
+    [0x13] = {STORE(ANSWER_ERROR, 8)},                /* REPLACEQ */
+    [0x14] = {KEYED(ANSWER_ERROR, 0)},                /* DELETEQ */
+    [0x15] = {KEYED(ANSWER_ERROR, 20)},               /* INCREMENTQ */
+    [0x16] = {KEYED(ANSWER_ERROR, 20)},               /* DECREMENTQ */
+    [0x17] = {BARE(ANSWER_GOODBYE)},                  /* QUITQ */
+    [0x18] = {ANSWER_ERROR, 4, true, ABSENT, ABSENT}, /* FLUSHQ */
+    [0x19] = {STORE(ANSWER_ERROR, 0)},                /* APPENDQ */
+    [0x1a] = {STORE(ANSWER_ERROR, 0)},                /* PREPENDQ */
+    [0x1c] = {KEYED(ANSWER_ALWAYS, 4)},               /* TOUCH */
+    [0x1d] = {KEYED(ANSWER_ALWAYS, 4)},               /* GAT */
+    [0x1e] = {KEYED(ANSWER_HIT, 4)},                  /* GATQ */
+    [0x20] = {BARE(ANSWER_AUTH)},                     /* SASL LIST MECHS */
+    [0x21] = {BARE(ANSWER_AUTH)},                     /* SASL AUTH */
+    [0x22] = {BARE(ANSWER_AUTH)},                     /* SASL STEP */
+    [0x23] = {KEYED(ANSWER_ALWAYS, 4)},               /* GATK */
+    [0x24] = {KEYED(ANSWER_HIT, 4)},                  /* GATKQ */
+};
+
+static const struct operation *operation_of(const struct wire_packet *packet)
+{
+    static const struct operation unknown = {BARE(ANSWER_REFUSED)};
+    uint8_t opcode = packet->header[FIELD_OPCODE];
+
+    return opcode < sizeof operations / sizeof operations[0] ? &operations[opcode] : &unknown;
+}
+
+static uint32_t number16(const struct wire_packet *packet, enum field field)
+{
+    return (uint32_t)packet->header[field] << 8 | packet->header[field + 1];
+}
+
+static uint32_t number32(const struct wire_packet *packet, enum field field)
+{
+    return number16(packet, field) << 16 | number16(packet, (enum field)(field + 2));
+}
+
+static bool fits(enum presence presence, uint32_t length)
+{
+    return presence == OPTIONAL || (length > 0) == (presence == REQUIRED);
+}
+
+/* Bounds first: they keep the subtraction from wrapping. */
+static bool lengths_fit(const struct operation *operation, const struct wire_packet *packet)
+{
+    uint32_t key = number16(packet, FIELD_KEY_LENGTH);
+    uint32_t extras = packet->header[FIELD_EXTRAS_LENGTH];
+    uint32_t body = number32(packet, FIELD_BODY_LENGTH);
+
+    if (key > WIRE_KEY_MAX || body > WIRE_VALUE_MAX || key + extras > body)
+        return false;
+    if (extras != operation->extras && !(operation->extras_or_not && extras == 0))
+        return false;
+    return fits(operation->key, key) && fits(operation->value, body - key - extras);
+}
+
+/* Copies up to the end of the header; the bytes used. */
+static size_t take_header(struct wire_packet *packet, const uint8_t *bytes, size_t n)
+{
+    size_t room = (size_t)(WIRE_PACKET_HEADER - packet->have);
+
+    if (n > room)
+        n = room;
+    memcpy(packet->header + packet->have, bytes, n);
+    packet->have = (uint8_t)(packet->have + n);
+    if (packet->have == WIRE_PACKET_HEADER)
+        packet->body = number32(packet, FIELD_BODY_LENGTH);
+    return n;
+}
+
+static size_t take_body(struct wire_packet *packet, size_t n)
+{
+    if (n > packet->body)
+        n = packet->body;
+    packet->body -= (uint32_t)n;
+    return n;
+}
+
+static void check_request(struct wire *wire)
+{
+    const struct wire_packet *packet = &wire->request.packet;
+    const struct operation *operation = operation_of(packet);
+
+    if (operation->answer == ANSWER_REFUSED)
+        wire_poison(wire, REASON_UNKNOWN_COMMAND);
+    else if (operation->answer == ANSWER_AUTH)
+        wire_poison(wire, REASON_AUTH);
+    else if (packet->header[FIELD_DATATYPE] != 0 || number16(packet, FIELD_STATUS) != 0 ||
+             !lengths_fit(operation, packet))
+        wire_poison(wire, REASON_BAD_REQUEST);
+    else if (operation->answer == ANSWER_GOODBYE)
+        wire_poison(wire, REASON_QUIT);
+}
+
+static void end_request(struct wire *wire)
+{
+    struct wire_packet *packet = &wire->request.packet;
+    bool quiet = operation_of(packet)->answer != ANSWER_ALWAYS;
+
+    if (quiet)
+        wire->unfenced = true;
+    queue_push(wire, packet->header[FIELD_OPCODE], quiet);
+    memset(packet, 0, sizeof *packet);
+}
+
+void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_packet *packet = &wire->request.packet;
+    size_t used;
+
+    for (; n > 0 && !wire->poison; bytes += used, n -= used) {
+        if (packet->have == 0 && *bytes != MAGIC_REQUEST)
+            wire_poison(wire, REASON_BAD_REQUEST);
+        if (packet->have < WIRE_PACKET_HEADER) {
+            used = take_header(packet, bytes, n);
+            if (packet->have == WIRE_PACKET_HEADER)
+                check_request(wire);
+        } else {
+            used = take_body(packet, n);
+        }
+        if (packet->have == WIRE_PACKET_HEADER && packet->body == 0 && !wire->poison)
+            end_request(wire);
+    }
+}
+
+static bool in_step(uint32_t status)
+{
+    return status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_EXISTS ||
+           status == STATUS_TOO_BIG || status == STATUS_NOT_STORED ||
+           status == STATUS_NO_NUMBER;
+}
+
+/* Quiet requests that were asked before it have been passed over by the server. */
+static bool is_expected(struct wire *wire)
+{
+    const struct wire_packet *packet = &wire->reply.packet;
+    uint8_t opcode = packet->header[FIELD_OPCODE];
+    const struct wire_run *run;
+
+    while ((run = queue_at(&wire->queue, 0)) && run->quiet && run->class != opcode)
+        queue_drop(&wire->queue);
+    if (!run || run->class != opcode)
+        return false;
+    switch (operation_of(packet)->answer) {
+    case ANSWER_HIT:
+        return number16(packet, FIELD_STATUS) == STATUS_OK;
+    case ANSWER_ERROR:
+        return number16(packet, FIELD_STATUS) != STATUS_OK;
+    default:
+        return true;
+    }
+}
+
+static void check_reply(struct wire *wire)
+{
+    const struct wire_packet *packet = &wire->reply.packet;
+    uint32_t status = number16(packet, FIELD_STATUS);
+    uint32_t named = number16(packet, FIELD_KEY_LENGTH) + packet->header[FIELD_EXTRAS_LENGTH];
+
+    if (packet->header[FIELD_DATATYPE] != 0 || packet->body > WIRE_VALUE_MAX ||
+        named > packet->body)
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    else if (status == STATUS_AUTH_ERROR || status == STATUS_AUTH_CONTINUE)
+        wire_poison(wire, REASON_AUTH);
+    else if (!in_step(status))
+        wire_poison(wire, REASON_ERROR_REPLY);
+    else if (!is_expected(wire))
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+}
+
+static void end_reply(struct wire *wire)
+{
+    struct wire_packet *packet = &wire->reply.packet;
+    bool more = packet->header[FIELD_OPCODE] == OPCODE_STAT &&
+                number16(packet, FIELD_STATUS) == STATUS_OK &&
+                number32(packet, FIELD_BODY_LENGTH) > 0;
+    bool quiet = queue_at(&wire->queue, 0)->quiet;
+
+    memset(packet, 0, sizeof *packet);
+    packet->continued = more;
+    if (more)
+        return;
+    queue_take(&wire->queue);
+    if (!quiet)
+        wire_answered(wire);
+}
+
+void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_packet *packet = &wire->reply.packet;
+    size_t used;
+
+    for (; n > 0 && !wire->poison; bytes += used, n -= used) {
+        if (queue_empty(&wire->queue))
+            wire_poison(wire, REASON_UNSOLICITED);
+        else if (packet->have == 0 && *bytes != MAGIC_REPLY)
+            wire_poison(wire, REASON_UNEXPECTED_REPLY);
+        if (packet->have < WIRE_PACKET_HEADER) {
+            used = take_header(packet, bytes, n);
+            if (packet->have == WIRE_PACKET_HEADER)
+                check_reply(wire);
+        } else {
+            used = take_body(packet, n);
+        }
+        if (packet->have == WIRE_PACKET_HEADER && packet->body == 0 && !wire->poison)
+            end_reply(wire);
+    }
+}
+
+bool binary_inside_request(const struct wire *wire)
+{
+    return wire->request.packet.have > 0;
+}
+
+bool binary_inside_reply(const struct wire *wire)
+{
+    return wire->reply.packet.have > 0 || wire->reply.packet.continued;
+}

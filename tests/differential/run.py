@@ -1,0 +1,24 @@
+"""Runs the tracker against a memcached of its own.
+
+Usage: run.py PROGRAM [SEQUENCES [SECONDS]]. The last line counts like a test's.
+"""
+
+import os
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from support import Memcached
+
+
+def main():
+    sequences, seconds = (sys.argv[2:4] + ["100000", "300"][len(sys.argv) - 2:])[:2]
+    with Memcached() as server:
+        code = subprocess.run([sys.argv[1], "127.0.0.1", str(server.port), "--sequences", sequences,
+                               "--seconds", seconds], check=False).returncode
+    print("1 passed, 0 failed" if code == 0 else "0 passed, 1 failed")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
