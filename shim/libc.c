@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 
 #include "raw.h"
@@ -29,14 +28,6 @@ static int libc_dup2_before(int fd, int to)
 }
 
 #define RAW(...) result_of(raw_syscall(__VA_ARGS__))
-#define VARIADIC(last)                                                                         \
-    ({                                                                                         \
-        va_list list_;                                                                         \
-        va_start(list_, last);                                                                 \
-        void *argument_ = va_arg(list_, void *);                                               \
-        va_end(list_);                                                                         \
-        argument_;                                                                             \
-    })
 #define RAW_SIX(number)                                                                        \
     ({                                                                                         \
         long six_[6];                                                                          \

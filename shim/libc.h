@@ -11,6 +11,7 @@
 #include <grp.h>
 #include <sched.h>
 #include <spawn.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -22,6 +23,17 @@
 
 #define MCPOOL_HIDDEN __attribute__((visibility("hidden")))
 #define MCPOOL_EXPORT __attribute__((visibility("default")))
+
+/* The one variadic argument behind LAST, as wide as it came: fcntl() and ioctl() take an int, a
+ * pointer or nothing. */
+#define VARIADIC(last)                                                                         \
+    ({                                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        void *argument_ = va_arg(list_, void *);                                               \
+        va_end(list_);                                                                         \
+        argument_;                                                                             \
+    })
 
 /* Nothing but the names: the declarations of a few are missing in libc's headers. */
 #define HOOK(ret, name, params, before)                                                        \

@@ -5,7 +5,6 @@
 
 #include <linux/close_range.h>
 #include <pthread.h>
-#include <stdarg.h>
 
 int hook_close(int fd, int (*real)(int fd))
 {
@@ -117,7 +116,7 @@ static int fcntl_done(int fd, int command, void *argument, int result)
 
 HOOKED int fcntl(int fd, int command, ...)
 {
-    void *argument = LAST_ARGUMENT(command);
+    void *argument = VARIADIC(command);
 
     return fcntl_done(fd, command, argument, real_fcntl(fd, command, argument));
 }
@@ -125,7 +124,7 @@ HOOKED_ALIAS(__fcntl, fcntl);
 
 HOOKED int fcntl64(int fd, int command, ...)
 {
-    void *argument = LAST_ARGUMENT(command);
+    void *argument = VARIADIC(command);
 
     return fcntl_done(fd, command, argument, real_fcntl64(fd, command, argument));
 }

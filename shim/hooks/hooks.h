@@ -20,16 +20,6 @@
 
 #define PLAIN(fd) __builtin_expect(fdmap_is_plain(fd), 1)
 
-/* The one variadic argument of fcntl() and ioctl(), passed on as wide as it came. */
-#define LAST_ARGUMENT(last)                                                                    \
-    ({                                                                                         \
-        va_list list_;                                                                         \
-        va_start(list_, last);                                                                 \
-        void *argument_ = va_arg(list_, void *);                                               \
-        va_end(list_);                                                                         \
-        argument_;                                                                             \
-    })
-
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));
 

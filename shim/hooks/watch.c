@@ -4,7 +4,6 @@
 #include "hooks.h"
 
 #include <asm/sockios.h>
-#include <stdarg.h>
 
 static int epoll_opened(int fd)
 {
@@ -37,7 +36,7 @@ HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 
 HOOKED int ioctl(int fd, unsigned long request, ...)
 {
-    void *argument = LAST_ARGUMENT(request);
+    void *argument = VARIADIC(request);
 
     if (!PLAIN(fd) && (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP))
         track_refuse(fd, REASON_ODD_FLAGS);
