@@ -30,9 +30,11 @@ static bool read_servers(struct config *config, const char *value)
             return false;
     }
     /* Exclusions alone are exceptions to the default. */
-    if (!positive && config->rule_count < CONFIG_MAX_RULES)
-        rule_parse(&config->rules[config->rule_count++], "11211", 5);
-    return true;
+    if (positive)
+        return true;
+    if (config->rule_count == CONFIG_MAX_RULES)
+        return false;
+    return rule_parse(&config->rules[config->rule_count++], "11211", 5);
 }
 
 /* A whole number from LEAST to MOST with nothing behind it but END. */

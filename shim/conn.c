@@ -144,6 +144,13 @@ void conn_move(struct conn *conn, enum conn_state to)
         free_if_unused(conn);
 }
 
+/* Returns what was under way before. */
+static uint64_t begin_call(struct conn *conn, enum conn_call call)
+{
+    return atomic_fetch_add(&conn->traffic,
+                            (UINT64_C(1) << BEGUN_SHIFT) | (UINT64_C(1) << calls[call].shift));
+}
+
 struct conn *conn_enter(int fd, enum conn_call call)
 {
     uint32_t slot = fdmap_get(fd);
@@ -152,8 +159,7 @@ struct conn *conn_enter(int fd, enum conn_call call)
 
     if (!conn || slot & FDMAP_PRIVATE)
         return NULL;
-    before = atomic_fetch_add(&conn->traffic, (UINT64_C(1) << BEGUN_SHIFT) |
-                                                  (UINT64_C(1) << calls[call].shift));
+    before = begin_call(conn, call);
     if ((fdmap_get(fd) & ~FDMAP_CLOSING) != (slot & ~FDMAP_CLOSING)) {
         conn_leave(conn, call);
         return NULL;
@@ -205,15 +211,27 @@ void conn_let_go(struct conn *conn)
     atomic_store_explicit(&conn->held, false, memory_order_release);
 }
 
+static bool application_has(const struct conn *conn)
+{
+    enum conn_state state = conn_state(conn);
+
+    return state == CONN_FRESH || state == CONN_IN_USE;
+}
+
+/* A call of the walk's own keeps the record from becoming another connection's meanwhile. */
 void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument)
 {
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        enum conn_state state = conn_state(&records[i]);
+        struct conn *conn = &records[i];
 
-        if (state == CONN_FRESH || state == CONN_IN_USE)
-            visit(&records[i], argument);
+        if (!application_has(conn))
+            continue;
+        begin_call(conn, CONN_CALL_OTHER);
+        if (application_has(conn))
+            visit(conn, argument);
+        conn_leave(conn, CONN_CALL_OTHER);
     }
 }
 
@@ -224,5 +242,6 @@ void conn_forget_other_threads(void)
     for (uint32_t i = 0; i < n; i++) {
         atomic_store(&records[i].traffic, 0);
         atomic_store(&records[i].held, false);
+        free_if_unused(&records[i]);
     }
 }

@@ -136,8 +136,7 @@ static bool parse_port(const char *text, uint16_t *port)
     return true;
 }
 
-/* Clears what lies behind the prefix, so that matching is a comparison of whole bytes and one
- * mask. */
+/* What lies behind the prefix may be anything: matching masks it. */
 static bool parse_network(struct rule *rule, char *text)
 {
     char *slash = strchr(text, '/');

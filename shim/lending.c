@@ -118,9 +118,10 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
         discard(conn, reason);
         return false;
     }
-    hand_over(conn, fd, fresh, children);
+    /* Counted first: once handed over, another thread may close it, and it is not ours. */
     stats_count(&conn->endpoint->stats.reused);
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
+    hand_over(conn, fd, fresh, children);
     return true;
 }
 

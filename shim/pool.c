@@ -130,7 +130,9 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
     if (!out_of_memory)
         return endpoint;
-    endpoint_count--;
+    /* One that had been another's before stays unused; it need not be the last. */
+    if (endpoint == &memory_of_endpoints[endpoint_count - 1])
+        endpoint_count--;
     return NULL;
 }
 
@@ -246,13 +248,15 @@ enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims)
         return REASON_REENTERED;
     take_out_expired(now, victims);
     note_peak(endpoint, now);
-    make_room(endpoint, victims);
     /* The lock is held over a fork, so that this comparison and the child's view of the lists
      * agree. */
-    if (conn->children != atomic_load(&process_children))
+    if (conn->children != atomic_load(&process_children)) {
         reason = REASON_FORKED;
-    else if (idle_count >= atomic_load(&total_most))
-        reason = REASON_POOL_FULL;
+    } else {
+        make_room(endpoint, victims);
+        if (idle_count >= atomic_load(&total_most))
+            reason = REASON_POOL_FULL;
+    }
     if (reason == REASON_NONE) {
         conn->idle_since = now;
         conn_move(conn, CONN_IDLE);

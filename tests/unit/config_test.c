@@ -3,6 +3,7 @@
  */
 #include "config.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,4 +198,146 @@ Test(config, many_warnings_are_bounded)
     environment[CONFIG_MAX_WARNINGS + 2] = NULL;
     config_read(&config, environment);
     cr_expect(config.warning_count == CONFIG_MAX_WARNINGS);
+}
+
+Test(config, what_is_no_assignment_of_ours)
+{
+    static const char *const others[] = {
+        "MCPOOL_MAX_IDLE", "mcpool_max_idle=3", "MCPOOL=3", "XMCPOOL_MAX_IDLE=3", "", "=",
+        "MCPOOL"};
+
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        read_one(others[i]);
+        expect_defaults();
+        cr_expect(config.warning_count == 0, "'%s'", others[i]);
+    }
+    read_one("MCPOOL_=3");
+    expect_defaults();
+    cr_expect(strcmp(config.warnings[0], "MCPOOL_: no such variable") == 0);
+    read_one("MCPOOL_MAX_IDLE_=3");
+    expect_defaults();
+    cr_expect(config.warning_count == 1);
+}
+
+Test(config, all_at_once)
+{
+    char *environment[] = {"MCPOOL_SERVERS=/run/m.sock", "MCPOOL_MAX_IDLE=3",
+                           "MCPOOL_MAX_IDLE_TOTAL=4",    "MCPOOL_IDLE_TIMEOUT=5s",
+                           "MCPOOL_MAX_LIFETIME=6s",     "MCPOOL_LOG=stderr",
+                           "MCPOOL_LOG_LEVEL=warning",   "MCPOOL_DRY_RUN=1",
+                           "MCPOOL_DISABLE=1",           NULL};
+
+    config_read(&config, environment);
+    cr_expect(config.warning_count == 0);
+    cr_expect(config.rule_count == 1 && config.rules[0].kind == ADDRESS_UNIX);
+    cr_expect(config.max_idle == 3 && config.max_idle_total == 4);
+    cr_expect(config.idle_timeout == 5000 && config.max_lifetime == 6000);
+    cr_expect(strcmp(config.log_path, "stderr") == 0 && config.log_level == LOG_WARNING);
+    cr_expect(config.dry_run && config.disable);
+    read_one("UNRELATED=1");
+    expect_defaults();
+}
+
+/* What one bad value undoes is its own variable. */
+Test(config, bad_among_good)
+{
+    char *environment[] = {"MCPOOL_MAX_IDLE=3", "MCPOOL_MAX_IDLE_TOTAL=0",
+                           "MCPOOL_IDLE_TIMEOUT=5s", NULL};
+
+    config_read(&config, environment);
+    cr_expect(config.max_idle == 3 && config.max_idle_total == 256);
+    cr_expect(config.idle_timeout == 5000 && config.warning_count == 1);
+}
+
+Test(config, empty_servers_are_the_default)
+{
+    read_one("MCPOOL_SERVERS=");
+    expect_defaults();
+    cr_expect(config.warning_count == 0);
+}
+
+Test(config, numbers_beyond_any_type)
+{
+    static const char *const bad[] = {
+        "MCPOOL_MAX_IDLE=4294967297",
+        "MCPOOL_MAX_IDLE=18446744073709551617",
+        "MCPOOL_MAX_IDLE_TOTAL=10001",
+        "MCPOOL_IDLE_TIMEOUT=604800001ms",
+        "MCPOOL_IDLE_TIMEOUT=604801",
+        "MCPOOL_IDLE_TIMEOUT=10081m",
+        "MCPOOL_MAX_LIFETIME=9223372036854775807h",
+        "MCPOOL_MAX_LIFETIME=2562047788016h",
+    };
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        read_one(bad[i]);
+        expect_defaults();
+        cr_expect(config.warning_count == 1, "%s", bad[i]);
+    }
+    read_one("MCPOOL_IDLE_TIMEOUT=604800000ms");
+    cr_expect(config.idle_timeout == 604800000 && config.warning_count == 0);
+    read_one("MCPOOL_IDLE_TIMEOUT=10080m");
+    cr_expect(config.idle_timeout == 604800000 && config.warning_count == 0);
+}
+
+static char *log_assignment(char first, size_t n)
+{
+    static char assignment[2 * PATH_MAX];
+
+    strcpy(assignment, "MCPOOL_LOG=");
+    memset(assignment + 11, 'x', n);
+    assignment[11] = first;
+    assignment[11 + n] = '\0';
+    return assignment;
+}
+
+Test(config, longest_log_path)
+{
+    read_one(log_assignment('/', PATH_MAX - 1));
+    cr_expect(strlen(config.log_path) == PATH_MAX - 1 && config.warning_count == 0);
+    read_one(log_assignment('/', PATH_MAX));
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
+    cr_assert(chdir("/tmp") == 0);
+    read_one(log_assignment('x', PATH_MAX - 6));
+    cr_expect(strlen(config.log_path) == PATH_MAX - 1 && config.warning_count == 0);
+    read_one(log_assignment('x', PATH_MAX - 5));
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
+}
+
+/* No absolute path can be made then. */
+Test(config, working_directory_is_gone)
+{
+    char directory[] = "/tmp/mcpool-config-XXXXXX";
+
+    cr_assert(mkdtemp(directory) && chdir(directory) == 0 && rmdir(directory) == 0);
+    read_one("MCPOOL_LOG=pool.log");
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
+    read_one("MCPOOL_LOG=/var/log/pool");
+    cr_expect(strcmp(config.log_path, "/var/log/pool") == 0 && config.warning_count == 0);
+}
+
+Test(config, warnings_are_cut_to_their_room)
+{
+    char assignment[1000];
+
+    memset(assignment, 'A', sizeof(assignment) - 1);
+    memcpy(assignment, "MCPOOL_", 7);
+    memcpy(assignment + 900, "=", 2);
+    read_one(assignment);
+    cr_expect(config.warning_count == 1);
+    cr_expect(strncmp(config.warnings[0], "MCPOOL_AAAA", 11) == 0);
+    cr_expect(strstr(config.warnings[0], "AAAA: no such variable") != NULL);
+    cr_expect(strlen(config.warnings[0]) < sizeof(config.warnings[0]));
+}
+
+/* No room for the default they would be exceptions to: a bad value, not a silence. */
+Test(config, too_many_exclusions)
+{
+    char list[64 * 3 + 32] = "MCPOOL_SERVERS=!1";
+
+    for (int i = 1; i < 64; i++)
+        strcat(list, ",!1");
+    read_one(list);
+    cr_expect(config.warning_count == 1);
+    expect_defaults();
 }

@@ -1,23 +1,17 @@
 /*
- * Records of connections, the map of numbers, options, and text: the small parts.
+ * Records of connections: their states, the calls under way on them, and the list of free ones.
  */
 #include "conn.h"
 
-#include <arpa/inet.h>
 #include <limits.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/time.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include <criterion/criterion.h>
 
 #include "fdmap.h"
-#include "text.h"
+#include "pool.h"
 
 static void start(void)
 {
@@ -165,96 +159,235 @@ Test(conn, four_threads_lose_no_record)
     cr_expect(n == CONN_MAX, "%d of %d are left", n, CONN_MAX);
 }
 
-Test(fdmap, bounds)
+static int visited;
+
+static void visit(struct conn *conn, int argument)
 {
-    cr_expect(fdmap_is_plain(-1) && fdmap_is_plain(FDMAP_SIZE) && fdmap_is_plain(INT_MAX));
-    cr_expect(fdmap_get(-1) == FDMAP_NONE && fdmap_get(FDMAP_SIZE) == FDMAP_NONE);
-    cr_expect(fdmap_is_plain(FDMAP_SIZE - 1));
-    cr_expect(fdmap_exchange(FDMAP_SIZE - 1, 5) == FDMAP_NONE);
-    cr_expect(!fdmap_is_plain(FDMAP_SIZE - 1) && fdmap_get(FDMAP_SIZE - 1) == 5);
-    cr_expect(fdmap_end() == FDMAP_SIZE);
+    cr_expect(conn_state(conn) == CONN_FRESH || conn_state(conn) == CONN_IN_USE);
+    visited += argument;
 }
 
-Test(fdmap, replace_needs_what_it_expects)
+/* A walk is for what the application holds: not for idle ones, not for free records. */
+Test(conn, walk)
 {
-    cr_expect(fdmap_end() == 0);
-    cr_expect(fdmap_replace(9, FDMAP_NONE, 1) && fdmap_end() == 10);
-    cr_expect(!fdmap_replace(9, FDMAP_NONE, 2) && fdmap_get(9) == 1);
-    cr_expect(fdmap_exchange(9, FDMAP_NONE) == 1 && fdmap_is_plain(9));
+    struct endpoint endpoint = {.in_use = 0};
+    struct conn *fresh = conn_new(3, AF_INET), *used = conn_new(4, AF_INET);
+    struct conn *idle = conn_new(5, AF_INET), *gone = conn_new(6, AF_INET);
+
+    used->endpoint = idle->endpoint = &endpoint;
+    conn_move(used, CONN_IN_USE);
+    conn_move(idle, CONN_IDLE);
+    conn_move(gone, CONN_CLOSED);
+    conn_for_each_in_use(visit, 10);
+    cr_expect(visited == 20);
+    conn_move(fresh, CONN_CLOSED);
+    conn_move(used, CONN_CLOSED);
+    conn_for_each_in_use(visit, 10);
+    cr_expect(visited == 20);
 }
 
-Test(options, what_can_be_noted)
+/* Every move between states counts once, whichever state lies between. */
+Test(conn, states_in_use)
 {
-    struct options options = {.given = 0};
-    struct timeval time = {1, 0};
-    int on = 1;
+    static const struct {
+        enum conn_state state;
+        uint32_t in_use;
+    } way[] = {{CONN_IN_USE, 1},  {CONN_LEAVING, 1}, {CONN_IDLE, 0},
+               {CONN_LENDING, 1}, {CONN_IN_USE, 1},  {CONN_LEAVING, 1},
+               {CONN_IDLE, 0},    {CONN_DOOMED, 0},  {CONN_CLOSED, 0}};
+    struct endpoint endpoint = {.in_use = 0};
+    struct conn *conn = conn_new(3, AF_INET);
 
-    cr_expect(options_note(&options, true, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
-    cr_expect(options_note(&options, true, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof(time)));
-    cr_expect(options_note(&options, false, SOL_SOCKET, SO_SNDBUF, &on, sizeof(on)));
-    cr_expect(!options_note(&options, true, SOL_SOCKET, SO_SNDBUF, &on, sizeof(on)),
-              "too late");
-    cr_expect(!options_note(&options, false, SOL_SOCKET, SO_MARK, &on, sizeof(on)), "unknown");
-    cr_expect(!options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &on, 8), "odd size");
-}
-
-static int pair_of_sockets(int *other)
-{
-    *other = socket(AF_INET, SOCK_STREAM, 0);
-    return socket(AF_INET, SOCK_STREAM, 0);
-}
-
-Test(options, carried_over_and_put_back)
-{
-    struct options have = {.given = 0}, want = {.given = 0};
-    int on = 1, count = 5, value;
-    socklen_t len = sizeof(value);
-    int fresh;
-    int connection = pair_of_sockets(&fresh);
-
-    cr_assert(setsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0);
-    cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
-    cr_assert(setsockopt(fresh, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count)) == 0);
-    cr_assert(options_note(&want, false, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count)));
-    cr_expect(options_fit(&have, &want));
-    cr_expect(options_apply(connection, &have, fresh, &want));
-    cr_assert(getsockopt(connection, IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0);
-    cr_expect(value == 0);
-    cr_assert(getsockopt(connection, IPPROTO_TCP, TCP_KEEPCNT, &value, &len) == 0);
-    cr_expect(value == 5);
-    cr_expect(!options_apply(-1, &have, fresh, &want));
-}
-
-Test(options, fixed_ones_must_be_equal)
-{
-    struct options a = {.given = 0}, b = {.given = 0};
-    int small = 4096, large = 8192;
-
-    cr_assert(options_note(&a, false, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
-    cr_expect(!options_fit(&a, &b) && !options_fit(&b, &a));
-    cr_assert(options_note(&b, false, SOL_SOCKET, SO_RCVBUF, &large, sizeof(large)));
-    cr_expect(!options_fit(&a, &b));
-    cr_assert(options_note(&b, false, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)));
-    cr_expect(options_fit(&a, &b));
-}
-
-Test(text, is_what_printf_writes)
-{
-    char ours[64], theirs[64];
-    unsigned int seed = 1;
-
-    for (int i = 0; i < 10000; i++) {
-        int d = (int)((unsigned int)rand_r(&seed) << (rand_r(&seed) % 8));
-        unsigned int u = (unsigned int)rand_r(&seed);
-        unsigned long l = (unsigned long)rand_r(&seed) * (unsigned long)rand_r(&seed);
-        size_t room = (size_t)(rand_r(&seed) % 63) + 1;
-
-        snprintf(theirs, room, "<%s|%d|%u|%lu|%%>", "text", d, u, l);
-        cr_expect(text_format(ours, room, "<%s|%d|%u|%lu|%%>", "text", d, u, l) ==
-                  strlen(theirs));
-        cr_expect(strcmp(ours, theirs) == 0, "'%s' is not '%s'", ours, theirs);
+    conn->endpoint = &endpoint;
+    for (size_t i = 0; i < sizeof(way) / sizeof(way[0]); i++) {
+        conn_move(conn, way[i].state);
+        cr_expect(endpoint.in_use == way[i].in_use, "step %zu: %u", i, endpoint.in_use);
     }
-    text_format(ours, sizeof(ours), "%d %lu", INT_MIN, ULONG_MAX);
-    snprintf(theirs, sizeof(theirs), "%d %lu", INT_MIN, ULONG_MAX);
-    cr_expect(strcmp(ours, theirs) == 0);
+}
+
+/* The close that marks the slot first lets calls in flight find their connection. */
+Test(conn, closing_is_still_found)
+{
+    struct conn *conn = mapped(3);
+
+    cr_assert(fdmap_replace(3, conn_slot(conn), conn_slot(conn) | FDMAP_CLOSING));
+    cr_expect(conn_enter(3, CONN_CALL_SEND) == conn);
+    conn_leave(conn, CONN_CALL_SEND);
+}
+
+/* The count of calls begun fills the word's top bits; running over, it must not spill. */
+Test(conn, calls_begun_may_run_over)
+{
+    struct conn *conn = mapped(3);
+
+    atomic_store(&conn->traffic, ~UINT64_C(0) << 40);
+    cr_expect(!conn_calls_under_way(conn));
+    cr_assert(conn_enter(3, CONN_CALL_OTHER) == conn);
+    cr_expect(conn_calls_under_way(conn) && conn_calls_begun(conn) == 0);
+    conn_leave(conn, CONN_CALL_OTHER);
+    cr_expect(!conn_calls_under_way(conn) && conn_refusal(conn) == REASON_NONE);
+}
+
+Test(conn, calls_of_different_kinds_are_apart)
+{
+    struct conn *conn = mapped(3);
+
+    conn_enter(3, CONN_CALL_RECEIVE);
+    conn_enter(3, CONN_CALL_SEND);
+    conn_leave(conn, CONN_CALL_RECEIVE);
+    cr_expect(conn_calls_under_way(conn));
+    conn_enter(3, CONN_CALL_RECEIVE);
+    cr_expect(conn_refusal(conn) == REASON_NONE);
+    conn_leave(conn, CONN_CALL_SEND);
+    conn_leave(conn, CONN_CALL_RECEIVE);
+    cr_expect(!conn_calls_under_way(conn) && conn_calls_begun(conn) == 3);
+}
+
+/* After a fork nobody will ever leave for the threads that are not there. */
+Test(conn, forgets_other_threads)
+{
+    struct conn *conn = mapped(3);
+
+    conn_enter(3, CONN_CALL_RECEIVE);
+    cr_assert(conn_hold(conn));
+    conn_forget_other_threads();
+    cr_expect(!conn_calls_under_way(conn));
+    cr_expect(conn_hold(conn));
+    cr_expect(conn_refusal(conn) == REASON_NONE);
+}
+
+static int guarded;
+
+static void *hold_and_count(void *argument)
+{
+    struct conn *conn = argument;
+    size_t held = 0;
+
+    for (int i = 0; i < 20000; i++) {
+        if (!conn_hold(conn))
+            continue;
+        guarded++;
+        held++;
+        conn_let_go(conn);
+    }
+    return (void *)held;
+}
+
+/* What is guarded is an ordinary variable: counts that are lost, or the thread sanitizer, tell.
+ */
+Test(conn, hold_excludes_other_threads)
+{
+    struct conn *conn = conn_new(3, AF_INET);
+    pthread_t threads[4];
+    size_t all = 0;
+
+    for (size_t i = 0; i < 4; i++)
+        cr_assert(pthread_create(&threads[i], NULL, hold_and_count, conn) == 0);
+    for (size_t i = 0; i < 4; i++) {
+        void *held;
+
+        pthread_join(threads[i], &held);
+        all += (size_t)held;
+    }
+    cr_expect((size_t)guarded == all, "%d of %zu", guarded, all);
+}
+
+/* One thread opens and closes number 3 all the time; the others call on it. */
+static atomic_bool stop_calling;
+
+static void *call(void *argument)
+{
+    size_t *calls = argument;
+
+    while (!atomic_load(&stop_calling)) {
+        struct conn *conn = conn_enter(3, CONN_CALL_OTHER);
+
+        if (conn) {
+            if (conn->fd != 3 || conn_state(conn) == CONN_FREE)
+                return NULL;
+            (*calls)++;
+            conn_leave(conn, CONN_CALL_OTHER);
+        }
+    }
+    return argument;
+}
+
+/* Within a call the record stays what it is, though it is closed meanwhile; and in the end none
+ * is lost. */
+Test(conn, calls_race_with_close)
+{
+    pthread_t threads[2];
+    size_t calls[2] = {0};
+    int n = 0;
+
+    for (size_t i = 0; i < 2; i++)
+        cr_assert(pthread_create(&threads[i], NULL, call, &calls[i]) == 0);
+    for (int i = 0; i < 50000; i++) {
+        struct conn *conn = mapped(3);
+
+        fdmap_exchange(3, FDMAP_NONE);
+        conn_move(conn, CONN_CLOSED);
+    }
+    atomic_store(&stop_calling, true);
+    for (size_t i = 0; i < 2; i++) {
+        void *result;
+
+        pthread_join(threads[i], &result);
+        cr_expect(result, "a record changed under a call");
+    }
+    while (conn_new(3, AF_INET))
+        n++;
+    cr_expect(n == CONN_MAX, "%d of %d are left", n, CONN_MAX);
+}
+
+/* Changes what is guarded, as the walk for a closed epoll set does. */
+static void change(struct conn *conn, int argument)
+{
+    (void)argument;
+    if (!conn_hold(conn))
+        return;
+    if (conn->watch_count > 0)
+        conn->watch_count--;
+    if (conn_state(conn) == CONN_FREE)
+        visited++;
+    conn_let_go(conn);
+}
+
+static void *walk(void *argument)
+{
+    while (!atomic_load(&stop_calling))
+        conn_for_each_in_use(change, 0);
+    return argument;
+}
+
+/* A record stays what it is under a walk, too. */
+Test(conn, walk_races_with_close)
+{
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, walk, NULL) == 0);
+    for (int i = 0; i < 100000; i++) {
+        struct conn *conn = conn_new(3, AF_INET);
+
+        if (conn_hold(conn)) {
+            conn->watch_count = 1;
+            conn_let_go(conn);
+        }
+        conn_move(conn, CONN_CLOSED);
+    }
+    atomic_store(&stop_calling, true);
+    pthread_join(thread, NULL);
+    cr_expect(visited == 0, "%d times a free record was visited", visited);
+}
+
+/* A record that only waited for a call of a thread that is not there is free. */
+Test(conn, forgotten_calls_free_their_records)
+{
+    struct conn *conn = mapped(3);
+
+    conn_enter(3, CONN_CALL_RECEIVE);
+    fdmap_exchange(3, FDMAP_NONE);
+    conn_move(conn, CONN_CLOSED);
+    conn_forget_other_threads();
+    cr_expect(conn_new(4, AF_INET) == conn);
 }

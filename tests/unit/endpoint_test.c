@@ -5,6 +5,9 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
@@ -104,14 +107,19 @@ Test(endpoint, what_is_no_endpoint)
     struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_flowinfo = 1};
     struct sockaddr_un un = {.sun_family = AF_UNIX};
     struct sockaddr other = {.sa_family = AF_UNSPEC};
+    char *one_byte = malloc(1); /* nothing behind it may be read */
     struct address address;
 
     cr_expect(!address_from(&address, NULL, 16));
     cr_expect(!address_from(&address, (struct sockaddr *)&in, sizeof(in) - 1));
     cr_expect(!address_from(&address, (struct sockaddr *)&in, 0));
     cr_expect(!address_from(&address, (struct sockaddr *)&in, 1));
+    cr_expect(!address_from(&address, (struct sockaddr *)one_byte, 1));
+    free(one_byte);
     cr_expect(!address_from(&address, (struct sockaddr *)&in6, sizeof(in6)));
+    in6.sin6_flowinfo = 0;
     cr_expect(!address_from(&address, (struct sockaddr *)&in6, sizeof(in6) - 1));
+    cr_expect(!address_from(&address, (struct sockaddr *)&in6, sizeof(in)));
     cr_expect(!address_from(&address, &other, sizeof(other)));
     cr_expect(!address_from(&address, (struct sockaddr *)&un, sizeof(sa_family_t)), "unnamed");
     cr_expect(!address_from(&address, (struct sockaddr *)&un, sizeof(un)), "abstract");
@@ -182,6 +190,7 @@ Test(endpoint, malformed_rules)
         "::1:5",
         "[::1]",
         "[::1]5",
+        "[::1]x5",
         "[::1:5",
         "[10.0.0.1]:5",
         "10.0.0.0/33:5",
@@ -192,10 +201,146 @@ Test(endpoint, malformed_rules)
         "**",
         "!!5",
         "111111",
+        "011211",
         "[]:5",
     };
     struct rule rule;
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_expect(!rule_parse(&rule, bad[i], strlen(bad[i])), "'%s' is no rule", bad[i]);
+}
+
+/* For every length of a prefix: what differs in its last bit is outside, in the next one
+ * inside. */
+static void expect_prefix(const char *format, int base, int bits)
+{
+    struct rule rule;
+    struct address address = {.kind = ADDRESS_INET, .port = 5};
+    char text[64];
+    int last = base + bits - 1;
+
+    snprintf(text, sizeof(text), format, bits);
+    cr_assert(rule_parse(&rule, text, strlen(text)), "'%s' is no rule", text);
+    memcpy(address.ip, rule.ip, sizeof(address.ip));
+    cr_expect(rules_match(&rule, 1, &address), "%s", text);
+    if (bits > 0) {
+        address.ip[last / 8] ^= (uint8_t)(0x80 >> last % 8);
+        cr_expect(!rules_match(&rule, 1, &address), "%s, bit %d", text, last);
+        address.ip[last / 8] ^= (uint8_t)(0x80 >> last % 8);
+    }
+    if (last + 1 < 128) {
+        address.ip[(last + 1) / 8] ^= (uint8_t)(0x80 >> (last + 1) % 8);
+        cr_expect(rules_match(&rule, 1, &address), "%s, bit %d", text, last + 1);
+    }
+}
+
+Test(endpoint, every_prefix)
+{
+    for (int bits = 0; bits <= 32; bits++)
+        expect_prefix("170.85.170.85/%d:5", 96, bits);
+    for (int bits = 0; bits <= 128; bits++)
+        expect_prefix("[aa55:aa55:aa55:aa55:55aa:55aa:55aa:55aa/%d]:5", 0, bits);
+}
+
+Test(endpoint, rules_of_mapped_addresses)
+{
+    cr_expect(named_by("[::ffff:10.0.0.1]:5", inet("10.0.0.1", 5)));
+    cr_expect(!named_by("[::ffff:10.0.0.1]:5", inet("10.0.0.2", 5)));
+    cr_expect(named_by("[::ffff:10.0.0.0/104]:5", inet("10.255.0.1", 5)));
+    cr_expect(named_by("[::/0]:5", inet("1.2.3.4", 5)), "IPv4 is a part of it");
+    cr_expect(named_by("[::/0]:5,!0.0.0.0/0:5", inet6("2001:db8::1", 5, 0)));
+    cr_expect(!named_by("[::/0]:5,!0.0.0.0/0:5", inet("1.2.3.4", 5)));
+}
+
+Test(endpoint, exclusions)
+{
+    cr_expect(!named_by("!10.0.0.1:5", inet("10.0.0.2", 5)), "alone it names nothing");
+    cr_expect(!named_by("*,!*", inet("10.0.0.1", 5)));
+    cr_expect(!named_by("5,!5", inet("10.0.0.1", 5)));
+    cr_expect(!named_by("5,!10.0.0.0/8:5", inet6("::ffff:10.0.0.1", 5, 0)));
+    cr_expect(!named_by("/a,!/a", path("/a")) && named_by("/a,!/b", path("/a")));
+    cr_expect(!rules_match(NULL, 0, &(struct address){.kind = ADDRESS_INET}));
+}
+
+Test(endpoint, unix_paths_by_length)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/abc"};
+    const socklen_t head = offsetof(struct sockaddr_un, sun_path);
+    struct {
+        struct sockaddr_un addr;
+        char more[8];
+    } longer;
+    struct address address;
+
+    /* The kernel takes a path without its NUL, and ignores what is behind one. */
+    cr_assert(address_from(&address, (struct sockaddr *)&addr, head + 4));
+    expect_text_of(address, "/abc");
+    cr_assert(address_from(&address, (struct sockaddr *)&addr, head + 2));
+    expect_text_of(address, "/a");
+    strcpy(addr.sun_path + 5, "garbage");
+    cr_assert(address_from(&address, (struct sockaddr *)&addr, sizeof(addr)));
+    expect_text_of(address, "/abc");
+    cr_expect(!address_from(&address, (struct sockaddr *)&addr, head), "unnamed");
+    memset(&longer, 'x', sizeof(longer));
+    longer.addr = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memset(longer.addr.sun_path, 'x', sizeof(longer.addr.sun_path));
+    longer.addr.sun_path[0] = '/';
+    cr_expect(!address_from(&address, (struct sockaddr *)&longer, sizeof(addr) + 1));
+    cr_expect(!address_from(&address, (struct sockaddr *)&longer, sizeof(longer)));
+}
+
+/* The pool hashes these bytes: whatever the caller's structure held elsewhere, they are the
+ * same. */
+Test(endpoint, the_key_is_defined)
+{
+    struct sockaddr_in in;
+    struct sockaddr_un un;
+    struct address a, b;
+
+    for (int i = 0; i < 2; i++) {
+        memset(&in, i ? 0xff : 0, sizeof(in));
+        memset(i ? &a : &b, i ? 0xff : 0, sizeof(a));
+        in.sin_family = AF_INET;
+        in.sin_port = htons(5);
+        in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        cr_assert(address_from(i ? &a : &b, (struct sockaddr *)&in, sizeof(in)));
+    }
+    cr_expect(memcmp(&a, &b, sizeof(a)) == 0 && address_equal(&a, &b));
+    for (int i = 0; i < 2; i++) {
+        memset(&un, i ? 0xff : 0, sizeof(un));
+        un.sun_family = AF_UNIX;
+        strcpy(un.sun_path, "/run/m.sock");
+        cr_assert(address_from(i ? &a : &b, (struct sockaddr *)&un, sizeof(un)));
+    }
+    cr_expect(memcmp(&a, &b, sizeof(a)) == 0 && address_equal(&a, &b));
+    cr_expect(address_key_length(&a) == offsetof(struct address, path) + 11);
+}
+
+Test(endpoint, longest_rules)
+{
+    char text[200] = "/";
+    struct rule rule;
+
+    memset(text + 1, 'x', sizeof(text) - 1);
+    cr_expect(rule_parse(&rule, text, sizeof(((struct sockaddr_un *)0)->sun_path)));
+    cr_expect(strlen(rule.path) == sizeof(((struct sockaddr_un *)0)->sun_path));
+    cr_expect(!rule_parse(&rule, text, sizeof(((struct sockaddr_un *)0)->sun_path) + 1));
+    cr_expect(!rule_parse(&rule, text, sizeof(text)));
+    memset(text, '1', sizeof(text));
+    cr_expect(!rule_parse(&rule, text, sizeof(text)));
+}
+
+/* The longest text an address can have fits, and its end is where it belongs. */
+Test(endpoint, longest_text)
+{
+    char text[ADDRESS_TEXT_SIZE + 1];
+    struct address address =
+        inet6("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535, UINT32_MAX);
+
+    text[ADDRESS_TEXT_SIZE] = '#';
+    address_text(&address, text);
+    cr_expect(strcmp(text, "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff%4294967295]:65535") == 0);
+    cr_expect(text[ADDRESS_TEXT_SIZE] == '#');
+    expect_text_of(inet("0.0.0.0", 0), "0.0.0.0:0");
+    expect_text_of(inet6("::", 0, 0), "[::]:0");
 }

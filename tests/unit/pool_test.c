@@ -5,6 +5,9 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <criterion/criterion.h>
 
@@ -365,4 +368,438 @@ Test(pool, four_threads_keep_the_counts)
     while ((conn = take(1, 5000)) != NULL && ++n < 10)
         conn_move(conn, CONN_CLOSED);
     cr_expect(n < 4, "more than were ever in use at once");
+}
+
+/* The oldest of all endpoints first, half a call's room at a time, until none is left. */
+Test(pool, expiry_goes_on_at_the_next_call)
+{
+    struct conn *conns[10];
+    struct conn *other = connect_at(99, 10 * MINUTE);
+
+    for (uint16_t i = 0; i < 10; i++)
+        conns[i] = connect_at((uint16_t)(i % 3 + 1), 0);
+    for (int i = 0; i < 10; i++)
+        put(conns[i], i);
+    for (int out = 0; out < 10; out += POOL_VICTIMS / 2) {
+        victims.count = 0;
+        cr_expect(pool_take(other, 10 * MINUTE, &victims) == NULL);
+        cr_expect(victims.count == (out < 8 ? POOL_VICTIMS / 2 : 2), "%zu", victims.count);
+        for (size_t i = 0; i < victims.count; i++)
+            cr_expect(victims.conn[i] == conns[out + (int)i]);
+    }
+    victims.count = 0;
+    cr_expect(pool_take(other, 10 * MINUTE, &victims) == NULL && victims.count == 0);
+}
+
+/* Whatever has to go, a call's victims fit: expired ones, the endpoint's oldest, and the total.
+ */
+Test(pool, victims_never_overflow)
+{
+    struct conn *conns[40];
+
+    for (int i = 0; i < 40; i++)
+        conns[i] = connect_at(1, 0);
+    for (int i = 0; i < 40; i++)
+        put(conns[i], i < 20 ? 0 : MINUTE - 20 * SECOND);
+    config.max_idle_total = 1;
+    pool_note_limits(0, true);
+    for (int i = 0; i < 10; i++) {
+        struct conn *conn = connect_at(2, MINUTE);
+
+        victims.count = 0;
+        conn_move(conn, CONN_LEAVING);
+        pool_put(conn, MINUTE, &victims);
+        cr_expect(victims.count <= POOL_VICTIMS, "%zu", victims.count);
+    }
+}
+
+Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
+{
+    struct conn *conn;
+
+    set_up_with(1, 256);
+    config.idle_timeout = MINUTE;
+    for (uint16_t port = 1; port <= 30; port++)
+        put(connect_at(port, 0), 0);
+    config.max_idle_total = 4;
+    pool_note_limits(0, true);
+    conn = connect_at(1, 1);
+    conn_move(conn, CONN_LEAVING);
+    victims.count = 0;
+    cr_expect(pool_put(conn, 1, &victims) == REASON_POOL_FULL, "30 cannot go at once");
+    cr_expect(victims.count == POOL_VICTIMS);
+    cr_expect(victims.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(victims.reason[7] == REASON_POOL_FULL);
+}
+
+/* A connection a child may hold a copy of is not kept. */
+Test(pool, put_after_a_child)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    process_children++;
+    conn_move(conn, CONN_LEAVING);
+    cr_expect(pool_put(conn, 0, &victims) == REASON_FORKED);
+    cr_expect(conn_state(conn) == CONN_LEAVING && conn->endpoint->idle_count == 0);
+    cr_expect(take(1, 0) == NULL);
+    put(connect_at(1, 0), 0);
+    cr_expect(take(1, 0) != NULL);
+}
+
+static void limit_numbers(rlim_t n)
+{
+    struct rlimit limit;
+
+    cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = n;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+static int idle_after_crowd(int n, msec_t now)
+{
+    int kept = 0;
+
+    crowd(n, now);
+    while (take(1, now))
+        kept++;
+    return kept;
+}
+
+Test(pool, a_quarter_of_the_numbers)
+{
+    limit_numbers(100);
+    config.max_idle_total = 30;
+    pool_note_limits(0, true);
+    cr_expect(pool_private_base() == 75);
+    cr_expect(idle_after_crowd(40, 0) == 25);
+}
+
+Test(pool, limits_are_read_once_a_second)
+{
+    limit_numbers(400);
+    pool_note_limits(5000, true);
+    cr_expect(pool_private_base() == 300);
+    limit_numbers(200);
+    pool_note_limits(5999, false);
+    cr_expect(pool_private_base() == 300);
+    pool_note_limits(6000, false);
+    cr_expect(pool_private_base() == 150);
+    limit_numbers(400);
+    pool_note_limits(6001, true);
+    cr_expect(pool_private_base() == 300);
+}
+
+Test(pool, private_numbers_stay_low)
+{
+    struct rlimit limit;
+
+    cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    if (limit.rlim_max < 10582)
+        cr_skip_test("the hard limit of descriptors is too low");
+    limit_numbers(10582);
+    pool_note_limits(0, true);
+    cr_expect(pool_private_base() == 7936);
+    limit_numbers(limit.rlim_max);
+    pool_note_limits(0, true);
+    cr_expect(pool_private_base() == 7936);
+}
+
+Test(pool, too_few_numbers_to_keep_any)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    limit_numbers(3);
+    pool_note_limits(0, true);
+    conn_move(conn, CONN_LEAVING);
+    cr_expect(pool_put(conn, 0, &victims) == REASON_POOL_FULL && victims.count == 0);
+    limit_numbers(1024);
+}
+
+/* The peak raises an endpoint's bound, not its neighbour's, and never the process's. */
+Test(pool, the_peak_is_the_endpoint_s_own, .init = NULL)
+{
+    struct conn *conns[3];
+
+    set_up_with(2, 8);
+    cr_expect(idle_after_crowd(6, 0) == 6);
+    for (int i = 0; i < 3; i++) {
+        conns[i] = connect_at(2, 0);
+        conns[i]->domain = i;
+        put(conns[i], 0);
+    }
+    cr_expect(conns[0]->endpoint->idle_count == 2);
+    cr_expect(idle_after_crowd(20, 1) == 8);
+}
+
+/* A crowd counts in its own minute and in the next one, if that one follows at once. */
+Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
+{
+    static const struct {
+        msec_t later;
+        unsigned int last_peak;
+        size_t too_many;
+    } cases[] = {{MINUTE - 1, 0, 0},
+                 {MINUTE, 10, 0},
+                 {2 * MINUTE - 1, 10, 0},
+                 {2 * MINUTE, 0, 1},
+                 {9 * MINUTE, 0, 1}};
+    const struct endpoint *endpoint;
+
+    set_up_with(1, 256);
+    config.idle_timeout = 24 * 60 * MINUTE;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        msec_t start = (msec_t)(i + 1) * 100 * MINUTE;
+        struct conn *conn = connect_at(1, start);
+
+        endpoint = conn->endpoint;
+        conn_move(conn, CONN_CLOSED);
+        crowd(10, start);
+        cr_expect(endpoint->idle_count == 10 && endpoint->peak == 10);
+        conn = take(1, start + cases[i].later);
+        cr_expect(endpoint->last_peak == cases[i].last_peak, "case %zu: %u", i,
+                  endpoint->last_peak);
+        victims.count = 0;
+        put(conn, start + cases[i].later);
+        cr_expect(victims.count == cases[i].too_many, "case %zu", i);
+    }
+}
+
+Test(pool, flush_takes_the_oldest_of_all)
+{
+    struct conn *conns[20];
+    size_t out = 0;
+
+    for (uint16_t i = 0; i < 20; i++) {
+        conns[i] = connect_at((uint16_t)(i % 3 + 1), 0);
+        put(conns[i], i);
+    }
+    do {
+        victims.count = 0;
+        pool_flush(REASON_IDENTITY, &victims);
+        for (size_t i = 0; i < victims.count; i++, out++) {
+            cr_expect(victims.conn[i] == conns[out] && victims.reason[i] == REASON_IDENTITY);
+            cr_expect(conn_state(conns[out]) == CONN_DOOMED);
+        }
+    } while (victims.count == POOL_VICTIMS);
+    cr_expect(out == 20);
+    for (uint16_t port = 1; port <= 3; port++)
+        cr_expect(take(port, 20) == NULL);
+    cr_expect(conns[0]->endpoint->in_use == 0 && conns[0]->endpoint->idle_count == 0);
+}
+
+Test(pool, nothing_is_taken_out_from_inside)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    put(conn, 0);
+    cr_assert(pool_before_fork());
+    pool_flush(REASON_IDENTITY, &victims);
+    cr_expect(victims.count == 0);
+    cr_expect(pool_take_private(conn, conn->fd) == NULL);
+    cr_expect(conn_state(conn) == CONN_IDLE);
+    pool_after_fork_in_parent();
+    cr_expect(take(1, 0) == conn);
+}
+
+Test(pool, private_number_among_others)
+{
+    struct conn *conns[5];
+
+    for (int i = 0; i < 5; i++)
+        conns[i] = connect_at(1, 0);
+    for (int i = 0; i < 5; i++) {
+        conns[i]->fd = 100 + i;
+        put(conns[i], i);
+    }
+    cr_expect(pool_take_private(conns[0], 100) == conns[0]);
+    cr_expect(pool_take_private(conns[2], 102) == conns[2]);
+    cr_expect(pool_take_private(conns[4], 104) == conns[4]);
+    cr_expect(conn_state(conns[2]) == CONN_DOOMED && conns[2]->endpoint->idle_count == 2);
+    cr_expect(take(1, 5) == conns[3] && take(1, 5) == conns[1] && take(1, 5) == NULL);
+}
+
+/* Paths that begin alike are other keys, as are the same path and port elsewhere. */
+Test(pool, unix_endpoints_are_apart)
+{
+    static const char *const names[] = {"/a", "/ab", "/b"};
+    struct conn *conns[3];
+
+    for (int i = 0; i < 3; i++) {
+        struct address address = {.kind = ADDRESS_UNIX};
+
+        strcpy(address.path, names[i]);
+        conns[i] = conn_new(3, AF_UNIX);
+        conns[i]->children = process_children;
+        cr_assert(pool_enlist(conns[i], &address, 0) == REASON_NONE);
+        cr_expect(strcmp(conns[i]->endpoint->text, names[i]) == 0);
+        put(conns[i], 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        struct conn *fresh = conn_new(3, AF_UNIX);
+        struct address address = {.kind = ADDRESS_UNIX};
+
+        strcpy(address.path, names[i]);
+        cr_assert(pool_enlist(fresh, &address, 0) == REASON_NONE);
+        cr_expect(pool_take(fresh, 0, &victims) == conns[i]);
+    }
+}
+
+static int visited;
+
+static void visit(struct endpoint *endpoint)
+{
+    cr_expect(endpoint->text[0] != '\0');
+    visited++;
+}
+
+Test(pool, every_endpoint_is_visited)
+{
+    pool_for_each_endpoint(visit);
+    cr_expect(visited == 0);
+    for (uint16_t port = 1; port <= 40; port++)
+        connect_at((uint16_t)(port % 20 + 1), 0);
+    pool_for_each_endpoint(visit);
+    cr_expect(visited == 20);
+}
+
+/* An endpoint that took the place of another begins at nought. */
+Test(pool, reclaimed_endpoints_are_new)
+{
+    struct conn *conn = NULL;
+
+    for (uint16_t port = 1; port <= POOL_ENDPOINTS; port++) {
+        conn = connect_at(port, 0);
+        stats_count(&conn->endpoint->stats.connects);
+    }
+    conn_move(conn, CONN_CLOSED);
+    conn = connect_at(9999, 7);
+    cr_expect(conn->endpoint->address.port == 9999 && conn->endpoint->in_use == 1);
+    cr_expect(stats_read(&conn->endpoint->stats.connects) == 0);
+    cr_expect(conn->endpoint->peak_since == 7 && conn->endpoint->last_peak == 0);
+}
+
+/* Without memory for the table there are no endpoints; nothing else happens. */
+Test(pool, no_memory_for_the_table)
+{
+    struct conn *conn = conn_new(3, AF_INET);
+    struct address address = address_of(1);
+
+    while (hash_allocate(64))
+        ;
+    cr_expect(pool_enlist(conn, &address, 0) == REASON_NO_ROOM);
+    cr_expect(conn_state(conn) == CONN_FRESH);
+    pool_for_each_endpoint(visit);
+    cr_expect(visited == 0);
+}
+
+/* The table stays whole when it cannot grow. */
+Test(pool, no_memory_for_a_larger_table)
+{
+    struct conn *last = NULL;
+    enum reason reason = REASON_NONE;
+    uint16_t port = 0;
+
+    put(connect_at(1, 0), 0);
+    while (hash_allocate(64))
+        ;
+    while (reason == REASON_NONE && ++port < POOL_ENDPOINTS) {
+        struct address address = address_of((uint16_t)(port + 1));
+
+        last = conn_new(3, AF_INET);
+        reason = pool_enlist(last, &address, 0);
+    }
+    cr_assert(reason == REASON_NO_ROOM, "the table never wanted to grow");
+    cr_expect(take(1, 0) != NULL);
+    pool_for_each_endpoint(visit);
+    cr_expect(visited == port);
+}
+
+static atomic_bool stop;
+
+static void *work(void *argument)
+{
+    (void)argument;
+    while (!atomic_load(&stop)) {
+        struct conn *conn = connect_at(7, 0);
+
+        put(conn, 0);
+        conn = take(7, 0);
+        if (conn)
+            conn_move(conn, CONN_CLOSED);
+    }
+    return NULL;
+}
+
+/* Forks while another thread is in and out of the pool: the child finds it whole and unlocked.
+ */
+Test(pool, real_forks_under_load)
+{
+    pthread_t thread;
+
+    put(connect_at(1, 0), 0);
+    cr_assert(pthread_create(&thread, NULL, work, NULL) == 0);
+    for (int i = 0; i < 50; i++) {
+        pid_t child;
+        int status;
+
+        cr_assert(pool_before_fork());
+        child = fork();
+        cr_assert(child >= 0);
+        if (child == 0) {
+            alarm(10);
+            pool_after_fork_in_child();
+            if (take(1, 0))
+                _exit(1);
+            put(connect_at(1, 0), 0);
+            _exit(take(1, 0) ? 0 : 2);
+        }
+        pool_after_fork_in_parent();
+        cr_assert(waitpid(child, &status, 0) == child);
+        cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+    }
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+    cr_expect(take(1, 0) != NULL, "the parent keeps its own");
+}
+
+/* It is turned away before anything has to make room for it. */
+Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
+{
+    struct conn *kept;
+    struct conn *conn;
+
+    set_up_with(1, 256);
+    kept = connect_at(1, 0);
+    put(kept, 0);
+    conn = connect_at(1, 0);
+    process_children++;
+    conn_move(conn, CONN_LEAVING);
+    cr_expect(pool_put(conn, 0, &victims) == REASON_FORKED && victims.count == 0);
+    cr_expect(take(1, 0) == kept);
+}
+
+/* Of an endpoint that took the place of another and found no place in the table, only itself is
+ * lost: those that live are not written over. */
+Test(pool, no_memory_when_an_endpoint_is_reclaimed)
+{
+    struct conn *conns[POOL_ENDPOINTS];
+    enum reason reason = REASON_NONE;
+    struct address address;
+    uint32_t port = POOL_ENDPOINTS;
+
+    for (int i = 0; i < POOL_ENDPOINTS; i++)
+        conns[i] = connect_at((uint16_t)(i + 1), 0);
+    while (hash_allocate(64))
+        ;
+    while (reason == REASON_NONE && port < UINT16_MAX) {
+        conn_move(conns[0], CONN_CLOSED);
+        address = address_of((uint16_t)++port);
+        conns[0] = conn_new(3, AF_INET);
+        reason = pool_enlist(conns[0], &address, 0);
+    }
+    if (reason == REASON_NONE)
+        cr_skip_test("the table never wanted to grow");
+    pool_enlist(conns[0], &address, 0);
+    for (int i = 1; i < POOL_ENDPOINTS; i++)
+        cr_expect(conns[i]->endpoint->address.port == i + 1, "endpoint %d", i);
 }

@@ -1,0 +1,227 @@
+/*
+ * Socket options: which can be noted, which must be equal, and their transfer between two real
+ * TCP connections.
+ */
+#include "options.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+
+static int listener;
+
+static int connect_one(void)
+{
+    struct sockaddr_in addr;
+    socklen_t len = sizeof(addr);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    int accepted;
+
+    cr_assert(getsockname(listener, (struct sockaddr *)&addr, &len) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)&addr, len) == 0);
+    accepted = accept(listener, NULL, NULL);
+    cr_assert(accepted >= 0);
+    close(accepted);
+    return fd;
+}
+
+static void set_up(void)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+
+    listener = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(bind(listener, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+    cr_assert(listen(listener, 8) == 0);
+}
+
+TestSuite(options, .init = set_up);
+
+/* The kernel's value of an option, as bytes. It keeps the time of a linger that was switched
+ * off, which means nothing. */
+static socklen_t value_of(int fd, int level, int name, void *value)
+{
+    socklen_t len = OPTION_VALUE_MAX;
+    struct linger linger;
+
+    memset(value, 0, OPTION_VALUE_MAX);
+    cr_assert(getsockopt(fd, level, name, value, &len) == 0);
+    if (level == SOL_SOCKET && name == SO_LINGER) {
+        memcpy(&linger, value, sizeof(linger));
+        if (!linger.l_onoff)
+            memset(value, 0, OPTION_VALUE_MAX);
+    }
+    return len;
+}
+
+static bool equal(int a, int b, int level, int name)
+{
+    unsigned char x[OPTION_VALUE_MAX], y[OPTION_VALUE_MAX];
+
+    return value_of(a, level, name, x) == value_of(b, level, name, y) &&
+           memcmp(x, y, sizeof(x)) == 0;
+}
+
+static void give(struct options *options, int fd, int level, int name, const void *value,
+                 socklen_t len)
+{
+    cr_assert(setsockopt(fd, level, name, value, len) == 0, "%d/%d: %s", level, name,
+              strerror(errno));
+    cr_assert(options_note(options, true, level, name, value, len), "%d/%d", level, name);
+}
+
+static const int one = 1, seven = 7, cheap = 0x08;
+static const struct timeval soon = {.tv_sec = 1, .tv_usec = 500000};
+static const struct timeval later = {.tv_sec = 60, .tv_usec = 4000};
+static const struct linger lingering = {.l_onoff = 1, .l_linger = 3};
+
+static const struct {
+    int level;
+    int name;
+    const void *value;
+    socklen_t len;
+} movable[] = {
+    {SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one)},
+    {SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon)},
+    {SOL_SOCKET, SO_SNDTIMEO, &later, sizeof(later)},
+    {SOL_SOCKET, SO_LINGER, &lingering, sizeof(lingering)},
+    {SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)},
+    {IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)},
+    {IPPROTO_TCP, TCP_KEEPIDLE, &seven, sizeof(seven)},
+    {IPPROTO_TCP, TCP_KEEPINTVL, &seven, sizeof(seven)},
+    {IPPROTO_TCP, TCP_KEEPCNT, &seven, sizeof(seven)},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, &seven, sizeof(seven)},
+    {IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap)},
+};
+
+#define MOVABLE (sizeof(movable) / sizeof(movable[0]))
+
+static void give_row(struct options *options, int fd, size_t i)
+{
+    give(options, fd, movable[i].level, movable[i].name, movable[i].value, movable[i].len);
+}
+
+/* One option on either side at a time, then all on one side, then half on each. */
+Test(options, make_a_connection_equal_to_the_fresh_socket)
+{
+    for (size_t round = 0; round < 2 * MOVABLE + 3; round++) {
+        struct options have = {.given = 0}, want = {.given = 0};
+        int connection = connect_one();
+        int fresh = socket(AF_INET, SOCK_STREAM, 0);
+
+        for (size_t i = 0; i < MOVABLE; i++) {
+            bool first =
+                round == i || round == 2 * MOVABLE || (round == 2 * MOVABLE + 2 && i % 2 == 0);
+            bool second = round == MOVABLE + i || round == 2 * MOVABLE + 1 ||
+                          (round == 2 * MOVABLE + 2 && i % 2 == 1);
+
+            if (first)
+                give_row(&have, connection, i);
+            if (second)
+                give_row(&want, fresh, i);
+            cr_expect(!(first || second) ||
+                          !equal(connection, fresh, movable[i].level, movable[i].name),
+                      "row %zu is no test", i);
+        }
+        cr_expect(options_fit(&have, &want));
+        cr_expect(options_apply(connection, &have, fresh, &want));
+        for (size_t i = 0; i < MOVABLE; i++)
+            cr_expect(equal(connection, fresh, movable[i].level, movable[i].name),
+                      "round %zu, row %zu", round, i);
+        close(connection);
+        close(fresh);
+    }
+}
+
+Test(options, two_values_of_the_same_option)
+{
+    struct options have = {.given = 0}, want = {.given = 0};
+    int connection = connect_one(), fresh = socket(AF_INET, SOCK_STREAM, 0);
+
+    give(&have, connection, SOL_SOCKET, SO_RCVTIMEO, &later, sizeof(later));
+    give(&want, fresh, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
+    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(equal(connection, fresh, SOL_SOCKET, SO_RCVTIMEO));
+}
+
+/* What is set last counts. */
+Test(options, set_twice)
+{
+    struct options have = {.given = 0}, want = {.given = 0};
+    int connection = connect_one(), fresh = socket(AF_INET, SOCK_STREAM, 0);
+    int off = 0;
+
+    give(&have, connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off));
+    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(equal(connection, fresh, IPPROTO_TCP, TCP_NODELAY));
+}
+
+/* Equal options cost no system call: with bad numbers any call would fail. */
+Test(options, nothing_to_do)
+{
+    struct options have = {.given = 0}, want = {.given = 0};
+
+    cr_expect(options_apply(-1, &have, -1, &want));
+    cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+    cr_expect(!options_apply(-1, &have, -1, &want));
+    cr_assert(options_note(&want, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+    cr_expect(options_apply(-1, &have, -1, &want));
+}
+
+Test(options, failure_keeps_errno)
+{
+    struct options have = {.given = 0}, want = {.given = 0};
+
+    cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
+    errno = ERANGE;
+    cr_expect(!options_apply(-1, &have, -1, &want));
+    cr_expect(errno == ERANGE);
+}
+
+Test(options, what_can_be_noted)
+{
+    struct options options = {.given = 0};
+    long wide = 1;
+    char narrow = 1;
+
+    for (size_t i = 0; i < MOVABLE; i++)
+        cr_expect(options_note(&options, true, movable[i].level, movable[i].name,
+                               movable[i].value, movable[i].len));
+    cr_expect(!options_note(&options, false, SOL_SOCKET, SO_MARK, &one, sizeof(one)));
+    cr_expect(!options_note(&options, false, SOL_SOCKET, TCP_KEEPINTVL, &one, sizeof(one)),
+              "a number means another option on another level");
+    cr_expect(!options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &wide, sizeof(wide)));
+    cr_expect(
+        !options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &narrow, sizeof(narrow)));
+    cr_expect(!options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &one, 0));
+}
+
+static const struct {
+    int level;
+    int name;
+} fixed[] = {{SOL_SOCKET, SO_SNDBUF}, {SOL_SOCKET, SO_RCVBUF}, {IPPROTO_IPV6, IPV6_V6ONLY}};
+
+Test(options, fixed_ones_must_be_equal)
+{
+    int small = 4096, large = 8192;
+
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        struct options a = {.given = 0}, b = {.given = 0};
+        int level = fixed[i].level, name = fixed[i].name;
+
+        cr_assert(options_note(&a, false, level, name, &small, sizeof(small)));
+        cr_expect(!options_fit(&a, &b) && !options_fit(&b, &a));
+        cr_assert(options_note(&b, false, level, name, &large, sizeof(large)));
+        cr_expect(!options_fit(&a, &b));
+        cr_assert(options_note(&b, false, level, name, &small, sizeof(small)));
+        cr_expect(options_fit(&a, &b) && options_apply(-1, &a, -1, &b));
+        cr_expect(!options_note(&a, true, level, name, &small, sizeof(small)), "too late");
+    }
+}
