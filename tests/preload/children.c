@@ -9,19 +9,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 int close_range(unsigned int first, unsigned int last, int flags);
-
-/* The child answers by its exit code: 0 when all was well. */
-static void expect_good_end(pid_t child)
-{
-    int status;
-
-    cr_assert(waitpid(child, &status, 0) == child);
-    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
-}
 
 static int exchange_quietly(int fd)
 {
@@ -82,15 +72,18 @@ Test(children, vfork, .timeout = 20)
     int fd = dial_server();
     volatile int spoiled = 0;
     pid_t child;
+    struct sockaddr_in addr;
 
     cr_assert(local_port(fd) == port);
     exchange(fd);
     park();
+    loopback(&addr, server_port());
     child = vfork();
     if (child == 0) {
         int other = socket(AF_INET, SOCK_STREAM, 0);
 
-        if (other < 0)
+        if (other < 0 || connect(other, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+            !exchange_quietly(other))
             spoiled = 1;
         close(other);
         close(fd);
@@ -99,6 +92,7 @@ Test(children, vfork, .timeout = 20)
     }
     expect_good_end(child);
     cr_expect(!spoiled);
+    cr_expect(log_count_of(child, "") == 0, "the child's connection came from the pool");
     exchange(fd);
     cr_expect(log_count("discarded") == 0, "%s", last_event());
     cr_expect(close(fd) == 0);
@@ -128,8 +122,9 @@ Test(children, bare_fork, .timeout = 20)
     exchange(fd);
 }
 
-/* The library early.so, made by run.sh, connects in its constructor; see early.c. */
-Test(children, before_our_constructor, .timeout = 20)
+/* Runs PROGRAM with the library early.so, made by run.sh, which connects in its constructor and
+ * in handlers of fork(), atexit() and its end; see early.c. */
+static pid_t run_early(char *const program[])
 {
     const char *early = getenv("TEST_EARLY");
     char preload[4096];
@@ -140,8 +135,27 @@ Test(children, before_our_constructor, .timeout = 20)
     child = fork();
     if (child == 0) {
         setenv("LD_PRELOAD", preload, 1);
-        execl("/bin/true", "true", (char *)NULL);
+        execv(program[0], program);
         _exit(127);
     }
     expect_good_end(child);
+    return child;
+}
+
+/* Before, every call is a plain one; after main() the pool still works. */
+Test(children, before_our_constructor_and_after_main, .timeout = 20)
+{
+    pid_t child = run_early((char *const[]){"/bin/true", NULL});
+
+    cr_expect(log_count_of(child, ": kept") == 4);
+    cr_expect(log_count_of(child, ": reused as ") == 3);
+}
+
+/* Handlers of fork() that were registered before ours run while the tables are locked for the
+ * child: they are turned away, not hung. */
+Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
+{
+    pid_t child = run_early((char *const[]){"/bin/sh", "-c", "( : ); :", NULL});
+
+    cr_expect(log_count_of(child, "not tracked: REENTERED ") == 6);
 }

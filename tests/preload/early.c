@@ -1,11 +1,12 @@
 /*
- * A library that speaks to memcached in its constructor, in an atexit handler and in its
- * destructor, and ends the process with code 1 when something goes wrong. Not part of the test
- * program: run.sh makes early.so of it, which is preloaded after libmcpool.so into another one
- * and so is initialised before it.
+ * A library that speaks to memcached in its constructor, in handlers of fork() and atexit() and
+ * in its destructor, and ends the process with code 1 when something goes wrong. Not part of
+ * the test program: run.sh makes early.so of it, which is preloaded after libmcpool.so into
+ * another one and so is initialised before it.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -23,7 +24,7 @@ static void speak(void)
     for (int i = 0; i < 3; i++) {
         int epfd = epoll_create1(0);
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        int twin = dup(fd);
+        int twin = i == 0 ? dup(fd) : socket(AF_INET, SOCK_STREAM, 0);
 
         if (twin < 0 || close(twin) != 0 ||
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0 ||
@@ -38,6 +39,7 @@ __attribute__((constructor)) static void begin(void)
 {
     speak();
     atexit(speak);
+    pthread_atfork(speak, speak, speak);
 }
 
 __attribute__((destructor)) static void end(void)

@@ -166,3 +166,74 @@ Test(epoll, deregistered_by_the_program, .timeout = 20)
     EXPECT_KEPT();
     cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == -1 && errno == EBADF);
 }
+
+/* A connection may be in several sets at once, each with data of its own. */
+Test(epoll, several_sets, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    int sets[4];
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    for (int i = 0; i < 4; i++) {
+        sets[i] = epoll_create1(0);
+        cr_assert(add(sets[i], fd, EPOLLIN, 10 + (uint64_t)i) == 0);
+    }
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_expect(local_port(fd) == port);
+    send_text(fd, "get a\r\n");
+    for (int i = 0; i < 4; i++)
+        expect_event(sets[i], EPOLLIN, 10 + (uint64_t)i);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    send_text(fd, "get a\r\n");
+    for (int i = 0; i < 4; i++) {
+        expect_silence(sets[i]);
+        cr_expect(add(sets[i], fd, EPOLLIN, 20) == 0);
+        expect_event(sets[i], EPOLLIN, 20);
+    }
+}
+
+/* A one-shot registration that has fired is one still. */
+Test(epoll, one_shot_in_use, .timeout = 20)
+{
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+
+    cr_assert(add(epfd, fd, EPOLLIN | EPOLLONESHOT, 1) == 0);
+    send_text(fd, "get a\r\n");
+    expect_event(epfd, EPOLLIN, 1);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    EXPECT_EVENT(": reused as ");
+    cr_expect(add(epfd, fd, EPOLLIN, 2) == 0);
+    send_text(fd, "get a\r\n");
+    expect_event(epfd, EPOLLIN, 2);
+}
+
+/* One set under two numbers is two sets to us: nothing is lent over such a socket, and its
+ * registration is as the program made it. */
+Test(epoll, changed_through_a_twin_of_the_set, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 2}};
+    struct sockaddr_in addr;
+    int port = park();
+    int epfd = epoll_create1(0);
+    int twin = dup(epfd);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
+    cr_assert(epoll_ctl(twin, EPOLL_CTL_MOD, fd, &event) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_expect(local_port(fd) != port);
+    send_text(fd, "get a\r\n");
+    expect_event(epfd, EPOLLIN, 2);
+    expect_text(fd, "END\r\n");
+}

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static const char *setting(const char *name)
@@ -134,14 +135,15 @@ long opened_at_server(void)
     return opened;
 }
 
-/* Calls VISIT with the text of every line of this process. */
-static void each_log_line(void (*visit)(const char *line, void *context), void *context)
+/* Calls VISIT with the text of every line of the process PID. */
+static void each_log_line(pid_t pid, void (*visit)(const char *line, void *context),
+                          void *context)
 {
     char tag[32];
     char line[1024];
     FILE *file = fopen(setting("MCPOOL_LOG"), "r");
 
-    snprintf(tag, sizeof(tag), "libmcpool[%d] ", getpid());
+    snprintf(tag, sizeof(tag), "libmcpool[%d] ", pid);
     if (!file)
         return;
     while (fgets(line, sizeof(line), file)) {
@@ -169,7 +171,7 @@ const char *last_event(void)
     static char event[1024];
 
     event[0] = '\0';
-    each_log_line(note_event, event);
+    each_log_line(getpid(), note_event, event);
     return event;
 }
 
@@ -185,12 +187,54 @@ static void count_line(const char *line, void *context)
     counting->n += strstr(line, counting->text) != NULL;
 }
 
-int log_count(const char *text)
+int log_count_of(pid_t pid, const char *text)
 {
     struct counting counting = {text, 0};
 
-    each_log_line(count_line, &counting);
+    each_log_line(pid, count_line, &counting);
     return counting.n;
+}
+
+int log_count(const char *text)
+{
+    return log_count_of(getpid(), text);
+}
+
+void wait_inside(pid_t tid, long number)
+{
+    char path[64];
+    long inside = -1;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+    while (inside != number) {
+        FILE *file = fopen(path, "r");
+
+        cr_assert(file != NULL, "the thread is gone, or %s is not readable", path);
+        if (fscanf(file, "%ld", &inside) != 1)
+            inside = -1; /* "running" */
+        fclose(file);
+    }
+}
+
+void expect_good_end(pid_t child)
+{
+    int status;
+
+    cr_assert(waitpid(child, &status, 0) == child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+}
+
+int listen_here(int *port)
+{
+    struct sockaddr_in addr;
+    socklen_t len = sizeof(addr);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    cr_assert(bind(fd, (struct sockaddr *)loopback(&addr, 0), len) == 0);
+    cr_assert(listen(fd, 16) == 0);
+    cr_assert(getsockname(fd, (struct sockaddr *)&addr, &len) == 0);
+    *port = ntohs(addr.sin_port);
+    return fd;
 }
 
 struct script {
@@ -222,16 +266,10 @@ static void *serve(void *argument)
 int scripted_server(const char *answer, int hang_up_after)
 {
     static struct script script;
-    struct sockaddr_in addr;
-    socklen_t len = sizeof(addr);
     pthread_t thread;
+    int port;
 
-    script =
-        (struct script){socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), answer, hang_up_after};
-    loopback(&addr, 0);
-    cr_assert(bind(script.listener, (struct sockaddr *)&addr, len) == 0);
-    cr_assert(listen(script.listener, 16) == 0);
-    cr_assert(getsockname(script.listener, (struct sockaddr *)&addr, &len) == 0);
+    script = (struct script){listen_here(&port), answer, hang_up_after};
     cr_assert(pthread_create(&thread, NULL, serve, &script) == 0);
-    return ntohs(addr.sin_port);
+    return port;
 }

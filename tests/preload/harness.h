@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #include <criterion/criterion.h>
 
@@ -48,13 +49,23 @@ long opened_at_server(void);
 
 /* The last thing the log says of this process among kept, not kept, reused, discarded. */
 const char *last_event(void);
-/* How many lines of this process contain TEXT. */
+/* How many lines of this process, or of another, contain TEXT. */
 int log_count(const char *text);
+int log_count_of(pid_t pid, const char *text);
+
+/* A listening socket at 127.0.0.1, and its port. */
+int listen_here(int *port);
 
 /* A server with one script: accepts connections on a port of its own and answers each chunk it
  * receives with ANSWER; after HANG_UP_AFTER answers it closes (0: never). Returns the port. It
  * runs in a thread whose calls the shim does not track as they are on accepted sockets. */
 int scripted_server(const char *answer, int hang_up_after);
+
+/* Waits until the thread TID of this process is inside the system call NUMBER. */
+void wait_inside(pid_t tid, long number);
+
+/* Waits for CHILD, which answers by its exit code: 0 when all was well. */
+void expect_good_end(pid_t child);
 
 /* A system call the shim cannot see. */
 #define unseen raw_syscall

@@ -180,13 +180,79 @@ Test(numbers, dup2_over_a_private_number, .timeout = 20)
     cr_expect(close(number) == 0);
 }
 
-/* What the pool keeps must not cost the program a descriptor it wants. */
-Test(numbers, idle_connections_make_way, .timeout = 20)
+Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
+{
+    int null = open("/dev/null", O_RDWR);
+    int fd = dial_server();
+
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(dup(null) == fd);
+    cr_expect(fcntl(null, F_DUPFD, 0) == fd + 1);
+    cr_expect(fcntl(null, F_DUPFD_CLOEXEC, 300) == 300);
+    cr_expect(fcntl(null, F_DUPFD, 300) == 301);
+}
+
+static void sweep_one_by_one(void)
+{
+    for (int fd = 3; fd < 9000; fd++)
+        close(fd);
+}
+
+static void sweep_by_range(void)
+{
+    close_range(3, ~0U, 0);
+}
+
+static void sweep_from(void)
+{
+    closefrom(3);
+}
+
+/* As a daemon begins, in a child as the numbers of the test program must live: nothing of ours
+ * is left behind, and pooling goes on. */
+static void sweep_everything(void (*sweep)(void))
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        int left = 0;
+        int used, port;
+
+        park();
+        used = dial_server();
+        exchange(used);
+        park();
+        sweep();
+        for (int fd = 3; fd < 65536; fd++)
+            left += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
+        port = park();
+        _exit(left == 0 && log_count(": discarded: SWEPT ") >= 1 &&
+                      local_port(dial_server()) == port
+                  ? 0
+                  : 1);
+    }
+    expect_good_end(child);
+}
+
+Test(numbers, sweeps_of_everything, .timeout = 20)
+{
+    sweep_everything(sweep_one_by_one);
+    sweep_everything(sweep_by_range);
+    sweep_everything(sweep_from);
+}
+
+/* What the pool keeps must not cost the program a descriptor it wants: GET must succeed with
+ * all numbers taken, some of them by idle connections. */
+static void make_way(int (*get)(int listener))
 {
     struct rlimit limit = {128, 128};
     int parked[24];
-    int fd;
+    int port;
+    int listener = listen_here(&port);
 
+    dial(port);
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     sleep(1); /* the limit is looked up once a second */
     for (size_t i = 0; i < 24; i++) {
@@ -198,9 +264,39 @@ Test(numbers, idle_connections_make_way, .timeout = 20)
     cr_expect(log_count(": kept") == 24);
     while (open("/dev/null", O_RDONLY) >= 0)
         ;
-    fd = socket(AF_INET, SOCK_STREAM, 0);
-    cr_expect(fd >= 0, "idle connections kept a descriptor from the program");
+    cr_expect(get(listener) >= 0, "idle connections kept a descriptor from the program");
     EXPECT_EVENT(": discarded: FD_PRESSURE ");
+}
+
+static int get_by_socket(int listener)
+{
+    (void)listener;
+    return socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static int get_by_accept(int listener)
+{
+    return accept(listener, NULL, NULL);
+}
+
+static int get_by_accept4(int listener)
+{
+    return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+}
+
+Test(numbers, idle_connections_make_way_for_socket, .timeout = 20)
+{
+    make_way(get_by_socket);
+}
+
+Test(numbers, idle_connections_make_way_for_accept, .timeout = 20)
+{
+    make_way(get_by_accept);
+}
+
+Test(numbers, idle_connections_make_way_for_accept4, .timeout = 20)
+{
+    make_way(get_by_accept4);
 }
 
 Test(numbers, no_private_number_left, .timeout = 20)

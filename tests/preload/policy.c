@@ -4,6 +4,7 @@
  */
 #include "harness.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define MANY 40
@@ -126,4 +127,50 @@ Test(bad_config, warns_once_and_uses_the_default, .timeout = 20)
     cr_expect(log_count("warning: MCPOOL_MAX_IDLE: bad value, the default is used") == 1);
     cr_expect(log_count("warning: MCPOOL_NONSENSE: no such variable") == 1);
     park();
+}
+
+/* Every address of the loopback network is an endpoint, one server behind them all. */
+static int dial_endpoint(int port, unsigned int n)
+{
+    struct sockaddr_in addr;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    loopback(&addr, port);
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + n);
+    cr_assert(connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+    return fd;
+}
+
+/* More endpoints at once than there is room for are not pooled; one that nobody uses any more
+ * makes room. Criterion's own socket is an endpoint, too. */
+Test(policy, no_room_for_more_endpoints, .timeout = 20)
+{
+    enum { ROOM = 512 };
+    struct rlimit limit;
+    struct sockaddr_in addr;
+    socklen_t len = sizeof(addr);
+    int listener = (int)unseen(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    int fds[ROOM + 1];
+    unsigned int n = 0;
+
+    cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = limit.rlim_max;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    loopback(&addr, 0);
+    addr.sin_addr.s_addr = htonl(INADDR_ANY);
+    cr_assert(bind(listener, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+    cr_assert(listen(listener, 2 * ROOM) == 0);
+    cr_assert(getsockname(listener, (struct sockaddr *)&addr, &len) == 0);
+    while (n <= ROOM && log_count("not tracked: NO_ROOM ") == 0) {
+        fds[n] = dial_endpoint(ntohs(addr.sin_port), n);
+        n++;
+    }
+    cr_assert(n > ROOM - 8 && log_count("not tracked: NO_ROOM ") == 1, "after %u", n);
+    close(fds[n - 1]);
+    cr_expect(log_count(": not kept: UNUSED ") == 0);
+    close(fds[7]);
+    EXPECT_NOT_KEPT("UNUSED");
+    close(dial_endpoint(ntohs(addr.sin_port), n));
+    cr_expect(log_count("not tracked: NO_ROOM ") == 1);
+    cr_expect(log_count(": not kept: UNUSED ") == 2);
 }

@@ -3,10 +3,16 @@
  */
 #include "harness.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
+#include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 static void wait_readable(int fd)
@@ -87,16 +93,11 @@ Test(reasons_kernel, bytes_behind_our_back_while_idle, .timeout = 20)
 /* A close we did not see, the number reused by accept(): it is another socket. */
 Test(reasons_kernel, number_reused_by_accept, .timeout = 20)
 {
-    struct sockaddr_in addr;
-    socklen_t len = sizeof(addr);
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int fd, client, accepted;
+    int port, fd, client, accepted;
+    int listener = listen_here(&port);
     char byte;
 
-    cr_assert(bind(listener, (struct sockaddr *)loopback(&addr, 0), sizeof(addr)) == 0);
-    cr_assert(listen(listener, 1) == 0);
-    cr_assert(getsockname(listener, (struct sockaddr *)&addr, &len) == 0);
-    client = dial(ntohs(addr.sin_port));
+    client = dial(port);
     fd = dial_server();
     exchange(fd);
     unseen(SYS_close, fd);
@@ -134,9 +135,11 @@ Test(reasons_kernel, fresh_number_reused, .timeout = 20)
 
 Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
 {
+    struct f_owner_ex owner = {F_OWNER_PID, getpid()};
     int on = 1;
+    int pid = getpid();
 
-    for (int way = 0; way < 4; way++) {
+    for (int way = 0; way < 8; way++) {
         int fd = dial_server();
 
         exchange(fd);
@@ -145,7 +148,15 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
         else if (way == 1)
             cr_assert(fcntl(fd, F_SETOWN, getpid()) == 0);
         else if (way == 2)
+            cr_assert(fcntl(fd, F_SETOWN_EX, &owner) == 0);
+        else if (way == 3)
+            cr_assert(fcntl64(fd, F_SETSIG, SIGUSR1) == 0);
+        else if (way == 4)
             cr_assert(ioctl(fd, FIOASYNC, &on) == 0);
+        else if (way == 5)
+            cr_assert(ioctl(fd, FIOSETOWN, &pid) == 0);
+        else if (way == 6)
+            cr_assert(ioctl(fd, SIOCSPGRP, &pid) == 0);
         else
             unseen(SYS_fcntl, fd, F_SETFL, O_ASYNC);
         close(fd);
@@ -164,4 +175,141 @@ Test(reasons_kernel, unread_bytes, .timeout = 20)
     cr_assert(recv(fd, &byte, 1, MSG_PEEK) == 1);
     close(fd);
     EXPECT_NOT_KEPT("UNSEEN_BYTES");
+}
+
+/* One exchange between FD and the socket its peer accepted. */
+static void exchange_with(int peer, int fd)
+{
+    send_text(fd, "get a\r\n");
+    expect_text(peer, "get a\r\n");
+    send_text(peer, "END\r\n");
+    expect_text(fd, "END\r\n");
+}
+
+static void reset(int peer)
+{
+    struct linger hard = {1, 0};
+
+    cr_assert(setsockopt(peer, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)) == 0);
+    cr_assert(close(peer) == 0);
+}
+
+Test(reasons_kernel, reset_by_the_peer, .timeout = 20)
+{
+    int port, fd, idle;
+    int listener = listen_here(&port);
+    int peer;
+
+    fd = dial(port);
+    peer = accept(listener, NULL, NULL);
+    exchange_with(peer, fd);
+    reset(peer);
+    close(fd);
+    EXPECT_NOT_KEPT("NOT_ESTABLISHED");
+
+    fd = dial(port);
+    peer = accept(listener, NULL, NULL);
+    exchange_with(peer, fd);
+    idle = local_port(fd);
+    close(fd);
+    EXPECT_KEPT();
+    reset(peer);
+    fd = dial(port);
+    EXPECT_EVENT(": discarded: NOT_ESTABLISHED ");
+    cr_expect(local_port(fd) != idle);
+    exchange_with(accept(listener, NULL, NULL), fd);
+}
+
+/* What the server says to a connection that idles is for nobody. */
+Test(reasons_kernel, bytes_that_came_while_idle, .timeout = 20)
+{
+    int port;
+    int listener = listen_here(&port);
+    int fd = dial(port);
+    int peer = accept(listener, NULL, NULL);
+
+    exchange_with(peer, fd);
+    close(fd);
+    EXPECT_KEPT();
+    send_text(peer, "END\r\n");
+    fd = dial(port);
+    EXPECT_EVENT(": discarded: UNSEEN_BYTES ");
+    exchange_with(accept(listener, NULL, NULL), fd);
+}
+
+/* The newest is stale, the one behind it is not. */
+Test(reasons_kernel, stale_one_passed_over, .timeout = 20)
+{
+    int port, older_port;
+    int listener = listen_here(&port);
+    int older = dial(port);
+    int older_peer = accept(listener, NULL, NULL);
+    int newer = dial(port);
+    int newer_peer = accept(listener, NULL, NULL);
+
+    exchange_with(older_peer, older);
+    exchange_with(newer_peer, newer);
+    older_port = local_port(older);
+    close(older);
+    close(newer);
+    close(newer_peer);
+    newer = dial(port);
+    cr_expect(log_count(": discarded: NOT_ESTABLISHED ") == 1);
+    cr_expect(local_port(newer) == older_port);
+    exchange_with(older_peer, newer);
+}
+
+/* From now on the kernel refuses the system call NUMBER for this option. */
+static void forbid(unsigned int number, unsigned int level, unsigned int name)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, level, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, name, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        cr_skip_test("no seccomp here");
+}
+
+Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+    int other = dial_server();
+
+    exchange(fd);
+    exchange(other);
+    close(other);
+    EXPECT_KEPT();
+    forbid(SYS_getsockopt, IPPROTO_TCP, TCP_INFO);
+    cr_expect(local_port(fd) == port);
+    close(fd);
+    EXPECT_NOT_KEPT("NO_PROOF");
+    exchange(dial_server());
+    EXPECT_EVENT(": discarded: NO_PROOF ");
+}
+
+Test(reasons_kernel, options_that_cannot_be_made_equal, .timeout = 20)
+{
+    int on = 1;
+    int fd = dial_server();
+    int port = local_port(fd);
+
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    forbid(SYS_setsockopt, SOL_SOCKET, SO_KEEPALIVE);
+    fd = dial_server();
+    EXPECT_EVENT(": discarded: OPTION_FAILED ");
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
 }

@@ -24,37 +24,57 @@ static int used_connection(void)
     return fd;
 }
 
+struct receiver {
+    int fd;
+    _Atomic pid_t tid;
+    pthread_t thread;
+};
+
 static void *receive(void *argument)
 {
-    static char byte;
+    struct receiver *receiver = argument;
+    char byte;
 
-    return (void *)recv(*(int *)argument, &byte, 1, 0);
+    receiver->tid = gettid();
+    return (void *)recv(receiver->fd, &byte, 1, 0);
+}
+
+/* A thread that is inside recv() on FD. */
+static void start_receiver(struct receiver *receiver, int fd)
+{
+    receiver->fd = fd;
+    receiver->tid = 0;
+    cr_assert(pthread_create(&receiver->thread, NULL, receive, receiver) == 0);
+    while (receiver->tid == 0)
+        sched_yield();
+    wait_inside(receiver->tid, SYS_recvfrom);
 }
 
 /* A thread that waits on a number which another closes stays where it is, as without the shim,
  * and never sees a byte of the next user. */
 Test(reasons_program, in_flight, .timeout = 20)
 {
-    pthread_t thread;
+    static struct receiver receiver;
     int fd = used_connection();
+    int port = local_port(fd);
 
-    cr_assert(pthread_create(&thread, NULL, receive, &fd) == 0);
-    usleep(100000);
+    start_receiver(&receiver, fd);
     close(fd);
     EXPECT_NOT_KEPT("IN_FLIGHT");
-    exchange(dial_server());
-    usleep(50000);
-    cr_expect(pthread_tryjoin_np(thread, NULL) == EBUSY, "the thread got something");
+    fd = dial_server();
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
+    wait_inside(receiver.tid, SYS_recvfrom);
+    cr_expect(pthread_tryjoin_np(receiver.thread, NULL) == EBUSY, "the thread got something");
 }
 
 Test(reasons_program, two_threads_receive, .timeout = 20)
 {
-    pthread_t threads[2];
+    static struct receiver receivers[2];
     int fd = used_connection();
 
     for (int i = 0; i < 2; i++)
-        cr_assert(pthread_create(&threads[i], NULL, receive, &fd) == 0);
-    usleep(100000);
+        start_receiver(&receivers[i], fd);
     send_text(fd, "get a\r\n");
     close(fd);
     EXPECT_NOT_KEPT("CONCURRENT");

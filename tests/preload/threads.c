@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -114,9 +115,9 @@ static void *wait_for_a_reply(void *argument)
 }
 
 /* More often than there are records: a cancelled call gives its record back. */
-Test(threads, cancelled_calls_leak_nothing, .timeout = 120)
+Test(threads, cancelled_calls_leak_nothing, .timeout = 60)
 {
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 16500; i++) {
         pthread_t thread;
         int fd = dial_server();
 
@@ -128,4 +129,62 @@ Test(threads, cancelled_calls_leak_nothing, .timeout = 120)
     park();
     exchange(dial_server());
     EXPECT_EVENT(": reused as ");
+}
+
+struct connector {
+    struct sockaddr_in to;
+    int fd;
+    _Atomic pid_t tid;
+};
+
+static void *connect_in_vain(void *argument)
+{
+    struct connector *connector = argument;
+
+    pthread_cleanup_push(close_it, &connector->fd);
+    connector->tid = gettid();
+    connect(connector->fd, (struct sockaddr *)&connector->to, sizeof(connector->to));
+    pthread_cleanup_pop(1);
+    return NULL;
+}
+
+/* A server that accepts nobody: its queue is full, and what comes then gets no answer. */
+static int deaf_server(void)
+{
+    struct sockaddr_in addr;
+    int port;
+    int listener = listen_here(&port);
+
+    cr_assert(listen(listener, 0) == 0);
+    loopback(&addr, port);
+    for (int i = 0; i < 2; i++) {
+        long fd = unseen(SYS_socket, AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+        unseen(SYS_connect, fd, &addr, sizeof(addr));
+    }
+    return port;
+}
+
+Test(threads, cancelled_connects_harm_nobody, .timeout = 20)
+{
+    static struct connector connector;
+    int port = park();
+
+    loopback(&connector.to, deaf_server());
+    for (int i = 0; i < 200; i++) {
+        pthread_t thread;
+        void *result;
+
+        connector.fd = socket(AF_INET, SOCK_STREAM, 0);
+        connector.tid = 0;
+        cr_assert(pthread_create(&thread, NULL, connect_in_vain, &connector) == 0);
+        while (connector.tid == 0)
+            sched_yield();
+        wait_inside(connector.tid, SYS_connect);
+        cr_assert(pthread_cancel(thread) == 0);
+        cr_assert(pthread_join(thread, &result) == 0);
+        cr_expect(result == PTHREAD_CANCELED);
+        cr_expect(log_count(": not kept: UNUSED ") == i + 1);
+    }
+    cr_expect(local_port(dial_server()) == port);
 }
