@@ -803,6 +803,8 @@ static bool judge(struct peer *peer, int control)
 {
     enum wire_verdict verdict = wire_verdict(&peer->wire);
 
+    /* A mutated first byte chooses the other one. */
+    peer->binary = wire_protocol(&peer->wire) == WIRE_BINARY;
     switch (verdict) {
     case WIRE_CLEAN:
         return verify(peer, control, verdict);
