@@ -14,16 +14,22 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks.def")
 EXCEPTIONS = os.path.join(HERE, "exceptions.txt")
 
-# How glibc spells the relatives of a function X.
-RELATIVES = ("__{}", "__libc_{}", "_IO_{}", "{}64", "__{}64", "__{}_chk", "{}_chk", "__{}_2",
-             "__{}_nocancel", "__{}_time64", "__{}64_chk", "{}_unlocked")
+# How glibc spells the relatives of a function: words before and behind its bare name.
+BEFORE = ("", "_", "__", "__libc_", "_IO_", "_IO_new_", "_IO_old_", "__new_", "__old_")
+BEHIND = ("64", "v2", "64v2", "_chk", "64_chk", "_2", "_nocancel", "64_nocancel", "_unlocked",
+          "_time64", "_internal")
 
 # What has no place in somebody else's process.
-FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|free|abort|exit|_exit|__assert_fail|getenv|"
-                       r"pthread_create|.*printf.*|puts|fwrite|__tls_get_addr)$")
+FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|exit|_exit|_Exit|"
+                       r"quick_exit|raise|kill|__assert.*|(secure_)?getenv|setenv|putenv|"
+                       r"pthread_create|dlopen|.*printf.*|f?puts|fopen|fwrite|perror|syslog|"
+                       r"__tls_get_addr)$")
+
+# Thread-local variables found by a call, which may allocate, and not at a fixed offset.
+DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
 # Newer than the oldest glibc supported; there the hook makes the bare system call.
-NEWER = {"close_range", "closefrom", "_Fork", "fcntl64"}
+NEWER = {"close_range", "closefrom", "_Fork"}
 
 
 def output(*command):
@@ -48,7 +54,19 @@ def exceptions():
     """Names that are not hooked on purpose, each with its reason."""
     with open(EXCEPTIONS, encoding="ascii") as file:
         lines = [line.split(None, 1) for line in file if line.strip() and line[0] != "#"]
-    return {line[0]: line[1].strip() if len(line) > 1 else "" for line in lines}
+    return [(line[0], line[1].strip() if len(line) > 1 else "") for line in lines]
+
+
+def bare(name):
+    """The name without the words glibc puts around it."""
+    for end in sorted(BEHIND, key=len, reverse=True):
+        if name.endswith(end):
+            name = name[:-len(end)]
+            break
+    for start in sorted(BEFORE, key=len, reverse=True):
+        if name.startswith(start):
+            return name[len(start):]
+    return name
 
 
 def libc_path():
@@ -62,10 +80,12 @@ class Audit:
     def __init__(self, library):
         self.library = library
         self.hooks, self.aliases = listed_hooks()
+        self.exceptions = exceptions()
         self.libc = names("--defined-only", libc_path())
         self.imports = names("--undefined-only", library)
         self.dynamic = output("readelf", "-dW", library)
         self.segments = output("readelf", "-lW", library)
+        self.relocations = output("readelf", "-rW", library)
 
     def exports_are_the_list(self):
         return names("--defined-only", self.library) ^ (self.hooks | self.aliases)
@@ -78,12 +98,16 @@ class Audit:
         return (self.hooks | self.aliases) - self.libc - NEWER
 
     def no_relative_is_forgotten(self):
-        found = {form.format(hook) for hook in self.hooks for form in RELATIVES} & self.libc
-        return found - self.hooks - self.aliases - set(exceptions())
+        """Also of what is not hooked on purpose: each name has a reason of its own."""
+        known = self.hooks | self.aliases | {name for name, _ in self.exceptions}
+        families = {bare(name) for name in known}
+        return {name for name in self.libc if bare(name) in families} - known
 
     def every_exception_has_a_reason_and_is_needed(self):
-        return {name for name, reason in exceptions().items()
-                if not reason or name in self.hooks | self.aliases}
+        listed = [name for name, _ in self.exceptions]
+        return ({name for name, reason in self.exceptions if not reason}
+                | {name for name in listed if name in self.hooks | self.aliases}
+                | {name for name in listed if listed.count(name) > 1})
 
     def nothing_forbidden_is_imported(self):
         return {name for name in self.imports if FORBIDDEN.match(name)}
@@ -99,7 +123,11 @@ class Audit:
         missing |= {"RELRO"} if "GNU_RELRO" not in self.segments else set()
         stack = re.search(r"GNU_STACK.*?(RWE?)\s", self.segments)
         missing |= {"executable stack"} if not stack or "E" in stack.group(1) else set()
+        missing |= {"writable code"} if re.search(r"LOAD.* RWE ", self.segments) else set()
         return missing
+
+    def thread_local_variables_need_no_call(self):
+        return set(DYNAMIC_TLS.findall(self.relocations))
 
     def children_are_made_by_a_jump(self):
         """A call would leave a frame that the child of vfork() returns over."""
@@ -115,7 +143,7 @@ class Audit:
             code = output("objdump", "-d", f"--start-address={start}",
                           f"--stop-address={start + 48}", self.library)
             before = re.split(r"jmp +\*|\bbr\t", code)[0]
-            if before == code or re.search(r"\b(call|bl|push|ret)\b", before):
+            if before == code or re.search(r"\b(call|bl|blr|push|stp|ret)\b", before):
                 wrong.add(name)
         return wrong
 

@@ -42,6 +42,29 @@ Test(conn, records_are_used_again)
     cr_expect(conn_of_slot(FDMAP_EPOLL | 1) == NULL);
 }
 
+/* Nothing of one connection is left in the next that has its record. */
+Test(conn, records_begin_afresh)
+{
+    struct endpoint endpoint = {.in_use = 0};
+    struct conn *conn = conn_new(3, AF_INET);
+
+    conn->endpoint = &endpoint;
+    conn->options.given = 1;
+    conn->watch_count = 2;
+    conn->sent = 3;
+    conn->received = 4;
+    wire_sent(&conn->wire, "get a", 5);
+    cr_assert(conn_hold(conn));
+    conn_move(conn, CONN_IN_USE);
+    conn_move(conn, CONN_CLOSED);
+    cr_assert(conn_new(5, AF_UNIX) == conn);
+    cr_expect(conn->fd == 5 && conn->domain == AF_UNIX && conn->endpoint == NULL);
+    cr_expect(conn->options.given == 0 && conn->watch_count == 0);
+    cr_expect(conn->sent == 0 && conn->received == 0);
+    cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);
+    cr_expect(conn_hold(conn), "nobody holds it");
+}
+
 Test(conn, records_run_out)
 {
     struct conn *last = NULL;
@@ -232,6 +255,7 @@ Test(conn, calls_of_different_kinds_are_apart)
 {
     struct conn *conn = mapped(3);
 
+    conn_enter(3, CONN_CALL_OTHER);
     conn_enter(3, CONN_CALL_RECEIVE);
     conn_enter(3, CONN_CALL_SEND);
     conn_leave(conn, CONN_CALL_RECEIVE);
@@ -240,7 +264,8 @@ Test(conn, calls_of_different_kinds_are_apart)
     cr_expect(conn_refusal(conn) == REASON_NONE);
     conn_leave(conn, CONN_CALL_SEND);
     conn_leave(conn, CONN_CALL_RECEIVE);
-    cr_expect(!conn_calls_under_way(conn) && conn_calls_begun(conn) == 3);
+    conn_leave(conn, CONN_CALL_OTHER);
+    cr_expect(!conn_calls_under_way(conn) && conn_calls_begun(conn) == 4);
 }
 
 /* After a fork nobody will ever leave for the threads that are not there. */

@@ -87,7 +87,7 @@ static void *pass_on(void *argument)
 {
     uint32_t mine = *(uint32_t *)argument;
 
-    for (int i = 0; i < ROUNDS; i++)
+    for (int i = 0; i < 10 * ROUNDS; i++)
         mine = fdmap_exchange(7, mine);
     *(uint32_t *)argument = mine;
     return NULL;

@@ -166,7 +166,7 @@ Test(wire, cuts_leave_no_trace)
     unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
     unsigned state = seed;
 
-    fprintf(stderr, "WIRE_SEED=%u\n", seed);
+    printf("WIRE_SEED=%u\n", seed);
     for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
         for (size_t i = 0; i < wire_vector_count; i++) {
             const struct wire_vector *vector = &wire_vectors[i];
@@ -460,4 +460,16 @@ Test(wire, used_meta)
     }
     wire = AFTER("\x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
     cr_assert_not(wire_used_meta(&wire));
+}
+
+/* Four thousand million pipelined requests, of which all but one are pretended. */
+Test(wire, counts_do_not_wrap)
+{
+    struct wire wire = AFTER("get a\r\n");
+
+    wire.queue.runs[0].count = UINT32_MAX;
+    feed(&wire, '>', "get a\r\n", 7);
+    cr_assert_eq(wire.queue.used, 2);
+    cr_assert_eq(wire.queue.runs[0].count, UINT32_MAX);
+    cr_assert_eq(wire.queue.runs[1].count, 1);
 }
