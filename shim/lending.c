@@ -76,9 +76,11 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     for (unsigned int i = 0; i < fresh->watch_count; i++)
         conn->watches[i] = fresh->watches[i];
     conn_move(conn, CONN_IN_USE);
-    fdmap_exchange(fd, conn_slot(conn));
     if (fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
         libc_close_quietly(private_fd);
+    /* Another thread may have closed the number meanwhile, and it names something new. */
+    if (!fdmap_replace(fd, conn_slot(fresh) | FDMAP_CLOSING, conn_slot(conn)))
+        conn_move(conn, CONN_CLOSED);
     conn_move(fresh, CONN_CLOSED);
 }
 
@@ -142,43 +144,34 @@ static void connect_again(struct conn *conn, const struct sockaddr *addr, sockle
         conn_refuse(conn, REASON_RECONNECTED);
 }
 
-/* Of two threads that connect the same socket one binds it to the endpoint. */
-static bool enlist(struct conn *conn, int fd, const struct address *address, msec_t now)
+static bool enlist(struct conn *conn, const struct address *address, msec_t now)
 {
-    enum reason reason = REASON_CONCURRENT;
+    enum reason reason;
 
     if (!conn_hold(conn))
         return false;
-    if (conn_state(conn) == CONN_FRESH) {
-        conn->euid = geteuid();
-        conn->connected_at = now;
-        conn->expires_at = expiry(conn, now);
-        reason = pool_enlist(conn, address, now);
-    }
+    conn->euid = geteuid();
+    conn->connected_at = now;
+    conn->expires_at = expiry(conn, now);
+    reason = pool_enlist(conn, address, now);
     conn_let_go(conn);
-    if (reason == REASON_NO_ROOM || reason == REASON_REENTERED) {
+    if (reason != REASON_NONE)
         log_line(LOG_DEBUG, "not tracked: %s (%s)", reason_name(reason), reason_text(reason));
-        if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
-            conn_move(conn, CONN_CLOSED);
-    }
     return reason == REASON_NONE;
 }
 
-/* The first connect() on a socket. True when it was answered from the pool. */
-static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len)
+static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
+                            socklen_t len)
 {
     struct address address;
     msec_t now;
     enum reason reason;
 
-    if (!matches(&address, addr, len)) {
-        if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
-            conn_move(conn, CONN_CLOSED);
+    if (!matches(&address, addr, len))
         return false;
-    }
     now = clock_now();
     pool_note_limits(now, false);
-    if (!enlist(conn, fd, &address, now))
+    if (!enlist(conn, &address, now))
         return false;
     stats_count(&conn->endpoint->stats.connects);
     reason = proof_fresh(conn, fd);
@@ -187,6 +180,26 @@ static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     stats_count(&conn->endpoint->stats.opened);
+    return false;
+}
+
+/* The first connect() on a socket. True when it was answered from the pool. Of two threads that
+ * connect or close it at once, one has it to himself, and the other makes the plain call. */
+static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len)
+{
+    uint32_t slot = conn_slot(conn);
+    bool lent, tracked;
+
+    if (!fdmap_replace(fd, slot, slot | FDMAP_CLOSING)) {
+        conn_refuse(conn, REASON_CONCURRENT);
+        return false;
+    }
+    lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len);
+    if (lent)
+        return true;
+    tracked = conn_state(conn) == CONN_IN_USE;
+    if (!fdmap_replace(fd, slot | FDMAP_CLOSING, tracked ? slot : FDMAP_NONE) || !tracked)
+        conn_move(conn, CONN_CLOSED);
     return false;
 }
 
