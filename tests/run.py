@@ -19,6 +19,9 @@ PYTEST = re.compile(r"(\d+) (passed|failed|error)")
 PYTEST_LINE = re.compile(r"\d+ (passed|failed|error).* in [\d.]+s")
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$")
 
+# The lines that name a failed test; shown again at the end, where they are not lost in the rest.
+FAILURE = re.compile(r"^\[(FAIL|----)\]|^(FAILED|ERROR|E  ) |Unexpected signal|TIMEOUT")
+
 
 def stages(build):
     library = os.path.join(build, "libmcpool.so")
@@ -50,14 +53,17 @@ def count(line):
 
 
 def run(name, command, environment):
-    """Runs one stage, shows its output, and returns what it counted."""
+    """Runs one stage, shows its output, and returns what it counted and what told of failures."""
     print(f"== {name}: {' '.join(command)}", flush=True)
     passed = failed = 0
+    told = []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL, text=True, errors="replace",
                                env=environment)
     for line in process.stdout:
         print(line, end="", flush=True)
+        if FAILURE.search(line):
+            told.append(f"{name}: {line}")
         counted = count(line.strip())
         passed += counted[0]
         failed += counted[1]
@@ -67,7 +73,7 @@ def run(name, command, environment):
     if passed + failed == 0:
         print(f"{name}: ran no test")
         failed = 1
-    return passed, failed
+    return passed, failed, told
 
 
 def main():
@@ -77,7 +83,9 @@ def main():
     environment = dict(os.environ, TEST_BUILD=build)
     results = {name: run(name, every[name], environment) for name in sys.argv[2:] or every}
     print()
-    for name, (passed, failed) in results.items():
+    for *_, told in results.values():
+        print("".join(told), end="")
+    for name, (passed, failed, _) in results.items():
         print(f"{name:>14}: {passed} passed, {failed} failed")
     passed = sum(result[0] for result in results.values())
     failed = sum(result[1] for result in results.values())
