@@ -93,10 +93,13 @@ struct conn *conn_new(int fd, int domain)
     conn->fd = fd;
     conn->domain = domain;
     conn->options.given = 0;
-    conn->watch_count = 0;
+    conn->watches.count = 0;
     conn->sent = 0;
     conn->received = 0;
     conn->endpoint = NULL;
+    conn->spoke = false;
+    conn->fence = FENCE_NONE;
+    conn->drained = 0;
     wire_init(&conn->wire);
     conn_move(conn, CONN_FRESH);
     return conn;

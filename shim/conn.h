@@ -3,11 +3,14 @@
  * them.
  *
  *     FREE --socket()--> FRESH --connect()--> IN_USE --close()--> LEAVING --proof--> IDLE
- *                                               ^                                     |
- *                                               +------------- LENDING <--connect()---+
+ *                                               ^                    |                |
+ *                                               |                    +--------> OWING |
+ *                                               |                               |  ^  |
+ *                                               +--------- LENDING <--connect()-+--|--+
+ *                                                             +---still owing------+
  *
- * An idle connection that is not lent again is DOOMED. Every state but FREE may end in CLOSED,
- * which becomes FREE when the last call on the record has returned.
+ * An idle or owing connection that is not lent again is DOOMED. Every state but FREE may end in
+ * CLOSED, which becomes FREE when the last call on the record has returned.
  *
  * Records are type-stable: memory that once was a connection stays one, so that a thread which
  * comes late finds a record that is merely not its own. Nothing here takes a lock or waits.
@@ -36,17 +39,26 @@ enum conn_state {
     CONN_FRESH,   /* made by socket(), not connected */
     CONN_IN_USE,  /* connected, or connecting, to an endpoint; the application holds it */
     CONN_LEAVING, /* being checked in */
-    CONN_IDLE,    /* in the pool */
+    CONN_IDLE,    /* in the pool, nothing is owed on it */
+    CONN_OWING,   /* in the pool, and replies or the answer to a fence are still to come */
     CONN_LENDING, /* being checked out */
     CONN_DOOMED,  /* taken out of the pool to be closed */
     CONN_CLOSED,
 };
 
-/* An epoll registration of the connection. */
+/* What was sent to have the end of quiet requests confirmed. */
+enum fence { FENCE_NONE, FENCE_MN, FENCE_OTHER };
+
+/* An epoll registration of the connection, and all of them. */
 struct watch {
     int epfd;
     uint32_t events;
     uint64_t data;
+};
+
+struct watches {
+    struct watch list[CONN_WATCHES];
+    unsigned int count;
 };
 
 struct endpoint;
@@ -67,11 +79,12 @@ struct conn {
 
     /* Guarded by conn_hold(). */
     struct options options;
-    struct watch watches[CONN_WATCHES];
-    unsigned int watch_count;
+    struct watches watches;
     uint64_t sent;
     uint64_t received;
     struct wire wire;
+    atomic_bool spoke; /* its present user was seen to send something */
+    uint8_t habit;     /* by which the endpoint guesses what he will speak */
 
     struct endpoint *endpoint;
     msec_t connected_at;
@@ -79,7 +92,11 @@ struct conn {
 
     int flags; /* file status flags, as the last gate found them */
 
-    /* While idle; guarded by the pool's lock. */
+    /* While owing; see settle.c. */
+    enum fence fence;
+    size_t drained; /* bytes read without a user */
+
+    /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */

@@ -8,30 +8,31 @@
 #include "pool.h"
 #include "raw.h"
 
-static struct watch *find_watch(struct conn *conn, int epfd)
+static struct watch *find_watch(struct watches *watches, int epfd)
 {
-    for (unsigned int i = 0; i < conn->watch_count; i++) {
-        if (conn->watches[i].epfd == epfd)
-            return &conn->watches[i];
+    for (unsigned int i = 0; i < watches->count; i++) {
+        if (watches->list[i].epfd == epfd)
+            return &watches->list[i];
     }
     return NULL;
 }
 
-static void drop_watch(struct conn *conn, struct watch *watch)
+static void drop_watch(struct watches *watches, struct watch *watch)
 {
-    *watch = conn->watches[--conn->watch_count];
+    *watch = watches->list[--watches->count];
 }
 
 static void set_watch(struct conn *conn, int epfd, const struct epoll_event *event)
 {
-    struct watch *watch = find_watch(conn, epfd);
+    struct watches *watches = &conn->watches;
+    struct watch *watch = find_watch(watches, epfd);
 
     if (!watch) {
-        if (conn->watch_count == CONN_WATCHES) {
+        if (watches->count == CONN_WATCHES) {
             conn_refuse(conn, REASON_EPOLL_SETS);
             return;
         }
-        watch = &conn->watches[conn->watch_count++];
+        watch = &watches->list[watches->count++];
     }
     *watch = (struct watch){epfd, event->events, event->data.u64};
     /* Made again on another socket, a one-shot registration would be armed anew, and an
@@ -49,9 +50,9 @@ void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll
     if (op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) {
         set_watch(conn, epfd, event);
     } else {
-        watch = find_watch(conn, epfd);
+        watch = find_watch(&conn->watches, epfd);
         if (watch)
-            drop_watch(conn, watch);
+            drop_watch(&conn->watches, watch);
     }
     conn_let_go(conn);
 }
@@ -62,39 +63,43 @@ void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on)
 
     if (!conn_hold(conn))
         return;
-    watch = find_watch(conn, epfd);
+    watch = find_watch(&conn->watches, epfd);
     if (watch) {
-        drop_watch(conn, watch);
+        drop_watch(&conn->watches, watch);
         if (lives_on)
             conn_refuse(conn, REASON_EPOLL_UNKNOWN);
     }
     conn_let_go(conn);
 }
 
-enum reason disguise_take_off(struct conn *conn, int fd)
+bool disguise_replay_watches(int fd, const struct watches *watches)
 {
-    struct epoll_event ignored = {0};
+    bool all = true;
 
-    while (conn->watch_count > 0) {
-        struct watch *watch = &conn->watches[conn->watch_count - 1];
-
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0)
-            return REASON_EPOLL_UNKNOWN;
-        conn->watch_count--;
-    }
-    return REASON_NONE;
-}
-
-static bool replay_watches(int fd, const struct conn *fresh)
-{
-    for (unsigned int i = 0; i < fresh->watch_count; i++) {
-        const struct watch *watch = &fresh->watches[i];
+    for (unsigned int i = 0; i < watches->count; i++) {
+        const struct watch *watch = &watches->list[i];
         struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
 
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) != 0)
-            return false;
+        all &= raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0;
     }
-    return true;
+    return all;
+}
+
+enum reason disguise_take_off(struct conn *conn, int fd)
+{
+    struct watches all = conn->watches;
+    struct epoll_event ignored = {0};
+
+    while (conn->watches.count > 0) {
+        const struct watch *watch = &conn->watches.list[conn->watches.count - 1];
+
+        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0) {
+            disguise_replay_watches(fd, &all);
+            return REASON_EPOLL_UNKNOWN;
+        }
+        conn->watches.count--;
+    }
+    return REASON_NONE;
 }
 
 static bool move_over(int from, int to, int fd_flags)
@@ -116,7 +121,7 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
         return REASON_FD_PRESSURE;
     if (!move_over(conn->fd, fd, fd_flags)) {
         reason = REASON_OTHER_SOCKET;
-    } else if (!replay_watches(fd, fresh)) {
+    } else if (!disguise_replay_watches(fd, &fresh->watches)) {
         reason = REASON_EPOLL_UNKNOWN;
         move_over((int)spare, fd, fd_flags);
     }
@@ -135,7 +140,7 @@ enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
         return REASON_ODD_FLAGS;
     if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
         return REASON_OPTION_FAILED;
-    if (fresh->watch_count > 0)
+    if (fresh->watches.count > 0)
         return replace_watched(conn, fd, fresh, (int)fd_flags);
     return move_over(conn->fd, fd, (int)fd_flags) ? REASON_NONE : REASON_OTHER_SOCKET;
 }

@@ -21,8 +21,12 @@ void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll
  * out of our reach, that CONN can never be pooled. */
 void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
 
-/* Ends all registrations of CONN, which the application still has at FD. */
+/* Ends all registrations of CONN, which the application still has at FD; or none. */
 enum reason disguise_take_off(struct conn *conn, int fd);
+
+/* Makes the registrations WATCHES for what FD names by now. False when one was refused, for
+ * being there already too. */
+bool disguise_replay_watches(int fd, const struct watches *watches);
 
 /* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
  * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it

@@ -1,5 +1,5 @@
 /*
- * The sequences of check-out and check-in.
+ * The sequence of check-out.
  */
 #include "lending.h"
 
@@ -16,7 +16,12 @@
 #include "pool.h"
 #include "process.h"
 #include "proof.h"
+#include "protocol.h"
 #include "raw.h"
+#include "settle.h"
+
+/* Owing connections that one connect() asks. */
+#define SETTLED_AT_ONCE 4
 
 static const struct config *settings;
 
@@ -25,7 +30,12 @@ void lending_start(const struct config *config)
     settings = config;
 }
 
-static void note_refused(struct conn *conn, enum reason reason)
+bool lending_is_dry_run(void)
+{
+    return settings->dry_run;
+}
+
+void lending_note_refused(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
@@ -34,8 +44,7 @@ static void note_refused(struct conn *conn, enum reason reason)
              reason_text(reason));
 }
 
-/* Closes a connection that nobody uses. */
-static void discard(struct conn *conn, enum reason reason)
+void lending_discard(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
@@ -47,10 +56,10 @@ static void discard(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
-static void discard_all(struct victims *victims)
+void lending_discard_all(struct victims *victims)
 {
     for (size_t i = 0; i < victims->count; i++)
-        discard(victims->conn[i], victims->reason[i]);
+        lending_discard(victims->conn[i], victims->reason[i]);
     victims->count = 0;
 }
 
@@ -72,9 +81,9 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     conn->fd = fd;
     conn->children = children;
     conn->options = fresh->options;
-    conn->watch_count = fresh->watch_count;
-    for (unsigned int i = 0; i < fresh->watch_count; i++)
-        conn->watches[i] = fresh->watches[i];
+    conn->watches = fresh->watches;
+    conn->habit = fresh->habit;
+    conn->spoke = false;
     conn_move(conn, CONN_IN_USE);
     if (fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
         libc_close_quietly(private_fd);
@@ -91,33 +100,75 @@ static void pretend_to_lend(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Stale connections are passed over; one that cannot take on the looks of FRESH ends the
- * search, as the next could not either. */
-static bool check_out(struct conn *fresh, int fd, msec_t now)
+/* Stale connections are passed over. */
+static struct conn *find_clean(const struct conn *fresh, enum wire_protocol protocol,
+                               msec_t now)
 {
     struct victims victims = {.count = 0};
-    enum reason reason = REASON_NONE;
     struct conn *conn;
+    enum reason reason;
+
+    while (true) {
+        conn = pool_take(fresh, protocol, now, &victims);
+        lending_discard_all(&victims);
+        if (!conn || settings->dry_run)
+            return conn;
+        reason = proof_check_out(conn, fresh);
+        if (reason == REASON_NONE)
+            return conn;
+        lending_discard(conn, reason);
+    }
+}
+
+/* Those that have waited longest are asked whether all has come by now; a few, as a server that
+ * did not answer them has hardly answered the others. */
+static struct conn *find_settled(const struct conn *fresh, enum wire_protocol protocol,
+                                 msec_t now)
+{
+    struct victims victims = {.count = 0};
+
+    for (int i = 0; i < SETTLED_AT_ONCE; i++) {
+        struct conn *conn = pool_take_owing(fresh, protocol, now, &victims);
+        enum reason reason;
+
+        lending_discard_all(&victims);
+        if (!conn)
+            return NULL;
+        reason = settle(conn, now);
+        if (settle_goes_on(reason) && pool_put_back(conn))
+            continue;
+        if (reason == REASON_NONE)
+            reason = proof_check_out(conn, fresh);
+        if (reason == REASON_NONE) {
+            stats_count(&conn->endpoint->stats.settled);
+            return conn;
+        }
+        lending_discard(conn, reason);
+    }
+    return NULL;
+}
+
+/* One that cannot take on the looks of FRESH ends the search, as the next could not either. */
+static bool check_out(struct conn *fresh, int fd, msec_t now)
+{
+    enum wire_protocol protocol = protocol_guess(fresh);
+    struct conn *conn = find_clean(fresh, protocol, now);
+    enum reason reason;
     uint32_t children;
 
-    do {
-        conn = pool_take(fresh, now, &victims);
-        discard_all(&victims);
-        if (!conn)
-            return false;
-        if (settings->dry_run) {
-            pretend_to_lend(conn);
-            return false;
-        }
-        /* Read before the connection gets its number: a child made from now on may have it. */
-        children = atomic_load(&process_children);
-        reason = proof_check_out(conn, fresh);
-        if (reason != REASON_NONE)
-            discard(conn, reason);
-    } while (reason != REASON_NONE);
+    if (!conn)
+        conn = find_settled(fresh, protocol, now);
+    if (!conn)
+        return false;
+    if (settings->dry_run) {
+        pretend_to_lend(conn);
+        return false;
+    }
+    /* Read before the connection gets its number: a child made from now on may have it. */
+    children = atomic_load(&process_children);
     reason = disguise_put_on(conn, fd, fresh);
     if (reason != REASON_NONE) {
-        discard(conn, reason);
+        lending_discard(conn, reason);
         return false;
     }
     /* Counted first: once handed over, another thread may close it, and it is not ours. */
@@ -144,7 +195,7 @@ static void connect_again(struct conn *conn, const struct sockaddr *addr, sockle
         conn_refuse(conn, REASON_RECONNECTED);
 }
 
-static bool enlist(struct conn *conn, const struct address *address, msec_t now)
+bool lending_enlist(struct conn *conn, const struct address *address, msec_t now)
 {
     enum reason reason;
 
@@ -171,7 +222,7 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         return false;
     now = clock_now();
     pool_note_limits(now, false);
-    if (!enlist(conn, &address, now))
+    if (!lending_enlist(conn, &address, now))
         return false;
     stats_count(&conn->endpoint->stats.connects);
     reason = proof_fresh(conn, fd);
@@ -240,103 +291,19 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
     return result;
 }
 
-static enum reason take_private_number(struct check_in *check_in)
-{
-    long fd = raw_syscall(SYS_fcntl, check_in->fd, F_DUPFD_CLOEXEC, pool_private_base());
-
-    if (fd < 0)
-        return REASON_FD_PRESSURE;
-    if (fd >= FDMAP_SIZE) {
-        libc_close_quietly((int)fd);
-        return REASON_FD_PRESSURE;
-    }
-    check_in->private_fd = (int)fd;
-    fdmap_exchange((int)fd, conn_slot(check_in->conn) | FDMAP_PRIVATE);
-    return REASON_NONE;
-}
-
-static enum reason prepare_to_keep(struct check_in *check_in)
-{
-    struct conn *conn = check_in->conn;
-    msec_t now = clock_now();
-    enum reason reason;
-
-    pool_note_limits(now, false);
-    check_in->calls = conn_calls_begun(conn);
-    reason = proof_check_in(conn, check_in->fd, now);
-    if (reason != REASON_NONE || settings->dry_run)
-        return reason;
-    reason = disguise_take_off(conn, check_in->fd);
-    if (reason != REASON_NONE)
-        return reason;
-    return take_private_number(check_in);
-}
-
-bool lending_check_in_begin(struct check_in *check_in, int fd)
-{
-    uint32_t slot = fdmap_get(fd);
-    struct conn *conn = conn_of_slot(slot);
-    enum reason reason;
-    int saved = errno;
-
-    if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
-        !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
-        return false;
-    *check_in = (struct check_in){.conn = conn, .fd = fd, .private_fd = -1, .slot = slot};
-    if (conn_state(conn) == CONN_IN_USE) {
-        conn_move(conn, CONN_LEAVING);
-        reason = prepare_to_keep(check_in);
-        errno = saved;
-        if (reason == REASON_NONE) {
-            pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &check_in->cancel_state);
-            return true;
-        }
-        note_refused(conn, reason);
-    }
-    fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
-    conn_move(conn, CONN_CLOSED);
-    errno = saved;
-    return false;
-}
-
-void lending_check_in_end(struct check_in *check_in)
-{
-    struct conn *conn = check_in->conn;
-    struct victims victims = {.count = 0};
-    enum reason reason = REASON_IN_FLIGHT;
-    msec_t now = clock_now();
-    int saved = errno;
-
-    /* Up to here a call of another thread on the number could still reach this connection. */
-    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    conn->fd = check_in->private_fd;
-    if (conn_calls_begun(conn) == check_in->calls) {
-        if (wire_shows_no_auth(&conn->wire))
-            atomic_store(&conn->endpoint->no_auth_at, now);
-        stats_count(&conn->endpoint->stats.checked_in);
-        log_line(LOG_DEBUG, "%s: kept", conn->endpoint->text);
-        reason = pool_put(conn, now, &victims);
-    }
-    if (reason != REASON_NONE)
-        discard(conn, reason);
-    discard_all(&victims);
-    pthread_setcancelstate(check_in->cancel_state, NULL);
-    errno = saved;
-}
-
 void lending_lose_private(struct conn *conn, int fd)
 {
     conn = pool_take_private(conn, fd);
     if (!conn)
         return;
     conn->fd = -1;
-    discard(conn, REASON_SWEPT);
+    lending_discard(conn, REASON_SWEPT);
 }
 
 void lending_drop(struct conn *conn, enum reason reason)
 {
     if (conn->endpoint)
-        note_refused(conn, reason);
+        lending_note_refused(conn, reason);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -351,10 +318,10 @@ bool lending_flush(enum reason reason)
         pool_flush(reason, &victims);
         any |= victims.count > 0;
         if (victims.count < POOL_VICTIMS) {
-            discard_all(&victims);
+            lending_discard_all(&victims);
             break;
         }
-        discard_all(&victims);
+        lending_discard_all(&victims);
     } while (true);
     errno = saved;
     return any;

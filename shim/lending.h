@@ -1,6 +1,6 @@
 /*
- * Check-out and check-in: the two sequences around a connection's time with the application, in
- * order, from gates, disguise, pool and map.
+ * Check-out: the sequence by which a pooled connection takes the place of a fresh socket, from
+ * gates, disguise, pool and map; and the ends a connection can have outside the application.
  *
  * These functions are called by hooks for numbers with a slot in the map. They take the pool's
  * lock inside and must be called without it. errno is kept but where a real call's is the
@@ -15,6 +15,7 @@
 
 #include "config.h"
 #include "conn.h"
+#include "pool.h"
 #include "reasons.h"
 
 /* CONFIG stays the caller's and must not change. */
@@ -24,24 +25,6 @@ void lending_start(const struct config *config);
  * result and errno. A cancellation point, as connect() is. */
 int lending_connect(int fd, const struct sockaddr *addr, socklen_t len);
 
-/* A check-in under way: the connection has a private number already, the application's number
- * is still open. */
-struct check_in {
-    struct conn *conn;
-    int fd;
-    int private_fd; /* -1 in a dry run */
-    uint32_t slot;
-    uint64_t calls;
-    int cancel_state;
-};
-
-/* FD is about to be closed or replaced. True when its connection is to be kept: the caller then
- * makes the real call, which cannot be cancelled meanwhile, and must call
- * lending_check_in_end(). False when there is nothing to keep, whatever FD was is forgotten,
- * and the real call is all that is left to do. */
-bool lending_check_in_begin(struct check_in *check_in, int fd);
-void lending_check_in_end(struct check_in *check_in);
-
 /* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
  * given up if it is idle there. */
 void lending_lose_private(struct conn *conn, int fd);
@@ -49,6 +32,21 @@ void lending_lose_private(struct conn *conn, int fd);
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is
  * the application's affair. */
 void lending_drop(struct conn *conn, enum reason reason);
+
+/* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it
+ * is IN_USE then. False when it cannot be tracked. */
+bool lending_enlist(struct conn *conn, const struct address *address, msec_t now);
+
+/* Counts and logs why CONN is not kept. */
+void lending_note_refused(struct conn *conn, enum reason reason);
+
+/* Closes CONN, which nobody uses and no list holds, at its private number if it has one; or all
+ * VICTIMS. */
+void lending_discard(struct conn *conn, enum reason reason);
+void lending_discard_all(struct victims *victims);
+
+/* Whether reuse is only counted (MCPOOL_DRY_RUN). */
+bool lending_is_dry_run(void);
 
 /* Closes all idle connections for REASON. True when there were any. */
 bool lending_flush(enum reason reason);

@@ -10,6 +10,8 @@
 
 #include "raw.h"
 
+#define ROW_NODELAY 5
+
 static const struct row {
     int level;
     int name;
@@ -21,7 +23,7 @@ static const struct row {
     {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false},
     {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false},
     {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false},
-    {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false},
+    [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false},
     {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false},
     {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false},
     {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false},
@@ -88,4 +90,29 @@ bool options_apply(int connection, const struct options *have, int fresh,
             return false;
     }
     return true;
+}
+
+bool options_give(int fd, const struct options *options)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        const struct row *row = &rows[i];
+
+        if (given(options, i) && raw_syscall(SYS_setsockopt, fd, row->level, row->name,
+                                             options->value[i], row->size) != 0)
+            return false;
+    }
+    return true;
+}
+
+void options_push(int fd, const struct options *options)
+{
+    const struct row *row = &rows[ROW_NODELAY];
+    int on = 1, before = 0;
+
+    if (given(options, ROW_NODELAY))
+        memcpy(&before, options->value[ROW_NODELAY], sizeof(before));
+    if (before)
+        return;
+    raw_syscall(SYS_setsockopt, fd, row->level, row->name, &on, sizeof(on));
+    raw_syscall(SYS_setsockopt, fd, row->level, row->name, &before, sizeof(before));
 }

@@ -30,6 +30,14 @@ bool options_note(struct options *options, bool connected, int level, int name,
  * that cannot be put back are the same in both. */
 bool options_fit(const struct options *have, const struct options *want);
 
+/* Has the kernel send at once what Nagle's algorithm (tcp(7), TCP_NODELAY) holds back on the
+ * connection FD, which carries OPTIONS and is left with them. */
+void options_push(int fd, const struct options *options);
+
+/* Sets on the socket FD, which carries none, all of OPTIONS. False when one failed. Neither
+ * errno nor cancellation is touched. */
+bool options_give(int fd, const struct options *options);
+
 /* Sets on CONNECTION, which carries HAVE, what differs from FRESH, which carries WANT and from
  * which the kernel's defaults are read. A few system calls, none when nothing differs. False
  * when one failed. Neither errno nor cancellation is touched. */

@@ -42,7 +42,7 @@ static const struct config *limits;
 static struct endpoint *memory_of_endpoints;
 static size_t endpoint_count;
 static struct endpoint *endpoints; /* the hash table */
-static struct conn *idle;          /* of all endpoints, latest first */
+static struct conn *idle;          /* of all endpoints, idle or owing, latest first */
 static unsigned int idle_count;
 
 static _Atomic unsigned int total_most; /* idle connections the process may keep */
@@ -186,9 +186,27 @@ enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t
     return endpoint ? REASON_NONE : REASON_NO_ROOM;
 }
 
+static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
+{
+    return state == CONN_OWING ? &endpoint->owing : &endpoint->idle;
+}
+
+static void link_idle(struct conn *conn, enum conn_state to)
+{
+    struct conn **list = list_of(conn->endpoint, to);
+
+    conn_move(conn, to);
+    DL_PREPEND2(*list, conn, prev, next);
+    DL_PREPEND2(idle, conn, newer, older);
+    conn->endpoint->idle_count++;
+    idle_count++;
+}
+
 static void unlink_idle(struct conn *conn)
 {
-    DL_DELETE2(conn->endpoint->idle, conn, prev, next);
+    struct conn **list = list_of(conn->endpoint, conn_state(conn));
+
+    DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
     idle_count--;
@@ -210,7 +228,23 @@ static void take_out_expired(msec_t now, struct victims *victims)
         take_out(idle->newer, REASON_IDLE_TIMEOUT, victims);
 }
 
-struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *victims)
+static bool can_serve(const struct conn *found, const struct conn *conn,
+                      enum wire_protocol protocol)
+{
+    return found->domain == conn->domain && options_fit(&found->options, &conn->options) &&
+           (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
+}
+
+static void lend(struct conn *found)
+{
+    if (!found)
+        return;
+    unlink_idle(found);
+    conn_move(found, CONN_LENDING);
+}
+
+struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                       struct victims *victims)
 {
     struct conn *found;
 
@@ -219,27 +253,68 @@ struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *vict
     take_out_expired(now, victims);
     DL_FOREACH2(conn->endpoint->idle, found, next)
     {
-        if (now - found->idle_since <= limits->idle_timeout && found->domain == conn->domain &&
-            options_fit(&found->options, &conn->options))
+        if (now - found->idle_since <= limits->idle_timeout && can_serve(found, conn, protocol))
             break;
     }
-    if (found) {
-        unlink_idle(found);
-        conn_move(found, CONN_LENDING);
-    }
+    lend(found);
     leave();
     return found;
 }
 
-static void make_room(const struct endpoint *endpoint, struct victims *victims)
+/* The oldest stands behind the newest. */
+struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                             struct victims *victims)
 {
-    if (endpoint->idle_count >= endpoint_most(endpoint))
-        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, victims);
-    while (idle_count >= atomic_load(&total_most) && idle && victims->count < POOL_VICTIMS)
-        take_out(idle->newer, REASON_POOL_FULL, victims);
+    struct conn *found = NULL, *at, *next;
+
+    if (!enter())
+        return NULL;
+    DL_FOREACH_SAFE2(conn->endpoint->owing, at, next, next)
+    {
+        if (now - at->idle_since > POOL_OWING_TIMEOUT) {
+            if (victims->count < POOL_VICTIMS)
+                take_out(at, REASON_LATE, victims);
+        } else if (can_serve(at, conn, protocol)) {
+            found = at;
+        }
+    }
+    lend(found);
+    leave();
+    return found;
 }
 
-enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims)
+bool pool_put_back(struct conn *conn)
+{
+    if (!enter())
+        return false;
+    link_idle(conn, CONN_OWING);
+    leave();
+    return true;
+}
+
+/* What is not proven yet never takes the place of what is. */
+static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
+                         struct victims *victims)
+{
+    if (endpoint->idle_count < endpoint_most(endpoint))
+        return true;
+    if (endpoint->owing)
+        take_out(endpoint->owing->prev, REASON_ENDPOINT_FULL, victims);
+    else if (to == CONN_IDLE)
+        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, victims);
+    else
+        return false;
+    return true;
+}
+
+static bool make_room(struct victims *victims)
+{
+    while (idle_count >= atomic_load(&total_most) && idle && victims->count < POOL_VICTIMS)
+        take_out(idle->newer, REASON_POOL_FULL, victims);
+    return idle_count < atomic_load(&total_most);
+}
+
+enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct victims *victims)
 {
     struct endpoint *endpoint = conn->endpoint;
     enum reason reason = REASON_NONE;
@@ -250,20 +325,15 @@ enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims)
     note_peak(endpoint, now);
     /* The lock is held over a fork, so that this comparison and the child's view of the lists
      * agree. */
-    if (conn->children != atomic_load(&process_children)) {
+    if (conn->children != atomic_load(&process_children))
         reason = REASON_FORKED;
-    } else {
-        make_room(endpoint, victims);
-        if (idle_count >= atomic_load(&total_most))
-            reason = REASON_POOL_FULL;
-    }
+    else if (!make_room_at(endpoint, to, victims))
+        reason = REASON_ENDPOINT_FULL;
+    else if (!make_room(victims))
+        reason = REASON_POOL_FULL;
     if (reason == REASON_NONE) {
         conn->idle_since = now;
-        conn_move(conn, CONN_IDLE);
-        DL_PREPEND2(endpoint->idle, conn, prev, next);
-        DL_PREPEND2(idle, conn, newer, older);
-        endpoint->idle_count++;
-        idle_count++;
+        link_idle(conn, to);
     }
     leave();
     return reason;
@@ -282,7 +352,7 @@ struct conn *pool_take_private(struct conn *conn, int fd)
 {
     if (!enter())
         return NULL;
-    if (conn_state(conn) != CONN_IDLE || conn->fd != fd) {
+    if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
         conn = NULL;
     } else {
         unlink_idle(conn);

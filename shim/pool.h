@@ -26,17 +26,27 @@
 /* Connections that one call may take out of the pool at most. */
 #define POOL_VICTIMS 8
 
+/* Kinds of fresh sockets for which an endpoint remembers the protocol that was spoken. */
+#define POOL_HABITS 16
+
+/* What is owed on a connection nobody uses must come within so many milliseconds. */
+#define POOL_OWING_TIMEOUT ((msec_t)10 * 1000)
+
 struct endpoint {
     struct address address; /* the hash key */
     char text[ADDRESS_TEXT_SIZE];
     UT_hash_handle hh;
     _Atomic uint32_t in_use;
-    _Atomic msec_t no_auth_at; /* when it last answered somebody who was not logged in */
+    _Atomic msec_t no_auth_at;  /* when it last answered somebody who was not logged in */
+    _Atomic msec_t no_mn_until; /* it does not understand `mn` as a fence; asked again then */
+    atomic_bool knows_mn;
+    _Atomic uint8_t habits[POOL_HABITS]; /* enum wire_protocol */
     struct stats stats;
 
     /* Guarded by the lock. */
-    struct conn *idle; /* latest first */
-    unsigned int idle_count;
+    struct conn *idle;       /* latest first */
+    struct conn *owing;      /* the same */
+    unsigned int idle_count; /* of both */
     unsigned int peak; /* of connections in use, in the running minute and the one before */
     unsigned int last_peak;
     msec_t peak_since;
@@ -63,13 +73,25 @@ int pool_private_base(void);
  * or why not: NO_ROOM, REENTERED. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
 
-/* The idle connection used last that leads to the same endpoint as CONN and can take on its
- * options; it is LENDING then. NULL when there is none. Expired ones are added to VICTIMS. */
-struct conn *pool_take(const struct conn *conn, msec_t now, struct victims *victims);
+/* The idle connection used last that leads to the same endpoint as CONN, can take on its
+ * options and speaks PROTOCOL (WIRE_UNDECIDED: any); it is LENDING then. NULL when there is
+ * none. Expired ones are added to VICTIMS. */
+struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                       struct victims *victims);
 
-/* Keeps CONN, which is LEAVING and lives at a private number: it is IDLE then, and what had to
- * make room for it is added to VICTIMS. REASON_NONE, or why it was not kept. */
-enum reason pool_put(struct conn *conn, msec_t now, struct victims *victims);
+/* The same of those that are owing: the one that has waited longest. */
+struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                             struct victims *victims);
+
+/* Keeps CONN, which is LEAVING and lives at a private number: it is IDLE or OWING then, as TO
+ * says, and what had to make room for it is added to VICTIMS. REASON_NONE, or why it was not
+ * kept. */
+enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now,
+                     struct victims *victims);
+
+/* CONN, LENDING, is still OWING: it goes to the end of the queue, and its time runs on. False
+ * when it cannot, from a signal handler inside the pool. */
+bool pool_put_back(struct conn *conn);
 
 /* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
  * all are out when VICTIMS is not full afterwards. */

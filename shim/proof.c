@@ -15,6 +15,7 @@
 #include "pool.h"
 #include "process.h"
 #include "raw.h"
+#include "settle.h"
 
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
@@ -56,6 +57,16 @@ static bool flags_are_known(int flags)
     return flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0;
 }
 
+static enum reason ask_tcp(int fd, struct tcp_info *info)
+{
+    socklen_t len = sizeof(*info);
+
+    if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info->tcpi_notsent_bytes))
+        return REASON_NO_PROOF;
+    return unless(info->tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED);
+}
+
 /*
  * The kernel's own count of the bytes, against ours: a byte that is unread, unsent,
  * unacknowledged, or that moved past the hooks makes a difference. The SYN counts as one
@@ -64,12 +75,8 @@ static bool flags_are_known(int flags)
 static enum reason tcp_agrees(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
-    socklen_t len = sizeof(info);
 
-    if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0 ||
-        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info.tcpi_notsent_bytes))
-        return REASON_NO_PROOF;
-    GATE(unless(info.tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED));
+    GATE(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received == conn->received &&
                       info.tcpi_bytes_acked == conn->sent + 1 && info.tcpi_unacked == 0 &&
                       info.tcpi_notsent_bytes == 0,
@@ -96,6 +103,20 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
     return conn->domain == AF_UNIX ? unix_agrees(fd) : tcp_agrees(conn, fd);
 }
 
+/* While something is owed, bytes may be unread and unacknowledged: they are counted when the
+ * connection is checked out. */
+static enum reason kernel_may_agree(const struct conn *conn, int fd)
+{
+    struct tcp_info info = {0};
+
+    if (conn->domain == AF_UNIX)
+        return REASON_NONE;
+    GATE(ask_tcp(fd, &info));
+    return unless(info.tcpi_bytes_received >= conn->received &&
+                      info.tcpi_bytes_acked <= conn->sent + 1,
+                  REASON_UNSEEN_BYTES);
+}
+
 /*
  * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
  * the same server answered somebody who had not logged in after this connection was made: a
@@ -108,16 +129,6 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
-/*
- * The server fixes the protocol by the first byte, and what the next user will speak is not
- * known when it connects: only classic text is lent.
- */
-static enum reason speaks_text(const struct wire *wire)
-{
-    GATE(unless(wire_protocol(wire) != WIRE_BINARY, REASON_BINARY));
-    return unless(!wire_used_meta(wire), REASON_META);
-}
-
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 {
     GATE(process_refusal());
@@ -125,13 +136,13 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
-    GATE(speaks_text(&conn->wire));
-    GATE(wire_refusal(&conn->wire));
+    GATE(settle_prospect(conn, now));
     GATE(nobody_logged_in(conn));
     GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
     conn->flags = status_flags(fd);
     GATE(unless(flags_are_known(conn->flags), REASON_ODD_FLAGS));
-    GATE(kernel_agrees(conn, fd));
+    GATE(wire_verdict(&conn->wire) == WIRE_CLEAN ? kernel_agrees(conn, fd)
+                                                 : kernel_may_agree(conn, fd));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
@@ -140,6 +151,8 @@ enum reason proof_check_out(const struct conn *conn, const struct conn *fresh)
     GATE(process_refusal());
     GATE(unless(conn->euid == fresh->euid, REASON_IDENTITY));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(wire_refusal(&conn->wire));
+    GATE(nobody_logged_in(conn));
     GATE(unless(is_same_socket(conn, conn->fd), REASON_OTHER_SOCKET));
     return kernel_agrees(conn, conn->fd);
 }

@@ -13,7 +13,11 @@ struct stats {
     _Atomic uint64_t connects;   /* calls of connect(): reused + opened */
     _Atomic uint64_t reused;     /* answered with a pooled connection; in a dry run: would be */
     _Atomic uint64_t opened;     /* answered by the real connect() */
-    _Atomic uint64_t checked_in; /* kept at close() */
+    _Atomic uint64_t checked_in; /* kept at close(), or at a goodbye */
+    _Atomic uint64_t fenced;     /* fences sent */
+    _Atomic uint64_t settled;    /* lent after what was owed on it had come */
+    _Atomic uint64_t repaired;   /* lent for the wrong protocol, and exchanged in time */
+    _Atomic uint64_t misled;     /* lent for the wrong protocol, which became an error */
     _Atomic uint64_t refused[REASON_COUNT];   /* not kept at close() */
     _Atomic uint64_t discarded[REASON_COUNT]; /* kept, and closed later without a user */
 };

@@ -18,12 +18,12 @@ int hook_close(int fd, int (*real)(int fd))
         return -1;
     }
     pthread_testcancel();
-    if (!lending_check_in_begin(&check_in, fd)) {
+    if (!check_in_begin(&check_in, fd)) {
         track_forget(fd);
         return real(fd);
     }
     result = real(fd);
-    lending_check_in_end(&check_in);
+    check_in_end(&check_in);
     return result;
 }
 
@@ -59,13 +59,13 @@ static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int fl
     int result;
 
     if (!PLAIN(to) && fd != to && real_fcntl(fd, F_GETFD) >= 0) {
-        kept = lending_check_in_begin(&check_in, to);
+        kept = check_in_begin(&check_in, to);
         if (!kept)
             track_forget(to);
     }
     result = real(fd, to, flags);
     if (kept)
-        lending_check_in_end(&check_in);
+        check_in_end(&check_in);
     return fd == to ? result : hook_duplicated(fd, result);
 }
 

@@ -3,6 +3,8 @@
  */
 #include "hooks.h"
 
+#include "../goodbye.h"
+
 bool hook_should_retry(int result)
 {
     return result < 0 && (errno == EMFILE || errno == ENFILE) && process_is_owner() &&
@@ -65,8 +67,11 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 HOOKED int shutdown(int fd, int how)
 {
-    if (!PLAIN(fd))
+    if (!PLAIN(fd)) {
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
+            return 0;
         track_refuse(fd, REASON_SHUT_DOWN);
+    }
     return real_shutdown(fd, how);
 }
 

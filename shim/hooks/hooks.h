@@ -7,6 +7,7 @@
 
 #include <errno.h>
 
+#include "../checkin.h"
 #include "../fdmap.h"
 #include "../lending.h"
 #include "../libc.h"

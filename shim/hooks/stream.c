@@ -5,6 +5,10 @@
 
 #include <pthread.h>
 
+#include "../goodbye.h"
+#include "../protocol.h"
+#include "../readable.h"
+
 /* A call on a connection, from before the real call until its bytes are accounted. */
 struct call {
     struct conn *conn;
@@ -85,12 +89,23 @@ static void check_flags(struct call *call, int flags)
         conn_refuse(call->conn, REASON_UNTRACKED_IO);
 }
 
+/* What a message holds, none when it cannot be read. */
+static const struct iovec *pieces_of(const struct msghdr *msg)
+{
+    return is_readable(msg, sizeof(*msg)) ? msg->msg_iov : NULL;
+}
+
+static size_t count_of(const struct msghdr *msg)
+{
+    return is_readable(msg, sizeof(*msg)) ? msg->msg_iovlen : 0;
+}
+
 /*
- * The hook NAME and its slow path, which is a function of its own to keep the fast path free of
- * a frame. ACCOUNT is what to do with `moved`, the result, in `call`.
+ * The real call on a tracked number, `moved_NAME`. ACCOUNT is what to do with `moved`, the
+ * result, in `call`.
  */
-#define STREAM(ret, name, params, args, direction, flags, account)                             \
-    static __attribute__((noinline)) ret tracked_##name params                                 \
+#define MOVED(ret, name, params, args, direction, flags, account)                              \
+    static __attribute__((noinline)) ret moved_##name params                                   \
     {                                                                                          \
         struct call call;                                                                      \
         ret moved;                                                                             \
@@ -104,13 +119,58 @@ static void check_flags(struct call *call, int flags)
         account;                                                                               \
         end(&call);                                                                            \
         return moved;                                                                          \
-    }                                                                                          \
+    }
+
+/* The hook NAME; its slow path is a function of its own to keep the fast path free of a frame.
+ */
+#define HOOKED_STREAM(ret, name, params, args, tracked)                                        \
     HOOKED ret name params                                                                     \
     {                                                                                          \
         if (PLAIN(fd))                                                                         \
             return real_##name args;                                                           \
-        return tracked_##name args;                                                            \
+        return tracked args;                                                                   \
     }
+
+#define RECEIVES(ret, name, params, args, flags, account)                                      \
+    MOVED(ret, name, params, args, RECEIVE, flags, account)                                    \
+    HOOKED_STREAM(ret, name, params, args, moved_##name)
+
+/* COUNT pieces at IOV are about to be sent. */
+#define SENDS(ret, name, params, args, flags, account, iov, count)                             \
+    MOVED(ret, name, params, args, SEND, flags, account)                                       \
+    static __attribute__((noinline)) ret tracked_##name params                                 \
+    {                                                                                          \
+        if (!protocol_fits(fd, iov, (size_t)(count)))                                          \
+            return -1;                                                                         \
+        return moved_##name args;                                                              \
+    }
+
+/* N bytes at BUF; what comes before a goodbye is sent first. REST are the arguments behind N.
+ */
+#define SAYS(name, params, args, flags, ...)                                                   \
+    MOVED(ssize_t, name, params, args, SEND, flags, ALL_OF(buf))                               \
+    static __attribute__((noinline)) ssize_t tracked_##name params                             \
+    {                                                                                          \
+        struct iovec one = {(void *)buf, n};                                                   \
+        size_t goodbye, before;                                                                \
+        ssize_t moved = 0;                                                                     \
+        ssize_t rest;                                                                          \
+                                                                                               \
+        if (!protocol_fits(fd, &one, 1))                                                       \
+            return -1;                                                                         \
+        goodbye = goodbye_in(fd, buf, n);                                                      \
+        if (goodbye == 0)                                                                      \
+            return moved_##name args;                                                          \
+        before = n - goodbye;                                                                  \
+        if (before > 0 &&                                                                      \
+            (moved = moved_##name(fd, buf, before __VA_ARGS__)) != (ssize_t)before)            \
+            return moved;                                                                      \
+        if (goodbye_bury(fd, (const char *)buf + before))                                      \
+            return (ssize_t)n;                                                                 \
+        rest = moved_##name(fd, (const char *)buf + before, goodbye __VA_ARGS__);              \
+        return rest < 0 && before > 0 ? moved : moved + rest;                                  \
+    }                                                                                          \
+    HOOKED_STREAM(ssize_t, name, params, args, tracked_##name)
 
 #define ALL_OF(bytes) account(&call, bytes, moved)
 #define UNLESS_PEEKED(flags, accounted)                                                        \
@@ -124,69 +184,58 @@ static void check_flags(struct call *call, int flags)
             account_iov(&call, iov, (size_t)(count), (size_t)moved);                           \
     } while (0)
 
-STREAM(ssize_t, read, (int fd, void *buf, size_t n), (fd, buf, n), RECEIVE, 0, ALL_OF(buf))
+RECEIVES(ssize_t, read, (int fd, void *buf, size_t n), (fd, buf, n), 0, ALL_OF(buf))
 HOOKED_ALIAS(__read, read);
 
-STREAM(ssize_t, write, (int fd, const void *buf, size_t n), (fd, buf, n), SEND, 0, ALL_OF(buf))
+SAYS(write, (int fd, const void *buf, size_t n), (fd, buf, n), 0)
 HOOKED_ALIAS(__write, write);
 
-STREAM(ssize_t, readv, (int fd, const struct iovec *iov, int count), (fd, iov, count), RECEIVE,
-       0, IOV(iov, count))
+RECEIVES(ssize_t, readv, (int fd, const struct iovec *iov, int count), (fd, iov, count), 0,
+         IOV(iov, count))
 
-STREAM(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), SEND, 0,
-       IOV(iov, count))
+SENDS(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), 0,
+      IOV(iov, count), iov, count > 0 ? count : 0)
+HOOKED_STREAM(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count),
+              tracked_writev)
 
-STREAM(ssize_t, send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags), SEND,
-       flags, ALL_OF(buf))
+SAYS(send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags), flags, , flags)
 HOOKED_ALIAS(__send, send);
 
-STREAM(ssize_t, sendto,
-       (int fd, const void *buf, size_t n, int flags, const struct sockaddr *to, socklen_t len),
-       (fd, buf, n, flags, to, len), SEND, flags, ALL_OF(buf))
+SAYS(sendto,
+     (int fd, const void *buf, size_t n, int flags, const struct sockaddr *to, socklen_t len),
+     (fd, buf, n, flags, to, len), flags, , flags, to, len)
 
-STREAM(ssize_t, recv, (int fd, void *buf, size_t n, int flags), (fd, buf, n, flags), RECEIVE,
-       flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
+RECEIVES(ssize_t, recv, (int fd, void *buf, size_t n, int flags), (fd, buf, n, flags), flags,
+         UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-STREAM(ssize_t, recvfrom,
-       (int fd, void *buf, size_t n, int flags, struct sockaddr *from, socklen_t *len),
-       (fd, buf, n, flags, from, len), RECEIVE, flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
+RECEIVES(ssize_t, recvfrom,
+         (int fd, void *buf, size_t n, int flags, struct sockaddr *from, socklen_t *len),
+         (fd, buf, n, flags, from, len), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-STREAM(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), RECEIVE,
-       flags, UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
+RECEIVES(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), flags,
+         UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
 
-STREAM(int, recvmmsg,
-       (int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout),
-       (fd, msgs, count, flags, timeout), RECEIVE, flags,
-       UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
+RECEIVES(int, recvmmsg,
+         (int fd, struct mmsghdr *msgs, unsigned int count, int flags,
+          struct timespec *timeout),
+         (fd, msgs, count, flags, timeout), flags,
+         UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
 
-STREAM(ssize_t, __read_chk, (int fd, void *buf, size_t n, size_t room), (fd, buf, n, room),
-       RECEIVE, 0, ALL_OF(buf))
+RECEIVES(ssize_t, __read_chk, (int fd, void *buf, size_t n, size_t room), (fd, buf, n, room), 0,
+         ALL_OF(buf))
 
-STREAM(ssize_t, __recv_chk, (int fd, void *buf, size_t n, size_t room, int flags),
-       (fd, buf, n, room, flags), RECEIVE, flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
+RECEIVES(ssize_t, __recv_chk, (int fd, void *buf, size_t n, size_t room, int flags),
+         (fd, buf, n, room, flags), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-STREAM(ssize_t, __recvfrom_chk,
-       (int fd, void *buf, size_t n, size_t room, int flags, struct sockaddr *from,
-        socklen_t *len),
-       (fd, buf, n, room, flags, from, len), RECEIVE, flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
-
-static ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags)
-{
-    struct call call;
-    ssize_t moved;
-
-    if (!begin(&call, fd, CONN_CALL_SEND))
-        return real_sendmsg(fd, msg, flags);
-    check_flags(&call, flags);
-    pthread_cleanup_push(cancelled, &call);
-    moved = real_sendmsg(fd, msg, flags);
-    pthread_cleanup_pop(0);
-    IOV(msg->msg_iov, msg->msg_iovlen);
-    end(&call);
-    return moved;
-}
+RECEIVES(ssize_t, __recvfrom_chk,
+         (int fd, void *buf, size_t n, size_t room, int flags, struct sockaddr *from,
+          socklen_t *len),
+         (fd, buf, n, room, flags, from, len), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
 /* The message is looked at after the call: only then is it known to be readable. */
+SENDS(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags), flags,
+      IOV(msg->msg_iov, msg->msg_iovlen), pieces_of(msg), count_of(msg))
+
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     ssize_t moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
@@ -196,21 +245,9 @@ HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
     return moved;
 }
 
-static int tracked_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
-{
-    struct call call;
-    int moved;
-
-    if (!begin(&call, fd, CONN_CALL_SEND))
-        return real_sendmmsg(fd, msgs, count, flags);
-    check_flags(&call, flags);
-    pthread_cleanup_push(cancelled, &call);
-    moved = real_sendmmsg(fd, msgs, count, flags);
-    pthread_cleanup_pop(0);
-    account_messages(&call, msgs, moved);
-    end(&call);
-    return moved;
-}
+SENDS(int, sendmmsg, (int fd, struct mmsghdr *msgs, unsigned int count, int flags),
+      (fd, msgs, count, flags), flags, account_messages(&call, msgs, moved),
+      count > 0 ? pieces_of(&msgs->msg_hdr) : NULL, count > 0 ? count_of(&msgs->msg_hdr) : 0)
 
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {

@@ -4,10 +4,12 @@
  */
 #include "parts.h"
 
-#define MAGIC_REQUEST 0x80
-#define MAGIC_REPLY   0x81
+#define MAGIC_REPLY 0x81
 
-#define OPCODE_STAT 0x10
+#define OPCODE_QUIT  0x07
+#define OPCODE_NOOP  0x0a
+#define OPCODE_STAT  0x10
+#define OPCODE_QUITQ 0x17
 
 /* Where the header says it; numbers are in network order. */
 enum field {
@@ -18,6 +20,8 @@ enum field {
     FIELD_DATATYPE = 5,
     FIELD_STATUS = 6, /* of a reply; in a request the virtual bucket */
     FIELD_BODY_LENGTH = 8,
+    FIELD_OPAQUE = 12,
+    FIELD_CAS = 16,
 };
 
 enum status {
@@ -63,10 +67,10 @@ static const struct operation operations[] = {
     [0x04] = {KEYED(ANSWER_ALWAYS, 0)},                /* DELETE */
     [0x05] = {KEYED(ANSWER_ALWAYS, 20)},               /* INCREMENT */
     [0x06] = {KEYED(ANSWER_ALWAYS, 20)},               /* DECREMENT */
-    [0x07] = {BARE(ANSWER_GOODBYE)},                   /* QUIT */
+    [OPCODE_QUIT] = {BARE(ANSWER_GOODBYE)},            /* QUIT */
     [0x08] = {ANSWER_ALWAYS, 4, true, ABSENT, ABSENT}, /* FLUSH */
     [0x09] = {KEYED(ANSWER_HIT, 0)},                   /* GETQ */
-    [0x0a] = {BARE(ANSWER_ALWAYS)},                    /* NOOP */
+    [OPCODE_NOOP] = {BARE(ANSWER_ALWAYS)},             /* NOOP */
     [0x0b] = {BARE(ANSWER_ALWAYS)},                    /* VERSION */
     [0x0c] = {KEYED(ANSWER_ALWAYS, 0)},                /* GETK */
     [0x0d] = {KEYED(ANSWER_HIT, 0)},                   /* GETKQ */
@@ -79,7 +83,7 @@ static const struct operation operations[] = {
     [0x14] = {KEYED(ANSWER_ERROR, 0)},                /* DELETEQ */
     [0x15] = {KEYED(ANSWER_ERROR, 20)},               /* INCREMENTQ */
     [0x16] = {KEYED(ANSWER_ERROR, 20)},               /* DECREMENTQ */
-    [0x17] = {BARE(ANSWER_GOODBYE)},                  /* QUITQ */
+    [OPCODE_QUITQ] = {BARE(ANSWER_GOODBYE)},          /* QUITQ */
     [0x18] = {ANSWER_ERROR, 4, true, ABSENT, ABSENT}, /* FLUSHQ */
     [0x19] = {STORE(ANSWER_ERROR, 0)},                /* APPENDQ */
     [0x1a] = {STORE(ANSWER_ERROR, 0)},                /* PREPENDQ */
@@ -99,6 +103,42 @@ static const struct operation *operation_of(const struct wire_packet *packet)
     uint8_t opcode = packet->header[FIELD_OPCODE];
 
     return opcode < sizeof operations / sizeof operations[0] ? &operations[opcode] : &unknown;
+}
+
+size_t binary_goodbye(const uint8_t *bytes, size_t n)
+{
+    static const uint8_t nothing[FIELD_OPAQUE - FIELD_KEY_LENGTH];
+    const uint8_t *packet;
+
+    if (n < WIRE_PACKET_HEADER)
+        return 0;
+    packet = bytes + n - WIRE_PACKET_HEADER;
+    if (packet[FIELD_MAGIC] != BINARY_MAGIC_REQUEST ||
+        (packet[FIELD_OPCODE] != OPCODE_QUIT && packet[FIELD_OPCODE] != OPCODE_QUITQ) ||
+        memcmp(packet + FIELD_KEY_LENGTH, nothing, sizeof nothing) != 0)
+        return 0;
+    return WIRE_PACKET_HEADER;
+}
+
+bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer)
+{
+    if (goodbye[FIELD_OPCODE] != OPCODE_QUIT)
+        return false;
+    memset(answer, 0, WIRE_PACKET_HEADER);
+    answer[FIELD_MAGIC] = MAGIC_REPLY;
+    answer[FIELD_OPCODE] = OPCODE_QUIT;
+    memcpy(answer + FIELD_OPAQUE, goodbye + FIELD_OPAQUE, FIELD_CAS - FIELD_OPAQUE);
+    return true;
+}
+
+/* The opaque has no order of its own: it comes back as it was sent. */
+size_t binary_noop(uint32_t opaque, uint8_t *bytes)
+{
+    memset(bytes, 0, WIRE_PACKET_HEADER);
+    bytes[FIELD_MAGIC] = BINARY_MAGIC_REQUEST;
+    bytes[FIELD_OPCODE] = OPCODE_NOOP;
+    memcpy(bytes + FIELD_OPAQUE, &opaque, sizeof opaque);
+    return WIRE_PACKET_HEADER;
 }
 
 static uint32_t number16(const struct wire_packet *packet, enum field field)
@@ -185,7 +225,7 @@ void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)
     size_t used;
 
     for (; n > 0 && !wire->poison; bytes += used, n -= used) {
-        if (packet->have == 0 && *bytes != MAGIC_REQUEST)
+        if (packet->have == 0 && *bytes != BINARY_MAGIC_REQUEST)
             wire_poison(wire, REASON_BAD_REQUEST);
         if (packet->have < WIRE_PACKET_HEADER) {
             used = take_header(packet, bytes, n);
@@ -204,6 +244,18 @@ static bool in_step(uint32_t status)
     return status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_EXISTS ||
            status == STATUS_TOO_BIG || status == STATUS_NOT_STORED ||
            status == STATUS_NO_NUMBER;
+}
+
+/* A fence of ours is the last request that waits, so any NOOP answered before it would be one
+ * that nobody waits for. */
+static bool is_our_noop(struct wire *wire)
+{
+    const struct wire_packet *packet = &wire->reply.packet;
+
+    if (!wire->has_nonce || packet->header[FIELD_OPCODE] != OPCODE_NOOP)
+        return true;
+    wire->has_nonce = false;
+    return memcmp(packet->header + FIELD_OPAQUE, &wire->nonce, sizeof wire->nonce) == 0;
 }
 
 /* Quiet requests that were asked before it have been passed over by the server. */
@@ -240,7 +292,7 @@ static void check_reply(struct wire *wire)
         wire_poison(wire, REASON_AUTH);
     else if (!in_step(status))
         wire_poison(wire, REASON_ERROR_REPLY);
-    else if (!is_expected(wire))
+    else if (!is_expected(wire) || !is_our_noop(wire))
         wire_poison(wire, REASON_UNEXPECTED_REPLY);
 }
 

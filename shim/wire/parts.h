@@ -106,6 +106,9 @@ void login_answered(struct wire_login *login, bool stored);
 
 /* text.c and text_reply.c: the classic protocol. */
 
+/* The length of the goodbye that ends the N bytes at BYTES, wherever it may begin. */
+size_t text_goodbye(const uint8_t *bytes, size_t n);
+
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
 bool text_inside_request(const struct wire *wire);
@@ -120,6 +123,13 @@ bool meta_take_flag(struct wire_text_request *request);
 unsigned meta_answers(enum text_class class, bool quiet);
 
 /* binary.c: the binary protocol. */
+
+#define BINARY_MAGIC_REQUEST 0x80
+
+/* As their namesakes in wire.h. */
+size_t binary_goodbye(const uint8_t *bytes, size_t n);
+bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer);
+size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);

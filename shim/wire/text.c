@@ -99,8 +99,6 @@ static void resolve_command(struct wire *wire)
             request->command = (uint8_t)(i + 1);
             if (commands[i].refused)
                 wire_poison(wire, commands[i].refused);
-            if (commands[i].traits & META)
-                wire->used_meta = true;
             return;
         }
     }
@@ -300,6 +298,14 @@ static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint
     if (request->data == 0)
         request->state = AT_DATA_CR;
     return at + n;
+}
+
+size_t text_goodbye(const uint8_t *bytes, size_t n)
+{
+    static const char quit[] = "quit\r\n";
+    const size_t length = sizeof quit - 1;
+
+    return n >= length && memcmp(bytes + n - length, quit, length) == 0 ? length : 0;
 }
 
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)

@@ -3,8 +3,7 @@
  */
 #include "parts.h"
 
-#define BINARY_REQUEST 0x80
-#define TLS_HANDSHAKE  0x16
+#define TLS_HANDSHAKE 0x16
 
 void wire_init(struct wire *wire)
 {
@@ -23,9 +22,14 @@ void wire_answered(struct wire *wire)
     wire->unfenced = queue_holds(&wire->queue, true);
 }
 
+enum wire_protocol wire_protocol_of(uint8_t first)
+{
+    return first == BINARY_MAGIC_REQUEST ? WIRE_BINARY : WIRE_TEXT;
+}
+
 static void choose_protocol(struct wire *wire, uint8_t first)
 {
-    wire->protocol = first == BINARY_REQUEST ? WIRE_BINARY : WIRE_TEXT;
+    wire->protocol = wire_protocol_of(first);
     if (first == TLS_HANDSHAKE)
         wire_poison(wire, REASON_TLS);
 }
@@ -75,9 +79,9 @@ static struct judgement judge(const struct wire *wire)
     if (inside_request(wire))
         return (struct judgement){WIRE_BUSY, REASON_REQUEST_PARTIAL};
     if (inside_reply(wire))
-        return (struct judgement){WIRE_BUSY, REASON_REPLY_PARTIAL};
+        return (struct judgement){WIRE_OWING, REASON_REPLY_PARTIAL};
     if (queue_holds(&wire->queue, false))
-        return (struct judgement){WIRE_BUSY, REASON_REPLY_OWED};
+        return (struct judgement){WIRE_OWING, REASON_REPLY_OWED};
     if (wire->need_mn)
         return (struct judgement){WIRE_UNPROVEN, REASON_UNCONFIRMED};
     if (wire->unfenced)
@@ -102,7 +106,51 @@ enum wire_protocol wire_protocol(const struct wire *wire)
     return (enum wire_protocol)wire->protocol;
 }
 
-bool wire_used_meta(const struct wire *wire)
+/* Whether BYTES, of which N are the next to be sent, end at a boundary. */
+static bool leads_to_boundary(const struct wire *wire, const void *bytes, size_t n)
 {
-    return wire->used_meta;
+    struct wire ahead;
+
+    if (n == 0)
+        return !wire->poison && !inside_request(wire);
+    ahead = *wire;
+    wire_sent(&ahead, bytes, n);
+    return !ahead.poison && !inside_request(&ahead);
+}
+
+size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
+{
+    size_t length = 0;
+
+    if (wire->protocol == WIRE_TEXT)
+        length = text_goodbye(bytes, n);
+    else if (wire->protocol == WIRE_BINARY)
+        length = binary_goodbye(bytes, n);
+    return length > 0 && leads_to_boundary(wire, bytes, n - length) ? length : 0;
+}
+
+bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer)
+{
+    return wire->protocol == WIRE_BINARY && binary_goodbye_answer(bytes, answer);
+}
+
+bool wire_knows_mn(const struct wire *wire)
+{
+    return wire->known16;
+}
+
+size_t wire_fence(struct wire *wire, bool mn, uint32_t nonce, uint8_t *bytes)
+{
+    static const char by_mn[] = "mn\r\n";
+    static const char by_version[] = "version\r\n";
+    const char *line = mn ? by_mn : by_version;
+    size_t length = strlen(line);
+
+    if (wire->protocol == WIRE_BINARY) {
+        wire->nonce = nonce;
+        wire->has_nonce = true;
+        return binary_noop(nonce, bytes);
+    }
+    memcpy(bytes, line, length);
+    return length;
 }

@@ -33,7 +33,8 @@ enum wire_verdict {
     WIRE_CLEAN,       /* both directions at a boundary, nothing owed, nothing can still come */
     WIRE_UNCONFIRMED, /* at a boundary, but quiet requests may still be answered: any fence */
     WIRE_UNPROVEN,    /* the same, and only the answer MN to `mn` proves the opposite */
-    WIRE_BUSY,        /* inside a request or a reply, or a reply is owed */
+    WIRE_OWING,       /* at a boundary between requests, and replies are owed */
+    WIRE_BUSY,        /* inside a request */
     WIRE_DIRTY,       /* never to be handed on */
 };
 
@@ -103,11 +104,12 @@ struct wire_login {
 struct wire {
     enum reason poison; /* REASON_NONE until something was not understood */
     uint8_t protocol;
-    bool answered; /* some request that demands a reply got it */
-    bool unfenced; /* quiet requests were sent after the last one that was answered */
-    bool need_mn;  /* the quiet ones are such that only MN proves their end */
-    bool known16;  /* the server answered MN: it is 1.6.0 or newer */
-    bool used_meta;
+    bool answered;  /* some request that demands a reply got it */
+    bool unfenced;  /* quiet requests were sent after the last one that was answered */
+    bool need_mn;   /* the quiet ones are such that only MN proves their end */
+    bool known16;   /* the server answered MN: it is 1.6.0 or newer */
+    bool has_nonce; /* the next NOOP answered must carry it */
+    uint32_t nonce;
     struct wire_login login;
     union {
         struct wire_text_request text;
@@ -138,9 +140,28 @@ enum reason wire_refusal(const struct wire *wire);
 /* Which protocol the first byte chose. */
 enum wire_protocol wire_protocol(const struct wire *wire);
 
-/* Whether a meta command that touches keys was sent (`mn` does not). Not part of the verdict.
- */
-bool wire_used_meta(const struct wire *wire);
+/* Which protocol a connection speaks whose first byte is FIRST. */
+enum wire_protocol wire_protocol_of(uint8_t first);
+
+/* How many of the N bytes at BYTES, which are about to be sent, are a goodbye (`quit`, Quit,
+ * QuitQ): it ends them and begins at a boundary between requests. 0 when there is none. */
+size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
+
+/* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_GOODBYE_ANSWER bytes.
+ * False when it is not answered. */
+#define WIRE_GOODBYE_ANSWER 24
+bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer);
+
+/* Whether the server was seen to understand `mn` on this connection. */
+bool wire_knows_mn(const struct wire *wire);
+
+/* Writes into BYTES, of WIRE_FENCE_MAX, the request whose answer proves that nothing sent
+ * before it can still be answered, and returns its length: on a binary connection NOOP with the
+ * opaque NONCE, which the tracker then demands of the answer; on a text one `mn`, or `version`
+ * unless MN. Only for the verdicts WIRE_UNCONFIRMED and WIRE_UNPROVEN; `version` never clears
+ * the latter. What was sent of it is to be fed as any request. */
+#define WIRE_FENCE_MAX 24
+size_t wire_fence(struct wire *wire, bool mn, uint32_t nonce, uint8_t *bytes);
 
 /* Whether this connection has shown that the server does not ask for ASCII authentication: its
  * first request was not a `set` and was answered without an error. */

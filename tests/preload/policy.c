@@ -108,6 +108,26 @@ Test(dry_run, counts_and_changes_nothing, .timeout = 20)
     cr_expect(log_count(": reused as ") == 0);
 }
 
+/* What is owed could only come later, and later there is no connection. */
+Test(dry_run, counts_no_connection_that_is_owing, .timeout = 20)
+{
+    int fd = dial_server();
+
+    send_text(fd, "get nothing\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("REPLY_OWED");
+    fd = dial_server();
+    send_text(fd, "get nothing\r\n");
+    expect_text(fd, "END");
+    close(fd);
+    EXPECT_NOT_KEPT("REPLY_PARTIAL");
+    fd = dial_server();
+    exchange(fd);
+    send_text(fd, "quit\r\n");
+    EXPECT_KEPT();
+    cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server hears it and hangs up");
+}
+
 Test(disabled, does_nothing, .timeout = 20)
 {
     long before = opened_at_server();

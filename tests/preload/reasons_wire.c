@@ -34,14 +34,9 @@ Test(reasons_wire, against_memcached, .timeout = 20)
         {"get a", "", "REQUEST_PARTIAL"},
         {"set a 0 0 3\r\nab", "", "REQUEST_PARTIAL"},
         {"get nothing\r\nget b", "END\r\n", "REQUEST_PARTIAL"},
-        {"get nothing\r\n", "", "REPLY_OWED"},
-        {"get nothing\r\nget nothing\r\n", "END\r\n", "REPLY_OWED"},
-        {"get nothing\r\n", "END", "REPLY_PARTIAL"},
-        {"delete nothing noreply\r\n", "", "UNCONFIRMED"},
-        {"get nothing\r\nset a 0 0 1 noreply\r\nx\r\n", "END\r\n", "UNCONFIRMED"},
-        {"mg nothing\r\n", "EN\r\n", "META"},
+        {"me nothing\r\n", "EN\r\n", "META"},
         {"\x16\x03\x01", "", "TLS"},
-        {"get nothing\r\nquit\r\n", "END\r\n", "QUIT"},
+        {"get nothing\r\nquit\r\n", "END\r\n", "QUIT"}, /* one chunk: a reply is owed */
         {"watch\r\n", "OK\r\n", "TAKEOVER"},
         {"verbosity 0\r\n", "OK\r\n", "TAKEOVER"},
         {"bogus\r\n", "ERROR\r\n", "UNKNOWN_COMMAND"},
@@ -53,18 +48,6 @@ Test(reasons_wire, against_memcached, .timeout = 20)
     for (size_t i = 0; i < sizeof(dialogues) / sizeof(dialogues[0]); i++)
         say_and_close(server_port(), &dialogues[i]);
     cr_expect(log_count(": kept") == 0);
-}
-
-Test(reasons_wire, binary_is_refused, .timeout = 20)
-{
-    static const char noop[24] = {'\x80', '\x0a'};
-    char answer[24];
-    int fd = dial_server();
-
-    cr_assert(send(fd, noop, sizeof(noop), 0) == sizeof(noop));
-    cr_assert(recv(fd, answer, sizeof(answer), MSG_WAITALL) == sizeof(answer));
-    close(fd);
-    EXPECT_NOT_KEPT("BINARY");
 }
 
 Test(reasons_wire, pipeline_too_deep, .timeout = 20)

@@ -50,7 +50,7 @@ Test(conn, records_begin_afresh)
 
     conn->endpoint = &endpoint;
     conn->options.given = 1;
-    conn->watch_count = 2;
+    conn->watches.count = 2;
     conn->sent = 3;
     conn->received = 4;
     wire_sent(&conn->wire, "get a", 5);
@@ -59,7 +59,7 @@ Test(conn, records_begin_afresh)
     conn_move(conn, CONN_CLOSED);
     cr_assert(conn_new(5, AF_UNIX) == conn);
     cr_expect(conn->fd == 5 && conn->domain == AF_UNIX && conn->endpoint == NULL);
-    cr_expect(conn->options.given == 0 && conn->watch_count == 0);
+    cr_expect(conn->options.given == 0 && conn->watches.count == 0);
     cr_expect(conn->sent == 0 && conn->received == 0);
     cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);
     cr_expect(conn_hold(conn), "nobody holds it");
@@ -371,8 +371,8 @@ static void change(struct conn *conn, int argument)
     (void)argument;
     if (!conn_hold(conn))
         return;
-    if (conn->watch_count > 0)
-        conn->watch_count--;
+    if (conn->watches.count > 0)
+        conn->watches.count--;
     if (conn_state(conn) == CONN_FREE)
         visited++;
     conn_let_go(conn);
@@ -395,7 +395,7 @@ Test(conn, walk_races_with_close)
         struct conn *conn = conn_new(3, AF_INET);
 
         if (conn_hold(conn)) {
-            conn->watch_count = 1;
+            conn->watches.count = 1;
             conn_let_go(conn);
         }
         conn_move(conn, CONN_CLOSED);

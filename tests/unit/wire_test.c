@@ -17,8 +17,8 @@
 
 #define RANDOM_ROUNDS 20
 
-static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN", "BUSY",
-                                            "DIRTY"};
+static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN", "OWING",
+                                            "BUSY", "DIRTY"};
 
 static void feed(struct wire *wire, char direction, const char *bytes, size_t n)
 {
@@ -443,23 +443,142 @@ Test(wire, protocol)
     cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
 }
 
-Test(wire, used_meta)
+static const char binary_quit[24] = {'\x80', '\x07', [12] = 'o', 'p', 'a', 'q'};
+static const char binary_quitq[24] = {'\x80', '\x17'};
+
+Test(wire, goodbyes_of_text)
 {
-    static const char *const meta[] = {"mg a\r\n", "ms a 1\r\nx\r\n", "md a q\r\n",
-                                       "get a\r\nma a\r\nget a\r\n"};
-    static const char *const classic[] = {"mn\r\n", "get mg\r\n", "set a 0 0 4\r\nmg a\r\n"};
+    static const struct {
+        const char *before;
+        const char *bytes;
+        size_t goodbye;
+    } cases[] = {
+        {"get a\r\n", "quit\r\n", 6},
+        {"get a\r\n", "get b\r\nquit\r\n", 6},
+        {"get a\r\n", "set a 0 0 1 noreply\r\nx\r\nquit\r\n", 6},
+        {"get a\r\n", "quit\n", 0},
+        {"get a\r\n", "xquit\r\n", 0},
+        {"get a\r\n", " quit\r\n", 0},
+        {"get a\r\n", "bogus\r\nquit\r\n", 0},
+        {"get a\r\n", "set a 0 0 6\r\nquit\r\n", 0},
+        {"get a\r\n", "quit\r\nget a\r\n", 0},
+        {"get a\r\n", "uit\r\n", 0},
+        {"get a", "quit\r\n", 0},
+        {"set a 0 0 6\r\n", "quit\r\n", 0},
+        {"bogus\r\n", "quit\r\n", 0},
+        {"", "quit\r\n", 0},
+        {"get a\r\n", "", 0},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct wire wire = after(cases[i].before, strlen(cases[i].before));
+        struct wire same = wire;
+        size_t got = wire_goodbye(&wire, cases[i].bytes, strlen(cases[i].bytes));
+
+        cr_expect(got == cases[i].goodbye, "'%s' '%s': %zu", cases[i].before, cases[i].bytes,
+                  got);
+        cr_expect(memcmp(&wire, &same, sizeof wire) == 0);
+    }
+}
+
+Test(wire, goodbyes_of_binary)
+{
+    static const char noop[24] = {'\x80', '\x0a'};
+    struct wire wire = after(noop, sizeof noop);
+    char both[48], odd[24];
+    uint8_t answer[WIRE_GOODBYE_ANSWER];
+
+    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 24);
+    cr_expect(wire_goodbye(&wire, binary_quitq, 24) == 24);
+    cr_expect(wire_goodbye(&wire, binary_quit, 23) == 0);
+    cr_expect(wire_goodbye(&wire, noop, 24) == 0);
+    cr_expect(wire_goodbye(&wire, "quit\r\n", 6) == 0);
+    memcpy(both, noop, 24);
+    memcpy(both + 24, binary_quitq, 24);
+    cr_expect(wire_goodbye(&wire, both, 48) == 24);
+    for (int i = 2; i < 12; i++) {
+        memcpy(odd, binary_quit, 24);
+        odd[i] = 1;
+        cr_expect(wire_goodbye(&wire, odd, 24) == 0, "byte %d", i);
+    }
+    cr_expect(wire_goodbye_answer(&wire, binary_quit, answer));
+    cr_expect(answer[0] == 0x81 && answer[1] == 0x07 && memcmp(answer + 12, "opaq", 4) == 0);
+    cr_expect_not(wire_goodbye_answer(&wire, binary_quitq, answer));
+    wire = after(noop, 23);
+    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 0);
+    wire = AFTER("get a\r\n");
+    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 0);
+    cr_expect_not(wire_goodbye_answer(&wire, "quit\r\n", answer));
+}
+
+/* Sends the fence of WIRE and answers it with ANSWER. */
+static enum wire_verdict fenced(struct wire *wire, bool mn, const char *answer)
+{
+    uint8_t fence[WIRE_FENCE_MAX];
+
+    feed(wire, '>', (char *)fence, wire_fence(wire, mn, 7, fence));
+    feed(wire, '<', answer, strlen(answer));
+    return wire_verdict(wire);
+}
+
+Test(wire, fences_of_text)
+{
+    static const char store[] = "set a 0 0 1 noreply\r\nx\r\n";
+    static const char removal[] = "delete a noreply\r\n";
     struct wire wire;
 
-    for (size_t i = 0; i < sizeof meta / sizeof meta[0]; i++) {
-        wire = after(meta[i], strlen(meta[i]));
-        cr_assert(wire_used_meta(&wire), "%s", meta[i]);
+    wire = after(store, strlen(store));
+    cr_expect(fenced(&wire, true, "MN\r\n") == WIRE_CLEAN);
+    wire = after(store, strlen(store));
+    cr_expect(fenced(&wire, false, "VERSION 1.6.18\r\n") == WIRE_UNPROVEN);
+    wire = after(removal, strlen(removal));
+    cr_expect(fenced(&wire, false, "VERSION 1.6.18\r\n") == WIRE_CLEAN);
+    wire = after(removal, strlen(removal));
+    cr_expect(fenced(&wire, true, "EN\r\n") == WIRE_DIRTY);
+    wire = after(removal, strlen(removal));
+    cr_expect(fenced(&wire, true, "ERROR\r\n") == WIRE_DIRTY);
+    wire = after(removal, strlen(removal));
+    cr_expect(fenced(&wire, true, "MN\r\nMN\r\n") == WIRE_DIRTY);
+}
+
+/* Only the very opaque that was sent proves anything. */
+Test(wire, fences_of_binary)
+{
+    static const char deleteq[25] = {'\x80', '\x14', 0, 1, [11] = 1, [24] = 'k'};
+
+    for (int byte = -1; byte < 4; byte++) {
+        struct wire wire = after(deleteq, sizeof deleteq);
+        uint8_t fence[WIRE_FENCE_MAX];
+
+        cr_assert(wire_verdict(&wire) == WIRE_UNCONFIRMED);
+        cr_assert(wire_fence(&wire, true, 0x12345678, fence) == sizeof fence);
+        feed(&wire, '>', (char *)fence, sizeof fence);
+        cr_assert(wire_verdict(&wire) == WIRE_OWING);
+        fence[0] = 0x81;
+        if (byte >= 0)
+            fence[12 + byte] ^= 1;
+        feed(&wire, '<', (char *)fence, sizeof fence);
+        cr_expect(wire_verdict(&wire) == (byte < 0 ? WIRE_CLEAN : WIRE_DIRTY), "byte %d", byte);
     }
-    for (size_t i = 0; i < sizeof classic / sizeof classic[0]; i++) {
-        wire = after(classic[i], strlen(classic[i]));
-        cr_assert_not(wire_used_meta(&wire), "%s", classic[i]);
-    }
-    wire = AFTER("\x80\x0a\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
-    cr_assert_not(wire_used_meta(&wire));
+}
+
+/* The program's own NOOPs may have any opaque. */
+Test(wire, nonce_of_a_fence_is_used_once)
+{
+    static const char deleteq[25] = {'\x80', '\x14', 0, 1, [11] = 1, [24] = 'k'};
+    static const char noop[24] = {'\x80', '\x0a', [15] = 9};
+    char answer[24];
+    struct wire wire = after(deleteq, sizeof deleteq);
+    uint8_t fence[WIRE_FENCE_MAX];
+
+    feed(&wire, '>', (char *)fence, wire_fence(&wire, true, 1, fence));
+    fence[0] = 0x81;
+    feed(&wire, '<', (char *)fence, sizeof fence);
+    feed(&wire, '>', noop, sizeof noop);
+    memcpy(answer, noop, sizeof noop);
+    answer[0] = '\x81';
+    feed(&wire, '<', answer, sizeof answer);
+    cr_expect(wire_verdict(&wire) == WIRE_CLEAN);
 }
 
 /* Four thousand million pipelined requests, of which all but one are pretended. */

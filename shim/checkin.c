@@ -1,0 +1,193 @@
+/*
+ * The sequence of check-in.
+ */
+#include "checkin.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+
+#include "disguise.h"
+#include "fdmap.h"
+#include "lending.h"
+#include "libc.h"
+#include "log.h"
+#include "pool.h"
+#include "process.h"
+#include "proof.h"
+#include "raw.h"
+#include "settle.h"
+
+static enum reason take_private_number(struct check_in *check_in)
+{
+    long fd = raw_syscall(SYS_fcntl, check_in->fd, F_DUPFD_CLOEXEC, pool_private_base());
+
+    if (fd < 0)
+        return REASON_FD_PRESSURE;
+    if (fd >= FDMAP_SIZE) {
+        libc_close_quietly((int)fd);
+        return REASON_FD_PRESSURE;
+    }
+    check_in->private_fd = (int)fd;
+    fdmap_exchange((int)fd, conn_slot(check_in->conn) | FDMAP_PRIVATE);
+    return REASON_NONE;
+}
+
+static void give_up_private_number(struct check_in *check_in)
+{
+    int fd = check_in->private_fd;
+
+    check_in->private_fd = -1;
+    if (fdmap_replace(fd, conn_slot(check_in->conn) | FDMAP_PRIVATE, FDMAP_NONE))
+        libc_close_quietly(fd);
+}
+
+static enum reason prepare_to_keep(struct check_in *check_in)
+{
+    struct conn *conn = check_in->conn;
+    msec_t now = clock_now();
+    enum reason reason;
+
+    pool_note_limits(now, false);
+    check_in->calls = conn_calls_begun(conn);
+    reason = proof_check_in(conn, check_in->fd, now);
+    if (lending_is_dry_run())
+        return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
+    if (reason == REASON_NONE)
+        reason = take_private_number(check_in);
+    if (reason != REASON_NONE)
+        return reason;
+    reason = disguise_take_off(conn, check_in->fd);
+    if (reason != REASON_NONE)
+        give_up_private_number(check_in);
+    return reason;
+}
+
+bool check_in_begin(struct check_in *check_in, int fd)
+{
+    uint32_t slot = fdmap_get(fd);
+    struct conn *conn = conn_of_slot(slot);
+    enum reason reason;
+    int saved = errno;
+
+    if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
+        !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
+        return false;
+    *check_in = (struct check_in){.conn = conn, .fd = fd, .private_fd = -1, .slot = slot};
+    if (conn_state(conn) == CONN_IN_USE) {
+        conn_move(conn, CONN_LEAVING);
+        reason = prepare_to_keep(check_in);
+        errno = saved;
+        if (reason == REASON_NONE) {
+            pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &check_in->cancel_state);
+            return true;
+        }
+        lending_note_refused(conn, reason);
+    }
+    fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
+    conn_move(conn, CONN_CLOSED);
+    errno = saved;
+    return false;
+}
+
+/* From here on the connection has no user, and its bytes are ours to read. */
+static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
+{
+    enum reason reason = settle_begin(conn, now);
+    bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+
+    if (reason != REASON_NONE)
+        return reason;
+    if (wire_shows_no_auth(&conn->wire))
+        atomic_store(&conn->endpoint->no_auth_at, now);
+    stats_count(&conn->endpoint->stats.checked_in);
+    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", owing");
+    return pool_put(conn, clean ? CONN_IDLE : CONN_OWING, now, victims);
+}
+
+void check_in_end(struct check_in *check_in)
+{
+    struct conn *conn = check_in->conn;
+    struct victims victims = {.count = 0};
+    enum reason reason = REASON_IN_FLIGHT;
+    int saved = errno;
+
+    /* Up to here a call of another thread on the number could still reach this connection. */
+    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    conn->fd = check_in->private_fd;
+    if (conn_calls_begun(conn) == check_in->calls)
+        reason = keep(conn, clock_now(), &victims);
+    if (reason != REASON_NONE)
+        lending_discard(conn, reason);
+    lending_discard_all(&victims);
+    pthread_setcancelstate(check_in->cancel_state, NULL);
+    errno = saved;
+}
+
+/* Nothing was put in its place: the connection stays with the application, untracked. */
+static void call_off(struct check_in *check_in, const struct watches *watches)
+{
+    disguise_replay_watches(check_in->fd, watches);
+    give_up_private_number(check_in);
+    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
+    conn_move(check_in->conn, CONN_CLOSED);
+    pthread_setcancelstate(check_in->cancel_state, NULL);
+}
+
+static bool take_place(int fd, int stand_in)
+{
+    long flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
+
+    return flags >= 0 &&
+           raw_syscall(SYS_dup3, stand_in, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) == fd;
+}
+
+/* A one-shot registration may be disarmed already, and a new one would be armed. */
+static bool can_be_moved(const struct watches *watches)
+{
+    for (unsigned int i = 0; i < watches->count; i++) {
+        if (watches->list[i].events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
+            return false;
+    }
+    return true;
+}
+
+/* False when they cannot be registered again for another socket. */
+static bool copy_watches(int fd, struct watches *watches)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool copied = false;
+
+    if (!conn)
+        return false;
+    if (conn_hold(conn)) {
+        *watches = conn->watches;
+        copied = can_be_moved(watches);
+        conn_let_go(conn);
+        if (!copied)
+            conn_refuse(conn, REASON_EPOLL_MODE);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return copied;
+}
+
+bool check_in_behind(int fd, int stand_in)
+{
+    struct check_in check_in;
+    struct watches watches;
+
+    if (!copy_watches(fd, &watches) || !check_in_begin(&check_in, fd))
+        return false;
+    if (check_in.private_fd < 0) {
+        check_in_end(&check_in);
+        return false;
+    }
+    if (!take_place(fd, stand_in)) {
+        call_off(&check_in, &watches);
+        return false;
+    }
+    disguise_replay_watches(fd, &watches);
+    check_in_end(&check_in);
+    return true;
+}

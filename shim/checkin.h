@@ -1,0 +1,41 @@
+/*
+ * Check-in: the sequence by which a connection leaves the application and stays open, from
+ * gates, disguise, map and pool. At close(), or at a goodbye, when the number stays open and a
+ * stand-in takes the connection's place.
+ *
+ * These functions are called for numbers with a slot in the map. They take the pool's lock
+ * inside and must be called without it. errno is kept.
+ */
+#ifndef MCPOOL_CHECKIN_H
+#define MCPOOL_CHECKIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "conn.h"
+
+/* A check-in under way: the connection has a private number already, the application's number
+ * is still open. */
+struct check_in {
+    struct conn *conn;
+    int fd;
+    int private_fd; /* -1 in a dry run */
+    uint32_t slot;
+    uint64_t calls;
+    int cancel_state;
+};
+
+/* FD is about to be closed or replaced. True when its connection is to be kept: the caller then
+ * makes the real call, which cannot be cancelled meanwhile, and must call check_in_end(). False
+ * when there is nothing to keep, whatever FD was is forgotten, and the real call is all that is
+ * left to do. */
+bool check_in_begin(struct check_in *check_in, int fd);
+void check_in_end(struct check_in *check_in);
+
+/* The application is done with the connection at FD, but not with the number. True when the
+ * connection was checked in and STAND_IN, a socket that stays the caller's, took over its
+ * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False
+ * when FD is what it was, tracked only if the reason against may pass. */
+bool check_in_behind(int fd, int stand_in);
+
+#endif

@@ -1,0 +1,103 @@
+/*
+ * Recognising goodbyes, and the tombstone.
+ */
+#include "goodbye.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "checkin.h"
+#include "conn.h"
+#include "libc.h"
+#include "process.h"
+#include "raw.h"
+#include "readable.h"
+#include "settle.h"
+
+/* The longest goodbye is a binary packet without a body. */
+#define LONGEST WIRE_PACKET_HEADER
+
+/* Only a text goodbye is shorter, and ends a line. */
+static bool may_hold_one(const char *bytes, size_t n)
+{
+    size_t tail = n < LONGEST ? n : LONGEST;
+
+    return is_readable(bytes + n - tail, tail) && (n >= LONGEST || bytes[n - 1] == '\n');
+}
+
+size_t goodbye_in(int fd, const void *bytes, size_t n)
+{
+    struct conn *conn;
+    size_t length = 0;
+
+    if (!may_hold_one(bytes, n))
+        return 0;
+    conn = conn_enter(fd, CONN_CALL_OTHER);
+    if (!conn)
+        return 0;
+    if (conn_state(conn) == CONN_IN_USE && conn_refusal(conn) == REASON_NONE &&
+        conn_hold(conn)) {
+        length = wire_goodbye(&conn->wire, bytes, n);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return length;
+}
+
+struct farewell {
+    uint8_t answer[WIRE_GOODBYE_ANSWER];
+    bool answered;
+};
+
+/* Who still waits for replies has them coming from the server, and then its end of file. */
+static bool may_bury(int fd, const void *goodbye, struct farewell *farewell)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may = false;
+
+    if (!conn)
+        return false;
+    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && conn_hold(conn)) {
+        may = wire_verdict(&conn->wire) != WIRE_OWING &&
+              settle_prospect(conn, clock_now()) == REASON_NONE;
+        farewell->answered =
+            goodbye && wire_goodbye_answer(&conn->wire, goodbye, farewell->answer);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return may;
+}
+
+static int make_tombstone(int flags, const struct farewell *farewell)
+{
+    int pair[2];
+    int type = SOCK_STREAM | SOCK_CLOEXEC | (flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
+
+    if (raw_syscall(SYS_socketpair, AF_UNIX, type, 0, pair) != 0)
+        return -1;
+    if (farewell->answered)
+        raw_syscall(SYS_sendto, pair[1], farewell->answer, sizeof(farewell->answer),
+                    MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    libc_close_quietly(pair[1]);
+    return pair[0];
+}
+
+bool goodbye_bury(int fd, const void *goodbye)
+{
+    struct farewell farewell = {.answered = false};
+    int saved = errno;
+    bool buried;
+    int tombstone;
+
+    if (!may_bury(fd, goodbye, &farewell))
+        return false;
+    tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
+    if (tombstone < 0)
+        return false;
+    buried = check_in_behind(fd, tombstone);
+    libc_close_quietly(tombstone);
+    errno = saved;
+    return buried;
+}

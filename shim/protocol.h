@@ -1,0 +1,29 @@
+/*
+ * Which protocol will the next user speak? A server fixes text or binary by the first byte of a
+ * connection, and connect() does not say what that will be. It is guessed from what users with
+ * the same kind of socket said before; when the first byte shows that the guess was wrong, the
+ * connection goes back and a new one to the same server takes the number before that byte is
+ * sent, or the call fails with ECONNRESET.
+ *
+ * Called without the pool's lock.
+ */
+#ifndef MCPOOL_PROTOCOL_H
+#define MCPOOL_PROTOCOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/uio.h>
+
+#include "conn.h"
+#include "pool.h"
+
+/* What the user of FRESH, bound to its endpoint and with its flags noted, will probably speak;
+ * WIRE_UNDECIDED when it cannot be told. */
+enum wire_protocol protocol_guess(struct conn *fresh);
+
+/* COUNT pieces at IOV are about to be sent on FD; takes note of what is spoken. False, with
+ * errno set, when they are of a protocol that what is at FD does not speak, and nothing better
+ * could be put there. */
+bool protocol_fits(int fd, const struct iovec *iov, size_t count);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * May the program's memory be looked at? Before the real call nobody knows: a bad address must
+ * give EFAULT, as without us, and no crash.
+ */
+#ifndef MCPOOL_READABLE_H
+#define MCPOOL_READABLE_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "raw.h"
+
+/* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
+ * before it refuses to do anything with it. */
+static inline bool is_word_readable(const void *bytes)
+{
+    enum { WORD = 8, NO_SUCH_HOW = -1 };
+    uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
+
+    return raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) == -EINVAL;
+}
+
+/* Whether N bytes at BYTES, fewer than a page, are readable. */
+static inline bool is_readable(const void *bytes, size_t n)
+{
+    enum { PAGE = 4096 };
+    const char *last = (const char *)bytes + n - 1;
+
+    if (n == 0)
+        return false;
+    return is_word_readable(bytes) &&
+           ((uintptr_t)bytes / PAGE == (uintptr_t)last / PAGE || is_word_readable(last));
+}
+
+#endif

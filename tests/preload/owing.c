@@ -1,0 +1,404 @@
+/*
+ * Connections left with something owed: noreply tails get a fence, abandoned replies are read
+ * later, and nobody gets the connection before that is over.
+ */
+#include "harness.h"
+
+#include <errno.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static const char store[] = "set a 0 0 1 noreply\r\nx\r\n";
+static const char removal[] = "delete nothing noreply\r\n";
+static const char deleteq[25] = {'\x80', '\x14', [3] = 1, [11] = 1, [24] = 'k'};
+
+static void leave_after(int port, const char *request)
+{
+    int fd = dial(port);
+
+    send_text(fd, request);
+    close(fd);
+}
+
+/* A server played by the test itself, past the shim. */
+static int port_here;
+static int listener;
+
+static void listen_for_us(void)
+{
+    listener = listen_here(&port_here);
+}
+
+static long accept_here(void)
+{
+    return unseen(SYS_accept4, listener, NULL, NULL, 0);
+}
+
+static void serve_expect(long fd, const char *text, size_t n)
+{
+    char got[256];
+
+    cr_assert(unseen(SYS_recvfrom, fd, got, n, MSG_WAITALL, NULL, NULL) == (long)n);
+    cr_assert(memcmp(got, text, n) == 0, "%.*s", (int)n, got);
+}
+
+static void serve_text(long fd, const char *text)
+{
+    cr_assert(unseen(SYS_write, fd, text, strlen(text)) == (long)strlen(text));
+}
+
+static bool nothing_to_read(long fd)
+{
+    char byte;
+
+    return unseen(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL) == -EAGAIN;
+}
+
+Test(owing, noreply_tails_against_memcached, .timeout = 20)
+{
+    static const char *const requests[] = {store, removal, "get nothing\r\nmd nothing q\r\n",
+                                           "mg nothing q v\r\n", "touch nothing 1 noreply\r\n"};
+    long before = opened_at_server();
+
+    for (size_t i = 0; i < 50; i++) {
+        leave_after(server_port(), requests[i % 5]);
+        usleep(5000);
+    }
+    cr_expect(opened_at_server() - before <= 3);
+    cr_expect(log_count(": kept, owing") == 50);
+    cr_expect(log_count(": discarded") == 0);
+}
+
+Test(owing, quiet_binary_against_memcached, .timeout = 20)
+{
+    long before = opened_at_server();
+
+    for (int i = 0; i < 20; i++) {
+        int fd = dial_server();
+
+        cr_assert(send(fd, deleteq, sizeof(deleteq), 0) == sizeof(deleteq));
+        close(fd);
+        EXPECT_EVENT(": kept, owing");
+        usleep(5000);
+    }
+    cr_expect(opened_at_server() - before <= 3);
+}
+
+/* A plainly clean one costs the server nothing. */
+Test(owing, no_fence_without_need, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\n");
+    serve_expect(server, "get a\r\n", 7);
+    serve_text(server, "END\r\n");
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_EVENT(": kept");
+    cr_expect(nothing_to_read(server));
+}
+
+/* Nothing but its very answer, and nothing behind it. */
+Test(owing, fence_answers, .timeout = 20, .init = listen_for_us)
+{
+    static const struct {
+        const char *answer;
+        bool lent;
+    } cases[] = {
+        {"MN\r\n", true},
+        {"NM\r\n", false},
+        {"MN\r\nMN\r\n", false},
+        {"ERROR\r\nMN\r\n", false},
+        {"STORED\r\nMN\r\n", false},
+        {"MN \r\n", false},
+        {"VERSION 1.4.5\r\nMN\r\n", false},
+        {"MN\r\n", true},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        int fd = dial(port_here);
+        long server = accept_here();
+
+        send_text(fd, "mn\r\n");
+        serve_expect(server, "mn\r\n", 4);
+        serve_text(server, "MN\r\n"); /* so that no failure makes it forgo the fence */
+        expect_text(fd, "MN\r\n");
+        send_text(fd, removal);
+        serve_expect(server, removal, strlen(removal));
+        close(fd);
+        serve_expect(server, "mn\r\n", 4);
+        serve_text(server, cases[i].answer);
+        usleep(20000);
+        fd = dial(port_here);
+        cr_expect((strstr(last_event(), ": reused as ") != NULL) == cases[i].lent, "%s: %s",
+                  cases[i].answer, last_event());
+        if (cases[i].lent) {
+            send_text(fd, "bogus\r\n");
+            serve_expect(server, "bogus\r\n", 7);
+        }
+        close(fd);
+        if (!cases[i].lent)
+            unseen(SYS_close, accept_here());
+        unseen(SYS_close, server);
+    }
+    cr_expect(log_count(": discarded: UNSEEN_BYTES ") + log_count(": discarded: NO_FENCE ") ==
+              6);
+}
+
+/* Until it is answered the connection is nobody's. */
+Test(owing, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), other;
+    long server = accept_here(), second;
+    int port = local_port(fd);
+
+    send_text(fd, removal);
+    close(fd);
+    EXPECT_EVENT(": kept, owing");
+    serve_expect(server, removal, strlen(removal));
+    other = dial(port_here);
+    second = accept_here();
+    cr_expect(local_port(other) != port);
+    serve_expect(server, "mn\r\n", 4);
+    serve_text(server, "M");
+    fd = dial(port_here);
+    cr_expect(local_port(fd) != port);
+    unseen(SYS_close, accept_here());
+    serve_text(server, "N\r\n");
+    usleep(20000);
+    fd = dial(port_here);
+    cr_expect(local_port(fd) == port);
+    unseen(SYS_close, second);
+}
+
+/* A server that does not know `mn` is not asked again for a while: what `version` can prove is
+ * proved by it, what it cannot is not kept. */
+Test(owing, server_without_mn, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), port;
+    long server = accept_here();
+
+    send_text(fd, removal);
+    close(fd);
+    serve_expect(server, removal, strlen(removal));
+    serve_expect(server, "mn\r\n", 4);
+    unseen(SYS_close, server);
+    usleep(20000);
+    fd = dial(port_here);
+    EXPECT_EVENT(": discarded: NO_FENCE ");
+    server = accept_here();
+    port = local_port(fd);
+    send_text(fd, removal);
+    close(fd);
+    EXPECT_EVENT(": kept, owing");
+    serve_expect(server, removal, strlen(removal));
+    serve_expect(server, "version\r\n", 9);
+    serve_text(server, "VERSION 1.4.5\r\n");
+    usleep(20000);
+    fd = dial(port_here);
+    cr_expect(local_port(fd) == port);
+    send_text(fd, store);
+    close(fd);
+    EXPECT_NOT_KEPT("UNCONFIRMED");
+}
+
+/* One that understood it before was restarted, perhaps. */
+Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
+    send_text(fd, store);
+    close(fd);
+    serve_expect(server, store, strlen(store));
+    serve_expect(server, "mn\r\n", 4);
+    serve_text(server, "MN\r\n");
+    usleep(20000);
+    fd = dial(port_here);
+    EXPECT_EVENT(": reused as ");
+    send_text(fd, store);
+    close(fd);
+    unseen(SYS_close, server);
+    usleep(20000);
+    fd = dial(port_here);
+    EXPECT_EVENT(": discarded: ");
+    server = accept_here();
+    send_text(fd, store);
+    close(fd);
+    EXPECT_EVENT(": kept, owing");
+}
+
+Test(owing, late_replies_against_memcached, .timeout = 20)
+{
+    static const char value[] = "VALUE late 0 5\r\nvalue\r\nEND\r\n";
+    int fd = dial_server(), port = local_port(fd);
+
+    send_text(fd, "set late 0 0 5\r\nvalue\r\n");
+    expect_text(fd, "STORED\r\n");
+    for (int i = 0; i < 20; i++) {
+        send_text(fd, "get late\r\nget late\r\n");
+        if (i % 2)
+            expect_text(fd, "VALUE late");
+        close(fd);
+        EXPECT_EVENT(": kept, owing");
+        usleep(20000);
+        fd = dial_server();
+        cr_expect(local_port(fd) == port);
+        send_text(fd, "get late\r\n");
+        expect_text(fd, value);
+    }
+}
+
+/* Not even when a byte is missing, and never a byte of them to the next one. */
+Test(owing, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
+{
+    static const char reply[] = "VALUE a 0 3\r\nabc\r\nEND\r\n";
+    int fd = dial(port_here), port = local_port(fd);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    for (size_t i = 0; i < strlen(reply); i++) {
+        fd = dial(port_here);
+        cr_assert(local_port(fd) != port);
+        unseen(SYS_close, accept_here());
+        close(fd);
+        unseen(SYS_write, server, reply + i, 1);
+        usleep(1000);
+    }
+    usleep(20000);
+    fd = dial(port_here);
+    cr_expect(local_port(fd) == port);
+    send_text(fd, "get b\r\n");
+    serve_expect(server, "get a\r\nget b\r\n", 14);
+    serve_text(server, "END\r\n");
+    expect_text(fd, "END\r\n");
+}
+
+/* The replies first, and the fence when they are in. */
+Test(owing, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), port = local_port(fd);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\nset a 0 0 1 noreply\r\nx\r\n");
+    close(fd);
+    serve_expect(server, "get a\r\nset a 0 0 1 noreply\r\nx\r\n", 31);
+    cr_expect(nothing_to_read(server));
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    fd = dial(port_here);
+    cr_expect(local_port(fd) != port);
+    serve_expect(server, "mn\r\n", 4);
+    serve_text(server, "MN\r\n");
+    usleep(20000);
+    cr_expect(local_port(dial(port_here)) == port);
+}
+
+Test(owing, hung_up_instead, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    unseen(SYS_close, server);
+    usleep(20000);
+    dial(port_here);
+    EXPECT_EVENT(": discarded: NOT_ESTABLISHED ");
+}
+
+Test(owing, wrong_reply, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    serve_text(server, "STORED\r\n");
+    usleep(20000);
+    dial(port_here);
+    EXPECT_EVENT(": discarded: UNEXPECTED_REPLY ");
+}
+
+Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
+{
+    enum { SIZE = 8 << 20 };
+    static char filler[SIZE];
+    int fd = dial(port_here);
+    long server = accept_here();
+    size_t sent = 0;
+
+    memset(filler, 'x', SIZE);
+    send_text(fd, "get a\r\n");
+    close(fd);
+    serve_text(server, "VALUE a 0 8388608\r\n");
+    for (int i = 0; i < 1000 && log_count(": discarded: TOO_MUCH ") == 0; i++) {
+        long n = unseen(SYS_sendto, server, filler, SIZE - sent, MSG_DONTWAIT | MSG_NOSIGNAL,
+                        NULL, 0);
+
+        sent += n > 0 ? (size_t)n : 0;
+        fd = dial(port_here);
+        unseen(SYS_close, accept_here());
+        close(fd);
+    }
+    cr_expect(log_count(": discarded: TOO_MUCH ") == 1);
+}
+
+/* A login that was given up on is a login still. */
+Test(owing, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
+    send_text(fd, "set auth 0 0 10\r\nbob secret\r\n");
+    close(fd);
+    EXPECT_EVENT(": kept, owing");
+    serve_text(server, "STORED\r\n");
+    usleep(20000);
+    dial(port_here);
+    EXPECT_EVENT(": discarded: MAYBE_AUTH ");
+}
+
+/* What is read behind our back is never made up for by what comes late. */
+Test(owing, read_behind_our_back, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+    char byte;
+
+    send_text(fd, "get a\r\n");
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    unseen(SYS_read, fd, &byte, 1);
+    close(fd);
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    dial(port_here);
+    cr_expect(strstr(last_event(), ": discarded: ") != NULL, "%s", last_event());
+}
+
+/* The child of a fork leaves them alone, and the parent can still settle them. */
+Test(owing, over_a_fork, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), port = local_port(fd);
+    long server = accept_here();
+    pid_t child;
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    child = fork();
+    if (child == 0) {
+        fd = dial(port_here);
+        _exit(local_port(fd) == port);
+    }
+    expect_good_end(child);
+    unseen(SYS_close, accept_here());
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    cr_expect(local_port(dial(port_here)) == port);
+}
