@@ -73,7 +73,7 @@ $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
 
-PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/victim.c,$(wildcard tests/preload/*.c)))
+PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/victim.c %/plugin.c,$(wildcard tests/preload/*.c)))
 
 $(B)/tests/preload/%.c.o: tests/preload/%.c Makefile
 	@mkdir -p $(@D)

@@ -101,6 +101,17 @@ static bool read_max_lifetime(struct config *config, const char *value)
     return read_duration(value, &config->max_lifetime);
 }
 
+/* Names without a directory; empty for none. */
+static bool read_deepbind(struct config *config, const char *value)
+{
+    size_t n = strlen(value);
+
+    if (n >= sizeof(config->deepbind) || strchr(value, '/'))
+        return false;
+    memcpy(config->deepbind, value, n + 1);
+    return true;
+}
+
 static bool read_log(struct config *config, const char *value)
 {
     size_t used = 0;
@@ -177,6 +188,7 @@ static const struct variable {
     {"MAX_IDLE_TOTAL", read_max_idle_total, "256"},
     {"IDLE_TIMEOUT", read_idle_timeout, "55s"},
     {"MAX_LIFETIME", read_max_lifetime, "30m"},
+    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so"},
     {"LOG", read_log, ""},
     {"LOG_LEVEL", read_log_level, "info"},
     {"DRY_RUN", read_dry_run, "off"},

@@ -24,6 +24,7 @@ struct config {
     unsigned int max_idle_total; /* connections per process */
     msec_t idle_timeout;
     msec_t max_lifetime;
+    char deepbind[256];      /* file names, with commas between */
     char log_path[PATH_MAX]; /* empty: no log; "stderr" */
     enum log_level log_level;
     bool dry_run;

@@ -9,6 +9,7 @@
 
 #include "config.h"
 #include "conn.h"
+#include "deepbind.h"
 #include "lending.h"
 #include "libc.h"
 #include "log.h"
@@ -34,6 +35,7 @@ __attribute__((constructor)) static void start(void)
     if (config.disable || !conn_start() || !pool_start(&config))
         return;
     lending_start(&config);
+    deepbind_start(&config);
     if (pthread_atfork(lending_before_fork, lending_after_fork_in_parent,
                        lending_after_fork_in_child) != 0)
         return;
@@ -65,6 +67,12 @@ static void sum_up(struct endpoint *endpoint)
              (unsigned long)stats_read(&stats->reused),
              (unsigned long)stats_read(&stats->opened),
              (unsigned long)stats_read(&stats->checked_in));
+    log_line(LOG_INFO,
+             "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
+             endpoint->text, (unsigned long)stats_read(&stats->fenced),
+             (unsigned long)stats_read(&stats->settled),
+             (unsigned long)stats_read(&stats->repaired),
+             (unsigned long)stats_read(&stats->misled));
     sum_up_reasons(endpoint, "not kept", stats->refused);
     sum_up_reasons(endpoint, "discarded", stats->discarded);
 }

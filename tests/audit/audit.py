@@ -147,6 +147,20 @@ class Audit:
                 wrong.add(name)
         return wrong
 
+    def dlopen_ends_in_a_jump(self):
+        """The real one finds its caller's RUNPATH by the return address. By both compilers."""
+        wrong = set()
+        built = os.path.dirname(self.library)
+        for library in (self.library, *(os.path.join(built, compiler, "libmcpool.so")
+                                        for compiler in ("gcc", "clang"))):
+            lines = output("objdump", "-d", "--disassemble=dlopen", library).splitlines()
+            code = [line.split("\t")[2] for line in lines if line.count("\t") == 2]
+            code = [line for line in code if not re.match(r"(nop|data16|cs nop|xchg +%ax,%ax)", line)]
+            if not code or not re.match(r"(notrack )?jmp +\*|br\b", code[-1]) \
+                    or sum(bool(re.match(r"(addr32 )?call|blr?\b", line)) for line in code) > 1:
+                wrong.add(library)
+        return wrong
+
 
 CHECKS = [name for name in vars(Audit) if not name.startswith("_")]
 

@@ -26,6 +26,7 @@ OPTIONS = {
     "--max-idle-total": "MCPOOL_MAX_IDLE_TOTAL",
     "--idle-timeout": "MCPOOL_IDLE_TIMEOUT",
     "--max-lifetime": "MCPOOL_MAX_LIFETIME",
+    "--deepbind": "MCPOOL_DEEPBIND",
     "--log": "MCPOOL_LOG",
     "--log-level": "MCPOOL_LOG_LEVEL",
 }

@@ -47,6 +47,14 @@ TEST_EARLY=$work/early.so
 export TEST_EARLY
 gcc -D_GNU_SOURCE -shared -fPIC -O2 -o "$TEST_EARLY" "$here/early.c"
 
+TEST_PLUGINS=$work/plugins
+export TEST_PLUGINS
+mkdir -p "$TEST_PLUGINS/below"
+for plugin in memcached.so other.so below/hidden.so; do
+    gcc -D_GNU_SOURCE -shared -fPIC -O2 -Wl,--enable-new-dtags "-Wl,-rpath,$TEST_PLUGINS/below" \
+        -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
+done
+
 # preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
 # count the connections at the server.
 result=0
@@ -58,12 +66,13 @@ preloaded() {
         LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind)*/*'
 preloaded 'policy/*'
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
 preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
 preloaded 'short_life/*' MCPOOL_MAX_LIFETIME=200ms
+preloaded 'other_deepbind/*' MCPOOL_DEEPBIND=other.so
 preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
 preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1

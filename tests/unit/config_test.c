@@ -29,6 +29,7 @@ static void expect_defaults(void)
     cr_expect(config.max_lifetime == 30 * 60 * 1000);
     cr_expect(config.log_path[0] == '\0');
     cr_expect(config.log_level == LOG_INFO);
+    cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so") == 0);
     cr_expect(!config.dry_run && !config.disable);
 }
 
@@ -221,11 +222,17 @@ Test(config, what_is_no_assignment_of_ours)
 
 Test(config, all_at_once)
 {
-    char *environment[] = {"MCPOOL_SERVERS=/run/m.sock", "MCPOOL_MAX_IDLE=3",
-                           "MCPOOL_MAX_IDLE_TOTAL=4",    "MCPOOL_IDLE_TIMEOUT=5s",
-                           "MCPOOL_MAX_LIFETIME=6s",     "MCPOOL_LOG=stderr",
-                           "MCPOOL_LOG_LEVEL=warning",   "MCPOOL_DRY_RUN=1",
-                           "MCPOOL_DISABLE=1",           NULL};
+    char *environment[] = {"MCPOOL_SERVERS=/run/m.sock",
+                           "MCPOOL_MAX_IDLE=3",
+                           "MCPOOL_MAX_IDLE_TOTAL=4",
+                           "MCPOOL_IDLE_TIMEOUT=5s",
+                           "MCPOOL_MAX_LIFETIME=6s",
+                           "MCPOOL_LOG=stderr",
+                           "MCPOOL_DEEPBIND=a.so,b.so",
+                           "MCPOOL_LOG_LEVEL=warning",
+                           "MCPOOL_DRY_RUN=1",
+                           "MCPOOL_DISABLE=1",
+                           NULL};
 
     config_read(&config, environment);
     cr_expect(config.warning_count == 0);
@@ -234,6 +241,7 @@ Test(config, all_at_once)
     cr_expect(config.idle_timeout == 5000 && config.max_lifetime == 6000);
     cr_expect(strcmp(config.log_path, "stderr") == 0 && config.log_level == LOG_WARNING);
     cr_expect(config.dry_run && config.disable);
+    cr_expect(strcmp(config.deepbind, "a.so,b.so") == 0);
     read_one("UNRELATED=1");
     expect_defaults();
 }
@@ -340,4 +348,19 @@ Test(config, too_many_exclusions)
     read_one(list);
     cr_expect(config.warning_count == 1);
     expect_defaults();
+}
+
+Test(config, deepbind)
+{
+    char assignment[512] = "MCPOOL_DEEPBIND=";
+
+    read_one("MCPOOL_DEEPBIND=");
+    cr_expect(config.deepbind[0] == '\0' && config.warning_count == 0);
+    read_one("MCPOOL_DEEPBIND=/usr/lib/memcached.so");
+    expect_defaults();
+    cr_expect(config.warning_count == 1);
+    memset(assignment + strlen(assignment), 'x', 256);
+    read_one(assignment);
+    expect_defaults();
+    cr_expect(config.warning_count == 1);
 }

@@ -58,14 +58,14 @@ static struct conn *connect_at(uint16_t port, msec_t now)
 static void put(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_LEAVING);
-    cr_assert(pool_put(conn, now, &victims) == REASON_NONE);
+    cr_assert(pool_put(conn, CONN_IDLE, now, &victims) == REASON_NONE);
 }
 
 /* What a connect() at NOW would be lent; it is in use then. */
 static struct conn *take(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
-    struct conn *conn = pool_take(fresh, now, &victims);
+    struct conn *conn = pool_take(fresh, WIRE_UNDECIDED, now, &victims);
 
     conn_move(fresh, CONN_CLOSED);
     if (conn)
@@ -105,12 +105,12 @@ Test(pool, families_and_fixed_options_are_apart)
 
     put(conn, 0);
     fresh->domain = AF_INET6;
-    cr_expect(pool_take(fresh, 0, &victims) == NULL);
+    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
     fresh->domain = AF_INET;
     cr_assert(options_note(&fresh->options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-    cr_expect(pool_take(fresh, 0, &victims) == NULL);
+    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
     fresh->options.given = 0;
-    cr_expect(pool_take(fresh, 0, &victims) == conn);
+    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == conn);
 }
 
 Test(pool, idle_timeout)
@@ -212,7 +212,7 @@ Test(pool, counts_what_is_in_use)
     cr_expect(endpoint->in_use == 1);
     conn_move(conn, CONN_LEAVING);
     cr_expect(endpoint->in_use == 1);
-    cr_assert(pool_put(conn, 0, &victims) == REASON_NONE);
+    cr_assert(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_NONE);
     cr_expect(endpoint->in_use == 0 && endpoint->idle_count == 1);
     cr_expect(take(1, 0) == conn);
     cr_expect(endpoint->in_use == 1 && endpoint->idle_count == 0);
@@ -226,7 +226,7 @@ Test(pool, a_child_made_meanwhile)
 
     conn_move(conn, CONN_LEAVING);
     process_children++;
-    cr_expect(pool_put(conn, 0, &victims) == REASON_FORKED);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED);
 }
 
 Test(pool, flush_takes_all_in_portions)
@@ -297,8 +297,8 @@ Test(pool, turned_away_inside_and_free_after)
     cr_assert(pool_before_fork());
     cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
     conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, 0, &victims) == REASON_REENTERED);
-    cr_expect(pool_take(conn, 0, &victims) == NULL);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_REENTERED);
+    cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
     cr_expect(!pool_before_fork());
     pool_after_fork_in_parent();
     cr_assert(pthread_create(&thread, NULL, enter_from_another_thread, NULL) == 0);
@@ -330,7 +330,7 @@ static void *churn(void *argument)
         fresh->children = process_children;
         if (pool_enlist(fresh, &address, i) != REASON_NONE)
             return argument;
-        conn = pool_take(fresh, i, &mine);
+        conn = pool_take(fresh, WIRE_UNDECIDED, i, &mine);
         if (conn) {
             conn_move(conn, CONN_IN_USE);
             conn_move(fresh, CONN_CLOSED);
@@ -338,7 +338,7 @@ static void *churn(void *argument)
             conn = fresh;
         }
         conn_move(conn, CONN_LEAVING);
-        if (pool_put(conn, i, &mine) != REASON_NONE)
+        if (pool_put(conn, CONN_IDLE, i, &mine) != REASON_NONE)
             conn_move(conn, CONN_CLOSED);
         for (size_t v = 0; v < mine.count; v++)
             conn_move(mine.conn[v], CONN_CLOSED);
@@ -382,13 +382,14 @@ Test(pool, expiry_goes_on_at_the_next_call)
         put(conns[i], i);
     for (int out = 0; out < 10; out += POOL_VICTIMS / 2) {
         victims.count = 0;
-        cr_expect(pool_take(other, 10 * MINUTE, &victims) == NULL);
+        cr_expect(pool_take(other, WIRE_UNDECIDED, 10 * MINUTE, &victims) == NULL);
         cr_expect(victims.count == (out < 8 ? POOL_VICTIMS / 2 : 2), "%zu", victims.count);
         for (size_t i = 0; i < victims.count; i++)
             cr_expect(victims.conn[i] == conns[out + (int)i]);
     }
     victims.count = 0;
-    cr_expect(pool_take(other, 10 * MINUTE, &victims) == NULL && victims.count == 0);
+    cr_expect(pool_take(other, WIRE_UNDECIDED, 10 * MINUTE, &victims) == NULL &&
+              victims.count == 0);
 }
 
 /* Whatever has to go, a call's victims fit: expired ones, the endpoint's oldest, and the total.
@@ -408,7 +409,7 @@ Test(pool, victims_never_overflow)
 
         victims.count = 0;
         conn_move(conn, CONN_LEAVING);
-        pool_put(conn, MINUTE, &victims);
+        pool_put(conn, CONN_IDLE, MINUTE, &victims);
         cr_expect(victims.count <= POOL_VICTIMS, "%zu", victims.count);
     }
 }
@@ -426,7 +427,8 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     conn = connect_at(1, 1);
     conn_move(conn, CONN_LEAVING);
     victims.count = 0;
-    cr_expect(pool_put(conn, 1, &victims) == REASON_POOL_FULL, "30 cannot go at once");
+    cr_expect(pool_put(conn, CONN_IDLE, 1, &victims) == REASON_POOL_FULL,
+              "30 cannot go at once");
     cr_expect(victims.count == POOL_VICTIMS);
     cr_expect(victims.reason[0] == REASON_ENDPOINT_FULL);
     cr_expect(victims.reason[7] == REASON_POOL_FULL);
@@ -439,7 +441,7 @@ Test(pool, put_after_a_child)
 
     process_children++;
     conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, 0, &victims) == REASON_FORKED);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED);
     cr_expect(conn_state(conn) == CONN_LEAVING && conn->endpoint->idle_count == 0);
     cr_expect(take(1, 0) == NULL);
     put(connect_at(1, 0), 0);
@@ -511,7 +513,7 @@ Test(pool, too_few_numbers_to_keep_any)
     limit_numbers(3);
     pool_note_limits(0, true);
     conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, 0, &victims) == REASON_POOL_FULL && victims.count == 0);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_POOL_FULL && victims.count == 0);
     limit_numbers(1024);
 }
 
@@ -640,7 +642,7 @@ Test(pool, unix_endpoints_are_apart)
 
         strcpy(address.path, names[i]);
         cr_assert(pool_enlist(fresh, &address, 0) == REASON_NONE);
-        cr_expect(pool_take(fresh, 0, &victims) == conns[i]);
+        cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == conns[i]);
     }
 }
 
@@ -774,7 +776,7 @@ Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
     conn = connect_at(1, 0);
     process_children++;
     conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, 0, &victims) == REASON_FORKED && victims.count == 0);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED && victims.count == 0);
     cr_expect(take(1, 0) == kept);
 }
 
@@ -802,4 +804,142 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
     pool_enlist(conns[0], &address, 0);
     for (int i = 1; i < POOL_ENDPOINTS; i++)
         cr_expect(conns[i]->endpoint->address.port == i + 1, "endpoint %d", i);
+}
+
+/* Owing connections. */
+
+static void put_owing(struct conn *conn, msec_t now)
+{
+    conn_move(conn, CONN_LEAVING);
+    cr_assert(pool_put(conn, CONN_OWING, now, &victims) == REASON_NONE);
+}
+
+static struct conn *take_owing(uint16_t port, msec_t now)
+{
+    struct conn *fresh = connect_at(port, now);
+    struct conn *conn = pool_take_owing(fresh, WIRE_UNDECIDED, now, &victims);
+
+    conn_move(fresh, CONN_CLOSED);
+    return conn;
+}
+
+Test(pool, owing_ones_wait_in_a_queue_of_their_own)
+{
+    struct conn *conns[3];
+
+    for (int i = 0; i < 3; i++) {
+        conns[i] = connect_at(1, 0);
+        put_owing(conns[i], i);
+    }
+    cr_expect(take(1, 3) == NULL);
+    cr_expect(take_owing(2, 3) == NULL);
+    for (int i = 0; i < 3; i++) {
+        struct conn *conn = take_owing(1, 3);
+
+        cr_expect(conn == conns[i]);
+        cr_expect(conn_state(conn) == CONN_LENDING);
+        cr_expect(pool_put_back(conn));
+        cr_expect(conn_state(conn) == CONN_OWING);
+    }
+    for (int i = 0; i < 3; i++)
+        cr_expect(take_owing(1, 3) == conns[i]);
+    cr_expect(take_owing(1, 3) == NULL);
+    cr_expect(victims.count == 0);
+}
+
+/* The time runs on while they are put back. */
+Test(pool, owing_ones_have_their_time)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    put_owing(conn, 0);
+    cr_assert(take_owing(1, POOL_OWING_TIMEOUT) == conn);
+    cr_assert(pool_put_back(conn));
+    cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
+    cr_assert(victims.count == 1);
+    cr_expect(victims.conn[0] == conn && victims.reason[0] == REASON_LATE);
+    cr_expect(conn_state(conn) == CONN_DOOMED);
+}
+
+/* Many that are late at once are taken out a few at a time, and none of them is lent. */
+Test(pool, many_late_ones)
+{
+    for (int i = 0; i < 20; i++)
+        put_owing(connect_at(1, 0), 0);
+    for (unsigned int left = 20; left > 0; left -= (unsigned int)victims.count) {
+        victims.count = 0;
+        cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
+        cr_assert(victims.count == (left < POOL_VICTIMS ? left : POOL_VICTIMS));
+    }
+}
+
+Test(pool, owing_ones_must_fit_too)
+{
+    struct conn *conn = connect_at(1, 0);
+    struct conn *fresh = connect_at(1, 0);
+
+    put_owing(conn, 0);
+    fresh->domain = AF_INET6;
+    cr_expect(pool_take_owing(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
+    fresh->domain = AF_INET;
+    cr_expect(pool_take_owing(fresh, WIRE_BINARY, 0, &victims) == NULL);
+    cr_expect(pool_take_owing(fresh, WIRE_UNDECIDED, 0, &victims) == conn);
+}
+
+/* What is not proven makes room first, and takes nobody's place. */
+Test(pool, owing_ones_make_room)
+{
+    struct conn *clean, *owing, *more;
+
+    set_up_with(1, 256);
+    config.idle_timeout = 60 * MINUTE;
+    clean = connect_at(1, 0);
+    put(clean, 0);
+    owing = connect_at(1, 0);
+    conn_move(owing, CONN_LEAVING);
+    cr_expect(pool_put(owing, CONN_OWING, 3 * MINUTE, &victims) == REASON_ENDPOINT_FULL);
+    cr_expect(victims.count == 0);
+    cr_expect(take(1, 1) == clean);
+    cr_expect(pool_put(owing, CONN_OWING, 6 * MINUTE, &victims) == REASON_NONE);
+    more = connect_at(1, 6 * MINUTE);
+    conn_move(more, CONN_LEAVING);
+    conn_move(clean, CONN_CLOSED);
+    cr_expect(pool_put(more, CONN_IDLE, 9 * MINUTE, &victims) == REASON_NONE);
+    cr_assert(victims.count == 1);
+    cr_expect(victims.conn[0] == owing && victims.reason[0] == REASON_ENDPOINT_FULL);
+}
+
+Test(pool, protocols_are_apart)
+{
+    static const char noop[24] = {'\x80', '\x0a'};
+    struct conn *text = connect_at(1, 0), *binary = connect_at(1, 0);
+    struct conn *fresh = connect_at(1, 0);
+
+    wire_sent(&text->wire, "get a\r\n", 7);
+    wire_sent(&binary->wire, noop, sizeof(noop));
+    put(binary, 0);
+    put(text, 0);
+    cr_expect(pool_take(fresh, WIRE_BINARY, 0, &victims) == binary);
+    cr_expect(pool_take(fresh, WIRE_BINARY, 0, &victims) == NULL);
+    cr_expect(pool_take(fresh, WIRE_TEXT, 0, &victims) == text);
+}
+
+/* The child knows none of them, and a close of their private number ends them. */
+Test(pool, owing_ones_and_the_rest)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    put_owing(conn, 0);
+    cr_expect(pool_take_private(conn, conn->fd) == conn);
+    conn_move(conn, CONN_CLOSED);
+    conn = connect_at(1, 0);
+    put_owing(conn, 0);
+    pool_flush(REASON_IDENTITY, &victims);
+    cr_expect(victims.count == 1 && victims.conn[0] == conn);
+    conn_move(conn, CONN_CLOSED);
+    conn = connect_at(1, 0);
+    put_owing(conn, 0);
+    cr_assert(pool_before_fork());
+    pool_after_fork_in_child();
+    cr_expect(take_owing(1, 0) == NULL);
 }

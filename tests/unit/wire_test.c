@@ -17,8 +17,8 @@
 
 #define RANDOM_ROUNDS 20
 
-static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN", "OWING",
-                                            "BUSY", "DIRTY"};
+static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN",
+                                            "OWING", "BUSY",        "DIRTY"};
 
 static void feed(struct wire *wire, char direction, const char *bytes, size_t n)
 {

@@ -1,0 +1,32 @@
+/*
+ * An object that is loaded by the tests of RTLD_DEEPBIND: speaks to memcached, and loads
+ * others.
+ */
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int speak(int port)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)port),
+                               .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    char answer[5];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+        send(fd, "get nothing\r\n", 13, 0) != 13 || recv(fd, answer, 5, MSG_WAITALL) != 5 ||
+        memcmp(answer, "END\r\n", 5) != 0)
+        return -1;
+    return close(fd);
+}
+
+void *load(const char *file)
+{
+    void *volatile object = dlopen(file, RTLD_NOW);
+
+    return object;
+}
