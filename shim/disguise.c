@@ -129,17 +129,26 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
     return reason;
 }
 
-enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
+enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *fresh, int flags)
 {
-    long fd_flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
-
-    if (fd_flags < 0)
-        return REASON_OTHER_SOCKET;
-    if (((fresh->flags ^ conn->flags) & O_NONBLOCK) &&
-        raw_syscall(SYS_fcntl, conn->fd, F_SETFL, fresh->flags) != 0)
+    if (((flags ^ conn->flags) & O_NONBLOCK) &&
+        raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
         return REASON_ODD_FLAGS;
     if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
         return REASON_OPTION_FAILED;
+    return REASON_NONE;
+}
+
+enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
+{
+    long fd_flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
+    enum reason reason;
+
+    if (fd_flags < 0)
+        return REASON_OTHER_SOCKET;
+    reason = disguise_dress(conn, fd, fresh, fresh->flags);
+    if (reason != REASON_NONE)
+        return reason;
     if (fresh->watches.count > 0)
         return replace_watched(conn, fd, fresh, (int)fd_flags);
     return move_over(conn->fd, fd, (int)fd_flags) ? REASON_NONE : REASON_OTHER_SOCKET;

@@ -28,6 +28,11 @@ enum reason disguise_take_off(struct conn *conn, int fd);
  * being there already too. */
 bool disguise_replay_watches(int fd, const struct watches *watches);
 
+/* Gives CONN, LENDING at its private number, the status flags FLAGS and the options of FRESH,
+ * whose socket is at FD. When it says why it could not, CONN is good for nothing. */
+enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *fresh,
+                           int flags);
+
 /* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
  * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it
  * was before; CONN is then good for nothing. Never blocks; errno is kept. */

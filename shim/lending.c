@@ -148,22 +148,27 @@ static struct conn *find_settled(const struct conn *fresh, enum wire_protocol pr
     return NULL;
 }
 
+struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now)
+{
+    struct conn *conn = find_clean(fresh, protocol, now);
+
+    if (settings->dry_run) {
+        if (conn)
+            pretend_to_lend(conn);
+        return NULL;
+    }
+    return conn ? conn : find_settled(fresh, protocol, now);
+}
+
 /* One that cannot take on the looks of FRESH ends the search, as the next could not either. */
 static bool check_out(struct conn *fresh, int fd, msec_t now)
 {
-    enum wire_protocol protocol = protocol_guess(fresh);
-    struct conn *conn = find_clean(fresh, protocol, now);
+    struct conn *conn = lending_find(fresh, protocol_guess(fresh), now);
     enum reason reason;
     uint32_t children;
 
     if (!conn)
-        conn = find_settled(fresh, protocol, now);
-    if (!conn)
         return false;
-    if (settings->dry_run) {
-        pretend_to_lend(conn);
-        return false;
-    }
     /* Read before the connection gets its number: a child made from now on may have it. */
     children = atomic_load(&process_children);
     reason = disguise_put_on(conn, fd, fresh);

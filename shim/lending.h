@@ -37,6 +37,11 @@ void lending_drop(struct conn *conn, enum reason reason);
  * is IN_USE then. False when it cannot be tracked. */
 bool lending_enlist(struct conn *conn, const struct address *address, msec_t now);
 
+/* A connection that speaks PROTOCOL (WIRE_UNDECIDED: any) and has passed the gates for the
+ * endpoint and the looks of FRESH; LENDING, at its private number. NULL when there is none, and
+ * in a dry run. */
+struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
+
 /* Counts and logs why CONN is not kept. */
 void lending_note_refused(struct conn *conn, enum reason reason);
 

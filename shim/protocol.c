@@ -7,6 +7,7 @@
 #include <fcntl.h>
 
 #include "checkin.h"
+#include "disguise.h"
 #include "endpoint.h"
 #include "fdmap.h"
 #include "lending.h"
@@ -49,15 +50,38 @@ static const uint8_t *first_byte(const struct iovec *iov, size_t count)
     return NULL;
 }
 
+static bool is_wrong(struct conn *conn, const struct iovec *iov, size_t count,
+                     enum wire_protocol *wanted)
+{
+    enum wire_protocol spoken = wire_protocol(&conn->wire);
+    const uint8_t *first;
+
+    /* Only once for each user; and not when bytes may have moved that were not seen. */
+    if (conn->spoke || conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
+        !process_is_owner())
+        return false;
+    first = first_byte(iov, count);
+    if (!first)
+        return false;
+    *wanted = wire_protocol_of(*first);
+    learn(conn, *wanted);
+    return spoken != WIRE_UNDECIDED && spoken != *wanted;
+}
+
+/* What is to take the place of a connection. */
+struct substitute {
+    int fd; /* of ours, to be closed; -1 when there is none */
+    struct conn *record;
+};
+
 /* A socket on its way to the same peer as FD, prepared as that is; -1 when there is none. */
-static int dial_again(int fd, const struct conn *conn)
+static int dial_again(int fd, const struct conn *conn, int flags)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof(peer);
-    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
     long to, result = -EINVAL;
 
-    if (flags < 0 || raw_syscall(SYS_getpeername, fd, &peer, &len) != 0)
+    if (raw_syscall(SYS_getpeername, fd, &peer, &len) != 0)
         return -1;
     to = raw_syscall(SYS_socket, conn->domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (to < 0)
@@ -71,84 +95,95 @@ static int dial_again(int fd, const struct conn *conn)
     return -1;
 }
 
-/* A record for SOCKET_FD, which is going to be at FD: like CONN's in all that its user did. */
-static struct conn *record_of(int socket_fd, int fd, const struct conn *conn)
+static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now)
 {
     struct conn *record = conn_new(fd, conn->domain);
 
     if (!record)
         return NULL;
-    record->options = conn->options;
-    record->watches = conn->watches;
-    record->habit = conn->habit;
-    record->children = atomic_load(&process_children);
     record->identities = atomic_load(&process_identities);
     if (proof_cookie(socket_fd, &record->cookie) &&
-        lending_enlist(record, &conn->endpoint->address, clock_now())) {
-        record->spoke = true;
+        lending_enlist(record, &conn->endpoint->address, now))
         return record;
-    }
     conn_move(record, CONN_CLOSED);
     return NULL;
 }
 
-struct substitute {
-    int fd;
-    struct conn *record;
-};
-
-/* Only once for each user; and not when bytes may have moved that were not seen. */
-static bool is_wrong(struct conn *conn, const struct iovec *iov, size_t count)
+/* A new connection is as good as a pooled one: the send that made us look waits for it, or says
+ * that it must be waited for, as on any socket that is connecting. Nothing here blocks. */
+static struct substitute find_substitute(int fd, const struct conn *conn,
+                                         enum wire_protocol wanted)
 {
-    enum wire_protocol spoken = wire_protocol(&conn->wire);
-    enum wire_protocol wanted;
-    const uint8_t *first;
+    msec_t now = clock_now();
+    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
+    struct conn *pooled = flags < 0 ? NULL : lending_find(conn, wanted, now);
+    struct substitute substitute = {.fd = -1, .record = NULL};
 
-    if (conn->spoke || conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
-        !process_is_owner())
-        return false;
-    first = first_byte(iov, count);
-    if (!first)
-        return false;
-    wanted = wire_protocol_of(*first);
-    learn(conn, wanted);
-    return spoken != WIRE_UNDECIDED && spoken != wanted;
+    if (pooled) {
+        enum reason reason = disguise_dress(pooled, fd, conn, (int)flags);
+
+        if (reason == REASON_NONE)
+            substitute = (struct substitute){pooled->fd, pooled};
+        else
+            lending_discard(pooled, reason);
+    }
+    if (!substitute.record && flags >= 0) {
+        substitute.fd = dial_again(fd, conn, (int)flags);
+        if (substitute.fd >= 0)
+            substitute.record = record_of(substitute.fd, fd, conn, now);
+    }
+    return substitute;
 }
 
-static void find_substitute(struct substitute *substitute, int fd, const struct conn *conn)
+/* Like CONN in all that its user did. */
+static void take_after(struct conn *record, const struct conn *conn)
 {
-    *substitute = (struct substitute){.fd = dial_again(fd, conn)};
-    if (substitute->fd >= 0)
-        substitute->record = record_of(substitute->fd, fd, conn);
+    record->options = conn->options;
+    record->watches = conn->watches;
+    record->habit = conn->habit;
+    record->spoke = true;
+    /* Read before it gets its number: a child made from now on may have it. */
+    record->children = atomic_load(&process_children);
 }
 
-static bool put_in_place(struct substitute *substitute, int fd)
+/* The number of ours goes either way; a record that lost its socket goes with it. */
+static bool put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
     bool done = record && check_in_behind(fd, substitute->fd);
+    bool ours = substitute->fd >= 0;
 
-    if (record && !(done && fdmap_replace(fd, FDMAP_NONE, conn_slot(record))))
-        conn_move(record, CONN_CLOSED);
-    if (substitute->fd >= 0)
+    if (record && record->fd == substitute->fd)
+        ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
+    if (ours)
         libc_close_quietly(substitute->fd);
+    if (!record)
+        return false;
+    record->fd = fd;
+    if (done)
+        conn_move(record, CONN_IN_USE);
+    if (!done || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
+        conn_move(record, CONN_CLOSED);
     return done;
 }
 
-/* The send that made us look waits for the new connection, or says that it must be waited for,
- * as on any socket that is connecting: nothing here blocks. */
 bool protocol_fits(int fd, const struct iovec *iov, size_t count)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     struct substitute substitute;
+    enum wire_protocol wanted;
     struct endpoint *endpoint;
     bool wrong, repaired;
 
     if (!conn)
         return true;
-    wrong = is_wrong(conn, iov, count);
+    wrong = is_wrong(conn, iov, count, &wanted);
     endpoint = conn->endpoint;
-    if (wrong)
-        find_substitute(&substitute, fd, conn);
+    if (wrong) {
+        substitute = find_substitute(fd, conn, wanted);
+        if (substitute.record)
+            take_after(substitute.record, conn);
+    }
     conn_leave(conn, CONN_CALL_OTHER);
     if (!wrong)
         return true;

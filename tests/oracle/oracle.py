@@ -1,6 +1,6 @@
 """Greenlets that are given up at random moments; every value must name its key.
 
-Usage: oracle.py HOST:PORT SEED OPERATIONS KEYS. Prints one line of JSON. A greenlet makes a client of
+Usage: oracle.py HOST:PORT SEED OPERATIONS KEYS [SECONDS]. Prints one line of JSON. A greenlet makes a client of
 its own, asks for some keys and is ended by a gevent.Timeout, a kill, its client's socket timeout,
 or not at all. Half of them are python-memcached's clients, half pymemcache's.
 """
@@ -11,6 +11,8 @@ monkey.patch_all()
 
 import json
 import random
+import socket
+import struct
 import sys
 
 import gevent
@@ -20,6 +22,7 @@ from pymemcache.client.base import Client
 
 SERVER = sys.argv[1]
 SEED, OPERATIONS, KEYS = map(int, sys.argv[2:5])
+SECONDS = int(sys.argv[5]) if len(sys.argv) > 5 else 60
 HOST, PORT = SERVER.split(":")
 CONCURRENCY = 20
 
@@ -57,9 +60,86 @@ class Other:
         self.close = self.client.close
 
 
+class Raw:
+    """What clients do that say more than they wait for, and leave without a word or with one."""
+
+    def __init__(self, timeout):
+        self.socket = socket.create_connection((HOST, int(PORT)), timeout)
+        self.broken = False
+
+    def read(self, length):
+        answer = b""
+        while len(answer) < length:
+            chunk = self.socket.recv(length - len(answer))
+            if not chunk:
+                raise ConnectionError("the server hung up")
+            answer += chunk
+        return answer
+
+    def get(self, key):
+        """None when the connection is broken, as others have it."""
+        if self.broken:
+            return None
+        try:
+            if chance.random() < 0.3:
+                self.socket.sendall(self.QUIET)
+            return self.ask(key)
+        except OSError:
+            self.broken = True
+            return None
+
+    def close(self):
+        try:
+            way = chance.random()
+            if way < 0.2:
+                self.socket.sendall(self.QUIET)
+            elif way < 0.4:
+                self.socket.sendall(chance.choice(self.GOODBYES))
+            elif way < 0.5:
+                self.socket.sendall(self.QUIET + chance.choice(self.GOODBYES))
+            elif way < 0.6:
+                self.socket.shutdown(socket.SHUT_WR)
+            elif way < 0.7:
+                self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.socket.close()
+
+
+class Text(Raw):
+    QUIET = b"delete nothing noreply\r\n"
+    GOODBYES = (b"quit\r\n",)
+
+    def ask(self, key):
+        value = f"value-of-{key}"
+        expected = len(f"VALUE {key} 0 {len(value)}\r\n{value}\r\nEND\r\n")
+        self.socket.sendall(f"get {key}\r\n".encode())
+        return self.read(expected).split(b"\r\n")[1]
+
+
+class Binary(Raw):
+    HEADER = struct.Struct(">BBHBBHIIQ")
+    QUIET = HEADER.pack(0x80, 0x14, 7, 0, 0, 0, 7, 0, 0) + b"nothing"
+    GOODBYES = (HEADER.pack(0x80, 0x07, 0, 0, 0, 0, 0, 0, 0),
+                HEADER.pack(0x80, 0x17, 0, 0, 0, 0, 0, 0, 0))
+
+    def ask(self, key):
+        name = key.encode()
+        self.socket.sendall(self.HEADER.pack(0x80, 0x00, len(name), 0, 0, 0, len(name), 0, 0)
+                            + name)
+        while True:
+            _, opcode, _, extras, _, _, body, _, _ = self.HEADER.unpack(self.read(24))
+            value = self.read(body)[extras:]
+            if opcode == 0x00:
+                return value
+
+
 def look_up(kind, timeout, keys):
     """Asks for KEYS with a client of its own, which is given up whatever happens."""
-    client = kind(timeout)
+    try:
+        client = kind(timeout)
+    except OSError:
+        return
     try:
         for key in keys:
             seen["operations"] += 1
@@ -70,7 +150,7 @@ def look_up(kind, timeout, keys):
 
 def someone():
     keys = [f"key-{chance.randrange(KEYS)}" for _ in range(chance.randint(1, 4))]
-    kind = chance.choice((Plain, Other))
+    kind = chance.choice((Plain, Other, Text, Binary))
     patience = chance.uniform(0.001, 0.05)
     way = chance.random()
     if way < 0.3:
@@ -93,7 +173,7 @@ def main():
     pool = gevent.pool.Pool(CONCURRENCY)
     while seen["operations"] < OPERATIONS:
         pool.spawn(someone)
-    pool.join(timeout=60)
+    pool.join(timeout=SECONDS)
     print(json.dumps(dict(seen, seed=SEED)))
 
 

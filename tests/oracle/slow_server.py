@@ -1,13 +1,18 @@
 """A memcached that is slow on purpose and answers every key with a value that names the key.
 
-Usage: slow_server.py PORT SEED. It speaks `get` and `set` of the text protocol, delays answers at
-random, now and then stalls all of them and lets them go at once, and sends some in fragments.
-`stats` answers the number of connections accepted.
+Usage: slow_server.py PORT SEED. It speaks a few commands of the text and of the binary protocol,
+delays answers at random, now and then stalls all of them and lets them go at once, and sends some
+in fragments. `stats` answers the number of connections accepted.
 """
 
 import asyncio
 import random
+import struct
 import sys
+
+HEADER = struct.Struct(">BBHBBHIIQ")
+GET, NOOP, DELETEQ = 0x00, 0x0A, 0x14
+NOT_FOUND = 1
 
 
 class SlowServer:
@@ -39,8 +44,9 @@ class SlowServer:
         writer.write(answer[cut:])
         await writer.drain()
 
-    async def answer(self, line, reader):
-        words = line.split()
+    async def text(self, first, reader):
+        """The answer to the request that begins with FIRST; None ends the connection."""
+        words = (first + await reader.readline()).split()
         if words[0] == b"get":
             value = b"value-of-" + words[1]
             return b"VALUE %s 0 %d\r\n%s\r\nEND\r\n" % (words[1], len(value), value)
@@ -49,15 +55,34 @@ class SlowServer:
             return b"STORED\r\n"
         if words[0] == b"stats":
             return b"STAT total_connections %d\r\nEND\r\n" % self.accepted
-        return b"ERROR\r\n"
+        return {b"mn": b"MN\r\n", b"delete": b"", b"quit": None}.get(words[0], b"ERROR\r\n")
+
+    async def binary(self, first, reader):
+        packet = first + await reader.readexactly(HEADER.size - 1)
+        _, opcode, _, _, _, _, length, opaque, _ = HEADER.unpack(packet)
+        body = await reader.readexactly(length)
+
+        def reply(status, extras, value):
+            return HEADER.pack(0x81, opcode, 0, len(extras), 0, status, len(extras + value),
+                               opaque, 0) + extras + value
+        if opcode == GET:
+            return reply(0, bytes(4), b"value-of-" + body)
+        if opcode == NOOP:
+            return reply(0, b"", b"")
+        # What a quiet request has to say, it says.
+        return reply(NOT_FOUND, b"", b"") if opcode == DELETEQ else None
 
     async def serve(self, reader, writer):
         self.accepted += 1
         try:
-            while line := await reader.readline():
-                answer = await self.answer(line, reader)
+            while first := await reader.read(1):
+                speak = self.binary if first == b"\x80" else self.text
+                answer = await speak(first, reader)
+                if answer is None:
+                    break
                 await self.delay()
-                await self.send(writer, answer)
+                if answer:
+                    await self.send(writer, answer)
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:

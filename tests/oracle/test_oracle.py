@@ -99,6 +99,25 @@ def test_greenlets_killed_while_the_server_stalls():
     assert seen == {"answered": 20, "wrong": 0}
 
 
+@pytest.mark.parametrize("library", [LIBRARY, None], ids=["with", "without"])
+def test_connections_are_found_again_when_the_server_recovers(library):
+    """What was owed is read, and there is no storm of new connections on top of the stall."""
+    rounds, greenlets = 10, 20
+    with Memcached() as server:
+        server.store({f"key-{number}": f"value-of-key-{number}" for number in range(KEYS)})
+        before = server.stats()
+        seen = run("recover.py", server, server.process.pid, rounds,
+                   environment=preloaded(library, server.address))
+        opened = server.connections_since(before)
+    print(dict(seen, opened=opened))
+    assert seen["wrong"] == 0 and seen["answered"] >= rounds * greenlets
+    assert seen["given_up"] == rounds * greenlets
+    if library:
+        assert opened <= 1.5 * greenlets
+    else:
+        assert opened == seen["operations"] == 2 * rounds * greenlets
+
+
 def test_a_naive_pool_fails_when_the_server_stalls(naive):
     """The oracle can fail: the same program under a pool that asks the kernel only."""
     with Memcached() as server:
@@ -110,7 +129,7 @@ def test_a_naive_pool_fails_when_the_server_stalls(naive):
 
 def test_a_naive_pool_fails_on_a_slow_server(naive):
     with SlowServer(1) as server:
-        seen = run("oracle.py", server, 1, OPERATIONS, KEYS,
+        seen = run("oracle.py", server, 1, OPERATIONS, KEYS, 5,
                    environment=preloaded(None, None, LD_PRELOAD=naive,
                                          NAIVE_PORT=str(server.port)))
     assert seen["mismatches"] > 0
