@@ -93,6 +93,7 @@ struct conn *conn_new(int fd, int domain)
     conn->fd = fd;
     conn->domain = domain;
     conn->options.given = 0;
+    conn->options.quick = false;
     conn->watches.count = 0;
     conn->sent = 0;
     conn->received = 0;

@@ -80,7 +80,7 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
 
     conn->fd = fd;
     conn->children = children;
-    conn->options = fresh->options;
+    conn->options = options_lent(conn->domain != AF_UNIX, &fresh->options);
     conn->watches = fresh->watches;
     conn->habit = fresh->habit;
     conn->spoke = false;

@@ -80,16 +80,58 @@ static bool copy_option(int from, int to, const struct row *row)
            raw_syscall(SYS_setsockopt, to, row->level, row->name, value, len) == 0;
 }
 
-bool options_apply(int connection, const struct options *have, int fresh,
+static bool is_on(const struct options *options, int row)
+{
+    int on = 0;
+
+    memcpy(&on, options->value[row], sizeof(on));
+    return on != 0;
+}
+
+static bool has_nodelay(const struct options *options)
+{
+    return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
+}
+
+struct options options_lent(bool tcp, const struct options *want)
+{
+    struct options lent = *want;
+
+    lent.quick = tcp && !given(want, ROW_NODELAY);
+    return lent;
+}
+
+static bool set_nodelay(int fd, bool on)
+{
+    const struct row *row = &rows[ROW_NODELAY];
+    int value = on;
+
+    return raw_syscall(SYS_setsockopt, fd, row->level, row->name, &value, sizeof(value)) == 0;
+}
+
+bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
                    const struct options *want)
 {
+    struct options lent = options_lent(tcp, want);
+
+    if (has_nodelay(have) != has_nodelay(&lent) && !set_nodelay(connection, has_nodelay(&lent)))
+        return false;
     if (have->given == 0 && want->given == 0)
         return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
-        if (!rows[i].fixed && !same(have, want, i) && !copy_option(fresh, connection, &rows[i]))
+        if (i != ROW_NODELAY && !rows[i].fixed && !same(have, want, i) &&
+            !copy_option(fresh, connection, &rows[i]))
             return false;
     }
     return true;
+}
+
+void options_seen(const struct options *options, int level, int name, void *value,
+                  socklen_t len)
+{
+    if (level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name && options->quick &&
+        !given(options, ROW_NODELAY))
+        memset(value, 0, len);
 }
 
 bool options_give(int fd, const struct options *options)
@@ -106,13 +148,8 @@ bool options_give(int fd, const struct options *options)
 
 void options_push(int fd, const struct options *options)
 {
-    const struct row *row = &rows[ROW_NODELAY];
-    int on = 1, before = 0;
-
-    if (given(options, ROW_NODELAY))
-        memcpy(&before, options->value[ROW_NODELAY], sizeof(before));
-    if (before)
+    if (has_nodelay(options))
         return;
-    raw_syscall(SYS_setsockopt, fd, row->level, row->name, &on, sizeof(on));
-    raw_syscall(SYS_setsockopt, fd, row->level, row->name, &before, sizeof(before));
+    set_nodelay(fd, true);
+    set_nodelay(fd, false);
 }

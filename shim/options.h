@@ -2,6 +2,12 @@
  * Socket options: which ones a socket was given, and how to make a pooled connection carry
  * those of a fresh socket, no more and no less.
  *
+ * A kernel acknowledges at once on a young connection and later waits up to 40 ms for something
+ * to send along, which a sender under Nagle's algorithm waits for in turn. A program that
+ * writes twice before it reads would pay that on every pooled connection and never on a new
+ * one. So pooled ones are lent with TCP_NODELAY on, unless the program says otherwise itself,
+ * and options_seen() hides it.
+ *
  * A few options can be put back to what they were; a few cannot and become part of what must be
  * equal for a connection to be lent; any other one makes the connection unpoolable.
  */
@@ -17,6 +23,7 @@
 
 struct options {
     uint16_t given; /* bit per row: the application set it */
+    bool quick;     /* TCP_NODELAY is on though nobody gave it; see options_apply() */
     uint8_t value[OPTIONS_COUNT][OPTION_VALUE_MAX];
 };
 
@@ -38,10 +45,17 @@ void options_push(int fd, const struct options *options);
  * errno nor cancellation is touched. */
 bool options_give(int fd, const struct options *options);
 
-/* Sets on CONNECTION, which carries HAVE, what differs from FRESH, which carries WANT and from
- * which the kernel's defaults are read. A few system calls, none when nothing differs. False
- * when one failed. Neither errno nor cancellation is touched. */
-bool options_apply(int connection, const struct options *have, int fresh,
+/* Sets on CONNECTION, of TCP or not, which carries HAVE, what differs from FRESH, which carries
+ * WANT and from which the kernel's defaults are read. A few system calls, none when nothing
+ * differs. False when one failed. Neither errno nor cancellation is touched. What it carries
+ * then is options_lent(). */
+bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
                    const struct options *want);
+struct options options_lent(bool tcp, const struct options *want);
+
+/* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
+ * program must see. */
+void options_seen(const struct options *options, int level, int name, void *value,
+                  socklen_t len);
 
 #endif

@@ -102,6 +102,8 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     if (!record)
         return NULL;
     record->identities = atomic_load(&process_identities);
+    record->options = conn->options;
+    record->options.quick = false;
     if (proof_cookie(socket_fd, &record->cookie) &&
         lending_enlist(record, &conn->endpoint->address, now))
         return record;
@@ -122,10 +124,12 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
     if (pooled) {
         enum reason reason = disguise_dress(pooled, fd, conn, (int)flags);
 
-        if (reason == REASON_NONE)
+        if (reason == REASON_NONE) {
             substitute = (struct substitute){pooled->fd, pooled};
-        else
+            pooled->options = options_lent(conn->domain != AF_UNIX, &conn->options);
+        } else {
             lending_discard(pooled, reason);
+        }
     }
     if (!substitute.record && flags >= 0) {
         substitute.fd = dial_again(fd, conn, (int)flags);
@@ -138,7 +142,6 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 /* Like CONN in all that its user did. */
 static void take_after(struct conn *record, const struct conn *conn)
 {
-    record->options = conn->options;
     record->watches = conn->watches;
     record->habit = conn->habit;
     record->spoke = true;

@@ -151,6 +151,16 @@ void track_option(int fd, int level, int name, const void *value, socklen_t len)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    options_seen(&conn->options, level, name, value, len);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
 /* A set whose beginning was not seen may be known to others. */
 void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
 {

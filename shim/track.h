@@ -53,6 +53,9 @@ void track_refuse(int fd, enum reason reason);
 /* setsockopt() succeeded on FD. */
 void track_option(int fd, int level, int name, const void *value, socklen_t len);
 
+/* getsockopt() succeeded on FD; changes what the program must not see. */
+void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
+
 /* epoll_ctl() succeeded. */
 void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 

@@ -83,3 +83,12 @@ HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t 
         track_option(fd, level, name, value, len);
     return result;
 }
+
+HOOKED int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    int result = real_getsockopt(fd, level, name, value, len);
+
+    if (result == 0 && !PLAIN(fd))
+        track_option_seen(fd, level, name, value, *len);
+    return result;
+}

@@ -3,7 +3,6 @@
 Usage: matrix.py [ROW...]     runs rows, all by default, and says of each what came of it
        matrix.py --table      the same as a Markdown table
        matrix.py --why ROW... runs rows with the shim and counts why connections were not kept
-       matrix.py --packages   the Debian packages that the rows need
 
 A row is a program below matrix/ or apps/ and how it is run. A loop makes its operations itself and
 ends with the line "ANSWERED WRONG FDS", the last the growth of its open descriptors; a server is
@@ -531,7 +530,8 @@ def faults(row, without, outcome):
         yield f"{outcome.opened} connections, at most {most} are wanted"
     if outcome.descriptors > row.most_descriptors:
         yield f"{outcome.descriptors} more descriptors, at most {row.most_descriptors} are wanted"
-    if outcome.seconds > 2 * without.seconds + 1:
+    # No measurement: what waits for a delayed acknowledgement each time takes many times as long.
+    if outcome.seconds > 3 * without.seconds + 2:
         yield f"{outcome.seconds:.1f} seconds instead of {without.seconds:.1f}"
 
 
@@ -567,10 +567,6 @@ def why(name):
 
 def main():
     arguments = sys.argv[1:]
-    if arguments == ["--packages"]:
-        print(*sorted({package for row in ROWS.values() for package in row.needs
-                       if package not in COMMANDS or not is_installed(package)}))
-        return 0
     if arguments[:1] == ["--why"]:
         for name in arguments[1:]:
             why(name)

@@ -255,3 +255,61 @@ Test(disguise, buffer_sizes_are_not_mixed, .timeout = 20)
     cr_assert(connect_to_server(fd) == 0);
     cr_expect(local_port(fd) == sized);
 }
+
+static int nodelay_of(int fd)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0 &&
+              len == sizeof(value));
+    return value;
+}
+
+static int real_nodelay_of(int fd)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(unseen(SYS_getsockopt, fd, IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0);
+    return value;
+}
+
+/* On a new connection the server acknowledges at once, and a small request behind another is
+ * not held back; a pooled one must not be slower. The program sees what it would have seen. */
+Test(disguise, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    int value = 0;
+    int fd;
+
+    park();
+    for (int i = 0; i < 2; i++) {
+        fd = dial_server();
+        EXPECT_EVENT(": reused as ");
+        cr_expect(nodelay_of(fd) == 0);
+        cr_expect(real_nodelay_of(fd) == 1);
+        exchange(fd);
+        close(fd);
+    }
+    fd = dial_server();
+    cr_assert(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)) == 0);
+    cr_expect(real_nodelay_of(fd) == 0);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(nodelay_of(fd) == 0 && real_nodelay_of(fd) == 1);
+    value = 1;
+    cr_assert(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)) == 0);
+    cr_expect(nodelay_of(fd) == 1);
+    exchange(fd);
+    close(fd);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    value = 0;
+    cr_assert(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value)) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    EXPECT_EVENT(": reused as ");
+    cr_expect(nodelay_of(fd) == 0 && real_nodelay_of(fd) == 0, "what is asked for is done");
+}

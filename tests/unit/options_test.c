@@ -129,7 +129,7 @@ Test(options, make_a_connection_equal_to_the_fresh_socket)
                       "row %zu is no test", i);
         }
         cr_expect(options_fit(&have, &want));
-        cr_expect(options_apply(connection, &have, fresh, &want));
+        cr_expect(options_apply(connection, false, &have, fresh, &want));
         for (size_t i = 0; i < MOVABLE; i++)
             cr_expect(equal(connection, fresh, movable[i].level, movable[i].name),
                       "round %zu, row %zu", round, i);
@@ -145,7 +145,7 @@ Test(options, two_values_of_the_same_option)
 
     give(&have, connection, SOL_SOCKET, SO_RCVTIMEO, &later, sizeof(later));
     give(&want, fresh, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
-    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(options_apply(connection, false, &have, fresh, &want));
     cr_expect(equal(connection, fresh, SOL_SOCKET, SO_RCVTIMEO));
 }
 
@@ -159,7 +159,7 @@ Test(options, set_twice)
     give(&have, connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off));
-    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(options_apply(connection, false, &have, fresh, &want));
     cr_expect(equal(connection, fresh, IPPROTO_TCP, TCP_NODELAY));
 }
 
@@ -168,11 +168,11 @@ Test(options, nothing_to_do)
 {
     struct options have = {.given = 0}, want = {.given = 0};
 
-    cr_expect(options_apply(-1, &have, -1, &want));
+    cr_expect(options_apply(-1, false, &have, -1, &want));
     cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
-    cr_expect(!options_apply(-1, &have, -1, &want));
+    cr_expect(!options_apply(-1, false, &have, -1, &want));
     cr_assert(options_note(&want, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
-    cr_expect(options_apply(-1, &have, -1, &want));
+    cr_expect(options_apply(-1, false, &have, -1, &want));
 }
 
 Test(options, failure_keeps_errno)
@@ -181,7 +181,7 @@ Test(options, failure_keeps_errno)
 
     cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)));
     errno = ERANGE;
-    cr_expect(!options_apply(-1, &have, -1, &want));
+    cr_expect(!options_apply(-1, false, &have, -1, &want));
     cr_expect(errno == ERANGE);
 }
 
@@ -221,7 +221,92 @@ Test(options, fixed_ones_must_be_equal)
         cr_assert(options_note(&b, false, level, name, &large, sizeof(large)));
         cr_expect(!options_fit(&a, &b));
         cr_assert(options_note(&b, false, level, name, &small, sizeof(small)));
-        cr_expect(options_fit(&a, &b) && options_apply(-1, &a, -1, &b));
+        cr_expect(options_fit(&a, &b) && options_apply(-1, false, &a, -1, &b));
         cr_expect(!options_note(&a, true, level, name, &small, sizeof(small)), "too late");
     }
+}
+
+static int nodelay_of(int fd)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &len) == 0);
+    return value;
+}
+
+/* Lent to one who says nothing, to one who says no, yes, and nothing again: only changes cost a
+ * call, and all see what they said. */
+Test(options, lent_connections_are_quick)
+{
+    static const struct {
+        bool given;
+        int value;
+        int carried;
+    } users[] = {{false, 0, 1}, {false, 0, 1}, {true, 0, 0}, {true, 0, 0},
+                 {true, 1, 1},  {false, 0, 1}, {true, 1, 1}, {true, 0, 0}};
+    struct options have = {.given = 0};
+    int connection = connect_one();
+    int carried = 0;
+
+    for (size_t i = 0; i < sizeof(users) / sizeof(users[0]); i++) {
+        struct options want = {.given = 0};
+        int fresh = socket(AF_INET, SOCK_STREAM, 0);
+        int seen;
+
+        if (users[i].given)
+            give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &users[i].value, sizeof(int));
+        if (users[i].carried == carried && have.given == want.given)
+            cr_expect(options_apply(-1, true, &have, -1, &want), "no call");
+        else
+            cr_expect(options_apply(connection, true, &have, fresh, &want));
+        have = options_lent(true, &want);
+        seen = carried = nodelay_of(connection);
+        cr_expect(carried == users[i].carried, "user %zu", i);
+        options_seen(&have, IPPROTO_TCP, TCP_NODELAY, &seen, sizeof(seen));
+        cr_expect(seen == (users[i].given && users[i].value), "user %zu", i);
+        close(fresh);
+    }
+}
+
+Test(options, only_nodelay_is_hidden)
+{
+    struct options have = options_lent(true, &(struct options){.given = 0});
+    int value = 7;
+
+    options_seen(&have, SOL_SOCKET, TCP_NODELAY, &value, sizeof(value));
+    options_seen(&have, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value));
+    cr_expect(value == 7);
+    have = options_lent(false, &(struct options){.given = 0});
+    options_seen(&have, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value));
+    cr_expect(value == 7);
+}
+
+Test(options, push_leaves_what_was_there)
+{
+    struct options options = {.given = 0};
+    int connection = connect_one();
+
+    options_push(connection, &options);
+    cr_expect(nodelay_of(connection) == 0);
+    give(&options, connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    options_push(connection, &options);
+    cr_expect(nodelay_of(connection) == 1);
+}
+
+Test(options, give_sets_all_of_them)
+{
+    struct options options = {.given = 0};
+    int from = socket(AF_INET, SOCK_STREAM, 0), to = socket(AF_INET, SOCK_STREAM, 0);
+    int size = 32768;
+
+    for (size_t i = 0; i < MOVABLE; i++)
+        give_row(&options, from, i);
+    cr_assert(setsockopt(from, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+    cr_assert(options_note(&options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
+    cr_expect(options_give(to, &options));
+    for (size_t i = 0; i < MOVABLE; i++)
+        cr_expect(equal(from, to, movable[i].level, movable[i].name), "row %zu", i);
+    cr_expect(equal(from, to, SOL_SOCKET, SO_SNDBUF));
+    cr_expect(!options_give(-1, &options));
 }
