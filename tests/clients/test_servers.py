@@ -38,6 +38,7 @@ ROWS = {
     "gthread": (gunicorn("gthread", "--threads", "10"), "memcache_app", {}),
     "sync": (gunicorn("sync", "-w", "2"), "memcache_app", {}),
     "gevent-pymemcache": (gunicorn("gevent"), "pymemcache_app", {}),
+    "gevent-pymemcache-noreply": (gunicorn("gevent"), "pymemcache_app", {"APP_NOREPLY": "1"}),
     "sync-pymemcache": (gunicorn("sync", "-w", "2"), "pymemcache_app", {}),
     "gevent-preload": (gunicorn("gevent", "--preload", "-w", "2"), "memcache_at_import", {}),
     "sync-preload": (gunicorn("sync", "--preload", "-w", "3"), "memcache_at_import", {}),
@@ -89,16 +90,6 @@ def test_one_request_at_a_time_needs_one_connection():
             before = server.stats()
             assert load(port, 100, 1).answered == 100
             assert server.connections_since(before) <= 2
-
-
-def test_noreply_writes_are_not_pooled_but_right():
-    """pymemcache's default: what is not answered cannot be known to be done."""
-    ROWS["noreply"] = (gunicorn("gevent"), "pymemcache_app", {"APP_NOREPLY": "1"})
-    try:
-        outcome, _ = run("noreply", LIBRARY)
-    finally:
-        del ROWS["noreply"]
-    assert outcome.wrong == 0 and outcome.failed == 0
 
 
 def test_dry_run_counts_and_changes_nothing(tmp_path):
