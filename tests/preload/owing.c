@@ -206,11 +206,11 @@ Test(owing, server_without_mn, .timeout = 20, .init = listen_for_us)
     EXPECT_NOT_KEPT("UNCONFIRMED");
 }
 
-/* One that understood it before was restarted, perhaps. */
+/* One that understood it before, on whatever connection, was restarted, perhaps. */
 Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
 {
-    int fd = dial(port_here);
-    long server = accept_here();
+    int fd = dial(port_here), other;
+    long server = accept_here(), second;
 
     send_text(fd, store);
     close(fd);
@@ -220,16 +220,44 @@ Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
     usleep(20000);
     fd = dial(port_here);
     EXPECT_EVENT(": reused as ");
+    other = dial(port_here);
+    second = accept_here();
+    for (int failures = 0; failures < 2; failures++) {
+        send_text(other, store);
+        close(other);
+        EXPECT_EVENT(": kept, owing");
+        unseen(SYS_close, second);
+        usleep(20000);
+        other = dial(port_here);
+        EXPECT_EVENT(": discarded: NO_FENCE ");
+        second = accept_here();
+    }
+    send_text(other, store);
+    close(other);
+    EXPECT_NOT_KEPT("UNCONFIRMED");
+    unseen(SYS_close, server);
+    close(fd);
+}
+
+/* What the program itself asked shows as much, on that connection. */
+Test(owing, the_program_asked_mn, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+
     send_text(fd, store);
     close(fd);
     unseen(SYS_close, server);
     usleep(20000);
     fd = dial(port_here);
-    EXPECT_EVENT(": discarded: ");
+    EXPECT_EVENT(": discarded: NO_FENCE ");
     server = accept_here();
-    send_text(fd, store);
+    send_text(fd, "mn\r\n");
+    serve_text(server, "MN\r\n");
+    expect_text(fd, "MN\r\n");
+    send_text(fd, removal);
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    serve_expect(server, "mn\r\ndelete nothing noreply\r\nmn\r\n", 32);
 }
 
 Test(owing, late_replies_against_memcached, .timeout = 20)
@@ -380,6 +408,18 @@ Test(owing, read_behind_our_back, .timeout = 20, .init = listen_for_us)
     usleep(20000);
     dial(port_here);
     cr_expect(strstr(last_event(), ": discarded: ") != NULL, "%s", last_event());
+}
+
+/* What was said past the hooks is found at once, and not only when somebody wants it. */
+Test(owing, said_behind_our_back, .timeout = 20)
+{
+    int fd = dial_server();
+
+    send_text(fd, "get nothing\r\n");
+    unseen(SYS_write, fd, "get nothing\r\n", 13);
+    usleep(50000);
+    close(fd);
+    EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }
 
 /* The child of a fork leaves them alone, and the parent can still settle them. */

@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -219,27 +220,63 @@ Test(protocols, not_after_unseen_bytes, .timeout = 20)
     cr_expect(log_count(": cut off at ") == 0);
 }
 
-/* No server any more to exchange it for: the call fails, and nothing reaches anybody. */
-Test(protocols, honest_error, .timeout = 20)
+/* A connection of a server played by the test, which was used, kept and is lent again. */
+static int dial_lent(int port, int listener, long *server)
 {
-    int port, fd;
-    int listener = listen_here(&port);
-    long server;
-    char got[16];
+    int fd = dial(port);
 
-    fd = dial(port);
-    server = unseen(SYS_accept4, listener, NULL, NULL, 0);
+    *server = unseen(SYS_accept4, listener, NULL, NULL, 0);
     send_text(fd, "get a\r\n");
-    unseen(SYS_write, server, "END\r\n", 5);
+    unseen(SYS_write, *server, "END\r\n", 5);
     expect_text(fd, "END\r\n");
     close(fd);
     EXPECT_KEPT();
-    close(listener);
     fd = dial(port);
     EXPECT_EVENT(": reused as ");
+    return fd;
+}
+
+static void expect_nothing_more(long server)
+{
+    char got[64];
+
+    cr_expect(unseen(SYS_recvfrom, server, got, sizeof(got), MSG_DONTWAIT, NULL, NULL) == 7);
+}
+
+/* No server any more to exchange it for: the call fails, and nothing reaches anybody. */
+Test(protocols, server_gone, .timeout = 20)
+{
+    int port;
+    int listener = listen_here(&port);
+    long server;
+    int fd = dial_lent(port, listener, &server);
+
+    close(listener);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1);
     cr_expect(errno == ECONNRESET || errno == ECONNREFUSED || errno == EPIPE, "%d", errno);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1);
     close(fd);
-    cr_expect(unseen(SYS_recvfrom, server, got, sizeof(got), MSG_DONTWAIT, NULL, NULL) == 7);
+    expect_nothing_more(server);
+}
+
+/* Nothing to exchange it for: the same. */
+Test(protocols, no_descriptors_left, .timeout = 20)
+{
+    struct rlimit limit, before;
+    int port;
+    int listener = listen_here(&port);
+    long server;
+    int fd = dial_lent(port, listener, &server);
+
+    cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)dup(0) + 1;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
+    cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == EPIPE);
+    cr_expect(recv(fd, &(char){0}, 1, 0) == 0);
+    cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    close(fd);
+    expect_nothing_more(server);
+    cr_expect(log_count(": cut off at ") == 0, "the log needs a descriptor, too");
 }
