@@ -96,12 +96,44 @@ SECONDS ?= 3600
 differential: $(B)/tests/differential
 	/usr/bin/python3 tests/differential/run.py $< $(SEQUENCES) $(SECONDS)
 
+# libFuzzer, one program for each kind of dialogue. The first to find something worth keeping adds it
+# to tests/fuzz/corpus; see fuzz-corpus.
+FUZZERS := $(addprefix $(B)/fuzz/fuzz-,text meta binary)
+FUZZ_SECONDS ?= 600
+
+$(FUZZERS): tests/fuzz/wire_fuzz.c $(wildcard shim/wire/*.[ch])
+	@mkdir -p $(@D)
+	clang $(BASE) -O1 -g -Ishim -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	  $(filter %.c,$^) -o $@
+
+$(B)/fuzz/make_corpus: tests/fuzz/make_corpus.c tests/unit/wire_vectors.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -Ishim $^ -o $@
+
+fuzz: $(FUZZERS)
+	/usr/bin/python3 tests/fuzz/run.py $(B)/fuzz $(FUZZ_SECONDS)
+
+# The corpus anew: the dialogues of the unit tests and what fuzzing finds from there.
+fuzz-corpus: $(FUZZERS) $(B)/fuzz/make_corpus
+	for kind in text meta binary; do \
+	  rm -rf $(B)/fuzz/$$kind tests/fuzz/corpus/$$kind; \
+	  mkdir -p $(B)/fuzz/$$kind tests/fuzz/corpus/$$kind; \
+	done
+	$(B)/fuzz/make_corpus $(B)/fuzz
+	for kind in text meta binary; do \
+	  $(B)/fuzz/fuzz-$$kind $(B)/fuzz/$$kind -dict=tests/fuzz/$$kind.dict -max_len=512 \
+	    -max_total_time=$(FUZZ_SECONDS) -verbosity=0 && \
+	  $(B)/fuzz/fuzz-$$kind -merge=1 -max_len=512 tests/fuzz/corpus/$$kind $(B)/fuzz/$$kind || \
+	  exit 1; \
+	done
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
-test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/bench/instructions
+test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/bench/instructions \
+               $(FUZZERS)
 
 test:
 	.ci/packages build test
@@ -160,5 +192,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers test-programs test differential demo bench format lint install uninstall clean
+.PHONY: all both-compilers test-programs test differential fuzz fuzz-corpus demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

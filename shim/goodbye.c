@@ -72,7 +72,7 @@ static bool may_bury(int fd, const void *goodbye, struct farewell *farewell)
 
 static int make_tombstone(int flags, const struct farewell *farewell)
 {
-    int pair[2];
+    int pair[2] = {-1, -1};
     int type = SOCK_STREAM | SOCK_CLOEXEC | (flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
 
     if (raw_syscall(SYS_socketpair, AF_UNIX, type, 0, pair) != 0)

@@ -4,9 +4,7 @@
 #include "lending.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "disguise.h"
@@ -17,7 +15,6 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
-#include "raw.h"
 #include "settle.h"
 
 /* Owing connections that one connect() asks. */

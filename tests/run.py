@@ -31,6 +31,7 @@ def stages(build):
         "audit": [PYTHON, "tests/audit/audit.py", library],
         "differential": [PYTHON, "tests/differential/run.py",
                          os.path.join(build, "tests/differential")],
+        "fuzz": [PYTHON, "tests/fuzz/run.py", os.path.join(build, "fuzz"), "10"],
         "preload": ["tests/preload/run.sh", library, os.path.join(build, "tests/preloaded")],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],

@@ -141,10 +141,10 @@ bool wire_knows_mn(const struct wire *wire)
 
 size_t wire_fence(struct wire *wire, bool mn, uint32_t nonce, uint8_t *bytes)
 {
-    static const char by_mn[] = "mn\r\n";
-    static const char by_version[] = "version\r\n";
-    const char *line = mn ? by_mn : by_version;
-    size_t length = strlen(line);
+    static const uint8_t by_mn[] = {'m', 'n', '\r', '\n'};
+    static const uint8_t by_version[] = {'v', 'e', 'r', 's', 'i', 'o', 'n', '\r', '\n'};
+    const uint8_t *line = mn ? by_mn : by_version;
+    size_t length = mn ? sizeof by_mn : sizeof by_version;
 
     if (wire->protocol == WIRE_BINARY) {
         wire->nonce = nonce;

@@ -699,21 +699,16 @@ static bool verify(struct peer *peer, int control, enum wire_verdict claimed)
 /* Whether the fence is answered by exactly its answer. */
 static bool fenced(struct peer *peer)
 {
-    char fence[WIRE_PACKET_HEADER] = "\x80\x0a", answer[WIRE_PACKET_HEADER] = "\x81\x0a";
-    char got[WIRE_PACKET_HEADER];
-    size_t length = WIRE_PACKET_HEADER;
+    uint8_t fence[WIRE_FENCE_MAX];
+    char answer[WIRE_FENCE_MAX] = "MN\r\n";
+    char got[WIRE_FENCE_MAX];
+    size_t length = wire_fence(&peer->wire, true, (uint32_t)draw(), fence);
 
     if (peer->binary) {
-        uint32_t opaque = (uint32_t)draw();
-
-        memcpy(fence + 12, &opaque, sizeof opaque);
-        memcpy(answer + 12, &opaque, sizeof opaque);
-    } else {
-        length = 4;
-        memcpy(fence, "mn\r\n", length);
-        memcpy(answer, "MN\r\n", length);
+        memcpy(answer, fence, length);
+        answer[0] = '\x81';
     }
-    send_all(peer, fence, length);
+    send_all(peer, (const char *)fence, length);
     if (receive_exactly(peer, got, length) != length || memcmp(got, answer, length) != 0 ||
         readable(peer->fd, 0))
         return false;
