@@ -127,13 +127,28 @@ fuzz-corpus: $(FUZZERS) $(B)/fuzz/make_corpus
 	  exit 1; \
 	done
 
+# The library whose own system calls can be made to fail.
+FAULTY := $(B)/faults/libmcpool.so
+
+$(B)/faults/fault.o: tests/faults/fault.c tests/faults/raw.h
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
+
+$(FAULTY): $(B)/faults/fault.o $(wildcard shim/*.[ch] shim/*/*.[chS])
+	$(MAKE) B=$(B)/faults CFLAGS='$(CFLAGS) -include tests/faults/raw.h' \
+	  LDFLAGS='$(LDFLAGS) $<' $@
+
+$(B)/faults/scenes: tests/faults/scenes.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CFLAGS) $< -o $@
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
 test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/bench/instructions \
-               $(FUZZERS)
+               $(FUZZERS) $(FAULTY) $(B)/faults/scenes
 
 test:
 	.ci/packages build test

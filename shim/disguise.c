@@ -72,16 +72,22 @@ void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on)
     conn_let_go(conn);
 }
 
+/* Once more when memory is short for a moment: often a registration was taken off just before,
+ * and the program waits for this one. */
+static bool add_watch(int fd, const struct watch *watch)
+{
+    struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
+
+    return raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0 ||
+           raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0;
+}
+
 bool disguise_replay_watches(int fd, const struct watches *watches)
 {
     bool all = true;
 
-    for (unsigned int i = 0; i < watches->count; i++) {
-        const struct watch *watch = &watches->list[i];
-        struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
-
-        all &= raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0;
-    }
+    for (unsigned int i = 0; i < watches->count; i++)
+        all &= add_watch(fd, &watches->list[i]);
     return all;
 }
 

@@ -32,6 +32,8 @@ def stages(build):
         "differential": [PYTHON, "tests/differential/run.py",
                          os.path.join(build, "tests/differential")],
         "fuzz": [PYTHON, "tests/fuzz/run.py", os.path.join(build, "fuzz"), "10"],
+        "faults": [PYTHON, "tests/faults/run.py", os.path.join(build, "faults/libmcpool.so"),
+                   os.path.join(build, "faults/scenes")],
         "preload": ["tests/preload/run.sh", library, os.path.join(build, "tests/preloaded")],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],

@@ -1,0 +1,63 @@
+"""Makes each system call of the shim fail once, with each error it can have.
+
+Usage: run.py LIBRARY SCENES. LIBRARY is the one whose calls fail; SCENES is the program that must not
+notice. First it is run without faults to count the calls. The last line counts runs like tests.
+"""
+
+import concurrent.futures
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from support import Memcached, die_with_parent, preloaded
+
+
+def play(library, scenes, server, call, kind):
+    """What was wrong, how many calls there were, and how many errors the failed one can have."""
+    with tempfile.NamedTemporaryFile("r") as count:
+        environment = preloaded(library, server.address, FAULT_CALL=str(call),
+                                FAULT_KIND=str(kind), FAULT_COUNT=count.name)
+        try:
+            done = subprocess.run([scenes, str(server.port)], env=environment, timeout=30,
+                                  capture_output=True, text=True, preexec_fn=die_with_parent)
+        except subprocess.TimeoutExpired as hung:
+            return f"hangs {(hung.stderr or b'').decode()}", 0, kind + 1
+        calls, kinds = map(int, (count.read() or "0 0").split())
+    wrong = done.stderr.strip() or (f"exit code {done.returncode}" if done.returncode else "")
+    return wrong, calls, kinds
+
+
+def fail_call(library, scenes, server, call):
+    """What was wrong when CALL failed, for each of its errors."""
+    found = []
+    for kind in itertools.count():
+        wrong, _, kinds = play(library, scenes, server, call, kind)
+        if kind >= max(kinds, 0):
+            return found
+        found.append((call, kind, wrong))
+    return found
+
+
+def main():
+    library, scenes = map(os.path.abspath, sys.argv[1:3])
+    with Memcached() as server:
+        wrong, calls, _ = play(library, scenes, server, 0, 0)
+        if wrong:
+            print(f"without faults: {wrong}")
+        with concurrent.futures.ThreadPoolExecutor(6) as threads:
+            found = [one for several in
+                     threads.map(lambda call: fail_call(library, scenes, server, call),
+                                 range(1, calls + 1)) for one in several]
+    bad = [one for one in found if one[2]]
+    for call, kind, wrong in bad:
+        print(f"call {call}, error {kind}: {wrong}")
+    print(f"{calls} calls, each made to fail in every way it can: {len(found)} runs")
+    print(f"{len(found) - len(bad)} passed, {len(bad) + bool(wrong and not found)} failed")
+    return 1 if bad or not found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
