@@ -78,8 +78,10 @@ static bool add_watch(int fd, const struct watch *watch)
 {
     struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
 
-    return raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0 ||
-           raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0;
+    for (int tries = 0; tries < 2; tries++)
+        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0)
+            return true;
+    return false;
 }
 
 bool disguise_replay_watches(int fd, const struct watches *watches)
