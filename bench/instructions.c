@@ -8,6 +8,7 @@
  * succeed, as a failing call takes another path through libc.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,12 +47,19 @@ static int call_close(void)
     return close(open("/dev/null", O_RDONLY)) == 0;
 }
 
+static int call_poll(void)
+{
+    struct pollfd wanted[] = {{here, POLLIN, 0}, {there, POLLIN, 0}};
+
+    return poll(wanted, 2, -1) == 1;
+}
+
 static const struct {
     const char *name;
     int (*call)(void);
 } functions[] = {
     {"read", call_read}, {"write", call_write}, {"send", call_send},
-    {"recv", call_recv}, {"close", call_close},
+    {"recv", call_recv}, {"close", call_close}, {"poll", call_poll},
 };
 
 static int open_descriptors(void)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-FUNCTIONS = ("read", "write", "send", "recv", "close")
+FUNCTIONS = ("read", "write", "send", "recv", "close", "poll")
 CALLS = 10000
 LIMIT = 12
 

@@ -25,6 +25,8 @@ static const struct {
 #define BEGUN_SHIFT 40
 #define UNDER_WAY   ((UINT64_C(1) << BEGUN_SHIFT) - 1)
 
+atomic_bool conn_ever_used;
+
 static struct conn *records;
 static _Atomic uint32_t touched; /* records that were ever used */
 
@@ -139,9 +141,10 @@ void conn_move(struct conn *conn, enum conn_state to)
 {
     enum conn_state from = (enum conn_state)atomic_load(&conn->state);
 
-    if (counts_as_use(to) && !counts_as_use(from))
+    if (counts_as_use(to) && !counts_as_use(from)) {
+        atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
         atomic_fetch_add(&conn->endpoint->in_use, 1);
-    else if (counts_as_use(from) && !counts_as_use(to))
+    } else if (counts_as_use(from) && !counts_as_use(to))
         atomic_fetch_sub(&conn->endpoint->in_use, 1);
     atomic_store(&conn->state, (uint32_t)to);
     if (to == CONN_CLOSED)

@@ -105,6 +105,9 @@ struct conn {
 /* What a call does with the connection. */
 enum conn_call { CONN_CALL_SEND, CONN_CALL_RECEIVE, CONN_CALL_OTHER };
 
+/* Whether the program ever connected to an endpoint; before that there is nothing to guard. */
+extern atomic_bool conn_ever_used __attribute__((visibility("hidden")));
+
 /* Reserves the memory of all records without touching it. False when there is none. */
 bool conn_start(void);
 

@@ -23,16 +23,19 @@ static inline bool is_word_readable(const void *bytes)
     return raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
 }
 
-/* Whether N bytes at BYTES, fewer than a page, are readable. */
+/* Whether N bytes at BYTES are readable; asked once for every page they touch. */
 static inline bool is_readable(const void *bytes, size_t n)
 {
     enum { PAGE = 4096 };
-    const char *last = (const char *)bytes + n - 1;
+    uintptr_t first = (uintptr_t)bytes, last;
 
-    if (n == 0)
+    if (n == 0 || __builtin_add_overflow(first, n - 1, &last) || !is_word_readable(bytes))
         return false;
-    return is_word_readable(bytes) &&
-           ((uintptr_t)bytes / PAGE == (uintptr_t)last / PAGE || is_word_readable(last));
+    for (uintptr_t page = first / PAGE + 1; page <= last / PAGE; page++) {
+        if (!is_word_readable((const void *)(page * PAGE)))
+            return false;
+    }
+    return true;
 }
 
 #endif

@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../waiting.h"
 
 #include <stdarg.h>
 #include <sys/syscall.h>
@@ -80,6 +81,29 @@ HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions,
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
+/* What they wait for may be closed by another thread, and they would not know. */
+static void waited_for_by_syscall(long number, const long *a)
+{
+    struct waiting waiting;
+    fd_set *sets[] = {(fd_set *)a[1], (fd_set *)a[2], (fd_set *)a[3]};
+
+    if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
+        return;
+    switch (number) {
+#ifdef SYS_poll
+    case SYS_poll:
+#endif
+    case SYS_ppoll:
+        waiting_poll(&waiting, (const struct pollfd *)a[0], (nfds_t)a[1]);
+        break;
+    default:
+        waiting_select(&waiting, (int)a[0], sets);
+        break;
+    }
+    waiting_refuse(&waiting, REASON_RAW_SYSCALL);
+    waiting_end(&waiting);
+}
+
 static int close_by_syscall(int fd)
 {
     return (int)real_syscall(SYS_close, fd);
@@ -141,6 +165,14 @@ static void before_syscall(long number, const long *a)
 #endif
     case SYS_clone3:
         atomic_fetch_add(&process_children, 1);
+        break;
+#ifdef SYS_poll
+    case SYS_poll:
+    case SYS_select:
+#endif
+    case SYS_ppoll:
+    case SYS_pselect6:
+        waited_for_by_syscall(number, a);
         break;
     case SYS_io_uring_setup:
         if (process_is_owner()) {

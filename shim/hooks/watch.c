@@ -1,9 +1,13 @@
 /*
- * Who waits for a connection: epoll sets, and signals asked for by ioctl().
+ * Who waits for a connection: epoll sets, signals asked for by ioctl(), threads in poll() and
+ * select().
  */
 #include "hooks.h"
 
 #include <asm/sockios.h>
+#include <pthread.h>
+
+#include "../waiting.h"
 
 static int epoll_opened(int fd)
 {
@@ -42,3 +46,50 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
         track_refuse(fd, REASON_ODD_FLAGS);
     return real_ioctl(fd, request, argument);
 }
+
+/* A call NAME that waits if it MAY_WAIT, for what BEGIN finds; see waiting.h. */
+#define WAITS(name, params, args, may_wait, begin)                                             \
+    static __attribute__((noinline)) int guarded_##name params                                 \
+    {                                                                                          \
+        struct waiting waiting;                                                                \
+        int result;                                                                            \
+                                                                                               \
+        begin;                                                                                 \
+        pthread_cleanup_push(waiting_end, &waiting);                                           \
+        result = real_##name args;                                                             \
+        pthread_cleanup_pop(1);                                                                \
+        return result;                                                                         \
+    }                                                                                          \
+    HOOKED int name params                                                                     \
+    {                                                                                          \
+        if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed) || !(may_wait))       \
+            return real_##name args;                                                           \
+        return guarded_##name args;                                                            \
+    }
+
+WAITS(poll, (struct pollfd * fds, nfds_t n, int timeout), (fds, n, timeout), timeout != 0,
+      waiting_poll(&waiting, fds, n))
+HOOKED_ALIAS(__poll, poll);
+
+WAITS(__poll_chk, (struct pollfd * fds, nfds_t n, int timeout, size_t room),
+      (fds, n, timeout, room), timeout != 0, waiting_poll(&waiting, fds, n))
+
+WAITS(ppoll,
+      (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask),
+      (fds, n, timeout, mask), true, waiting_poll(&waiting, fds, n))
+
+WAITS(__ppoll_chk,
+      (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
+       size_t room),
+      (fds, n, timeout, mask, room), true, waiting_poll(&waiting, fds, n))
+
+#define SETS ((fd_set *[]){readable, writable, odd})
+
+WAITS(select, (int n, fd_set *readable, fd_set *writable, fd_set *odd, struct timeval *timeout),
+      (n, readable, writable, odd, timeout), true, waiting_select(&waiting, n, SETS))
+HOOKED_ALIAS(__select, select);
+
+WAITS(pselect,
+      (int n, fd_set *readable, fd_set *writable, fd_set *odd, const struct timespec *timeout,
+       const sigset_t *mask),
+      (n, readable, writable, odd, timeout, mask), true, waiting_select(&waiting, n, SETS))

@@ -5,11 +5,14 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -187,4 +190,188 @@ Test(threads, cancelled_connects_harm_nobody, .timeout = 20)
         cr_expect(log_count(": not kept: UNUSED ") == i + 1);
     }
     cr_expect(local_port(dial_server()) == port);
+}
+
+#define PATIENCE_MS 400
+
+static int wait_by_poll(int fd)
+{
+    struct pollfd wanted[] = {{-1, POLLIN, 0}, {fd, POLLIN, 0}};
+
+    return poll(wanted, 2, PATIENCE_MS);
+}
+
+static int wait_by_ppoll(int fd)
+{
+    struct pollfd wanted = {fd, POLLIN, 0};
+
+    return ppoll(&wanted, 1, &(struct timespec){0, PATIENCE_MS * 1000000L}, NULL);
+}
+
+static int wait_by_select(int fd)
+{
+    fd_set wanted;
+
+    FD_ZERO(&wanted);
+    FD_SET(fd, &wanted);
+    return select(fd + 1, &wanted, NULL, NULL, &(struct timeval){0, PATIENCE_MS * 1000});
+}
+
+static int wait_by_pselect(int fd)
+{
+    fd_set wanted;
+
+    FD_ZERO(&wanted);
+    FD_SET(fd, &wanted);
+    return pselect(fd + 1, NULL, NULL, &wanted, &(struct timespec){0, PATIENCE_MS * 1000000L},
+                   NULL);
+}
+
+static int wait_by_number(int fd)
+{
+    struct pollfd wanted = {fd, POLLIN, 0};
+
+    return (int)syscall(SYS_ppoll, &wanted, 1, &(struct timespec){0, PATIENCE_MS * 1000000L},
+                        NULL, 0);
+}
+
+static int select_by_number(int fd)
+{
+    fd_set wanted;
+
+    FD_ZERO(&wanted);
+    FD_SET(fd, &wanted);
+    return (int)syscall(SYS_pselect6, fd + 1, &wanted, NULL, NULL,
+                        &(struct timespec){0, PATIENCE_MS * 1000000L}, NULL);
+}
+
+struct waiter {
+    int (*wait)(int fd);
+    int fd;
+    int result;
+    _Atomic pid_t tid;
+};
+
+static void *wait_for_it(void *argument)
+{
+    struct waiter *waiter = argument;
+
+    waiter->tid = gettid();
+    waiter->result = waiter->wait(waiter->fd);
+    return NULL;
+}
+
+/* Another thread closes the number, and it becomes somebody else's: his reply is not what was
+ * waited for. */
+static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
+{
+    static struct waiter waiter;
+    pthread_t thread;
+
+    waiter.wait = wait;
+    waiter.fd = dial_server();
+    waiter.tid = 0;
+    exchange(waiter.fd);
+    cr_assert(pthread_create(&thread, NULL, wait_for_it, &waiter) == 0);
+    while (waiter.tid == 0)
+        sched_yield();
+    wait_inside(waiter.tid, call);
+    close(waiter.fd);
+    EXPECT_EVENT(reason);
+    cr_assert(dial_server() == waiter.fd);
+    exchange(waiter.fd);
+    pthread_join(thread, NULL);
+    cr_expect(waiter.result == 0, "woken: %d", waiter.result);
+    close(waiter.fd);
+    EXPECT_KEPT();
+}
+
+#ifdef SYS_poll
+#define POLL_CALL SYS_poll
+#else
+#define POLL_CALL SYS_ppoll
+#endif
+
+Test(threads, replies_of_others_wake_no_waiter, .timeout = 20)
+{
+    nobody_wakes(wait_by_poll, POLL_CALL, ": not kept: IN_FLIGHT ");
+    nobody_wakes(wait_by_ppoll, SYS_ppoll, ": not kept: IN_FLIGHT ");
+    nobody_wakes(wait_by_select, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    nobody_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    nobody_wakes(wait_by_number, SYS_ppoll, ": not kept: RAW_SYSCALL ");
+    nobody_wakes(select_by_number, SYS_pselect6, ": not kept: RAW_SYSCALL ");
+}
+
+/* A shutdown must wake them, as the end of what they wait for. */
+Test(threads, a_goodbye_wakes_the_waiter, .timeout = 20)
+{
+    static struct waiter waiter = {.wait = wait_by_poll};
+    pthread_t thread;
+
+    waiter.fd = dial_server();
+    exchange(waiter.fd);
+    cr_assert(pthread_create(&thread, NULL, wait_for_it, &waiter) == 0);
+    while (waiter.tid == 0)
+        sched_yield();
+    wait_inside(waiter.tid, POLL_CALL);
+    cr_expect(shutdown(waiter.fd, SHUT_RDWR) == 0);
+    pthread_join(thread, NULL);
+    cr_expect(waiter.result == 1);
+    close(waiter.fd);
+}
+
+static void *wait_and_be_cancelled(void *argument)
+{
+    wait_by_poll(*(int *)argument);
+    return NULL;
+}
+
+Test(threads, cancelled_waits_leave_the_connection_as_it_was, .timeout = 60)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    for (int i = 0; i < 5000; i++) {
+        pthread_t thread;
+
+        cr_assert(pthread_create(&thread, NULL, wait_and_be_cancelled, &fd) == 0);
+        pthread_cancel(thread);
+        pthread_join(thread, NULL);
+    }
+    close(fd);
+    EXPECT_KEPT();
+}
+
+/* More connections than one call can guard: those beyond are never pooled again. */
+Test(threads, a_wait_for_very_many, .timeout = 20)
+{
+    enum { MANY = 140 };
+    struct pollfd wanted[MANY];
+
+    for (int i = 0; i < MANY; i++) {
+        wanted[i] = (struct pollfd){dial_server(), POLLIN, 0};
+        exchange(wanted[i].fd);
+    }
+    cr_expect(poll(wanted, MANY, 1) == 0);
+    close(wanted[0].fd);
+    EXPECT_KEPT();
+    close(wanted[MANY - 1].fd);
+    EXPECT_NOT_KEPT("IN_FLIGHT");
+}
+
+Test(threads, waits_with_bad_addresses_fail_as_ever, .timeout = 20)
+{
+    char *page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct pollfd *half = (struct pollfd *)(page + 4096) - 1;
+    void *volatile nowhere = (void *)8;
+    volatile nfds_t too_many = ~(nfds_t)0 / 4;
+    struct timeval moment = {0, 1000};
+
+    exchange(dial_server());
+    cr_assert(munmap(page + 4096, 4096) == 0);
+    cr_expect(poll(nowhere, 1, 1) == -1 && errno == EFAULT);
+    cr_expect(poll(half, 2, 1) == -1 && errno == EFAULT);
+    cr_expect(poll(half, too_many, 1) == -1 && errno == EINVAL);
+    cr_expect(select(64, nowhere, NULL, NULL, &moment) == -1 && errno == EFAULT);
+    cr_expect(select(-1, NULL, NULL, NULL, &moment) == -1 && errno == EINVAL);
 }
