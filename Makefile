@@ -73,7 +73,7 @@ $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
 
-PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/victim.c %/plugin.c,$(wildcard tests/preload/*.c)))
+PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$(wildcard tests/preload/*.c)))
 
 $(B)/tests/preload/%.c.o: tests/preload/%.c Makefile
 	@mkdir -p $(@D)
@@ -88,6 +88,11 @@ $(B)/tests/preloaded: $(PRELOAD_OBJECTS)
 $(B)/tests/differential: tests/differential/wire_differential.c $(wildcard shim/wire/*.[ch])
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -O2 -g -Ishim $(filter %.c,$^) -o $@
+
+# Victims call with bad arguments on purpose.
+$(B)/tests/victims: $(wildcard tests/differential/victims/*.[ch])
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -w -O1 -g $(filter %.c,$^) -o $@
 
 # The same for as long as one likes: make differential SEQUENCES=10000000 SECONDS=28800
 SEQUENCES ?= 1000000
@@ -147,7 +152,8 @@ both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
-test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/bench/instructions \
+test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/tests/victims \
+               $(B)/bench/instructions \
                $(FUZZERS) $(FAULTY) $(B)/faults/scenes
 
 test:

@@ -31,6 +31,8 @@ def stages(build):
         "audit": [PYTHON, "tests/audit/audit.py", library],
         "differential": [PYTHON, "tests/differential/run.py",
                          os.path.join(build, "tests/differential")],
+        "victims": [PYTHON, "tests/differential/victims.py", library,
+                    os.path.join(build, "tests/victims")],
         "fuzz": [PYTHON, "tests/fuzz/run.py", os.path.join(build, "fuzz"), "10"],
         "faults": [PYTHON, "tests/faults/run.py", os.path.join(build, "faults/libmcpool.so"),
                    os.path.join(build, "faults/scenes")],

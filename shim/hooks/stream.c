@@ -40,13 +40,14 @@ static void cancelled(void *argument)
     end(call);
 }
 
+/* Nothing for one that is refused: with odd flags the bytes need not be where they seem to be. */
 static void account_iov(struct call *call, const struct iovec *iov, size_t count, size_t moved)
 {
     struct conn *conn = call->conn;
 
     if (conn_state(conn) == CONN_FRESH)
         conn_refuse(conn, REASON_UNTRACKED_IO);
-    if (!conn_hold(conn))
+    if (conn_refusal(conn) != REASON_NONE || !conn_hold(conn))
         return;
     if (call->kind == CONN_CALL_SEND)
         conn->sent += moved;

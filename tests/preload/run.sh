@@ -76,16 +76,4 @@ preloaded 'other_deepbind/*' MCPOOL_DEEPBIND=other.so
 preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
 preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
-
-# The same program, its results printed, without and with the library.
-gcc -D_GNU_SOURCE -O1 -w -o "$work/victim" "$here/victim.c"
-"$work/victim" "$TEST_PORT" >"$work/without"
-env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/victim-log" LD_PRELOAD="$library" \
-    "$work/victim" "$TEST_PORT" >"$work/with"
-if diff "$work/without" "$work/with" && grep -q 'reused [1-9]' "$work/victim-log"; then
-    echo "1 passed, 0 failed"
-else
-    echo "0 passed, 1 failed"
-    result=1
-fi
 exit "$result"

@@ -1,0 +1,423 @@
+/*
+ * Beginnings: connect() in all its ways, and what may stand before it.
+ */
+#include "victim.h"
+
+#include <sched.h>
+#include <sys/un.h>
+
+POOLED_VICTIM(blocking_connect)
+{
+    for (int i = 0; i < 3; i++) {
+        int fd = dial();
+
+        ask(fd, "one");
+        STEP(close(fd));
+    }
+}
+
+POOLED_VICTIM(connect_that_need_not_wait)
+{
+    park();
+    for (int i = 0; i < 2; i++) {
+        int error = 4711;
+        socklen_t len = sizeof(error);
+        int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+
+        CONNECTS(fd);
+        wait_for(fd, POLLOUT);
+        STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
+        SAY("SO_ERROR %d, %u bytes\n", error, len);
+        STEP(fcntl(fd, F_GETFL));
+        STEP(recv(fd, &error, 1, 0));
+        tell(fd, "get one\r\n");
+        wait_for(fd, POLLIN);
+        STEP(fcntl(fd, F_SETFL, 0));
+        hear_until(fd, "END\r\n");
+        STEP(close(fd));
+    }
+}
+
+POOLED_VICTIM(connected_already)
+{
+    park();
+    for (int i = 0; i < 2; i++) {
+        int fd = dial();
+
+        STEP(connect(fd, SERVER));
+        ask(fd, "one");
+        STEP(connect(fd, SERVER));
+        STEP(close(fd));
+        STEP(connect(fd, SERVER));
+    }
+}
+
+VICTIM(refused)
+{
+    int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+    STEP(connect(fd, NOBODY));
+    STEP(send(fd, "x", 1, MSG_NOSIGNAL));
+    STEP(recv(fd, &(char){0}, 1, 0));
+    STEP(connect(fd, NOBODY));
+    STEP(close(fd));
+}
+
+/* The same socket is used again. */
+VICTIM(refused_then_accepted)
+{
+    int fd;
+
+    park();
+    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, SERVER));
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+VICTIM(refused_without_waiting)
+{
+    int error = 4711;
+    socklen_t len = sizeof(error);
+    int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+
+    STEP(connect(fd, NOBODY));
+    wait_for(fd, POLLOUT | POLLIN);
+    STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
+    SAY("SO_ERROR %d\n", error);
+    STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
+    SAY("SO_ERROR %d\n", error);
+    STEP(close(fd));
+}
+
+/* In a network without any route; where that may not be made, both runs are told so. */
+VICTIM(unreachable)
+{
+    int fd;
+
+    park();
+    STEP(unshare(CLONE_NEWUSER | CLONE_NEWNET));
+    fd = dial();
+    STEP(close(fd));
+}
+
+VICTIM(deaf_peer)
+{
+    struct sockaddr_in deaf = deaf_server();
+    struct pollfd wanted = {.events = POLLIN | POLLOUT};
+    int error = 4711;
+    socklen_t len = sizeof(error);
+    int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+
+    STEP(connect(fd, (struct sockaddr *)&deaf, sizeof(deaf)));
+    STEP(connect(fd, (struct sockaddr *)&deaf, sizeof(deaf)));
+    wanted.fd = fd;
+    STEP(poll(&wanted, 1, 50));
+    STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
+    STEP(send(fd, "x", 1, MSG_NOSIGNAL));
+    STEP(shutdown(fd, SHUT_RDWR));
+    STEP(close(fd));
+}
+
+VICTIM(deaf_peer_and_patience)
+{
+    struct sockaddr_in deaf = deaf_server();
+    struct timeval patience = {0, 100000};
+    int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+    STEP(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)));
+    STEP(connect(fd, (struct sockaddr *)&deaf, sizeof(deaf)));
+    STEP(connect(fd, (struct sockaddr *)&deaf, sizeof(deaf)));
+    STEP(close(fd));
+}
+
+VICTIM(disconnected_and_connected_again)
+{
+    struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    int fd;
+
+    park();
+    fd = dial();
+    ask(fd, "one");
+    STEP(connect(fd, &nowhere, sizeof(nowhere)));
+    STEP(send(fd, "x", 1, MSG_NOSIGNAL));
+    STEP(connect(fd, SERVER));
+    ask(fd, "two");
+    STEP(close(fd));
+    park();
+}
+
+VICTIM(bound_before)
+{
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(0x7f000002)}};
+    socklen_t len = sizeof(here);
+    int fd;
+
+    park();
+    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    STEP(bind(fd, (struct sockaddr *)&here, sizeof(here)));
+    STEP(bind(fd, (struct sockaddr *)&here, sizeof(here)));
+    STEP(connect(fd, SERVER));
+    STEP(getsockname(fd, (struct sockaddr *)&here, &len));
+    SAY("from %s\n", inet_ntoa(here.sin_addr));
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+VICTIM(bad_addresses)
+{
+    struct sockaddr_un path = {.sun_family = AF_UNIX, .sun_path = "/nonexistent/socket"};
+    struct sockaddr_in6 other = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
+    void *volatile nowhere = (void *)8;
+    int fd;
+
+    park();
+    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    STEP(connect(fd, NULL, sizeof(server)));
+    STEP(connect(fd, nowhere, sizeof(server)));
+    STEP(connect(fd, (struct sockaddr *)&server, 3));
+    STEP(connect(fd, (struct sockaddr *)&server, 0));
+    STEP(connect(fd, (struct sockaddr *)&server, 4711));
+    STEP(connect(fd, (struct sockaddr *)&server, (socklen_t)-1));
+    STEP(connect(fd, (struct sockaddr *)&path, sizeof(path)));
+    STEP(connect(fd, (struct sockaddr *)&other, sizeof(other)));
+    STEP(connect(fd, SERVER));
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+VICTIM(bad_sockets)
+{
+    STEP(socket(-1, SOCK_STREAM, 0));
+    STEP(socket(AF_INET, 77, 0));
+    STEP(socket(AF_INET, SOCK_STREAM, 4711));
+    STEP(socket(AF_INET, SOCK_STREAM | 0x10000000, 0));
+    STEP(connect(-1, SERVER));
+    STEP(connect(4711, SERVER));
+    STEP(connect(70000, SERVER));
+    STEP(connect(STDIN_FILENO, SERVER));
+    STEP(bind(-1, SERVER));
+    STEP(listen(STDIN_FILENO, 1));
+    STEP(accept(STDIN_FILENO, NULL, NULL));
+    STEP(accept4(-1, NULL, NULL, 4711));
+    STEP(shutdown(STDIN_FILENO, SHUT_RDWR));
+    STEP(setsockopt(STDIN_FILENO, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int)));
+}
+
+static void say_option(int fd, const char *name, int level, int option)
+{
+    unsigned char value[16] = {0};
+    socklen_t len = sizeof(value);
+    int result = getsockopt(fd, level, option, value, &len);
+
+    SAY("%s: %d, %u bytes:", name, result, len);
+    for (socklen_t i = 0; result == 0 && i < len; i++)
+        SAY(" %02x", value[i]);
+    SAY("\n");
+}
+#define SAY_OPTION(fd, level, option) say_option(fd, #option, level, option)
+
+static void say_options(int fd)
+{
+    SAY_OPTION(fd, SOL_SOCKET, SO_TYPE);
+    SAY_OPTION(fd, SOL_SOCKET, SO_DOMAIN);
+    SAY_OPTION(fd, SOL_SOCKET, SO_PROTOCOL);
+    SAY_OPTION(fd, SOL_SOCKET, SO_ACCEPTCONN);
+    SAY_OPTION(fd, SOL_SOCKET, SO_ERROR);
+    SAY_OPTION(fd, SOL_SOCKET, SO_KEEPALIVE);
+    SAY_OPTION(fd, SOL_SOCKET, SO_REUSEADDR);
+    SAY_OPTION(fd, SOL_SOCKET, SO_LINGER);
+    SAY_OPTION(fd, SOL_SOCKET, SO_RCVTIMEO);
+    SAY_OPTION(fd, SOL_SOCKET, SO_SNDTIMEO);
+    SAY_OPTION(fd, SOL_SOCKET, SO_RCVLOWAT);
+    SAY_OPTION(fd, SOL_SOCKET, SO_PRIORITY);
+    SAY_OPTION(fd, SOL_SOCKET, SO_OOBINLINE);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_NODELAY);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_CORK);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_KEEPIDLE);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_KEEPINTVL);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_KEEPCNT);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_USER_TIMEOUT);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_SYNCNT);
+    SAY_OPTION(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT);
+    SAY_OPTION(fd, IPPROTO_IP, IP_TOS);
+    SAY_OPTION(fd, IPPROTO_IP, IP_TTL);
+}
+
+POOLED_VICTIM(options_of_a_new_connection)
+{
+    park();
+    for (int i = 0; i < 2; i++) {
+        int fd = dial();
+
+        say_options(fd);
+        ask(fd, "one");
+        say_options(fd);
+        STEP(close(fd));
+    }
+}
+
+POOLED_VICTIM(options_set_before_and_after)
+{
+    struct timeval second = {1, 0};
+    int on = 1, idle = 77;
+
+    park();
+    for (int i = 0; i < 3; i++) {
+        int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+        STEP(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)));
+        STEP(setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle)));
+        STEP(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof(second)));
+        if (i == 1)
+            STEP(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)));
+        STEP(connect(fd, SERVER));
+        say_options(fd);
+        STEP(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof(second)));
+        STEP(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){i == 2}, sizeof(int)));
+        ask(fd, "one");
+        say_options(fd);
+        STEP(close(fd));
+    }
+}
+
+VICTIM(bad_options)
+{
+    char value[4] = {0};
+    void *volatile nowhere = (void *)8;
+    socklen_t len = sizeof(value);
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(setsockopt(fd, IPPROTO_TCP, 4711, value, 4));
+    STEP(setsockopt(fd, 4711, 1, value, 4));
+    STEP(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, value, 1));
+    STEP(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, NULL, 4));
+    STEP(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, nowhere, 4));
+    STEP(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, nowhere, 4));
+    STEP(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, 0));
+    STEP(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, nowhere, &len));
+    STEP(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, value, nowhere));
+    STEP(getsockopt(fd, SOL_SOCKET, 4711, value, &len));
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+POOLED_VICTIM(names_of_both_ends)
+{
+    park();
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_in name = {0};
+        socklen_t len = sizeof(name);
+        int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+        STEP(getpeername(fd, (struct sockaddr *)&name, &len));
+        STEP(connect(fd, SERVER));
+        STEP(getpeername(fd, (struct sockaddr *)&name, &len));
+        STEP(memcmp(&name, &server, sizeof(name)));
+        STEP(getsockname(fd, (struct sockaddr *)&name, &len));
+        SAY("%u bytes, family %d, %s\n", len, name.sin_family, inet_ntoa(name.sin_addr));
+        ask(fd, "one");
+        STEP(close(fd));
+        STEP(getpeername(fd, (struct sockaddr *)&name, &len));
+    }
+}
+
+POOLED_VICTIM(mapped_addresses)
+{
+    struct sockaddr_in6 mapped = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
+
+    memcpy(&mapped.sin6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_in6 peer = {0};
+        socklen_t len = sizeof(peer);
+        int fd = (int)STEP(socket(AF_INET6, SOCK_STREAM, 0));
+
+        STEP(connect(fd, (struct sockaddr *)&mapped, sizeof(mapped)));
+        STEP(getpeername(fd, (struct sockaddr *)&peer, &len));
+        STEP(memcmp(&peer, &mapped, sizeof(peer)));
+        ask(fd, "one");
+        STEP(close(fd));
+    }
+}
+
+VICTIM(datagrams)
+{
+    int fd = (int)STEP(socket(AF_INET, SOCK_DGRAM, 0));
+
+    STEP(connect(fd, NOBODY));
+    STEP(send(fd, "x", 1, 0));
+    wait_for(fd, POLLIN);
+    STEP(recv(fd, &(char){0}, 1, 0));
+    STEP(shutdown(fd, SHUT_RDWR));
+    STEP(close(fd));
+}
+
+VICTIM(unix_sockets)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX, .sun_path = "\0nobody is here"};
+    int pair[2];
+    int fd = (int)STEP(socket(AF_UNIX, SOCK_STREAM, 0));
+
+    STEP(connect(fd, (struct sockaddr *)&name, sizeof(name)));
+    STEP(close(fd));
+    STEP(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+    SAY("pair %d %d\n", pair[0], pair[1]);
+    STEP(write(pair[0], "get one\r\n", 9));
+    STEP(close(pair[0]));
+    hear_until(pair[1], "\r\n");
+    STEP(recv(pair[1], &(char){0}, 1, 0));
+    STEP(close(pair[1]));
+}
+
+VICTIM(a_server_of_its_own)
+{
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof(here);
+    int listener = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    int fd, accepted;
+
+    park();
+    STEP(bind(listener, (struct sockaddr *)&here, sizeof(here)));
+    STEP(listen(listener, 5));
+    STEP(getsockname(listener, (struct sockaddr *)&here, &len));
+    for (int i = 0; i < 2; i++) {
+        fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+        STEP(connect(fd, (struct sockaddr *)&here, sizeof(here)));
+        STEP(listen(fd, 5));
+        accepted = (int)STEP(i ? accept4(listener, NULL, NULL, SOCK_CLOEXEC)
+                               : accept(listener, NULL, NULL));
+        tell(fd, "hello\r\n");
+        hear_until(accepted, "\r\n");
+        STEP(fcntl(accepted, F_GETFD));
+        STEP(close(accepted));
+        hear_until(fd, "\r\n");
+        STEP(close(fd));
+    }
+    STEP(close(listener));
+}
+
+/* The number of a connection closed behind everybody's back comes back from accept(). */
+VICTIM(number_reused_by_accept)
+{
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t len = sizeof(here);
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    int fd, client, accepted;
+
+    STEP(bind(listener, (struct sockaddr *)&here, sizeof(here)));
+    STEP(listen(listener, 5));
+    STEP(getsockname(listener, (struct sockaddr *)&here, &len));
+    client = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    fd = dial();
+    ask(fd, "one");
+    STEP(fclose(fdopen(fd, "r+")));
+    STEP(connect(client, (struct sockaddr *)&here, sizeof(here)));
+    accepted = (int)STEP(accept(listener, NULL, NULL));
+    tell(accepted, "hello\r\n");
+    hear_until(client, "\r\n");
+    STEP(close(accepted));
+    STEP(recv(client, &(char){0}, 1, 0));
+}

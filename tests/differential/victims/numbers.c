@@ -1,0 +1,434 @@
+/*
+ * Descriptor numbers: twins, sweeps, limits, and who gets which.
+ */
+#include "victim.h"
+
+#include <linux/close_range.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/syscall.h>
+
+int close_range(unsigned int first, unsigned int last, int flags);
+void closefrom(int first);
+
+static void move_out_to(int fd)
+{
+    STEP(dup2(OUT_FD, fd));
+    out = fdopen(fd, "w");
+    setlinebuf(out);
+    close(OUT_FD);
+}
+
+POOLED_VICTIM(lowest_free_number)
+{
+    int first, second;
+
+    park();
+    first = dial();
+    ask(first, "one");
+    second = dial();
+    ask(second, "two");
+    STEP(close(first));
+    STEP(open("/dev/null", O_RDONLY));
+    STEP(close(second));
+    STEP(dial());
+    STEP(dial());
+    STEP(dup(0));
+    say_open_numbers();
+}
+
+POOLED_VICTIM(closed_twice)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    ask(fd, "one");
+    STEP(close(fd));
+    STEP(close(fd));
+    STEP(fcntl(fd, F_GETFD));
+    STEP(recv(fd, &(char){0}, 1, 0));
+    STEP(send(fd, "x", 1, 0));
+    STEP(shutdown(fd, SHUT_RDWR));
+    STEP(close(-1));
+    STEP(close(4711));
+    STEP(close(70000));
+}
+
+VICTIM(twins)
+{
+    int fd, twin, other;
+
+    park();
+    fd = dial();
+    ask(fd, "one");
+    twin = (int)STEP(dup(fd));
+    STEP(close(fd));
+    ask(twin, "two");
+    STEP(dup2(twin, 40));
+    other = (int)STEP(dup3(40, 41, O_CLOEXEC));
+    STEP(fcntl(other, F_GETFD));
+    STEP(close(twin));
+    ask(41, "three");
+    twin = (int)STEP(fcntl(41, F_DUPFD, 50));
+    other = (int)STEP(fcntl(41, F_DUPFD_CLOEXEC, 50));
+    STEP(close(40));
+    STEP(close(41));
+    STEP(close(twin));
+    STEP(fcntl(other, F_GETFD));
+    ask(other, "four");
+    STEP(close(other));
+    say_open_numbers();
+}
+
+POOLED_VICTIM(something_else_takes_the_place)
+{
+    int null = open("/dev/null", O_RDWR);
+
+    park();
+    for (int i = 0; i < 3; i++) {
+        int fd = dial();
+
+        ask(fd, "one");
+        STEP(i ? dup2(null, fd) : dup3(null, fd, O_CLOEXEC));
+        STEP(write(fd, "x", 1));
+        STEP(read(fd, &(char){0}, 1));
+        STEP(fcntl(fd, F_GETFD));
+        STEP(close(fd));
+    }
+}
+
+POOLED_VICTIM(one_connection_takes_the_place_of_another)
+{
+    int first, second;
+
+    park();
+    first = dial();
+    ask(first, "one");
+    second = dial();
+    ask(second, "two");
+    STEP(dup2(second, first));
+    ask(first, "three");
+    STEP(close(second));
+    ask(first, "four");
+    STEP(close(first));
+    say_open_numbers();
+}
+
+VICTIM(duplicates_that_fail)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(dup(-1));
+    STEP(dup2(fd, -1));
+    STEP(dup2(-1, fd));
+    STEP(dup2(4711, fd));
+    STEP(dup3(fd, fd, 0));
+    STEP(dup3(fd, 100, 4711));
+    STEP(dup2(fd, fd));
+    STEP(fcntl(fd, F_DUPFD, -1));
+    STEP(fcntl(fd, F_DUPFD, 100000000));
+    STEP(fcntl(fd, 4711, 0));
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+POOLED_VICTIM(standard_streams_are_connections)
+{
+    park();
+    STEP(close(STDIN_FILENO));
+    STEP(close(STDOUT_FILENO));
+    STEP(close(STDERR_FILENO));
+    for (int i = 0; i < 4; i++)
+        STEP(dial());
+    for (int fd = 0; fd < 3; fd++)
+        ask(fd, "one");
+    for (int fd = 0; fd < 3; fd++)
+        STEP(close(fd));
+    STEP(dial());
+    ask(0, "two");
+    STEP(puts("nobody hears this"));
+}
+
+VICTIM(stdio_on_a_connection)
+{
+    char line[128];
+    FILE *stream;
+    int fd;
+
+    park();
+    fd = dial();
+    stream = fdopen(fd, "r+");
+    STEP(fputs("get one\r\nget two\r\n", stream));
+    STEP(fflush(stream));
+    for (int i = 0; i < 6 && fgets(line, sizeof(line), stream); i++)
+        SAY("line: %s", line);
+    STEP(fclose(stream));
+    STEP(close(fd));
+    STEP(fdopen(fd, "r") == NULL);
+    fd = dial();
+    STEP(fdopen(fd, "x") == NULL);
+    ask(fd, "one");
+    STEP(close(fd));
+    say_open_numbers();
+}
+
+VICTIM(stream_opened_anew)
+{
+    char line[128];
+    FILE *stream;
+    int fd;
+
+    park();
+    fd = dial();
+    ask(fd, "one");
+    stream = fdopen(fd, "r+");
+    STEP(freopen("/dev/null", "r", stream) == stream);
+    STEP(fileno(stream));
+    STEP(fgets(line, sizeof(line), stream) == NULL);
+    STEP(fclose(stream));
+    STEP(dial());
+    say_open_numbers();
+}
+
+POOLED_VICTIM(closed_in_a_loop)
+{
+    park();
+    STEP(dial());
+    STEP(dial());
+    park();
+    for (int fd = 3; fd < 4096; fd++) {
+        if (fd != OUT_FD && close(fd) == 0)
+            SAY("closed %d\n", fd);
+    }
+    STEP(dial());
+    ask(3, "one");
+    STEP(close(3));
+    park();
+}
+
+POOLED_VICTIM(closed_by_range)
+{
+    park();
+    STEP(dial());
+    STEP(dial());
+    park();
+    STEP(close_range(10, 5, 0));
+    STEP(close_range(0, 5, 4711));
+    STEP(close_range(4, OUT_FD - 1, 0));
+    STEP(close_range(OUT_FD + 1, ~0U, 0));
+    say_open_numbers();
+    ask(3, "one");
+    STEP(close(3));
+    STEP(dial());
+    ask(3, "two");
+    STEP(close_range(3, 3, 0));
+    STEP(close(3));
+    park();
+}
+
+POOLED_VICTIM(range_closed_on_exec)
+{
+    park();
+    STEP(dial());
+    ask(3, "one");
+    STEP(close_range(3, OUT_FD - 1, CLOSE_RANGE_CLOEXEC));
+    STEP(fcntl(3, F_GETFD));
+    ask(3, "two");
+    STEP(close(3));
+    STEP(dial());
+    STEP(fcntl(3, F_GETFD));
+    ask(3, "three");
+}
+
+VICTIM(range_closed_for_oneself)
+{
+    park();
+    STEP(dial());
+    STEP(close_range(4, OUT_FD - 1, CLOSE_RANGE_UNSHARE));
+    ask(3, "one");
+    STEP(close(3));
+    STEP(dial());
+    ask(3, "two");
+    STEP(close(3));
+}
+
+POOLED_VICTIM(closed_from)
+{
+    park();
+    STEP(dup2(0, OUT_FD + 5));
+    closefrom(OUT_FD + 1);
+    STEP(fcntl(OUT_FD + 5, F_GETFD));
+    STEP(dial());
+    ask(3, "one");
+    STEP(close(3));
+    STEP(dial());
+    ask(3, "two");
+}
+
+POOLED_VICTIM(closed_by_number)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    ask(fd, "one");
+    STEP(syscall(SYS_close, fd));
+    STEP(syscall(SYS_close, fd));
+    STEP(syscall(SYS_close, -1));
+    fd = dial();
+    ask(fd, "two");
+    STEP(close(fd));
+}
+
+VICTIM(calls_by_number)
+{
+    char byte;
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(syscall(SYS_write, fd, "get one\r\n", 9));
+    STEP(syscall(SYS_read, fd, &byte, 1));
+    hear_until(fd, "END\r\n");
+    STEP(syscall(SYS_fcntl, fd, F_GETFD));
+    STEP(syscall(SYS_dup, fd));
+    STEP(syscall(SYS_getpid) == getpid());
+    STEP(syscall(100000));
+    STEP(syscall(SYS_close, fd));
+    ask(fd + 1, "two");
+}
+
+/* select() knows no number above 1023. */
+POOLED_VICTIM(numbers_near_the_end_of_select)
+{
+    struct rlimit limit = {2048, 4096};
+    fd_set wanted;
+    int fd;
+
+    STEP(setrlimit(RLIMIT_NOFILE, &limit));
+    park();
+    while ((fd = dup(0)) < 1021)
+        continue;
+    SAY("reached %d\n", fd);
+    for (int i = 0; i < 4; i++) {
+        fd = dial();
+        if (fd < FD_SETSIZE) {
+            tell(fd, "get one\r\n");
+            FD_ZERO(&wanted);
+            FD_SET(fd, &wanted);
+            STEP(select(fd + 1, &wanted, NULL, NULL, &(struct timeval){5, 0}));
+            STEP(FD_ISSET(fd, &wanted) != 0);
+            hear_until(fd, "END\r\n");
+        }
+        if (i % 2)
+            STEP(close(fd));
+    }
+}
+
+/* How the numbers run out; which ones is another matter, as the idle connections have some of
+ * the highest and give them up only when there are no more. */
+static void open_until_there_are_no_more(rlim_t most)
+{
+    struct rlimit limit = {most, most};
+    int fd, count = 0;
+
+    move_out_to((int)most - 1);
+    STEP(setrlimit(RLIMIT_NOFILE, &limit));
+    for (int i = 0; i < 3; i++)
+        park();
+    fd = dial();
+    ask(fd, "one");
+    STEP(close(fd));
+    while (socket(AF_INET, SOCK_STREAM, 0) >= 0)
+        count++;
+    SAY("%d more, errno %d\n", count, errno);
+    STEP(dup(0));
+    STEP(open("/dev/null", O_RDONLY));
+    STEP(fcntl(0, F_DUPFD, 10));
+    for (int i = 0; i < 2; i++) {
+        STEP(close(20));
+        STEP(dial());
+        ask(20, "two");
+    }
+}
+
+VICTIM(a_limit_of_64)
+{
+    open_until_there_are_no_more(64);
+}
+
+VICTIM(a_limit_of_256)
+{
+    open_until_there_are_no_more(256);
+}
+
+VICTIM(a_limit_of_1024)
+{
+    open_until_there_are_no_more(1024);
+}
+
+/* As many connections at a time as the limit allows, each used; then again. */
+POOLED_VICTIM(a_limit_that_is_used_up)
+{
+    struct rlimit limit = {128, 128};
+    int fds[128], n;
+
+    move_out_to(127);
+    STEP(setrlimit(RLIMIT_NOFILE, &limit));
+    for (int round = 0; round < 3; round++) {
+        for (n = 0; (fds[n] = socket(AF_INET, SOCK_STREAM, 0)) >= 0; n++) {
+            char got[256];
+
+            if (connect(fds[n], SERVER) != 0)
+                SAY("no connection: %d\n", errno);
+            tell(fds[n], "get one\r\n");
+            if (recv(fds[n], got, ANSWER, MSG_WAITALL) != ANSWER)
+                SAY("no answer: %d\n", errno);
+        }
+        SAY("round %d: %d connections, errno %d\n", round, n, errno);
+        while (n > 0)
+            close(fds[--n]);
+    }
+}
+
+POOLED_VICTIM(flags_of_numbers)
+{
+    park();
+    for (int i = 0; i < 4; i++) {
+        int type = SOCK_STREAM | (i & 1 ? SOCK_CLOEXEC : 0) | (i & 2 ? SOCK_NONBLOCK : 0);
+        int fd = (int)STEP(socket(AF_INET, type, 0));
+
+        CONNECTS(fd);
+        wait_for(fd, POLLOUT);
+        STEP(fcntl(fd, F_GETFL));
+        STEP(fcntl(fd, F_GETFD));
+        STEP(fcntl(fd, F_GETOWN));
+        STEP(fcntl(fd, F_GETSIG));
+        STEP(fcntl(fd, F_SETFD, i & 1 ? 0 : FD_CLOEXEC));
+        STEP(fcntl(fd, F_SETFL, i & 2 ? 0 : O_NONBLOCK));
+        STEP(fcntl(fd, F_GETFL));
+        STEP(fcntl(fd, F_GETFD));
+        tell(fd, "get one\r\n");
+        wait_for(fd, POLLIN);
+        hear_until(fd, "END\r\n");
+        STEP(close(fd));
+    }
+}
+
+POOLED_VICTIM(files_between_connections)
+{
+    int fds[6];
+
+    for (int i = 0; i < 6; i++)
+        park();
+    for (int i = 0; i < 6; i++)
+        fds[i] = (int)STEP(i % 2 ? open("/dev/null", O_RDWR) : dial_quietly());
+    for (int i = 0; i < 6; i += 2)
+        ask(fds[i], "one");
+    for (int i = 0; i < 6; i++)
+        STEP(close(fds[5 - i]));
+    STEP(open("/dev/null", O_RDONLY));
+}
