@@ -189,7 +189,7 @@ $(B)/bench/%: bench/%.c Makefile
 
 bench:
 	.ci/packages build bench
-	$(MAKE) all $(B)/bench/cycle $(B)/bench/instructions
+	$(MAKE) all $(addprefix $(B)/bench/,cycle footprint instructions)
 	/usr/bin/python3 bench/run.py $(B)
 
 # Style. `make format` writes, `make lint` only looks.

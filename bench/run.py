@@ -1,4 +1,4 @@
-"""`make bench`: the cycle and the instructions, with a memcached of its own.
+"""`make bench`: the cycle, the footprint and the instructions, with a memcached of its own.
 
 Usage: run.py BUILD_DIRECTORY. Raw numbers go to BUILD_DIRECTORY/bench/*.csv.
 """
@@ -25,6 +25,10 @@ def main():
         subprocess.run([os.path.join(folder, "cycle"), str(server.port), library, str(ROUNDS),
                         os.path.join(folder, "cycle.csv")], check=True, timeout=300)
         print(f"connections opened at the server: {server.connections_since(before)}")
+    print(flush=True)
+    subprocess.run([PYTHON, os.path.join(HERE, "footprint.py"), library,
+                    os.path.join(folder, "footprint"), os.path.join(folder, "footprint.csv")],
+                   check=True, timeout=300)
     print(flush=True)
     return subprocess.run([PYTHON, os.path.join(HERE, "instructions.py"), library,
                            os.path.join(folder, "instructions"),

@@ -33,6 +33,9 @@ static const struct {
     {SYS_rt_sigprocmask, {EPERM, ENOSYS, 0, 0}},
     {SYS_ioctl, {ENOTTY, EPERM, 0, 0}},
     {SYS_shutdown, {ENOTCONN, EPERM, 0, 0}},
+    {SYS_mmap, {ENOMEM, EPERM, 0, 0}},
+    {SYS_madvise, {EINVAL, EPERM, 0, 0}},
+    {SYS_prlimit64, {EPERM, ENOSYS, 0, 0}},
 };
 
 static long wanted_call, wanted_kind;

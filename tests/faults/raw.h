@@ -6,6 +6,11 @@
 #define FAULTS_RAW_H
 #ifndef __ASSEMBLER__ /* the compiler is told to include it everywhere */
 
+#include <errno.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
 #define raw_syscall6 raw_syscall6_unfailing
 #include "../../shim/raw.h"
 #undef raw_syscall6
@@ -24,6 +29,24 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
     result = raw_syscall6_unfailing(nr, a, b, c, d, e, f);
     return fault != 0 ? fault : result;
 }
+
+/* What is called through libc, at start-up. */
+#define FAILS(nr) (fault_ = fault_for(nr), fault_ != 0 && (errno = (int)-fault_, true))
+#define mmap(...)                                                                              \
+    ({                                                                                         \
+        long fault_;                                                                           \
+        FAILS(SYS_mmap) ? MAP_FAILED : mmap(__VA_ARGS__);                                      \
+    })
+#define madvise(...)                                                                           \
+    ({                                                                                         \
+        long fault_;                                                                           \
+        FAILS(SYS_madvise) ? -1 : madvise(__VA_ARGS__);                                        \
+    })
+#define getrlimit(...)                                                                         \
+    ({                                                                                         \
+        long fault_;                                                                           \
+        FAILS(SYS_prlimit64) ? -1 : getrlimit(__VA_ARGS__);                                    \
+    })
 
 #endif
 #endif

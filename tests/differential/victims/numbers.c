@@ -199,7 +199,7 @@ POOLED_VICTIM(closed_in_a_loop)
     STEP(dial());
     STEP(dial());
     park();
-    for (int fd = 3; fd < 4096; fd++) {
+    for (int fd = 3; fd < 10000; fd++) {
         if (fd != OUT_FD && close(fd) == 0)
             SAY("closed %d\n", fd);
     }
