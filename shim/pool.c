@@ -12,6 +12,7 @@
 #include <utlist.h>
 
 #include "process.h"
+#include "unwind.h"
 
 #define HASH_MEMORY 65536
 
@@ -35,7 +36,7 @@ void *hash_allocate(size_t size)
 #define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
 #define MINUTE            ((msec_t)60 * 1000)
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
 static const struct config *limits;
@@ -49,19 +50,37 @@ static _Atomic unsigned int total_most; /* idle connections the process may keep
 static _Atomic int private_base;
 static _Atomic msec_t limits_noted;
 
-static bool enter(void)
+/* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
+static atomic_bool torn;
+
+/* The lock is of the kind that is not given back by who does not have it. */
+static void abandon(void *unused)
 {
-    if (inside)
-        return false;
-    inside = true;
-    pthread_mutex_lock(&lock);
-    return true;
+    (void)unused;
+    atomic_store(&torn, true);
+    pthread_mutex_unlock(&lock);
+    inside = false;
 }
 
-static void leave(void)
+static void leave(struct _pthread_cleanup_buffer *stay)
 {
     pthread_mutex_unlock(&lock);
     inside = false;
+    _pthread_cleanup_pop(stay, 0);
+}
+
+/* To be ended by leave() unless it gives a reason why not. */
+static enum reason enter(struct _pthread_cleanup_buffer *stay)
+{
+    if (inside)
+        return REASON_REENTERED;
+    _pthread_cleanup_push(stay, abandon, NULL);
+    inside = true;
+    pthread_mutex_lock(&lock);
+    if (!atomic_load_explicit(&torn, memory_order_relaxed))
+        return REASON_NONE;
+    leave(stay);
+    return REASON_TORN;
 }
 
 bool pool_start(const struct config *config)
@@ -173,16 +192,18 @@ static unsigned int endpoint_most(const struct endpoint *endpoint)
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
+    struct _pthread_cleanup_buffer stay;
+    enum reason reason = enter(&stay);
 
-    if (!enter())
-        return REASON_REENTERED;
+    if (reason != REASON_NONE)
+        return reason;
     endpoint = find_endpoint(address, now);
     if (endpoint) {
         conn->endpoint = endpoint;
         conn_move(conn, CONN_IN_USE);
         note_peak(endpoint, now);
     }
-    leave();
+    leave(&stay);
     return endpoint ? REASON_NONE : REASON_NO_ROOM;
 }
 
@@ -247,8 +268,9 @@ struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, mse
                        struct victims *victims)
 {
     struct conn *found;
+    struct _pthread_cleanup_buffer stay;
 
-    if (!enter())
+    if (enter(&stay) != REASON_NONE)
         return NULL;
     take_out_expired(now, victims);
     DL_FOREACH2(conn->endpoint->idle, found, next)
@@ -257,7 +279,7 @@ struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, mse
             break;
     }
     lend(found);
-    leave();
+    leave(&stay);
     return found;
 }
 
@@ -266,8 +288,9 @@ struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protoco
                              struct victims *victims)
 {
     struct conn *found = NULL, *at, *next;
+    struct _pthread_cleanup_buffer stay;
 
-    if (!enter())
+    if (enter(&stay) != REASON_NONE)
         return NULL;
     DL_FOREACH_SAFE2(conn->endpoint->owing, at, next, next)
     {
@@ -279,16 +302,18 @@ struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protoco
         }
     }
     lend(found);
-    leave();
+    leave(&stay);
     return found;
 }
 
 bool pool_put_back(struct conn *conn)
 {
-    if (!enter())
+    struct _pthread_cleanup_buffer stay;
+
+    if (enter(&stay) != REASON_NONE)
         return false;
     link_idle(conn, CONN_OWING);
-    leave();
+    leave(&stay);
     return true;
 }
 
@@ -317,10 +342,11 @@ static bool make_room(struct victims *victims)
 enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct victims *victims)
 {
     struct endpoint *endpoint = conn->endpoint;
-    enum reason reason = REASON_NONE;
+    struct _pthread_cleanup_buffer stay;
+    enum reason reason = enter(&stay);
 
-    if (!enter())
-        return REASON_REENTERED;
+    if (reason != REASON_NONE)
+        return reason;
     take_out_expired(now, victims);
     note_peak(endpoint, now);
     /* The lock is held over a fork, so that this comparison and the child's view of the lists
@@ -335,22 +361,26 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
         conn->idle_since = now;
         link_idle(conn, to);
     }
-    leave();
+    leave(&stay);
     return reason;
 }
 
 void pool_flush(enum reason reason, struct victims *victims)
 {
-    if (!enter())
+    struct _pthread_cleanup_buffer stay;
+
+    if (enter(&stay) != REASON_NONE)
         return;
     while (idle && victims->count < POOL_VICTIMS)
         take_out(idle->newer, reason, victims);
-    leave();
+    leave(&stay);
 }
 
 struct conn *pool_take_private(struct conn *conn, int fd)
 {
-    if (!enter())
+    struct _pthread_cleanup_buffer stay;
+
+    if (enter(&stay) != REASON_NONE)
         return NULL;
     if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
         conn = NULL;
@@ -358,7 +388,7 @@ struct conn *pool_take_private(struct conn *conn, int fd)
         unlink_idle(conn);
         conn_move(conn, CONN_DOOMED);
     }
-    leave();
+    leave(&stay);
     return conn;
 }
 
@@ -370,17 +400,25 @@ void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 
 bool pool_before_fork(void)
 {
-    return enter();
+    if (inside)
+        return false;
+    inside = true;
+    pthread_mutex_lock(&lock);
+    if (!atomic_load(&torn))
+        return true;
+    pool_after_fork_in_parent();
+    return false;
 }
 
 void pool_after_fork_in_parent(void)
 {
-    leave();
+    pthread_mutex_unlock(&lock);
+    inside = false;
 }
 
 void pool_after_fork_in_child(void)
 {
-    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
     struct conn *conn, *next;
 
     DL_FOREACH_SAFE2(idle, conn, next, older)

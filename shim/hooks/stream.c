@@ -3,11 +3,10 @@
  */
 #include "hooks.h"
 
-#include <pthread.h>
-
 #include "../goodbye.h"
 #include "../protocol.h"
 #include "../readable.h"
+#include "../unwind.h"
 
 /* A call on a connection, from before the real call until its bytes are accounted. */
 struct call {
@@ -31,8 +30,8 @@ static void end(struct call *call)
     conn_leave(call->conn, call->kind);
 }
 
-/* The thread was cancelled in the real call: what moved is unknown. */
-static void cancelled(void *argument)
+/* Left for good in the real call, or before its bytes were accounted: what moved is unknown. */
+static void abandoned(void *argument)
 {
     struct call *call = argument;
 
@@ -40,7 +39,8 @@ static void cancelled(void *argument)
     end(call);
 }
 
-/* Nothing for one that is refused: with odd flags the bytes need not be where they seem to be. */
+/* Nothing for one that is refused: with odd flags the bytes need not be where they seem to be.
+ */
 static void account_iov(struct call *call, const struct iovec *iov, size_t count, size_t moved)
 {
     struct conn *conn = call->conn;
@@ -108,16 +108,17 @@ static size_t count_of(const struct msghdr *msg)
 #define MOVED(ret, name, params, args, direction, flags, account)                              \
     static __attribute__((noinline)) ret moved_##name params                                   \
     {                                                                                          \
+        struct _pthread_cleanup_buffer cleanup;                                                \
         struct call call;                                                                      \
         ret moved;                                                                             \
                                                                                                \
         if (!begin(&call, fd, CONN_CALL_##direction))                                          \
             return real_##name args;                                                           \
         check_flags(&call, flags);                                                             \
-        pthread_cleanup_push(cancelled, &call);                                                \
+        _pthread_cleanup_push(&cleanup, abandoned, &call);                                     \
         moved = real_##name args;                                                              \
-        pthread_cleanup_pop(0);                                                                \
         account;                                                                               \
+        _pthread_cleanup_pop(&cleanup, 0);                                                     \
         end(&call);                                                                            \
         return moved;                                                                          \
     }

@@ -5,8 +5,8 @@
 #include "hooks.h"
 
 #include <asm/sockios.h>
-#include <pthread.h>
 
+#include "../unwind.h"
 #include "../waiting.h"
 
 static int epoll_opened(int fd)
@@ -51,13 +51,14 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
 #define WAITS(name, params, args, may_wait, begin)                                             \
     static __attribute__((noinline)) int guarded_##name params                                 \
     {                                                                                          \
+        struct _pthread_cleanup_buffer cleanup;                                                \
         struct waiting waiting;                                                                \
         int result;                                                                            \
                                                                                                \
         begin;                                                                                 \
-        pthread_cleanup_push(waiting_end, &waiting);                                           \
+        _pthread_cleanup_push(&cleanup, waiting_end, &waiting);                                \
         result = real_##name args;                                                             \
-        pthread_cleanup_pop(1);                                                                \
+        _pthread_cleanup_pop(&cleanup, 1);                                                     \
         return result;                                                                         \
     }                                                                                          \
     HOOKED int name params                                                                     \

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -374,4 +375,113 @@ Test(threads, waits_with_bad_addresses_fail_as_ever, .timeout = 20)
     cr_expect(poll(half, too_many, 1) == -1 && errno == EINVAL);
     cr_expect(select(64, nowhere, NULL, NULL, &moment) == -1 && errno == EFAULT);
     cr_expect(select(-1, NULL, NULL, NULL, &moment) == -1 && errno == EINVAL);
+}
+
+static sigjmp_buf before_the_call;
+
+static void jump(int signal)
+{
+    (void)signal;
+    siglongjmp(before_the_call, 1);
+}
+
+static void jump_out_of(void (*call)(int fd), int fd)
+{
+    struct itimerval soon = {{0, 0}, {0, 20000}};
+
+    if (sigsetjmp(before_the_call, 1) == 0) {
+        setitimer(ITIMER_REAL, &soon, NULL);
+        call(fd);
+        cr_assert(false, "the call returned");
+    }
+}
+
+static void by_recv(int fd)
+{
+    recv(fd, &(char){0}, 1, 0);
+}
+
+static void by_poll(int fd)
+{
+    poll(&(struct pollfd){fd, POLLIN, 0}, 1, -1);
+}
+
+static void by_connect(int fd)
+{
+    struct sockaddr_in deaf;
+
+    loopback(&deaf, deaf_server());
+    connect(fd, (struct sockaddr *)&deaf, sizeof(deaf));
+}
+
+/* Afterwards it finds the list of cleanup handlers as the program left it. */
+static void *jump_out_and_be_cancelled(void *fd)
+{
+    sigset_t alarm;
+
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarm, NULL);
+    jump_out_of(by_recv, *(int *)fd);
+    pthread_cancel(pthread_self());
+    pthread_testcancel();
+    return NULL;
+}
+
+Test(threads, handlers_that_jump_out_of_calls, .timeout = 20)
+{
+    int fd = dial_server();
+    sigset_t alarm;
+    pthread_t thread;
+    void *result;
+
+    signal(SIGALRM, jump);
+    exchange(fd);
+    jump_out_of(by_recv, fd);
+    close(fd);
+    EXPECT_NOT_KEPT("UNTRACKED_IO");
+    fd = dial_server();
+    exchange(fd);
+    jump_out_of(by_poll, fd);
+    close(fd);
+    EXPECT_KEPT();
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    jump_out_of(by_connect, fd);
+    close(fd);
+    EXPECT_NOT_KEPT("UNUSED");
+    fd = dial_server();
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &alarm, NULL);
+    cr_assert(pthread_create(&thread, NULL, jump_out_and_be_cancelled, &fd) == 0);
+    pthread_join(thread, &result);
+    cr_expect(result == PTHREAD_CANCELED);
+}
+
+/* Jumps at any moment, also out of the pool itself, until that has happened: then nobody waits
+ * for the lock, and every connection is the program's own. */
+Test(threads, handlers_that_jump_out_of_the_pool, .timeout = 30)
+{
+    volatile unsigned int turns = 0;
+    pthread_t thread;
+    unsigned int first = (unsigned int)dup(0);
+
+    loopback(&server, server_port());
+    signal(SIGALRM, jump);
+    while (turns < 1000 || (turns < 50000 && (turns % 100 != 0 || log_count("TORN ") == 0))) {
+        struct itimerval soon = {{0, 0}, {0, 1 + turns % 100}};
+
+        turns = turns + 1;
+        if (sigsetjmp(before_the_call, 1) == 0) {
+            setitimer(ITIMER_REAL, &soon, NULL);
+            while (true)
+                cycle(2, turns);
+        }
+        close_range(first, 1000, 0);
+    }
+    cr_expect(log_count("TORN ") > 0, "the pool was never met in %u turns", turns);
+    signal(SIGALRM, SIG_IGN);
+    cr_assert(pthread_create(&thread, NULL, many_cycles, (void *)1) == 0);
+    pthread_join(thread, NULL);
+    cr_expect(mismatches == 0, "%d of %d wrong", mismatches, cycles);
 }
