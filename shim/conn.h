@@ -75,7 +75,6 @@ struct conn {
     uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
     uint32_t children;
     uint32_t identities;
-    uid_t euid;
 
     /* Guarded by conn_hold(). */
     struct options options;

@@ -12,18 +12,12 @@
 #include "libc.h"
 #include "process.h"
 #include "raw.h"
-#include "readable.h"
 #include "settle.h"
-
-/* The longest goodbye is a binary packet without a body. */
-#define LONGEST WIRE_PACKET_HEADER
 
 /* Only a text goodbye is shorter, and ends a line. */
 static bool may_hold_one(const char *bytes, size_t n)
 {
-    size_t tail = n < LONGEST ? n : LONGEST;
-
-    return is_readable(bytes + n - tail, tail) && (n >= LONGEST || bytes[n - 1] == '\n');
+    return n >= GOODBYE_LONGEST || bytes[n - 1] == '\n';
 }
 
 size_t goodbye_in(int fd, const void *bytes, size_t n)

@@ -13,8 +13,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* How many of the N bytes at BYTES, about to be sent on FD, are a goodbye that ends them. 0
- * when there is none, or when BYTES cannot be read. */
+#include "wire/wire.h"
+
+/* The longest goodbye is a binary packet without a body. */
+#define GOODBYE_LONGEST WIRE_PACKET_HEADER
+
+/* How many of the N bytes at BYTES, about to be sent on FD, are a goodbye that ends them; 0
+ * when there is none. The last GOODBYE_LONGEST of them must be readable. */
 size_t goodbye_in(int fd, const void *bytes, size_t n);
 
 /* The program said goodbye on FD, by the GOODBYE that goodbye_in() found or, NULL, by

@@ -110,7 +110,7 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
         lending_discard_all(&victims);
         if (!conn || settings->dry_run)
             return conn;
-        reason = proof_check_out(conn, fresh);
+        reason = proof_check_out(conn);
         if (reason == REASON_NONE)
             return conn;
         lending_discard(conn, reason);
@@ -135,7 +135,7 @@ static struct conn *find_settled(const struct conn *fresh, enum wire_protocol pr
         if (settle_goes_on(reason) && pool_put_back(conn))
             continue;
         if (reason == REASON_NONE)
-            reason = proof_check_out(conn, fresh);
+            reason = proof_check_out(conn);
         if (reason == REASON_NONE) {
             stats_count(&conn->endpoint->stats.settled);
             return conn;
@@ -203,7 +203,6 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
 
     if (!conn_hold(conn))
         return false;
-    conn->euid = geteuid();
     conn->connected_at = now;
     conn->expires_at = expiry(conn, now);
     reason = pool_enlist(conn, address, now);

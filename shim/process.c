@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 _Atomic uint32_t process_children;
+_Atomic uint32_t process_sharers;
 _Atomic uint32_t process_identities;
 
 /* In a page that the kernel wipes in the child of a fork, so that a child which happens to have
  * the owner's number in another PID namespace is not taken for it. */
 static _Atomic pid_t *owner;
+static bool is_wiped;
 
 static _Atomic uint32_t refusal;
 
@@ -23,7 +25,7 @@ bool process_start(void)
     if (memory == MAP_FAILED)
         return false;
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
-    madvise(memory, page, MADV_WIPEONFORK);
+    is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     owner = memory;
     process_adopt();
     return true;
@@ -31,12 +33,18 @@ bool process_start(void)
 
 void process_adopt(void)
 {
+    atomic_store(&process_sharers, 0);
     atomic_store(owner, getpid());
 }
 
 bool process_is_owner(void)
 {
-    return owner && atomic_load_explicit(owner, memory_order_relaxed) == getpid();
+    pid_t pid = owner ? atomic_load_explicit(owner, memory_order_relaxed) : 0;
+
+    if (pid != 0 && is_wiped &&
+        atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0)
+        return true;
+    return pid == getpid();
 }
 
 enum reason process_refusal(void)

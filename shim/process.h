@@ -16,6 +16,10 @@
  * too. */
 extern _Atomic uint32_t process_children __attribute__((visibility("hidden")));
 
+/* How many of them may run in our memory, as the child of a vfork() does. Raised in assembly
+ * too. */
+extern _Atomic uint32_t process_sharers __attribute__((visibility("hidden")));
+
 /* How often the process changed its user, group or root. */
 extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")));
 
@@ -25,7 +29,8 @@ bool process_start(void);
 void process_adopt(void);
 
 /* Whether the calling process owns this memory. False in a child of vfork() (which runs in its
- * parent's memory), of _Fork() and of clone(), and before process_start(). One system call. */
+ * parent's memory), of _Fork() and of clone(), and before process_start(). One system call if
+ * there ever was a child in our memory, else none. */
 bool process_is_owner(void);
 
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */

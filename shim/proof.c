@@ -146,10 +146,9 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
-enum reason proof_check_out(const struct conn *conn, const struct conn *fresh)
+enum reason proof_check_out(const struct conn *conn)
 {
     GATE(process_refusal());
-    GATE(unless(conn->euid == fresh->euid, REASON_IDENTITY));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));

@@ -17,8 +17,8 @@
  * Notes its file status flags. */
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
 
-/* Why CONN, LENDING, must not be lent over FRESH; REASON_NONE when it may. */
-enum reason proof_check_out(const struct conn *conn, const struct conn *fresh);
+/* Why CONN, LENDING, must not be lent; REASON_NONE when it may. */
+enum reason proof_check_out(const struct conn *conn);
 
 /* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. Notes its
  * file status flags. */

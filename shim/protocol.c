@@ -39,19 +39,20 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
 }
 
 /* The first byte of the first piece that has one; NULL when it cannot be read. */
-static const uint8_t *first_byte(const struct iovec *iov, size_t count)
+static const uint8_t *first_byte(const struct pieces *pieces)
 {
-    for (size_t i = 0; i < count; i++) {
-        if (!is_readable(&iov[i], sizeof(iov[i])))
+    for (size_t i = 0; i < pieces->count; i++) {
+        const struct iovec *piece = &pieces->iov[i];
+
+        if (!pieces->readable && !is_readable(piece, sizeof(*piece)))
             return NULL;
-        if (iov[i].iov_len > 0)
-            return is_readable(iov[i].iov_base, 1) ? iov[i].iov_base : NULL;
+        if (piece->iov_len > 0)
+            return pieces->readable || is_readable(piece->iov_base, 1) ? piece->iov_base : NULL;
     }
     return NULL;
 }
 
-static bool is_wrong(struct conn *conn, const struct iovec *iov, size_t count,
-                     enum wire_protocol *wanted)
+static bool is_wrong(struct conn *conn, const struct pieces *pieces, enum wire_protocol *wanted)
 {
     enum wire_protocol spoken = wire_protocol(&conn->wire);
     const uint8_t *first;
@@ -60,7 +61,7 @@ static bool is_wrong(struct conn *conn, const struct iovec *iov, size_t count,
     if (conn->spoke || conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
         !process_is_owner())
         return false;
-    first = first_byte(iov, count);
+    first = first_byte(pieces);
     if (!first)
         return false;
     *wanted = wire_protocol_of(*first);
@@ -170,7 +171,7 @@ static bool put_in_place(const struct substitute *substitute, int fd)
     return done;
 }
 
-bool protocol_fits(int fd, const struct iovec *iov, size_t count)
+bool protocol_fits(int fd, const struct pieces *pieces)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     struct substitute substitute;
@@ -180,7 +181,7 @@ bool protocol_fits(int fd, const struct iovec *iov, size_t count)
 
     if (!conn)
         return true;
-    wrong = is_wrong(conn, iov, count, &wanted);
+    wrong = is_wrong(conn, pieces, &wanted);
     endpoint = conn->endpoint;
     if (wrong) {
         substitute = find_substitute(fd, conn, wanted);

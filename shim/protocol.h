@@ -21,9 +21,17 @@
  * WIRE_UNDECIDED when it cannot be told. */
 enum wire_protocol protocol_guess(struct conn *fresh);
 
-/* COUNT pieces at IOV are about to be sent on FD; takes note of what is spoken. False, with
- * errno set, when they are of a protocol that what is at FD does not speak, and nothing better
- * could be put there. */
-bool protocol_fits(int fd, const struct iovec *iov, size_t count);
+/* What is about to be sent. */
+struct pieces {
+    const struct iovec *iov;
+    size_t count;
+    bool readable; /* they and the first byte are known to be */
+};
+
+/* PIECES are about to be sent on FD; takes note of what is spoken. False, with errno set, when
+ * they are of a protocol that what is at FD does not speak, and nothing better could be put
+ * there.
+ */
+bool protocol_fits(int fd, const struct pieces *pieces);
 
 #endif

@@ -23,6 +23,20 @@ static inline bool is_word_readable(const void *bytes)
     return raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
 }
 
+/* Whether the first byte and the last TAIL (fewer than a page) of the N at BYTES are readable:
+ * one question for what lies in one page. */
+static inline bool are_ends_readable(const void *bytes, size_t n, size_t tail)
+{
+    enum { PAGE = 4096 };
+    uintptr_t first = (uintptr_t)bytes, last = first + n - 1,
+              from = last - (tail < n ? tail : n) + 1;
+
+    if (n == 0 || last < first || !is_word_readable(bytes))
+        return false;
+    return (from / PAGE == first / PAGE || is_word_readable((const void *)from)) &&
+           (last / PAGE == from / PAGE || is_word_readable((const void *)last));
+}
+
 /* Whether N bytes at BYTES are readable; asked once for every page they touch. */
 static inline bool is_readable(const void *bytes, size_t n)
 {

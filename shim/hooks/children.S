@@ -1,7 +1,9 @@
 /*
  * vfork(), _Fork(), clone(), popen() and system() make children without running the handlers of
  * pthread_atfork(). Each hook counts the child, so that no connection alive at this moment is
- * ever pooled (a child may have been handed it), and jumps to the real function.
+ * ever pooled (a child may have been handed it), and jumps to the real function. A child that may
+ * run our code in our memory is counted as such, too; what popen() and system() make runs no code
+ * but libc's own.
  *
  * They are written in assembly because a vfork() or a clone() cannot be called by a C function
  * that then returns: the child would return first and overwrite the frame. A jump leaves the
@@ -10,13 +12,16 @@
 
 #if defined(__x86_64__)
 
-.macro child name
+.macro child name, shares=0
     .globl \name
     .type \name, @function
 \name:
     .cfi_startproc
     endbr64
     lock incl process_children(%rip)
+.if \shares
+    lock incl process_sharers(%rip)
+.endif
     cmpq $0, real_\name(%rip)
     je 1f
     jmp *real_\name(%rip)
@@ -57,19 +62,26 @@
 
 #elif defined(__aarch64__)
 
-.macro child name
-    .globl \name
-    .type \name, %function
-\name:
-    .cfi_startproc
-    hint #34 // bti c
-    adrp x9, process_children
-    add x9, x9, :lo12:process_children
+.macro count what
+    adrp x9, \what
+    add x9, x9, :lo12:\what
 0:
     ldxr w10, [x9]
     add w10, w10, #1
     stxr w11, w10, [x9]
     cbnz w11, 0b
+.endm
+
+.macro child name, shares=0
+    .globl \name
+    .type \name, %function
+\name:
+    .cfi_startproc
+    hint #34 // bti c
+    count process_children
+.if \shares
+    count process_sharers
+.endif
     adrp x9, real_\name
     ldr x9, [x9, :lo12:real_\name]
     cbz x9, 1f
@@ -108,6 +120,7 @@
 .endm
 
     .hidden process_children
+    .hidden process_sharers
     .hidden real_vfork
     .hidden real__Fork
     .hidden real_clone
@@ -116,9 +129,9 @@
     .hidden libc_bind_children
 
     .text
-    child vfork
+    child vfork, shares=1
     child _Fork
-    child clone
+    child clone, shares=1
     child popen
     child system
     same __vfork, vfork

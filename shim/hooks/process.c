@@ -109,6 +109,12 @@ static int close_by_syscall(int fd)
     return (int)real_syscall(SYS_close, fd);
 }
 
+static void child_by_syscall(void)
+{
+    atomic_fetch_add(&process_children, 1);
+    atomic_fetch_add(&process_sharers, 1);
+}
+
 /* What a system call made by number does to the number in its first argument, or to all. */
 static void before_syscall(long number, const long *a)
 {
@@ -157,14 +163,14 @@ static void before_syscall(long number, const long *a)
     case SYS_clone:
         if (a[0] & CLONE_THREAD)
             break;
-        atomic_fetch_add(&process_children, 1);
+        child_by_syscall();
         break;
 #ifdef SYS_fork
     case SYS_fork:
     case SYS_vfork:
 #endif
     case SYS_clone3:
-        atomic_fetch_add(&process_children, 1);
+        child_by_syscall();
         break;
 #ifdef SYS_poll
     case SYS_poll:

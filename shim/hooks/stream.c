@@ -142,7 +142,7 @@ static size_t count_of(const struct msghdr *msg)
     MOVED(ret, name, params, args, SEND, flags, account)                                       \
     static __attribute__((noinline)) ret tracked_##name params                                 \
     {                                                                                          \
-        if (!protocol_fits(fd, iov, (size_t)(count)))                                          \
+        if (!protocol_fits(fd, &(struct pieces){iov, (size_t)(count), false}))                 \
             return -1;                                                                         \
         return moved_##name args;                                                              \
     }
@@ -154,13 +154,15 @@ static size_t count_of(const struct msghdr *msg)
     static __attribute__((noinline)) ssize_t tracked_##name params                             \
     {                                                                                          \
         struct iovec one = {(void *)buf, n};                                                   \
-        size_t goodbye, before;                                                                \
+        struct pieces pieces = {&one, 1, are_ends_readable(buf, n, GOODBYE_LONGEST)};          \
+        size_t goodbye = 0, before;                                                            \
         ssize_t moved = 0;                                                                     \
         ssize_t rest;                                                                          \
                                                                                                \
-        if (!protocol_fits(fd, &one, 1))                                                       \
+        if (!protocol_fits(fd, &pieces))                                                       \
             return -1;                                                                         \
-        goodbye = goodbye_in(fd, buf, n);                                                      \
+        if (pieces.readable)                                                                   \
+            goodbye = goodbye_in(fd, buf, n);                                                  \
         if (goodbye == 0)                                                                      \
             return moved_##name args;                                                          \
         before = n - goodbye;                                                                  \
