@@ -17,6 +17,7 @@
 #include "proof.h"
 #include "raw.h"
 #include "settle.h"
+#include "spare.h"
 
 static enum reason take_private_number(struct check_in *check_in)
 {
@@ -84,6 +85,7 @@ bool check_in_begin(struct check_in *check_in, int fd)
         }
         lending_note_refused(conn, reason);
     }
+    spare_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;

@@ -90,10 +90,17 @@ struct conn *conn_new(int fd, int domain)
         conn = touch_next();
     if (!conn)
         return NULL;
+    conn->domain = domain;
+    conn->spare = -1;
+    conn_renew(conn, fd);
+    return conn;
+}
+
+void conn_renew(struct conn *conn, int fd)
+{
     atomic_store(&conn->refusal, REASON_NONE);
     atomic_store(&conn->held, false);
     conn->fd = fd;
-    conn->domain = domain;
     conn->options.given = 0;
     conn->options.quick = false;
     conn->watches.count = 0;
@@ -105,7 +112,6 @@ struct conn *conn_new(int fd, int domain)
     conn->drained = 0;
     wire_init(&conn->wire);
     conn_move(conn, CONN_FRESH);
-    return conn;
 }
 
 struct conn *conn_of_slot(uint32_t slot)
@@ -191,6 +197,12 @@ uint64_t conn_calls_begun(const struct conn *conn)
 bool conn_calls_under_way(const struct conn *conn)
 {
     return (atomic_load(&conn->traffic) & UNDER_WAY) != 0;
+}
+
+bool conn_is_only_call(const struct conn *conn)
+{
+    return (atomic_load(&conn->traffic) & UNDER_WAY) == UINT64_C(1)
+                                                            << calls[CONN_CALL_OTHER].shift;
 }
 
 void conn_refuse(struct conn *conn, enum reason reason)

@@ -9,7 +9,8 @@
  *                                               +--------- LENDING <--connect()-+--|--+
  *                                                             +---still owing------+
  *
- * An idle or owing connection that is not lent again is DOOMED. Every state but FREE may end in
+ * A socket that another took the place of is SPARE and may be FRESH again. An idle or owing
+ * connection that is not lent again is DOOMED. Every state but FREE may end in
  * CLOSED, which becomes FREE when the last call on the record has returned.
  *
  * Records are type-stable: memory that once was a connection stays one, so that a thread which
@@ -37,6 +38,7 @@
 enum conn_state {
     CONN_FREE,
     CONN_FRESH,   /* made by socket(), not connected */
+    CONN_SPARE,   /* the same, and kept for the next socket(); see spare.h */
     CONN_IN_USE,  /* connected, or connecting, to an endpoint; the application holds it */
     CONN_LEAVING, /* being checked in */
     CONN_IDLE,    /* in the pool, nothing is owed on it */
@@ -72,7 +74,8 @@ struct conn {
 
     int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
     int domain;
-    uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
+    _Atomic int spare; /* a second number, of ours, while it may become a spare; -1 */
+    uint64_t cookie;   /* the kernel's name of the socket, SO_COOKIE */
     uint32_t children;
     uint32_t identities;
 
@@ -113,6 +116,9 @@ bool conn_start(void);
 /* A FRESH record for the number FD, in no map yet; NULL when all are taken. */
 struct conn *conn_new(int fd, int domain);
 
+/* CONN, a spare in nobody's hands, is FRESH again at the number FD. */
+void conn_renew(struct conn *conn, int fd);
+
 /* The record and its number in the map's slots. NULL for a slot that names none. */
 struct conn *conn_of_slot(uint32_t slot);
 uint32_t conn_slot(const struct conn *conn);
@@ -133,9 +139,11 @@ static inline enum conn_state conn_state(const struct conn *conn)
 struct conn *conn_enter(int fd, enum conn_call call);
 void conn_leave(struct conn *conn, enum conn_call call);
 
-/* How many calls have been begun, for comparison; and whether one is under way. */
+/* How many calls have been begun, for comparison; whether one is under way; whether the
+ * caller's own, of the kind OTHER, is the only one. */
 uint64_t conn_calls_begun(const struct conn *conn);
 bool conn_calls_under_way(const struct conn *conn);
+bool conn_is_only_call(const struct conn *conn);
 
 /* Makes CONN unpoolable for good; the first reason stays. */
 void conn_refuse(struct conn *conn, enum reason reason);

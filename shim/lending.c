@@ -16,6 +16,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "settle.h"
+#include "spare.h"
 
 /* Owing connections that one connect() asks. */
 #define SETTLED_AT_ONCE 4
@@ -87,7 +88,7 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     /* Another thread may have closed the number meanwhile, and it names something new. */
     if (!fdmap_replace(fd, conn_slot(fresh) | FDMAP_CLOSING, conn_slot(conn)))
         conn_move(conn, CONN_CLOSED);
-    conn_move(fresh, CONN_CLOSED);
+    spare_keep(fresh);
 }
 
 static void pretend_to_lend(struct conn *conn)
@@ -168,6 +169,7 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
         return false;
     /* Read before the connection gets its number: a child made from now on may have it. */
     children = atomic_load(&process_children);
+    spare_save(fresh, fd);
     reason = disguise_put_on(conn, fd, fresh);
     if (reason != REASON_NONE) {
         lending_discard(conn, reason);
@@ -249,6 +251,7 @@ static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr
     lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len);
     if (lent)
         return true;
+    spare_drop(conn);
     tracked = conn_state(conn) == CONN_IN_USE;
     if (!fdmap_replace(fd, slot | FDMAP_CLOSING, tracked ? slot : FDMAP_NONE) || !tracked)
         conn_move(conn, CONN_CLOSED);
@@ -294,6 +297,8 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
 
 void lending_lose_private(struct conn *conn, int fd)
 {
+    if (spare_lose(conn, fd))
+        return;
     conn = pool_take_private(conn, fd);
     if (!conn)
         return;
@@ -305,13 +310,14 @@ void lending_drop(struct conn *conn, enum reason reason)
 {
     if (conn->endpoint)
         lending_note_refused(conn, reason);
+    spare_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }
 
 bool lending_flush(enum reason reason)
 {
     struct victims victims;
-    bool any = false;
+    bool any = spare_flush();
     int saved = errno;
 
     do {
@@ -362,6 +368,7 @@ void lending_after_fork_in_child(void)
             libc_close_quietly(fd);
         }
     }
+    spare_flush();
     conn_forget_other_threads();
     pool_after_fork_in_child();
     process_adopt();

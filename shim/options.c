@@ -17,23 +17,24 @@ static const struct row {
     int name;
     uint8_t size;
     bool fixed; /* once given it cannot be taken back */
+    bool zero;  /* zeros are the kernel's default */
 } rows[OPTIONS_COUNT] = {
-    {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false},
-    {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false},
-    {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false},
-    {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false},
-    {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false},
-    [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false},
-    {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false},
-    {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false},
-    {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false},
-    {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false},
-    {IPPROTO_IP, IP_TOS, sizeof(int), false},
+    {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, true},
+    {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false, true},
+    {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false, true},
+    {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
+    {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, true},
+    [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, true},
+    {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, true},
+    {IPPROTO_IP, IP_TOS, sizeof(int), false, true},
     /* A buffer size that was set switches the kernel's own tuning off for good. */
-    {SOL_SOCKET, SO_SNDBUF, sizeof(int), true},
-    {SOL_SOCKET, SO_RCVBUF, sizeof(int), true},
+    {SOL_SOCKET, SO_SNDBUF, sizeof(int), true, false},
+    {SOL_SOCKET, SO_RCVBUF, sizeof(int), true, false},
     /* Refused by the kernel once the socket has an address. */
-    {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true},
+    {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true, false},
 };
 
 static bool given(const struct options *options, int row)
@@ -141,6 +142,27 @@ bool options_give(int fd, const struct options *options)
 
         if (given(options, i) && raw_syscall(SYS_setsockopt, fd, row->level, row->name,
                                              options->value[i], row->size) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool options_can_be_cleared(const struct options *options)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (given(options, i) && !rows[i].zero)
+            return false;
+    }
+    return true;
+}
+
+bool options_clear(int fd, const struct options *options)
+{
+    static const uint8_t zeros[OPTION_VALUE_MAX];
+
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (given(options, i) && raw_syscall(SYS_setsockopt, fd, rows[i].level, rows[i].name,
+                                             zeros, rows[i].size) != 0)
             return false;
     }
     return true;

@@ -45,6 +45,12 @@ void options_push(int fd, const struct options *options);
  * errno nor cancellation is touched. */
 bool options_give(int fd, const struct options *options);
 
+/* Whether OPTIONS, of a socket that was never connected, can be put back to the kernel's
+ * defaults; and puts them back on FD, false when one failed. Neither errno nor cancellation is
+ * touched. */
+bool options_can_be_cleared(const struct options *options);
+bool options_clear(int fd, const struct options *options);
+
 /* Sets on CONNECTION, of TCP or not, which carries HAVE, what differs from FRESH, which carries
  * WANT and from which the kernel's defaults are read. A few system calls, none when nothing
  * differs. False when one failed. Neither errno nor cancellation is touched. What it carries

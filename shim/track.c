@@ -11,6 +11,7 @@
 #include "lending.h"
 #include "process.h"
 #include "proof.h"
+#include "spare.h"
 
 /* The age of an epoll set that others may have as well. */
 #define EPOLL_SHARED FDMAP_INDEX
@@ -23,6 +24,20 @@ static bool could_be_pooled(int domain, int type, int protocol)
         return protocol == 0;
     return (domain == AF_INET || domain == AF_INET6) &&
            (protocol == 0 || protocol == IPPROTO_TCP);
+}
+
+int track_spare(int domain, int type, int protocol)
+{
+    struct conn *conn;
+
+    if (!could_be_pooled(domain, type, protocol) || !process_is_owner())
+        return -1;
+    conn = spare_lend(domain, type);
+    if (!conn)
+        return -1;
+    track_new_number(conn->fd);
+    fdmap_exchange(conn->fd, conn_slot(conn));
+    return conn->fd;
 }
 
 void track_opened(int fd, int domain, int type, int protocol)
@@ -112,8 +127,10 @@ void track_refuse(int fd, enum reason reason)
 
     if (!conn)
         return;
-    if (process_is_owner())
+    if (process_is_owner()) {
         conn_refuse(conn, reason);
+        spare_drop(conn);
+    }
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
@@ -144,8 +161,10 @@ void track_option(int fd, int level, int name, const void *value, socklen_t len)
         return;
     if (process_is_owner() && conn_hold(conn)) {
         if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
-                          len))
+                          len)) {
             conn_refuse(conn, REASON_OPTION);
+            spare_drop(conn);
+        }
         conn_let_go(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
@@ -172,6 +191,7 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
         if ((unsigned int)epfd < FDMAP_SIZE)
             fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
         disguise_note_watch(conn, epfd, op, event);
+        spare_drop(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
 }

@@ -17,6 +17,9 @@
 #include "fdmap.h"
 #include "reasons.h"
 
+/* What socket(DOMAIN, TYPE, PROTOCOL) is to give, when it need not be made; else -1. */
+int track_spare(int domain, int type, int protocol);
+
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
  * be pooled. */
 void track_opened(int fd, int domain, int type, int protocol);

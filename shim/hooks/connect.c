@@ -13,8 +13,11 @@ bool hook_should_retry(int result)
 
 HOOKED int socket(int domain, int type, int protocol)
 {
-    int fd = real_socket(domain, type, protocol);
+    int fd = track_spare(domain, type, protocol);
 
+    if (fd >= 0)
+        return fd;
+    fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
