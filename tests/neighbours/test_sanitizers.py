@@ -4,7 +4,6 @@ import subprocess
 
 import pytest
 
-
 SANITIZERS = ["address,undefined", "undefined", "thread"]
 OPTIONS = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
