@@ -40,6 +40,7 @@ def stages(build):
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],
         "command": pytest + ["tests/cli"],
+        "neighbours": pytest + ["tests/neighbours"],
         "clients": pytest + ["tests/clients"],
         "oracle": pytest + ["tests/oracle"],
     }

@@ -1,0 +1,35 @@
+import subprocess
+
+import pytest
+
+pytest.register_assert_rewrite("beside")
+
+from beside import HERE, Bench
+from support import Memcached
+
+
+@pytest.fixture(scope="session")
+def server():
+    with Memcached() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(server, tmp_path):
+    return Bench(server, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A function that compiles C files of the tests; what it made before it gives again."""
+    made = {}
+
+    def build(*sources, flags=(), compiler="gcc"):
+        key = sources, flags, compiler
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("built") / "program.so"
+            subprocess.run([compiler, "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Werror", "-pthread",
+                            *flags, *(f"{HERE}/{source}" for source in sources),
+                            "-o", made[key]], check=True)
+        return made[key]
+    return build

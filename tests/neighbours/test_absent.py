@@ -1,0 +1,79 @@
+"""A libc that lacks functions: older than this one, or than every one there is."""
+
+import concurrent.futures
+import re
+import subprocess
+
+import pytest
+
+from beside import LIBRARY, SCENES, run
+from audit import NEWER, libc_path, listed_hooks
+
+OLDEST_LIBC = (2, 31)
+HOOKS, _ = listed_hooks()
+# Of what victim.c calls: no system call could do it, and every libc has it.
+INDISPENSABLE = {"fdopen"}
+
+
+@pytest.fixture
+def absent(built):
+    # -O2, for the jump.
+    return built("absent.c", flags=("-shared", "-fPIC", "-O2"))
+
+
+def asking(bench, name):
+    """The variables of absent.c."""
+    return {"ABSENT": name, "ABSENT_TOLD": str(bench.folder / "told")}
+
+
+def pools_without(name, bench, absent, *command):
+    done = bench.pools_unnoticed(command, before=[absent], **asking(bench, name))
+    assert (bench.folder / "told").exists()
+    return done
+
+
+def versions(*nm):
+    """The names in a library, with the GLIBC versions they have there."""
+    listed = subprocess.run(["nm", "-D", *nm], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = {}
+    for name, version in re.findall(r"(\S+?)@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
+        found.setdefault(name, []).append(tuple(map(int, version.split("."))))
+    return found
+
+
+def test_oldest_libc_has_what_the_library_imports():
+    """Built here it asks for the versions of here. Names that moved into libc at 2.34 have a new one
+    and the one they had, which is what they are bound to when built there."""
+    offered = versions("--defined-only", libc_path())
+    imported = versions("--undefined-only", LIBRARY)
+    assert len(imported) > 30
+    assert [name for name in imported if min(offered[name]) > OLDEST_LIBC] == []
+
+
+@pytest.mark.parametrize("name", sorted(HOOKS))
+def test_any_function_may_be_absent(bench, absent, name):
+    pools_without(name, bench, absent, SCENES, bench.server.port)
+
+
+@pytest.mark.parametrize("name", sorted(NEWER | {"preadv64v2", "pwritev64v2"}))
+def test_what_is_absent_is_a_system_call(bench, built, absent, name):
+    done = pools_without(name, bench, absent, built("newer.c"), bench.server.port,
+                         bench.folder / "file")
+    assert "wrote 3, read 3 abc\nwaited 1, status 7\n" in done.out
+
+
+def test_what_is_called_may_be_absent(bench, built, absent):
+    """Each in a run of its own; they mostly sleep, so several at a time."""
+    command = [built("../preload/victim.c", flags=("-w",)), bench.server.port]
+    plain = run(command, bench.environment())
+
+    def is_unnoticed(name):
+        log = bench.folder / name
+        done = run(command, bench.environment(absent, LIBRARY, **asking(bench, name))
+                   | {"MCPOOL_LOG": str(log)})
+        return done == plain and "reused as" in log.read_text()
+
+    names = sorted(HOOKS - INDISPENSABLE)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        unnoticed = dict(zip(names, threads.map(is_unnoticed, names)))
+    assert [name for name in names if not unnoticed[name]] == []

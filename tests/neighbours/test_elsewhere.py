@@ -1,0 +1,23 @@
+"""Objects that no hook can reach: in a namespace of dlmopen(), or loaded with RTLD_DEEPBIND."""
+
+import pytest
+
+# As elsewhere.c makes them: its own, and those of the object.
+CONNECTS = 19
+CONNECTS_THERE = 3
+# One to begin with, and one after each that the object had to do with.
+OPENED = 5
+
+
+@pytest.mark.parametrize("how", ["namespace", "deepbind"])
+def test_objects_without_hooks(bench, built, how):
+    plugin = built("../preload/plugin.c", flags=("-shared", "-fPIC"))
+    before = bench.server.stats()
+    bench.pools_unnoticed([built("elsewhere.c"), bench.server.port, plugin, how])
+    without, opened = CONNECTS + CONNECTS_THERE, OPENED + CONNECTS_THERE
+    assert bench.server.connections_since(before) == without + opened
+    log = bench.log()
+    assert f"connects {CONNECTS}, reused {CONNECTS - OPENED}, opened {OPENED}" in log
+    for reason in ("UNSOLICITED", "UNSEEN_BYTES"):
+        assert log.count(f"debug: {bench.server.address}: not kept: {reason}") == 1
+    assert log.count(f"debug: {bench.server.address}: not kept: OTHER_SOCKET") >= 1

@@ -1,0 +1,59 @@
+"""The library as it is installed: found by its bare name, gone afterwards."""
+
+import os
+
+from beside import BUILD, LIBRARIES, SCENES, TESTS, needs_mounts, run, run_among_mounts
+
+MAKE = ["make", "-s", "-C", os.path.join(TESTS, ".."), f"B={os.path.abspath(BUILD)}"]
+LIBDIR = LIBRARIES.replace("/usr/lib", "/usr/local/lib")
+
+# In a mount namespace where what is written to these directories is kept elsewhere: make install
+# runs ldconfig. The arguments are a directory for that, make, and a client, whose log is shown.
+INSTALLED = r"""
+written=$1 make=$2 client=$3
+mount -t tmpfs tmpfs "$written"
+for directory in /usr/local /etc /var/cache; do
+    mkdir -p "$written$directory/upper" "$written$directory/work"
+    mount -t overlay overlay "$directory" -o "lowerdir=$directory,\
+upperdir=$written$directory/upper,workdir=$written$directory/work"
+done
+$make install
+for way in "env LD_PRELOAD=libmcpool.so" "mcpool run --"; do
+    MCPOOL_LOG=$written/log $way $client
+    grep -o "pooling" "$written/log"
+    grep -q "reused as" "$written/log"
+    rm "$written/log"
+done
+$make uninstall
+find "$written/usr/local/upper" -type f -o -type l
+ldconfig -p | grep libmcpool || true
+"""
+
+
+def clean(environment):
+    """Without what another make would tell this one."""
+    return {name: value for name, value in environment.items()
+            if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR", "PREFIX")}
+
+
+@needs_mounts
+def test_bare_name(bench):
+    done = run_among_mounts(INSTALLED, bench.folder, " ".join(MAKE), f"{SCENES} {bench.server.port}",
+                            environment=clean(bench.environment()))
+    assert done == (0, "pooling\npooling\n", "")
+
+
+def test_staged(bench):
+    stage = bench.folder / "stage"
+    environment = clean(bench.environment())
+    destination = f"DESTDIR={stage}"
+    assert run([*MAKE, "install", destination], environment) == (0, "", "")
+    installed = {str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()}
+    assert installed == {f"{LIBDIR[1:]}/libmcpool.so", "usr/local/bin/mcpool",
+                         "usr/local/share/man/man1/mcpool.1", "usr/local/share/man/man7/libmcpool.7"}
+    client = [SCENES, bench.server.port]
+    assert run(client, bench.environment("libmcpool.so",
+                                         LD_LIBRARY_PATH=f"{stage}{LIBDIR}")) == (0, "", "")
+    assert "reused as" in bench.log()
+    assert run([*MAKE, "uninstall", destination], environment) == (0, "", "")
+    assert [path for path in stage.rglob("*") if not path.is_dir()] == []

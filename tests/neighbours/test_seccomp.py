@@ -1,0 +1,71 @@
+"""Programs under a seccomp filter, which may know nothing of what the shim needs."""
+
+import os
+import re
+import signal
+import subprocess
+
+import pytest
+
+from beside import HERE, LIBRARY, PYTHON, SCENES, run
+
+# All the shim may call for itself, beside what it does for the program. openat, write and close also
+# write the log; futex, clock_gettime, getcwd and prlimit64 are libc's.
+SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd geteuid getpeername "
+                 "getpid getsockopt ioctl madvise mmap openat prlimit64 recvfrom rt_sigprocmask "
+                 "sendto setsockopt shutdown socket socketpair write".split())
+SOL_SOCKET, SO_COOKIE = 1, 57
+IPPROTO_TCP, TCP_INFO = 6, 11
+
+
+def filtered(*arguments):
+    return [PYTHON, os.path.join(HERE, "filtered.py"), *arguments]
+
+
+@pytest.mark.parametrize("action, allowed", [("EPERM", "docker.txt"), ("kill", "system-service.txt")])
+def test_common_filter(bench, action, allowed):
+    only = filtered("only", action, os.path.join(HERE, allowed))
+    assert "Seccomp:\t2\n" in run([*only, "/bin/cat", "/proc/self/status"], os.environ).out
+    bench.pools_unnoticed([*only, SCENES, bench.server.port])
+
+
+@pytest.mark.parametrize("level, option", [(SOL_SOCKET, SO_COOKIE), (IPPROTO_TCP, TCP_INFO)])
+def test_nothing_is_pooled_without_proof(bench, level, option):
+    done = bench.unnoticed([*filtered("refuse", level, option), SCENES, bench.server.port])
+    assert done.code == 0
+    assert "pooling" in bench.log()
+    assert not re.search(": kept|reused as", bench.log())
+
+
+def calls_of(command, environment, trace):
+    """The names of the system calls a program makes."""
+    subprocess.run(["strace", "-f", "-o", trace, *command], check=True, env=environment)
+    return set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
+
+
+@pytest.fixture(params=["scenes", "turns"])
+def program(request, bench, built):
+    """What to run, and the system calls it makes without the shim."""
+    path = SCENES if request.param == "scenes" else built("turns.c", "../preload/plugin.c")
+    command = [path, str(bench.server.port)]
+    return command, calls_of(command, bench.environment(), bench.folder / "trace")
+
+
+def names(bench, calls):
+    path = bench.folder / "names"
+    path.write_text(" ".join(calls))
+    return path
+
+
+def test_no_call_but_the_listed_ones(bench, program):
+    command, calls = program
+    listed = filtered("only", "kill", names(bench, calls | SHIM_CALLS))
+    # turns prints whether the shim is there.
+    bench.pools_unnoticed([*listed, *command], told=lambda outcome: outcome._replace(out=""))
+
+
+def test_the_list_is_needed(bench, program):
+    command, calls = program
+    unlisted = filtered("only", "kill", names(bench, calls))
+    assert run([*unlisted, *command], bench.environment()).code == 0
+    assert run([*unlisted, *command], bench.environment(LIBRARY)).code == -signal.SIGSYS

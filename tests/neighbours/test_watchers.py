@@ -1,0 +1,53 @@
+"""Programs watched by a debugger, a tracer, or a checker of memory."""
+
+import re
+
+import pytest
+
+from beside import LIBRARY, SCENES, run, without_numbers
+
+
+def told_by_valgrind(outcome):
+    """Without its remark, once for most things sent, on a system call that is meant to fail."""
+    remark = r"--\d+-- sigprocmask: unknown 'how' field -1\n"
+    return outcome._replace(err=without_numbers(re.sub(remark, "", outcome.err)))
+
+
+# At the end of the scenes the pool gives everything up; elsewhere it keeps what is idle.
+@pytest.mark.parametrize("source, files", [("../faults/scenes.c", "yes"), ("threads.c", "no")])
+def test_valgrind(bench, built, source, files):
+    done = bench.pools_unnoticed(
+        ["valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=all",
+         f"--track-fds={files}", "--child-silent-after-fork=yes", built(source),
+         bench.server.port],
+        told=told_by_valgrind)
+    assert done.err == ""
+
+
+def test_strace(bench):
+    trace = bench.folder / "trace"
+    bench.pools_unnoticed(["strace", "-f", "-o", trace, SCENES, bench.server.port])
+    assert "SO_COOKIE" in trace.read_text()
+
+
+def gdb(bench, *commands):
+    words = [word for command in commands for word in ("-ex", command)]
+    return ["gdb", "-nx", "-batch", *words, "--args", SCENES, bench.server.port]
+
+
+def test_gdb(bench):
+    done = bench.pools_unnoticed(
+        gdb(bench, "break main", "run", "bt", "continue", "quit $_exitcode"),
+        told=lambda outcome: outcome._replace(out=without_numbers(outcome.out)))
+    assert "Breakpoint 1, main" in done.out
+    assert "exited normally" in done.out
+
+
+def test_gdb_sees_the_program_behind_a_hook(bench):
+    stopped = run(gdb(bench, "break connect", "run", "bt", "finish", "delete", "continue",
+                      "quit $_exitcode"), bench.environment(LIBRARY))
+    assert stopped.code == 0
+    assert re.search(r"#0 .* connect .*(shim/hooks/connect\.c|libmcpool\.so).*\n"
+                     r"#1 .* dial_after .*\n(#.*\n)*#\d .* main ", stopped.out)
+    assert "exited normally" in stopped.out
+    assert "reused as" in bench.log()
