@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include "raw.h"
 
@@ -25,6 +26,25 @@ static int libc_dup2_before(int fd, int to)
     if (fd == to)
         return result_of(raw_syscall(SYS_fcntl, fd, F_GETFD)) < 0 ? -1 : to;
     return (int)result_of(raw_syscall(SYS_dup3, fd, to, 0));
+}
+
+/* The system calls take -1 for a wish to change nothing. */
+static int libc_effective_before(long number, unsigned int id)
+{
+    return (int)result_of(id == (unsigned int)-1 ? -EINVAL : raw_syscall(number, -1, id, -1));
+}
+
+/* Before Linux 5.9 there is no close_range(). */
+static void libc_closefrom_before(int first)
+{
+    struct rlimit limit;
+
+    first = first < 0 ? 0 : first;
+    if (raw_syscall(SYS_close_range, first, ~0U, 0) == 0 ||
+        raw_syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) != 0)
+        return;
+    for (rlim_t fd = (rlim_t)first; fd < limit.rlim_cur; fd++)
+        raw_syscall(SYS_close, fd);
 }
 
 #define RAW(...) result_of(raw_syscall(__VA_ARGS__))

@@ -52,7 +52,8 @@ void log_line(enum log_level level, const char *format, ...)
 
     if (!log_wants(level))
         return;
-    clock_gettime(CLOCK_REALTIME, &now);
+    /* Not another library's idea of the time: its destructor may have run already. */
+    raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
     n = text_format(
         line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ", (unsigned long)now.tv_sec,
         (unsigned int)(now.tv_nsec / 100000000), (unsigned int)(now.tv_nsec / 10000000 % 10),

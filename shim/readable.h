@@ -6,6 +6,7 @@
 #define MCPOOL_READABLE_H
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,19 +38,20 @@ static inline bool are_ends_readable(const void *bytes, size_t n, size_t tail)
            (last / PAGE == from / PAGE || is_word_readable((const void *)last));
 }
 
-/* Whether N bytes at BYTES are readable; asked once for every page they touch. */
+/* Whether N bytes at BYTES, fewer than a page, are readable. */
 static inline bool is_readable(const void *bytes, size_t n)
 {
-    enum { PAGE = 4096 };
-    uintptr_t first = (uintptr_t)bytes, last;
+    return are_ends_readable(bytes, n, n);
+}
 
-    if (n == 0 || __builtin_add_overflow(first, n - 1, &last) || !is_word_readable(bytes))
-        return false;
-    for (uintptr_t page = first / PAGE + 1; page <= last / PAGE; page++) {
-        if (!is_word_readable((const void *)(page * PAGE)))
-            return false;
-    }
-    return true;
+/* Whether AT can be read, and nothing beside it is: what else lies in its word may never have
+ * been written, and a checker of memory would say so. Slower. A futex that is compared and then
+ * has nobody to wake is left as it is; FUTEX_WAKE would not look (futex(2)). */
+static inline bool is_int_readable(const int *at)
+{
+    uintptr_t word = (uintptr_t)at & ~(uintptr_t)(sizeof(int) - 1);
+
+    return raw_syscall(SYS_futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, word, 0) != -EFAULT;
 }
 
 #endif

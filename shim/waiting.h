@@ -21,7 +21,7 @@ struct waiting {
 };
 
 /* Begins a wait for the N numbers at FDS, or the numbers below N in the SETS, of which some are
- * NULL; none when that memory cannot be read. To be ended by waiting_end(). */
+ * NULL; as far as that memory can be read. To be ended by waiting_end(). */
 void waiting_poll(struct waiting *waiting, const struct pollfd *fds, nfds_t n);
 void waiting_select(struct waiting *waiting, int n, fd_set *const sets[3]);
 

@@ -1,18 +1,24 @@
 """A libc that lacks functions: older than this one, or than every one there is."""
 
 import concurrent.futures
+import os
 import re
 import subprocess
 
 import pytest
 
-from beside import LIBRARY, SCENES, run
+from beside import BUILD, LIBRARY, SCENES, run
+from support import free_port
 from audit import NEWER, libc_path, listed_hooks
 
 OLDEST_LIBC = (2, 31)
 HOOKS, _ = listed_hooks()
-# Of what victim.c calls: no system call could do it, and every libc has it.
-INDISPENSABLE = {"fdopen"}
+# Of what is called here: nothing stands in for it, and every libc has it.
+INDISPENSABLE = {"fdopen", "popen", "system", "poll", "ppoll", "__poll_chk", "__ppoll_chk", "select", "pselect"}
+VICTIMS = os.path.abspath(os.path.join(BUILD, "tests/victims"))
+CALLERS = ("read_and_write,in_pieces,as_messages,many_messages_at_once,fortified,"
+           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,twins,flags_of_numbers,"
+           "a_server_of_its_own,identities_that_cannot_be_had,epoll_level,shut_for_writing,shells")
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def test_oldest_libc_has_what_the_library_imports():
     assert [name for name in imported if min(offered[name]) > OLDEST_LIBC] == []
 
 
-@pytest.mark.parametrize("name", sorted(HOOKS))
+@pytest.mark.parametrize("name", sorted(HOOKS - INDISPENSABLE))
 def test_any_function_may_be_absent(bench, absent, name):
     pools_without(name, bench, absent, SCENES, bench.server.port)
 
@@ -62,9 +68,10 @@ def test_what_is_absent_is_a_system_call(bench, built, absent, name):
     assert "wrote 3, read 3 abc\nwaited 1, status 7\n" in done.out
 
 
-def test_what_is_called_may_be_absent(bench, built, absent):
+def test_what_is_called_may_be_absent(bench, absent):
     """Each in a run of its own; they mostly sleep, so several at a time."""
-    command = [built("../preload/victim.c", flags=("-w",)), bench.server.port]
+    command = [VICTIMS, CALLERS, bench.server.port, free_port()]
+    bench.server.store({key: f"value-of-{key}" for key in ("one", "two", "three", "four")})
     plain = run(command, bench.environment())
 
     def is_unnoticed(name):

@@ -11,7 +11,6 @@ JEMALLOC = f"{LIBRARIES}/libjemalloc.so.2"
 TCMALLOC = f"{LIBRARIES}/libtcmalloc_minimal.so.4"
 EATMYDATA = f"{LIBRARIES}/libeatmydata.so"
 FAKETIME = f"{LIBRARIES}/faketime/libfaketimeMT.so.1"
-DAYS = 24 * 3600
 
 # With FAKETIME: how far the clock is off, and how fast it runs.
 NEIGHBOURS = {
@@ -41,10 +40,9 @@ def test_preloaded_neighbour(bench, neighbour, client, place):
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_the_shims_clock_is_the_programs(bench, place):
+def test_the_log_has_the_time_of_the_day(bench, place):
     bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="-15d", **{place: [FAKETIME]})
-    logged = float(bench.log().split()[0])
-    assert abs(logged - (time.time() - 15 * DAYS)) < 60
+    assert abs(float(bench.log().split()[0]) - time.time()) < 60
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -53,10 +51,8 @@ def test_clock_that_goes_back(bench, place):
     bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 x-1", **{place: [FAKETIME]})
 
 
-# As any destructor would be that asks for the time after libfaketime's own has run.
-ENDED = pytest.mark.xfail(strict=True, reason="the summary at exit is killed in libfaketime")
-
-
-@pytest.mark.parametrize("place", [pytest.param("before", marks=ENDED), "after"])
+@pytest.mark.parametrize("place", ["before", "after"])
 def test_clock_that_steps_whenever_it_is_asked(bench, place):
+    """Before us: libfaketime's destructor has run when we sum up, and asking it for the time then
+    crashes."""
     bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 i1", **{place: [FAKETIME]})

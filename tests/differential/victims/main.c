@@ -1,6 +1,6 @@
 /*
- *     victims --list               names, and whether a pooled connection is expected
- *     victims NAME PORT NOBODY     runs one
+ *     victims --list                         names, and whether a pooled connection is expected
+ *     victims NAME[,NAME...] PORT NOBODY     runs one, or several one after the other
  */
 #include "victim.h"
 
@@ -129,21 +129,39 @@ static struct sockaddr_in loopback(const char *port)
                                 .sin_addr = {htonl(INADDR_LOOPBACK)}};
 }
 
+static struct victim *named(const char *name)
+{
+    struct victim *victim = victims;
+
+    while (victim && strcmp(victim->name, name) != 0)
+        victim = victim->next;
+    return victim;
+}
+
+static void list(void)
+{
+    for (struct victim *victim = victims; victim; victim = victim->next)
+        SAY("%s %d\n", victim->name, victim->pools);
+}
+
 int main(int argc, char **argv)
 {
     out = fdopen(fcntl(STDOUT_FILENO, F_DUPFD, OUT_FD), "w");
     if (!out)
         return 2;
     setlinebuf(out);
-    for (struct victim *victim = victims; victim; victim = victim->next) {
-        if (argc == 2 && strcmp(argv[1], "--list") == 0)
-            SAY("%s %d\n", victim->name, victim->pools);
-        if (argc != 4 || strcmp(argv[1], victim->name) != 0)
-            continue;
-        server = loopback(argv[2]);
-        nobody = loopback(argv[3]);
+    if (argc == 2 && strcmp(argv[1], "--list") == 0)
+        list();
+    if (argc != 4)
+        return argc == 2 ? 0 : 2;
+    server = loopback(argv[2]);
+    nobody = loopback(argv[3]);
+    for (char *name = strtok(argv[1], ","); name; name = strtok(NULL, ",")) {
+        struct victim *victim = named(name);
+
+        if (!victim)
+            return 2;
         victim->run();
-        return 0;
     }
-    return argc == 2 ? 0 : 2;
+    return 0;
 }
