@@ -65,6 +65,8 @@ bool options_note(struct options *options, bool connected, int level, int name,
 
 bool options_fit(const struct options *have, const struct options *want)
 {
+    if (have->given == 0 && want->given == 0)
+        return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if (rows[i].fixed && !same(have, want, i))
             return false;
@@ -149,6 +151,8 @@ bool options_give(int fd, const struct options *options)
 
 bool options_can_be_cleared(const struct options *options)
 {
+    if (options->given == 0)
+        return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if (given(options, i) && !rows[i].zero)
             return false;
@@ -160,6 +164,8 @@ bool options_clear(int fd, const struct options *options)
 {
     static const uint8_t zeros[OPTION_VALUE_MAX];
 
+    if (options->given == 0)
+        return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if (given(options, i) && raw_syscall(SYS_setsockopt, fd, rows[i].level, rows[i].name,
                                              zeros, rows[i].size) != 0)
