@@ -28,7 +28,7 @@ static int use_connections(long count, int port)
     return 1;
 }
 
-/* Pages that no other process shares. */
+/* Pages of its own, without those of files that were written lately. */
 static long own_memory(void)
 {
     FILE *file = fopen("/proc/self/smaps_rollup", "r");
@@ -36,7 +36,7 @@ static long own_memory(void)
     long kilobytes, sum = 0;
 
     while (file && fgets(line, sizeof(line), file)) {
-        if (sscanf(line, "Private_Dirty: %ld kB", &kilobytes) == 1)
+        if (sscanf(line, "Anonymous: %ld kB", &kilobytes) == 1)
             sum += kilobytes;
     }
     return sum * 1024;

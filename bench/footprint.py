@@ -2,7 +2,7 @@
 
 Usage: footprint.py LIBRARY VICTIM CSV. The time is the difference of medians over STARTS starts of
 `true` without and with the library, taken in turns; beside it that of a library with nothing in it,
-as loading any costs something. Memory is what the process shares with no other, less what it has
+as loading any costs something. Memory is pages of the process itself, less what it has
 without the library.
 """
 

@@ -17,21 +17,21 @@
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
+/* What defaults fill stands together, so that a process without a wish touches two pages. */
 struct config {
-    struct rule rules[CONFIG_MAX_RULES];
-    size_t rule_count;
     unsigned int max_idle;       /* connections per endpoint */
     unsigned int max_idle_total; /* connections per process */
     msec_t idle_timeout;
     msec_t max_lifetime;
-    char deepbind[256];      /* file names, with commas between */
-    char log_path[PATH_MAX]; /* empty: no log; "stderr" */
     enum log_level log_level;
     bool dry_run;
     bool disable;
-
-    char warnings[CONFIG_MAX_WARNINGS][128]; /* what was wrong, for the log */
+    size_t rule_count;
     size_t warning_count;
+    char deepbind[256];      /* file names, with commas between */
+    char log_path[PATH_MAX]; /* empty: no log; "stderr" */
+    struct rule rules[CONFIG_MAX_RULES];
+    char warnings[CONFIG_MAX_WARNINGS][128]; /* what was wrong, for the log */
 };
 
 /* Fills CONFIG with the defaults and then with what ENVIRONMENT says. A bad value means the

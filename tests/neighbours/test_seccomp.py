@@ -11,7 +11,7 @@ from beside import HERE, LIBRARY, PYTHON, SCENES, run
 
 # All the shim may call for itself, beside what it does for the program. openat, write and close also
 # write the log; futex, clock_gettime, getcwd and prlimit64 are libc's.
-SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd geteuid getpeername "
+SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd getpeername "
                  "getpid getsockopt ioctl madvise mmap openat prlimit64 recvfrom rt_sigprocmask "
                  "sendto setsockopt shutdown socket socketpair write".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
