@@ -46,7 +46,7 @@ void log_line(enum log_level level, const char *format, ...)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[512];
-    struct timespec now;
+    struct timespec now = {0, 0};
     size_t n;
     va_list args;
 
