@@ -37,7 +37,7 @@ static int libc_effective_before(long number, unsigned int id)
 /* Before Linux 5.9 there is no close_range(). */
 static void libc_closefrom_before(int first)
 {
-    struct rlimit limit;
+    struct rlimit limit = {0, 0};
 
     first = first < 0 ? 0 : first;
     if (raw_syscall(SYS_close_range, first, ~0U, 0) == 0 ||
