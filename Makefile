@@ -147,6 +147,38 @@ $(B)/faults/scenes: tests/faults/scenes.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(CFLAGS) $< -o $@
 
+# The library under sanitizers, and with pauses wherever threads may meet.
+SANITIZED := $(B)/asan/libmcpool.so
+SHAKEN := $(B)/shaken/libmcpool.so $(B)/tsan/libmcpool.so
+SHAKE_SECONDS ?= 600
+
+$(SANITIZED): $(wildcard shim/*.[ch] shim/*/*.[chS])
+	$(MAKE) B=$(B)/asan CFLAGS='-O1 -g $(SANITIZE)' LDFLAGS='$(SANITIZE)' $@
+
+$(B)/%/shake.o: tests/shake/shake.c tests/shake/shake.h
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) -O2 -c $< -o $@
+
+$(B)/shaken/libmcpool.so: $(B)/shaken/shake.o $(wildcard shim/*.[ch] shim/*/*.[chS])
+	$(MAKE) B=$(B)/shaken CFLAGS='-O1 -g -include tests/shake/shake.h' LDFLAGS='$<' $@
+
+$(B)/tsan/libmcpool.so: $(B)/tsan/shake.o $(wildcard shim/*.[ch] shim/*/*.[chS])
+	$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/shake/shake.h' \
+	  LDFLAGS='-fsanitize=thread $<' $@
+
+$(B)/shaken/stress: tests/shake/stress.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -w -O1 -g $< -o $@
+
+$(B)/tsan/stress: tests/shake/stress.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
+
+STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/tsan/stress
+
+shake: $(STRESSED)
+	/usr/bin/python3 tests/shake/run.py $(B) $(SHAKE_SECONDS)
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
@@ -154,7 +186,7 @@ both-compilers:
 
 test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/tests/victims \
                $(B)/bench/instructions \
-               $(FUZZERS) $(FAULTY) $(B)/faults/scenes
+               $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
 
 test:
 	.ci/packages build test
@@ -230,5 +262,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers test-programs test differential fuzz fuzz-corpus coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers test-programs test differential fuzz fuzz-corpus shake coverage demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

@@ -5,7 +5,9 @@
 
 #include <fcntl.h>
 
+#include "libc.h"
 #include "pool.h"
+#include "proof.h"
 #include "raw.h"
 
 static struct watch *find_watch(struct watches *watches, int epfd)
@@ -117,19 +119,48 @@ static bool move_over(int from, int to, int fd_flags)
     return raw_syscall(SYS_dup3, from, to, flags) == to;
 }
 
+/* Over FD came not CONN but what had got its private number meanwhile: FRESH is put back, or
+ * its like. */
+static void put_back(int fd, const struct conn *fresh, int fd_flags)
+{
+    int type = SOCK_STREAM | SOCK_CLOEXEC | (fresh->flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
+    long like;
+
+    if (fresh->spare >= 0 && move_over(fresh->spare, fd, fd_flags) && proof_is_at(fresh, fd))
+        return;
+    like = raw_syscall(SYS_socket, fresh->domain, type, 0);
+    if (like < 0 || !options_give((int)like, &fresh->options) ||
+        !move_over((int)like, fd, fd_flags))
+        libc_close_quietly(fd);
+    if (like >= 0)
+        libc_close_quietly((int)like);
+}
+
+/* Only what has arrived is known to be CONN: other threads may sweep our private numbers at any
+ * moment, and give them out again. */
+static enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
+                           int fd_flags)
+{
+    if (!move_over(conn->fd, fd, fd_flags))
+        return REASON_OTHER_SOCKET;
+    if (proof_is_at(conn, fd))
+        return REASON_NONE;
+    put_back(fd, fresh, fd_flags);
+    return REASON_OTHER_SOCKET;
+}
+
 /* The registrations of the fresh socket last as long as a duplicate of it does, so they need
  * not be made again if this fails. */
 static enum reason replace_watched(struct conn *conn, int fd, const struct conn *fresh,
                                    int fd_flags)
 {
     long spare = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
-    enum reason reason = REASON_NONE;
+    enum reason reason;
 
     if (spare < 0)
         return REASON_FD_PRESSURE;
-    if (!move_over(conn->fd, fd, fd_flags)) {
-        reason = REASON_OTHER_SOCKET;
-    } else if (!disguise_replay_watches(fd, &fresh->watches)) {
+    reason = replace(conn, fd, fresh, fd_flags);
+    if (reason == REASON_NONE && !disguise_replay_watches(fd, &fresh->watches)) {
         reason = REASON_EPOLL_UNKNOWN;
         move_over((int)spare, fd, fd_flags);
     }
@@ -157,7 +188,6 @@ enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
     reason = disguise_dress(conn, fd, fresh, fresh->flags);
     if (reason != REASON_NONE)
         return reason;
-    if (fresh->watches.count > 0)
-        return replace_watched(conn, fd, fresh, (int)fd_flags);
-    return move_over(conn->fd, fd, (int)fd_flags) ? REASON_NONE : REASON_OTHER_SOCKET;
+    return fresh->watches.count > 0 ? replace_watched(conn, fd, fresh, (int)fd_flags)
+                                    : replace(conn, fd, fresh, (int)fd_flags);
 }

@@ -45,7 +45,7 @@ static int status_flags(int fd)
     return (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
 }
 
-static bool is_same_socket(const struct conn *conn, int fd)
+bool proof_is_at(const struct conn *conn, int fd)
 {
     uint64_t cookie = 0;
 
@@ -138,7 +138,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
     GATE(settle_prospect(conn, now));
     GATE(nobody_logged_in(conn));
-    GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
+    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn->flags = status_flags(fd);
     GATE(unless(flags_are_known(conn->flags), REASON_ODD_FLAGS));
     GATE(wire_verdict(&conn->wire) == WIRE_CLEAN ? kernel_agrees(conn, fd)
@@ -152,7 +152,6 @@ enum reason proof_check_out(const struct conn *conn)
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));
-    GATE(unless(is_same_socket(conn, conn->fd), REASON_OTHER_SOCKET));
     return kernel_agrees(conn, conn->fd);
 }
 
@@ -161,7 +160,7 @@ enum reason proof_fresh(struct conn *conn, int fd)
     GATE(process_refusal());
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
-    GATE(unless(is_same_socket(conn, fd), REASON_OTHER_SOCKET));
+    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn->flags = status_flags(fd);
     return unless(flags_are_known(conn->flags), REASON_ODD_FLAGS);
 }

@@ -154,7 +154,7 @@ static void take_after(struct conn *record, const struct conn *conn)
 static bool put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
-    bool done = record && check_in_behind(fd, substitute->fd);
+    bool done = record && check_in_behind(fd, substitute->fd) && proof_is_at(record, fd);
     bool ours = substitute->fd >= 0;
 
     if (record && record->fd == substitute->fd)

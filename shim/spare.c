@@ -10,6 +10,7 @@
 #include "libc.h"
 #include "pool.h"
 #include "process.h"
+#include "proof.h"
 #include "raw.h"
 
 /* Their records, by their slots in the map; 0 where there is none. Who takes one out has it to
@@ -57,9 +58,10 @@ static void give_up(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
+/* Not while a thread that came late still looks at the record. */
 static bool is_still_good(const struct conn *conn)
 {
-    return process_refusal() == REASON_NONE &&
+    return process_refusal() == REASON_NONE && !conn_calls_under_way(conn) &&
            conn->children == atomic_load(&process_children) &&
            conn->identities == atomic_load(&process_identities);
 }
@@ -98,8 +100,8 @@ struct conn *spare_lend(int domain, int type)
         return NULL;
     fd =
         raw_syscall(SYS_fcntl, conn->spare, type & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD, 0);
-    /* Where the application closed our number meanwhile, anything may have been duplicated. */
-    if (fd >= 0 && fd < FDMAP_SIZE && fdmap_get(conn->spare) == private_slot(conn) &&
+    /* Where our number was swept meanwhile, anything may have been duplicated. */
+    if (fd >= 0 && fd < FDMAP_SIZE && proof_is_at(conn, (int)fd) &&
         set_blocking(conn, (int)fd, type)) {
         conn_renew(conn, (int)fd);
         return conn;

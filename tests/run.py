@@ -23,6 +23,13 @@ PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$")
 FAILURE = re.compile(r"^\[(FAIL|----)\]|^(FAILED|ERROR|E  ) |Unexpected signal|TIMEOUT")
 
 
+def runtime(name):
+    """Where the compiler keeps this library."""
+    found = subprocess.run(["gcc", f"-print-file-name={name}"], stdout=subprocess.PIPE, text=True,
+                           check=True)
+    return found.stdout.strip()
+
+
 def stages(build):
     library = os.path.join(build, "libmcpool.so")
     pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -37,6 +44,11 @@ def stages(build):
         "faults": [PYTHON, "tests/faults/run.py", os.path.join(build, "faults/libmcpool.so"),
                    os.path.join(build, "faults/scenes")],
         "preload": ["tests/preload/run.sh", library, os.path.join(build, "tests/preloaded")],
+        # The tests that ASan makes impossible skip themselves.
+        "sanitized": ["env", "ASAN_OPTIONS=detect_leaks=0", "tests/preload/run.sh",
+                      os.path.join(build, "asan/libmcpool.so"),
+                      os.path.join(build, "tests/preloaded"), runtime("libasan.so")],
+        "shake": [PYTHON, "tests/shake/run.py", build, "20"],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],
         "command": pytest + ["tests/cli"],

@@ -4,6 +4,7 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -214,6 +215,12 @@ void wait_inside(pid_t tid, long number)
             inside = -1; /* "running" */
         fclose(file);
     }
+}
+
+void not_under_asan(void)
+{
+    if (dlsym(RTLD_DEFAULT, "__asan_init"))
+        cr_skip_test("impossible under ASan");
 }
 
 void expect_good_end(pid_t child)

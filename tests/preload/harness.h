@@ -67,6 +67,9 @@ void wait_inside(pid_t tid, long number);
 /* Waits for CHILD, which answers by its exit code: 0 when all was well. */
 void expect_good_end(pid_t child);
 
+/* Skips the test under ASan, which makes the program itself do otherwise. */
+void not_under_asan(void);
+
 /* A system call the shim cannot see. */
 #define unseen raw_syscall
 

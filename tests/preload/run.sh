@@ -1,7 +1,8 @@
 #!/bin/sh
-# Runs the preloaded tests: run.sh LIBRARY TESTS. Starts the memcacheds they talk to.
+# Runs the preloaded tests: run.sh LIBRARY TESTS [BEFORE]. Starts the memcacheds they talk to. BEFORE is a
+# library that must be preloaded before the other.
 set -eu
-library=$(realpath "$1")
+library=${3:+$3:}$(realpath "$1")
 tests=$(realpath "$2")
 here=$(dirname "$(realpath "$0")")
 

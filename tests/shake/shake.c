@@ -1,0 +1,24 @@
+/*
+ * The pauses: of each 64 three give the processor away and one sleeps for a moment. By raw
+ * system calls, as libc's would be cancellation points.
+ */
+#include <stdint.h>
+#include <time.h>
+
+#include "shake.h"
+
+void shake(void)
+{
+    static __thread uint64_t state __attribute__((tls_model("initial-exec")));
+    struct timespec moment = {0, 20000};
+
+    if (state == 0)
+        state = (uint64_t)(uintptr_t)&state | 1;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    if (state % 64 < 3)
+        raw_syscall6_unshaken(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+    else if (state % 64 == 3)
+        raw_syscall6_unshaken(SYS_nanosleep, (long)&moment, 0, 0, 0, 0, 0);
+}

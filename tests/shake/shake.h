@@ -1,0 +1,47 @@
+/*
+ * Included before everything else when the library is built for tests/shake: every atomic
+ * operation and every system call of the shim may be preceded by a pause, so that threads meet
+ * in moments in which they otherwise meet once a year.
+ */
+#ifndef SHAKE_H
+#define SHAKE_H
+#ifndef __ASSEMBLER__
+
+#include <stdatomic.h>
+
+void shake(void) __attribute__((visibility("hidden")));
+
+#define SHAKEN(operation) (shake(), operation)
+
+#undef atomic_load
+#undef atomic_load_explicit
+#undef atomic_store
+#undef atomic_store_explicit
+#undef atomic_exchange
+#undef atomic_exchange_explicit
+#undef atomic_fetch_add
+#undef atomic_fetch_sub
+#undef atomic_compare_exchange_strong
+#undef atomic_compare_exchange_weak
+#define atomic_load_explicit(at, order)            SHAKEN(__atomic_load_n(at, order))
+#define atomic_load(at)                            atomic_load_explicit(at, __ATOMIC_SEQ_CST)
+#define atomic_store_explicit(at, value, order)    SHAKEN(__atomic_store_n(at, value, order))
+#define atomic_store(at, value)                    atomic_store_explicit(at, value, __ATOMIC_SEQ_CST)
+#define atomic_exchange_explicit(at, value, order) SHAKEN(__atomic_exchange_n(at, value, order))
+#define atomic_exchange(at, value)                 atomic_exchange_explicit(at, value, __ATOMIC_SEQ_CST)
+#define atomic_fetch_add(at, value)                SHAKEN(__atomic_fetch_add(at, value, __ATOMIC_SEQ_CST))
+#define atomic_fetch_sub(at, value)                SHAKEN(__atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST))
+#define atomic_compare_exchange_strong(at, expected, value)                                    \
+    SHAKEN(__atomic_compare_exchange_n(at, expected, value, 0, __ATOMIC_SEQ_CST,               \
+                                       __ATOMIC_SEQ_CST))
+#define atomic_compare_exchange_weak(at, expected, value)                                      \
+    SHAKEN(__atomic_compare_exchange_n(at, expected, value, 1, __ATOMIC_SEQ_CST,               \
+                                       __ATOMIC_SEQ_CST))
+
+#define raw_syscall6 raw_syscall6_unshaken
+#include "../../shim/raw.h"
+#undef raw_syscall6
+#define raw_syscall6(...) SHAKEN(raw_syscall6_unshaken(__VA_ARGS__))
+
+#endif
+#endif

@@ -1,0 +1,294 @@
+/*
+ * Everything at once: stress PORT SECONDS SEED. Threads use connections in every way, while
+ * others fork, flush, sweep our private numbers, cancel and interrupt. Every value names its
+ * key; one that does not ends the run with exit code 1, and so does a call in vain at its end:
+ * nothing here closes what another thread uses.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+int close_range(unsigned int first, unsigned int last, int flags);
+
+enum { THREADS = 10, PRIVATE = 500 };
+
+static struct sockaddr_in server;
+static atomic_int answers, troubles;
+static time_t end;
+
+static void fail(const char *what, const char *got)
+{
+    char line[512];
+    int n = snprintf(line, sizeof(line), "%s: %s (errno %d)\n", what, got, errno);
+
+    write(STDERR_FILENO, line, (size_t)n);
+    _exit(1);
+}
+
+struct dice {
+    uint64_t state;
+};
+
+static unsigned int roll(struct dice *dice, unsigned int sides)
+{
+    dice->state ^= dice->state << 13;
+    dice->state ^= dice->state >> 7;
+    dice->state ^= dice->state << 17;
+    return (unsigned int)(dice->state >> 33) % sides;
+}
+
+/* False when there is no answer. */
+static bool hear(int fd, const char *expected)
+{
+    char got[256];
+    size_t n = strlen(expected), have = 0;
+
+    while (have < n) {
+        ssize_t more = recv(fd, got + have, n - have, 0);
+
+        if (more < 0 && errno == EINTR)
+            continue;
+        if (more <= 0)
+            return false;
+        have += (size_t)more;
+        if (memcmp(got, expected, have) != 0) {
+            got[have] = '\0';
+            fail(expected, got);
+        }
+    }
+    answers++;
+    return true;
+}
+
+static bool tell(int fd, const char *text)
+{
+    return send(fd, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text);
+}
+
+static bool exchange(int fd, unsigned int who, unsigned int number)
+{
+    char request[128], expected[128];
+
+    snprintf(request, sizeof(request),
+             "set k-%u-%u 0 0 17\r\nvalue-%04u-%06u\r\nget k-%u-%u\r\n", who, number,
+             who % 10000, number % 1000000, who, number);
+    snprintf(expected, sizeof(expected),
+             "STORED\r\nVALUE k-%u-%u 0 17\r\nvalue-%04u-%06u\r\nEND\r\n", who, number,
+             who % 10000, number % 1000000);
+    return tell(fd, request) && hear(fd, expected);
+}
+
+static int dial(struct dice *dice)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | (roll(dice, 2) ? SOCK_CLOEXEC : 0), 0);
+
+    if (fd >= 0 && roll(dice, 4) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    if (fd >= 0 && connect(fd, (struct sockaddr *)&server, sizeof(server)) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    troubles++;
+    return -1;
+}
+
+static void cycle(struct dice *dice, unsigned int who)
+{
+    static atomic_uint numbers;
+    int fd = dial(dice);
+
+    if (fd < 0)
+        return;
+    for (unsigned int i = 0; i <= roll(dice, 2); i++)
+        troubles += !exchange(fd, who, numbers++);
+    close(fd);
+}
+
+static void replaced(struct dice *dice)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC), fd = dial(dice);
+
+    if (fd >= 0) {
+        exchange(fd, 77, roll(dice, 1000000));
+        dup2(null, fd);
+        close(fd);
+    }
+    close(null);
+}
+
+static void given_up(struct dice *dice)
+{
+    int fd = dial(dice);
+
+    tell(fd, "get k-1-1\r\nget k-2-2\r\n");
+    close(fd);
+}
+
+static void quiet(struct dice *dice)
+{
+    int fd = dial(dice);
+
+    tell(fd, "set quiet 0 0 1 noreply\r\nx\r\n");
+    close(fd);
+}
+
+static void goodbye(struct dice *dice)
+{
+    int fd = dial(dice);
+
+    if (fd >= 0 && exchange(fd, 78, roll(dice, 1000000))) {
+        if (roll(dice, 2))
+            tell(fd, "quit\r\n");
+        else
+            shutdown(fd, SHUT_RDWR);
+        if (recv(fd, &(char){0}, 1, 0) > 0)
+            fail("after a goodbye", "bytes");
+    }
+    close(fd);
+}
+
+static void watched(struct dice *dice)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    int epfd = epoll_create1(EPOLL_CLOEXEC), fd = dial(dice);
+
+    epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event);
+    if (fd >= 0 && tell(fd, "get nothing\r\n") && epoll_wait(epfd, &event, 1, 1000) == 1)
+        troubles += !hear(fd, "END\r\n");
+    if (roll(dice, 2))
+        epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL);
+    close(fd);
+    close(epfd);
+}
+
+static void polled(struct dice *dice)
+{
+    int fd = dial(dice);
+    struct pollfd wanted = {fd, POLLIN, 0};
+
+    if (fd >= 0 && tell(fd, "get nothing\r\n") && poll(&wanted, 1, 1000) == 1)
+        troubles += !hear(fd, "END\r\n");
+    close(fd);
+}
+
+static void family(struct dice *dice)
+{
+    pid_t child = fork();
+    int status = 0;
+
+    if (child == 0) {
+        for (unsigned int i = 0; i < 3; i++)
+            cycle(dice, 5000 + (unsigned int)getpid() % 1000);
+        _exit(0);
+    }
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+        continue;
+    if (status != 0)
+        fail("a child", "failed");
+}
+
+static void flush(struct dice *dice)
+{
+    (void)dice;
+    setuid(getuid());
+}
+
+static void sweep(struct dice *dice)
+{
+    (void)dice;
+    close_range(PRIVATE, ~0U, 0);
+}
+
+static void *wait_for_ever(void *fd)
+{
+    recv(*(int *)fd, &(char){0}, 1, 0);
+    return NULL;
+}
+
+static void cancelled(struct dice *dice)
+{
+    pthread_t thread;
+    int fd = dial(dice);
+
+    if (fd < 0)
+        return;
+    if (pthread_create(&thread, NULL, wait_for_ever, &fd) == 0) {
+        pthread_cancel(thread);
+        pthread_join(thread, NULL);
+    }
+    close(fd);
+}
+
+static void on_alarm(int signal)
+{
+    struct dice dice = {(uint64_t)(uintptr_t)&signal | 1};
+    int saved = errno;
+
+    (void)signal;
+    cycle(&dice, 9999);
+    errno = saved;
+}
+
+static const struct {
+    void (*act)(struct dice *dice);
+    unsigned int weight;
+} acts[] = {{replaced, 8}, {given_up, 8}, {quiet, 8}, {goodbye, 8}, {watched, 8},
+            {polled, 8},   {family, 1},   {flush, 1}, {sweep, 4},   {cancelled, 4}};
+
+static void *live(void *argument)
+{
+    unsigned int who = (unsigned int)(size_t)argument;
+    struct dice dice = {who * UINT64_C(0x9e3779b97f4a7c15) | 1};
+
+    while (time(NULL) < end) {
+        unsigned int what = roll(&dice, 110);
+
+        for (size_t i = 0; i < sizeof(acts) / sizeof(acts[0]); i++) {
+            if (what < acts[i].weight)
+                acts[i].act(&dice);
+            what -= acts[i].weight;
+        }
+        if (what < 110)
+            cycle(&dice, who);
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    struct itimerval often = {{0, 5000}, {0, 5000}};
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    pthread_t threads[THREADS];
+    unsigned int seed;
+
+    if (argc != 4)
+        return 2;
+    server = (struct sockaddr_in){.sin_family = AF_INET,
+                                  .sin_port = htons((uint16_t)atoi(argv[1])),
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    end = time(NULL) + atoi(argv[2]);
+    seed = (unsigned int)atoi(argv[3]);
+    sigaction(SIGALRM, &action, NULL);
+    setitimer(ITIMER_REAL, &often, NULL);
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, live, (void *)(seed % 1000 * THREADS + i + 1));
+    for (size_t i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    printf("%d right answers, %d calls in vain\n", answers, troubles);
+    return answers > 0 && troubles == 0 ? 0 : 1;
+}
