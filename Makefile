@@ -179,6 +179,13 @@ STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/tsan/stress
 shake: $(STRESSED)
 	/usr/bin/python3 tests/shake/run.py $(B) $(SHAKE_SECONDS)
 
+# For the other architecture. uthash is only headers, found behind the headers of that.
+CROSS := aarch64-linux-gnu-
+
+aarch64-programs:
+	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' all \
+	  $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
@@ -190,7 +197,7 @@ test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential 
 
 test:
 	.ci/packages build test
-	$(MAKE) both-compilers test-programs
+	$(MAKE) both-compilers aarch64-programs test-programs
 	/usr/bin/python3 tests/run.py $(B)
 
 # Lines and branches of the shim that the unit, preload and fault tests reach. Children that leave
@@ -262,5 +269,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers test-programs test differential fuzz fuzz-corpus shake coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake coverage demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

@@ -48,6 +48,7 @@ def stages(build):
         "sanitized": ["env", "ASAN_OPTIONS=detect_leaks=0", "tests/preload/run.sh",
                       os.path.join(build, "asan/libmcpool.so"),
                       os.path.join(build, "tests/preloaded"), runtime("libasan.so")],
+        "aarch64": [PYTHON, "tests/aarch64/run.py", os.path.join(build, "aarch64")],
         "shake": [PYTHON, "tests/shake/run.py", build, "20"],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],

@@ -4,6 +4,7 @@
 #include "victim.h"
 
 #include <linux/sockios.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
@@ -165,6 +166,7 @@ static void every_call_on(int fd)
     struct mmsghdr messages = {.msg_hdr = message};
     int on = 1;
 
+    signal(SIGPIPE, SIG_IGN);
     STEP(shutdown(fd, SHUT_RDWR));
     STEP(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)));
     STEP(send(fd, "x", 1, MSG_NOSIGNAL));

@@ -1,0 +1,120 @@
+"""The library for aarch64: what it is made of, and programs under qemu-user that must not notice it.
+
+Usage: run.py DIRECTORY, where `make aarch64-programs` built. qemu-user knows neither SO_COOKIE nor the
+byte counters of TCP_INFO, so there is no proof and nothing is pooled: what is shown is that every hook
+binds, passes its calls on and refuses as it should. The tracker, which needs no kernel, is run in full.
+The last line counts like a test's.
+"""
+
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+import threading
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../audit"),
+                os.path.join(HERE, "../differential")]
+from audit import DYNAMIC_TLS, listed_hooks
+from support import Memcached, die_with_parent, free_port, preloaded
+from victims import Script, Server
+
+TOOLS = "aarch64-linux-gnu-"
+QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+SEQUENCES = "2000"
+
+# Of qemu's own doing: threads that are cancelled or interrupted, limits, numbers of its own in the way
+# of sweeps, children that share memory; and programs of this machine, for which the library is not.
+BEYOND_QEMU = re.compile(r"cancel|alarm|handler|limit|clone|fork|number|thread|close|crash|kill|range|"
+                         r"shell|spawn|program")
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def exports_are_the_list(library):
+    listed = output(f"{TOOLS}nm", "-D", "--defined-only", library).splitlines()
+    hooks, aliases = listed_hooks()
+    return {line.split()[-1] for line in listed} == hooks | aliases
+
+
+def is_hardened(library):
+    dynamic = output(f"{TOOLS}readelf", "-dW", library)
+    segments = output(f"{TOOLS}readelf", "-lW", library)
+    return ("TEXTREL" not in dynamic and "NOW" in dynamic and "NODELETE" in dynamic
+            and "GNU_RELRO" in segments and not re.search(r"GNU_STACK.*E ", segments))
+
+
+def thread_locals_need_no_call(library):
+    return not DYNAMIC_TLS.search(output(f"{TOOLS}readelf", "-rW", library))
+
+
+def dlopen_ends_in_a_jump(library):
+    code = output(f"{TOOLS}objdump", "-d", "--disassemble=dlopen", library)
+    return re.search(r"\tbr\tx\d+", code) is not None
+
+
+def run(program, library, *arguments):
+    """What PROGRAM prints and how it ends."""
+    preload = ["-E", f"LD_PRELOAD={library}", "-E", "MCPOOL_SERVERS=*"] if library else []
+    try:
+        done = subprocess.run([*QEMU, *preload, program, *arguments], env=preloaded(None, ""),
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=60, preexec_fn=die_with_parent)
+    except subprocess.TimeoutExpired:
+        return "does not end"
+    return f"{done.stdout.decode('latin-1')}exit code {done.returncode}"
+
+
+def notices(program, library, ports, name):
+    """What the victim NAME notices; empty when nothing."""
+    without, with_it = (run(program, which, name, *ports) for which in (None, library))
+    if without == "does not end":
+        return f"is no victim here: {without}"
+    return "" if with_it == without else f"{without}\nbut with the library\n{with_it}"
+
+
+def victims(folder):
+    """Results of all, by name."""
+    program, library = os.path.join(folder, "tests/victims"), os.path.join(folder, "libmcpool.so")
+    listed = re.findall(r"^(\w+) \d$", run(program, None, "--list"), re.MULTILINE)
+    names = [name for name in listed if not BEYOND_QEMU.search(name)]
+    with Server(("127.0.0.1", free_port()), Script) as server:
+        ports = [str(server.server_address[1]), str(free_port())]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda name: notices(program, library, ports, name), names))
+        server.shutdown()
+    return dict(zip(names, found))
+
+
+def tracker_is_right(folder):
+    with Memcached() as server:
+        done = run(os.path.join(folder, "tests/differential"), None, "127.0.0.1",
+                   str(server.port), "--sequences", SEQUENCES, "--seconds", "50")
+    print(done)
+    return done.endswith("exit code 0")
+
+
+def main():
+    folder = os.path.abspath(sys.argv[1])
+    library = os.path.join(folder, "libmcpool.so")
+    results = {check.__name__: check(library) for check in
+               (exports_are_the_list, is_hardened, thread_locals_need_no_call, dlopen_ends_in_a_jump)}
+    results["tracker_is_right"] = tracker_is_right(folder)
+    for name, found in victims(folder).items():
+        results[name] = not found
+        if found:
+            print(f"FAILED {name}: {found}")
+    for name, good in results.items():
+        if not good:
+            print(f"FAILED {name}")
+    passed = sum(results.values())
+    print(f"{passed} passed, {len(results) - passed} failed")
+    return 0 if passed == len(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
