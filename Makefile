@@ -186,6 +186,13 @@ aarch64-programs:
 	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' all \
 	  $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
 
+# Real servers for minutes, while everything around them is restarted.
+SOAK_SECONDS ?= 300
+
+soak: all
+	.ci/packages build test
+	/usr/bin/python3 tests/soak/soak.py $(LIBRARY) $(SOAK_SECONDS)
+
 # The other compiler: warnings are errors there and here.
 both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
@@ -269,5 +276,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak coverage demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

@@ -54,6 +54,7 @@ def stages(build):
                          os.path.join(build, "bench/instructions")],
         "command": pytest + ["tests/cli"],
         "neighbours": pytest + ["tests/neighbours"],
+        "soak": [PYTHON, "tests/soak/soak.py", library, "20"],
         "clients": pytest + ["tests/clients"],
         "oracle": pytest + ["tests/oracle"],
     }
