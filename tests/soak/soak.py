@@ -127,7 +127,8 @@ def soak(scenarios, memcached, gunicorn, seconds):
     def restart_a_worker():
         while end - time.monotonic() > 3:
             time.sleep(3)
-            os.kill(max(children(gunicorn)), signal.SIGTERM)
+            for pid in set(children(gunicorn)) - set(scenarios[0].lasting):
+                os.kill(pid, signal.SIGTERM)
 
     with concurrent.futures.ThreadPoolExecutor(2 + CONCURRENCY * len(scenarios)) as threads:
         waiting = [threads.submit(restart_memcached), threads.submit(restart_a_worker)]

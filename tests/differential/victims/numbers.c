@@ -301,6 +301,45 @@ VICTIM(calls_by_number)
     ask(fd + 1, "two");
 }
 
+/* On the connection, over it, and across it. */
+POOLED_VICTIM(more_calls_by_number)
+{
+    char byte;
+    int pipes[2], fd;
+
+    park();
+    fd = dial();
+    STEP(syscall(SYS_dup3, fd, 40, O_CLOEXEC));
+    ask(40, "one");
+    STEP(close(fd));
+    STEP(close(40));
+    fd = dial();
+    ask(fd, "two");
+    STEP(syscall(SYS_dup3, 0, fd, 0));
+    STEP(read(fd, &byte, 1));
+    STEP(close(fd));
+    fd = dial();
+    ask(fd, "three");
+    STEP(syscall(SYS_dup3, fd, fd, 0));
+    STEP(pipe(pipes));
+    STEP(write(pipes[1], "get one\r\n", 9));
+    STEP(syscall(SYS_splice, pipes[0], NULL, fd, NULL, 9, 0));
+    hear_until(fd, "END\r\n");
+    STEP(syscall(SYS_close_range, fd, fd, 0));
+    STEP(close(fd));
+    STEP(syscall(SYS_close_range, 10, 5, 0));
+    fd = dial();
+    ask(fd, "four");
+    STEP(close(fd));
+    park();
+    fd = dial();
+    ask(fd, "five");
+    STEP(syscall(SYS_clone, 0x80000000 | 0x100, 0, 0, 0, 0)); /* flags that contradict */
+    STEP(syscall(SYS_clone3, NULL, 0));
+    STEP(close(fd));
+    park();
+}
+
 /* select() knows no number above 1023. */
 POOLED_VICTIM(numbers_near_the_end_of_select)
 {

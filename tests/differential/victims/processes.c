@@ -3,9 +3,11 @@
  */
 #include "victim.h"
 
+#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -360,6 +362,35 @@ VICTIM(identities_that_cannot_be_had)
     STEP(setns(-1, 0));
     STEP(setns(0, 0));
     STEP(unshare(0x12));
+    use_a_connection();
+}
+
+/* Nothing changes, but that cannot be seen from the call. */
+POOLED_VICTIM(identities_as_they_were)
+{
+    gid_t groups[64];
+    int n = getgroups(64, groups);
+
+    for (int i = 0; i < 2; i++)
+        park();
+    STEP(setuid(getuid()));
+    use_a_connection();
+    STEP(setgid(getgid()));
+    STEP(seteuid(geteuid()));
+    STEP(setegid(getegid()));
+    STEP(setreuid(-1, -1));
+    STEP(setregid(-1, -1));
+    STEP(setresuid(-1, -1, -1));
+    STEP(setresgid(-1, -1, -1));
+    STEP(setfsuid(geteuid()));
+    STEP(setfsgid(getegid()));
+    STEP(setgroups((size_t)n, groups));
+    STEP(initgroups("root", getgid()));
+    use_a_connection();
+    STEP(syscall(SYS_setuid, getuid()));
+    STEP(syscall(SYS_setfsgid, getegid()));
+    STEP(syscall(SYS_unshare, 0));
+    STEP(syscall(SYS_setns, -1, 0));
     use_a_connection();
 }
 
