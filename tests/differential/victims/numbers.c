@@ -4,6 +4,7 @@
 #include "victim.h"
 
 #include <linux/close_range.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -334,7 +335,7 @@ POOLED_VICTIM(more_calls_by_number)
     park();
     fd = dial();
     ask(fd, "five");
-    STEP(syscall(SYS_clone, 0x80000000 | 0x100, 0, 0, 0, 0)); /* flags that contradict */
+    STEP(syscall(SYS_clone, CLONE_SIGHAND, 0, 0, 0, 0)); /* without CLONE_VM: refused */
     STEP(syscall(SYS_clone3, NULL, 0));
     STEP(close(fd));
     park();
