@@ -160,10 +160,10 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
     if (spare < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);
-    if (reason == REASON_NONE && !disguise_replay_watches(fd, &fresh->watches)) {
+    if (reason == REASON_NONE && !disguise_replay_watches(fd, &fresh->watches))
         reason = REASON_EPOLL_UNKNOWN;
+    if (reason != REASON_NONE)
         move_over((int)spare, fd, fd_flags);
-    }
     raw_syscall(SYS_close, spare);
     return reason;
 }

@@ -234,6 +234,15 @@ static void cancelled(struct dice *dice)
     close(fd);
 }
 
+/* One at a time: pauses may make a handler last longer than any interval. */
+static void set_alarm(void)
+{
+    struct itimerval soon = {{0, 0}, {0, 5000}};
+
+    if (time(NULL) < end)
+        setitimer(ITIMER_REAL, &soon, NULL);
+}
+
 static void on_alarm(int signal)
 {
     struct dice dice = {(uint64_t)(uintptr_t)&signal | 1};
@@ -241,6 +250,7 @@ static void on_alarm(int signal)
 
     (void)signal;
     cycle(&dice, 9999);
+    set_alarm();
     errno = saved;
 }
 
@@ -271,7 +281,6 @@ static void *live(void *argument)
 
 int main(int argc, char **argv)
 {
-    struct itimerval often = {{0, 5000}, {0, 5000}};
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
     pthread_t threads[THREADS];
     unsigned int seed;
@@ -284,7 +293,7 @@ int main(int argc, char **argv)
     end = time(NULL) + atoi(argv[2]);
     seed = (unsigned int)atoi(argv[3]);
     sigaction(SIGALRM, &action, NULL);
-    setitimer(ITIMER_REAL, &often, NULL);
+    set_alarm();
     for (size_t i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, live, (void *)(seed % 1000 * THREADS + i + 1));
     for (size_t i = 0; i < THREADS; i++)
