@@ -211,6 +211,8 @@ test:
 # Children that leave by _exit(), exec or a signal are not counted. One preloaded test fails by the
 # measuring: it keeps dlopen() from being a jump.
 COVERED := $(B)/coverage
+COVERAGE_STAGES ?= unit preload victims faults
+COVERAGE_LEAST := 90
 COVERAGE_CFLAGS := -O1 -g --coverage -fprofile-update=atomic -foptimize-sibling-calls
 
 coverage:
@@ -220,10 +222,19 @@ coverage:
 	$(MAKE) B=$(COVERED) CFLAGS='$(COVERAGE_CFLAGS) -include tests/faults/raw.h' SANITIZE=--coverage \
 	  LDFLAGS='--coverage $(COVERED)/faults/fault.o' $(COVERED)/libmcpool.so $(COVERED)/tests/unit
 	ln -s ../libmcpool.so $(COVERED)/faults/libmcpool.so
-	-/usr/bin/python3 tests/run.py $(COVERED) unit preload victims faults
+	-/usr/bin/python3 tests/run.py $(COVERED) $(COVERAGE_STAGES)
 	-TEST_BUILD=$(COVERED) /usr/bin/python3 -m pytest -q tests/neighbours/test_absent.py
-	gcovr -r . --gcov-ignore-parse-errors --object-directory $(COVERED) -f shim/ $(COVERED)
+	gcovr -r . --gcov-ignore-parse-errors --object-directory $(COVERED) -f shim/ \
+	  --fail-under-line $(COVERAGE_LEAST) $(COVERED)
 	gcovr -r . --gcov-ignore-parse-errors --object-directory $(COVERED) -f shim/ --branches $(COVERED)
+
+# Valgrind over the tests that the sanitizers cannot see into, slowly.
+valgrind: all
+	.ci/packages build test
+	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/preloaded
+	valgrind -q --trace-children=yes --error-exitcode=9 $(B)/plain/tests/unit --jobs 2
+	tests/preload/run.sh $(LIBRARY) $(B)/plain/tests/preloaded '' \
+	  valgrind -q --trace-children=yes --child-silent-after-fork=yes --error-exitcode=9
 
 demo:
 	.ci/packages build demo
@@ -277,5 +288,5 @@ uninstall:
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall clean
 .DELETE_ON_ERROR:

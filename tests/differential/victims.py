@@ -25,6 +25,8 @@ from support import PYTHON, die_with_parent, free_port, preloaded
 
 INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby"]}
 
+LONGEST = 65536
+
 Victim = collections.namedtuple("Victim", "name command lent")
 
 
@@ -37,7 +39,9 @@ class Script(socketserver.StreamRequestHandler):
 
     def handle(self):
         try:
-            for line in self.rfile:
+            for line in iter(lambda: self.rfile.readline(LONGEST), b""):
+                if len(line) == LONGEST:
+                    time.sleep(1)  # in which who writes without end has to wait
                 if not line.endswith(b"\n") or not self.answer(line.decode("latin-1").split()):
                     break
         except OSError:

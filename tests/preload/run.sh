@@ -1,9 +1,12 @@
 #!/bin/sh
-# Runs the preloaded tests: run.sh LIBRARY TESTS [BEFORE]. Starts the memcacheds they talk to. BEFORE is a
-# library that must be preloaded before the other.
+# Runs the preloaded tests: run.sh LIBRARY TESTS [BEFORE [COMMAND...]]. Starts the memcacheds they talk
+# to. BEFORE is a library that must be preloaded before the other; COMMAND runs the program.
 set -eu
 library=${3:+$3:}$(realpath "$1")
 tests=$(realpath "$2")
+shift 2
+[ $# -eq 0 ] || shift
+command=$*
 here=$(dirname "$(realpath "$0")")
 
 work=$(mktemp -d)
@@ -63,8 +66,9 @@ preloaded() {
     filter=$1
     shift
     rm -f "$work/log" # a process may have the number of one that wrote to it before
+    # shellcheck disable=SC2086 # the words of a command
     env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
-        LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
+        LD_PRELOAD="$library" $command "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
 preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares)*/*'

@@ -217,6 +217,81 @@ static void by_connect(int fd)
     connect(fd, (struct sockaddr *)&deaf, sizeof(deaf));
 }
 
+static void by_recvmmsg(int fd)
+{
+    struct iovec piece = {buffer, 1};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &piece, .msg_iovlen = 1}};
+
+    recvmmsg(fd, &message, 1, 0, NULL);
+}
+
+static void by_preadv2(int fd)
+{
+    preadv2(fd, &(struct iovec){buffer, 1}, 1, -1, 0);
+}
+
+static void by_pselect(int fd)
+{
+    fd_set readable;
+
+    FD_ZERO(&readable);
+    FD_SET(fd, &readable);
+    pselect(fd + 1, &readable, NULL, NULL, NULL, NULL);
+}
+
+static void by_sendto(int fd)
+{
+    while (sendto(fd, buffer, sizeof(buffer), MSG_NOSIGNAL, NULL, 0) > 0)
+        continue;
+}
+
+static void by_sendmsg(int fd)
+{
+    struct iovec piece = {buffer, sizeof(buffer)};
+
+    while (sendmsg(fd, &(struct msghdr){.msg_iov = &piece, .msg_iovlen = 1}, 0) > 0)
+        continue;
+}
+
+static void by_sendmmsg(int fd)
+{
+    struct iovec piece = {buffer, sizeof(buffer)};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &piece, .msg_iovlen = 1}};
+
+    while (sendmmsg(fd, &message, 1, 0) > 0)
+        continue;
+}
+
+static void by_pwritev2(int fd)
+{
+    while (pwritev2(fd, &(struct iovec){buffer, sizeof(buffer)}, 1, -1, 0) > 0)
+        continue;
+}
+
+static void by_accept(int fd)
+{
+    close(fd);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    listen(fd, 1);
+    accept(fd, NULL, NULL);
+}
+
+static void by_accept4(int fd)
+{
+    close(fd);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    listen(fd, 1);
+    accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+}
+
+static void by_splice(int fd)
+{
+    int pipes[2];
+
+    pipe(pipes);
+    splice(fd, NULL, pipes[1], NULL, 1, 0);
+}
+
 static void by_close(int fd)
 {
     while (true)
@@ -235,11 +310,14 @@ static void *until_cancelled(void *argument)
 POOLED_VICTIM(cancelled)
 {
     static struct cancelled calls[] = {
-        {"recv", by_recv},   {"recvfrom", by_recvfrom}, {"read", by_read},
-        {"readv", by_readv}, {"recvmsg", by_recvmsg},   {"poll", by_poll},
-        {"ppoll", by_ppoll}, {"select", by_select},     {"send", by_send},
-        {"write", by_write}, {"writev", by_writev},     {"connect", by_connect},
-        {"close", by_close},
+        {"recv", by_recv},         {"recvfrom", by_recvfrom}, {"read", by_read},
+        {"readv", by_readv},       {"recvmsg", by_recvmsg},   {"poll", by_poll},
+        {"ppoll", by_ppoll},       {"select", by_select},     {"send", by_send},
+        {"write", by_write},       {"writev", by_writev},     {"connect", by_connect},
+        {"close", by_close},       {"recvmmsg", by_recvmmsg}, {"preadv2", by_preadv2},
+        {"pselect", by_pselect},   {"sendto", by_sendto},     {"sendmsg", by_sendmsg},
+        {"sendmmsg", by_sendmmsg}, {"pwritev2", by_pwritev2}, {"accept", by_accept},
+        {"accept4", by_accept4},   {"splice", by_splice},
     };
 
     park();
