@@ -126,15 +126,17 @@ void check_in_end(struct check_in *check_in)
     errno = saved;
 }
 
-/* Nothing was put in its place: the connection stays with the application, untracked. */
-static void call_off(struct check_in *check_in, const struct watches *watches)
+void check_in_call_off(struct check_in *check_in, const struct watches *again)
 {
-    disguise_replay_watches(check_in->fd, watches);
+    int saved = errno;
+
+    disguise_replay_watches(check_in->fd, again);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
     conn_move(check_in->conn, CONN_CLOSED);
     pthread_setcancelstate(check_in->cancel_state, NULL);
+    errno = saved;
 }
 
 static bool take_place(int fd, int stand_in)
@@ -186,7 +188,7 @@ bool check_in_behind(int fd, int stand_in)
         return false;
     }
     if (!take_place(fd, stand_in)) {
-        call_off(&check_in, &watches);
+        check_in_call_off(&check_in, &watches);
         return false;
     }
     disguise_replay_watches(fd, &watches);

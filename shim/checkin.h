@@ -32,6 +32,10 @@ struct check_in {
 bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
+/* Instead of check_in_end(), when the real call failed: the connection stays with the
+ * application, untracked, and is registered AGAIN in its epoll sets. */
+void check_in_call_off(struct check_in *check_in, const struct watches *again);
+
 /* The application is done with the connection at FD, but not with the number. True when the
  * connection was checked in and STAND_IN, a socket that stays the caller's, took over its
  * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False

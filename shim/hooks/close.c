@@ -5,6 +5,7 @@
 
 #include <linux/close_range.h>
 #include <pthread.h>
+#include <sys/resource.h>
 
 int hook_close(int fd, int (*real)(int fd))
 {
@@ -50,6 +51,18 @@ HOOKED int dup(int fd)
     return hook_duplicated(fd, real_dup(fd));
 }
 
+/* Whether the kernel will put a duplicate of FD at TO, which is open, and with these FLAGS. */
+static bool will_replace(int fd, int to, int flags)
+{
+    struct rlimit limit;
+    int saved = errno;
+    bool will = fd != to && (flags & ~O_CLOEXEC) == 0 && real_fcntl(fd, F_GETFD) >= 0 &&
+                getrlimit(RLIMIT_NOFILE, &limit) == 0 && (rlim_t)to < limit.rlim_cur;
+
+    errno = saved;
+    return will;
+}
+
 /* A duplicate over a number closes what was there, so that is a check-in; but only if there
  * will be a duplicate. */
 static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags))
@@ -58,14 +71,16 @@ static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int fl
     bool kept = false;
     int result;
 
-    if (!PLAIN(to) && fd != to && real_fcntl(fd, F_GETFD) >= 0) {
+    if (!PLAIN(to) && will_replace(fd, to, flags)) {
         kept = check_in_begin(&check_in, to);
         if (!kept)
             track_forget(to);
     }
     result = real(fd, to, flags);
-    if (kept)
+    if (kept && result == to)
         check_in_end(&check_in);
+    else if (kept)
+        check_in_call_off(&check_in, &(struct watches){.count = 0});
     return fd == to ? result : hook_duplicated(fd, result);
 }
 

@@ -165,6 +165,30 @@ Test(numbers, dup2_that_fails_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
+/* The same where the kernel has other reasons to refuse than the first number. */
+Test(numbers, dup_that_is_refused_closes_nothing, .timeout = 20)
+{
+    struct rlimit before, limit;
+    int null = open("/dev/null", O_RDWR);
+    int fd = dial_server();
+    int port = local_port(fd);
+
+    exchange(fd);
+    errno = 0;
+    cr_expect(dup3(null, fd, O_CLOEXEC | O_APPEND) == -1 && errno == EINVAL);
+    cr_expect(local_port(dial_server()) != port, "the program still has it");
+    cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    limit = (struct rlimit){(rlim_t)fd, before.rlim_max};
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    errno = 0;
+    cr_expect(dup2(null, fd) == -1 && errno == EBADF);
+    cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    cr_expect(local_port(dial_server()) != port, "the program still has it");
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+}
+
 Test(numbers, dup2_over_a_private_number, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);

@@ -297,6 +297,21 @@ Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
     EXPECT_EVENT(": discarded: NO_PROOF ");
 }
 
+/* A duplicate over it closes it, unless a filter has something against that. */
+Test(reasons_kernel, duplicates_that_a_filter_refuses, .timeout = 20)
+{
+    int fd = dial_server();
+    int port = local_port(fd);
+
+    exchange(fd);
+    forbid(SYS_dup3, (unsigned int)fd, 0);
+    errno = 0;
+    cr_expect(dup3(STDIN_FILENO, fd, 0) == -1 && errno == EPERM);
+    EXPECT_NOT_KEPT("OTHER_SOCKET");
+    cr_expect(local_port(dial_server()) != port, "the program still has it");
+    exchange(fd);
+}
+
 Test(reasons_kernel, options_that_cannot_be_made_equal, .timeout = 20)
 {
     int on = 1;

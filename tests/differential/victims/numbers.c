@@ -128,6 +128,8 @@ VICTIM(duplicates_that_fail)
     STEP(dup2(4711, fd));
     STEP(dup3(fd, fd, 0));
     STEP(dup3(fd, 100, 4711));
+    STEP(dup3(STDIN_FILENO, fd, 4711));
+    ask(fd, "two");
     STEP(dup2(fd, fd));
     STEP(fcntl(fd, F_DUPFD, -1));
     STEP(fcntl(fd, F_DUPFD, 100000000));
