@@ -15,6 +15,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "readable.h"
 #include "settle.h"
 #include "spare.h"
 
@@ -182,10 +183,13 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
     return true;
 }
 
-static bool matches(struct address *address, const struct sockaddr *addr, socklen_t len)
+/* What the kernel would not take, or not for such a socket, is left for it to refuse. */
+static bool address_for(const struct conn *conn, struct address *address,
+                        const struct sockaddr *addr, socklen_t len)
 {
-    return address_from(address, addr, len) &&
-           rules_match(settings->rules, settings->rule_count, address);
+    return len >= sizeof(addr->sa_family) && len <= sizeof(struct sockaddr_storage) &&
+           is_readable(addr, len) && addr->sa_family == conn->domain &&
+           address_from(address, addr, len);
 }
 
 /* connect() on a socket that is connected or connecting: asking for the outcome is usual,
@@ -194,7 +198,7 @@ static void connect_again(struct conn *conn, const struct sockaddr *addr, sockle
 {
     struct address address;
 
-    if (!address_from(&address, addr, len) ||
+    if (!address_for(conn, &address, addr, len) ||
         !address_equal(&address, &conn->endpoint->address))
         conn_refuse(conn, REASON_RECONNECTED);
 }
@@ -221,7 +225,8 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     msec_t now;
     enum reason reason;
 
-    if (!matches(&address, addr, len))
+    if (!address_for(conn, &address, addr, len) ||
+        !rules_match(settings->rules, settings->rule_count, &address))
         return false;
     now = clock_now();
     pool_note_limits(now, false);

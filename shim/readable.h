@@ -14,14 +14,15 @@
 #include "raw.h"
 
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
- * before it refuses to do anything with it. Where a filter forbids the call nobody can tell,
- * and a program that means what it says is the likelier one. */
+ * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
+ * nobody can tell, and a program that means what it says is the likelier one. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
     uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
 
-    return raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
+    return word != 0 &&
+           raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
 }
 
 /* Whether the first byte and the last TAIL (fewer than a page) of the N at BYTES are readable:

@@ -165,26 +165,58 @@ VICTIM(bound_before)
     STEP(close(fd));
 }
 
+/* Each on a socket of its own: what failed once is not looked at again. */
+static void try_address(int domain, const void *addr, socklen_t len)
+{
+    int fd = (int)STEP(socket(domain, SOCK_STREAM, 0));
+
+    STEP(connect(fd, addr, len));
+    STEP(connect(fd, addr, len));
+    STEP(close(fd));
+}
+
 VICTIM(bad_addresses)
 {
     struct sockaddr_un path = {.sun_family = AF_UNIX, .sun_path = "/nonexistent/socket"};
     struct sockaddr_in6 other = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
-    void *volatile nowhere = (void *)8;
     int fd;
 
     park();
-    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    try_address(AF_INET, NULL, sizeof(server));
+    try_address(AF_INET, (void *)8, sizeof(server));
+    try_address(AF_INET, (void *)-8, sizeof(server));
+    try_address(AF_INET6, (void *)8, sizeof(other));
+    try_address(AF_UNIX, (void *)8, sizeof(path));
+    try_address(AF_INET, &server, 3);
+    try_address(AF_INET, &server, 0);
+    try_address(AF_INET, &server, 4711);
+    try_address(AF_INET, &server, (socklen_t)-1);
+    try_address(AF_INET, &path, sizeof(path));
+    try_address(AF_INET, &other, sizeof(other));
+    fd = dial();
+    STEP(connect(fd, (void *)8, sizeof(server)));
     STEP(connect(fd, NULL, sizeof(server)));
-    STEP(connect(fd, nowhere, sizeof(server)));
-    STEP(connect(fd, (struct sockaddr *)&server, 3));
-    STEP(connect(fd, (struct sockaddr *)&server, 0));
-    STEP(connect(fd, (struct sockaddr *)&server, 4711));
-    STEP(connect(fd, (struct sockaddr *)&server, (socklen_t)-1));
-    STEP(connect(fd, (struct sockaddr *)&path, sizeof(path)));
-    STEP(connect(fd, (struct sockaddr *)&other, sizeof(other)));
-    STEP(connect(fd, SERVER));
     ask(fd, "one");
     STEP(close(fd));
+}
+
+/* The server is known, and connections of either family wait, but not for a socket of the
+ * other.
+ */
+VICTIM(addresses_of_the_other_family)
+{
+    struct sockaddr_in6 mapped = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
+    int fd;
+
+    inet_pton(AF_INET6, "::ffff:127.0.0.1", &mapped.sin6_addr);
+    park();
+    fd = (int)STEP(socket(AF_INET6, SOCK_STREAM, 0));
+    STEP(connect(fd, (struct sockaddr *)&mapped, sizeof(mapped)));
+    ask(fd, "one");
+    STEP(close(fd));
+    try_address(AF_INET, &mapped, sizeof(mapped));
+    try_address(AF_INET6, &server, sizeof(server));
+    try_address(AF_UNIX, &server, sizeof(server));
 }
 
 VICTIM(bad_sockets)

@@ -133,6 +133,7 @@ POOLED_VICTIM(many_messages_at_once)
 VICTIM(bad_moves)
 {
     void *volatile nowhere = (void *)8;
+    void *volatile nothing = NULL;
     struct iovec piece = {nowhere, 5};
     struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
     int fd;
@@ -147,6 +148,11 @@ VICTIM(bad_moves)
     STEP(sendmsg(fd, &message, 0));
     STEP(sendmmsg(fd, nowhere, 1, 0));
     STEP(sendto(fd, "x", 1, 0x40000000 | MSG_NOSIGNAL, NULL, 0));
+    STEP(send(fd, nothing, 24, MSG_NOSIGNAL));
+    STEP(write(fd, nothing, 6));
+    STEP(writev(fd, nothing, 1));
+    STEP(sendmsg(fd, nothing, 0));
+    STEP(sendmmsg(fd, nothing, 1, 0));
     tell(fd, "get one\r\n");
     wait_for(fd, POLLIN);
     STEP(recv(fd, nowhere, 9, 0));
