@@ -52,7 +52,8 @@ static const uint8_t *first_byte(const struct pieces *pieces)
     return NULL;
 }
 
-static bool is_wrong(struct conn *conn, const struct pieces *pieces, enum wire_protocol *wanted)
+static bool is_wrong(struct conn *conn, int fd, const struct pieces *pieces,
+                     enum wire_protocol *wanted)
 {
     enum wire_protocol spoken = wire_protocol(&conn->wire);
     const uint8_t *first;
@@ -66,7 +67,7 @@ static bool is_wrong(struct conn *conn, const struct pieces *pieces, enum wire_p
         return false;
     *wanted = wire_protocol_of(*first);
     learn(conn, *wanted);
-    return spoken != WIRE_UNDECIDED && spoken != *wanted;
+    return spoken != WIRE_UNDECIDED && spoken != *wanted && proof_is_at(conn, fd);
 }
 
 /* What is to take the place of a connection. */
@@ -181,7 +182,7 @@ bool protocol_fits(int fd, const struct pieces *pieces)
 
     if (!conn)
         return true;
-    wrong = is_wrong(conn, pieces, &wanted);
+    wrong = is_wrong(conn, fd, pieces, &wanted);
     endpoint = conn->endpoint;
     if (wrong) {
         substitute = find_substitute(fd, conn, wanted);
