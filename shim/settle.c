@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "pool.h"
+#include "proof.h"
 #include "raw.h"
 
 /* A connection may be asked on a small signal stack. */
@@ -132,6 +133,9 @@ enum reason settle(struct conn *conn, msec_t now)
 {
     enum reason reason = REASON_REPLY_OWED;
 
+    /* What another has at that number by now is not ours to read. */
+    if (!proof_is_at(conn, conn->fd))
+        return REASON_OTHER_SOCKET;
     for (int i = 0; i < CHUNKS_AT_ONCE && settle_goes_on(reason); i++) {
         uint64_t before = conn->received;
 

@@ -410,6 +410,27 @@ Test(owing, read_behind_our_back, .timeout = 20, .init = listen_for_us)
     cr_expect(strstr(last_event(), ": discarded: ") != NULL, "%s", last_event());
 }
 
+/* A private number that was closed past the hooks may be the program's by now. */
+Test(owing, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here);
+    long server = accept_here();
+    int pair[2], number;
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    EXPECT_EVENT(": kept, owing");
+    number = private_number();
+    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    cr_assert(unseen(SYS_dup3, pair[0], number, 0) == number);
+    serve_text(pair[1], "END\r\n");
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    dial(port_here);
+    cr_expect(strstr(last_event(), ": discarded: OTHER_SOCKET ") != NULL, "%s", last_event());
+    expect_text(pair[0], "END\r\n");
+}
+
 /* What was said past the hooks is found at once, and not only when somebody wants it. */
 Test(owing, said_behind_our_back, .timeout = 20)
 {
