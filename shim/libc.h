@@ -7,6 +7,7 @@
 #ifndef MCPOOL_LIBC_H
 #define MCPOOL_LIBC_H
 
+#include <aio.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>

@@ -285,6 +285,19 @@ UNTRACKED(ssize_t, pwritev64v2,
 UNTRACKED(ssize_t, sendfile, (int fd, int in, off_t *at, size_t n), (fd, in, at, n))
 UNTRACKED(ssize_t, sendfile64, (int fd, int in, off64_t *at, size_t n), (fd, in, at, n))
 
+#define ASYNCHRONOUS(name, block_type)                                                         \
+    HOOKED int name(block_type *block)                                                         \
+    {                                                                                          \
+        if (!PLAIN(block->aio_fildes))                                                         \
+            track_refuse(block->aio_fildes, REASON_UNTRACKED_IO);                              \
+        return real_##name(block);                                                             \
+    }
+
+ASYNCHRONOUS(aio_read, struct aiocb)
+ASYNCHRONOUS(aio_read64, struct aiocb64)
+ASYNCHRONOUS(aio_write, struct aiocb)
+ASYNCHRONOUS(aio_write64, struct aiocb64)
+
 HOOKED ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n,
                       unsigned int flags)
 {

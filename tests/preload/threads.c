@@ -4,6 +4,7 @@
  */
 #include "harness.h"
 
+#include <aio.h>
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -301,6 +302,23 @@ Test(threads, replies_of_others_wake_no_waiter, .timeout = 20)
     nobody_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
     nobody_wakes(wait_by_number, SYS_ppoll, ": not kept: RAW_SYSCALL ");
     nobody_wakes(select_by_number, SYS_pselect6, ": not kept: RAW_SYSCALL ");
+}
+
+/* A thread of libc's waits in read(), which no hook sees. */
+Test(threads, asynchronous_reads_take_nobodys_reply, .timeout = 20)
+{
+    static char taken[64];
+    struct aiocb block = {.aio_buf = taken, .aio_nbytes = sizeof(taken)};
+    int fd = dial_server();
+
+    exchange(fd);
+    block.aio_fildes = fd;
+    cr_assert(aio_read(&block) == 0);
+    usleep(100000);
+    close(fd);
+    EXPECT_NOT_KEPT("UNTRACKED_IO");
+    exchange(dial_server());
+    cr_expect(aio_error(&block) == EINPROGRESS && taken[0] == '\0');
 }
 
 /* A shutdown must wake them, as the end of what they wait for. */
