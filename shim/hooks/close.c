@@ -48,7 +48,11 @@ int hook_duplicated(int fd, int result)
 
 HOOKED int dup(int fd)
 {
-    return hook_duplicated(fd, real_dup(fd));
+    int result = real_dup(fd);
+
+    if (hook_should_retry(result))
+        result = real_dup(fd);
+    return hook_duplicated(fd, result);
 }
 
 /* Whether the kernel will put a duplicate of FD at TO, which is open, and with these FLAGS. */
@@ -129,20 +133,22 @@ static int fcntl_done(int fd, int command, void *argument, int result)
     }
 }
 
-HOOKED int fcntl(int fd, int command, ...)
-{
-    void *argument = VARIADIC(command);
+/* Only duplicates can fail for want of descriptors. */
+#define FCNTL(name)                                                                            \
+    HOOKED int name(int fd, int command, ...)                                                  \
+    {                                                                                          \
+        void *argument = VARIADIC(command);                                                    \
+        int result = real_##name(fd, command, argument);                                       \
+                                                                                               \
+        if (hook_should_retry(result))                                                         \
+            result = real_##name(fd, command, argument);                                       \
+        return fcntl_done(fd, command, argument, result);                                      \
+    }
 
-    return fcntl_done(fd, command, argument, real_fcntl(fd, command, argument));
-}
+FCNTL(fcntl)
 HOOKED_ALIAS(__fcntl, fcntl);
 
-HOOKED int fcntl64(int fd, int command, ...)
-{
-    void *argument = VARIADIC(command);
-
-    return fcntl_done(fd, command, argument, real_fcntl64(fd, command, argument));
-}
+FCNTL(fcntl64)
 
 void hook_before_close_range(unsigned int first, unsigned int last, unsigned int flags)
 {

@@ -18,12 +18,20 @@ static int epoll_opened(int fd)
 
 HOOKED int epoll_create(int size)
 {
-    return epoll_opened(real_epoll_create(size));
+    int fd = real_epoll_create(size);
+
+    if (hook_should_retry(fd))
+        fd = real_epoll_create(size);
+    return epoll_opened(fd);
 }
 
 HOOKED int epoll_create1(int flags)
 {
-    return epoll_opened(real_epoll_create1(flags));
+    int fd = real_epoll_create1(flags);
+
+    if (hook_should_retry(fd))
+        fd = real_epoll_create1(flags);
+    return epoll_opened(fd);
 }
 
 int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event)

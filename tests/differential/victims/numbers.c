@@ -5,6 +5,7 @@
 
 #include <linux/close_range.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -410,6 +411,65 @@ VICTIM(a_limit_of_256)
 VICTIM(a_limit_of_1024)
 {
     open_until_there_are_no_more(1024);
+}
+
+static int duplicate(void)
+{
+    return dup(0);
+}
+
+static int duplicate_by_fcntl(void)
+{
+    return fcntl(0, F_DUPFD, 0);
+}
+
+static int new_epoll(void)
+{
+    return epoll_create(1);
+}
+
+static int new_epoll1(void)
+{
+    return epoll_create1(0);
+}
+
+/* All descriptors that a limit of 64 allows, with connections that idle. */
+static void use_up_by(int (*make)(void))
+{
+    struct rlimit limit = {64, 64};
+    int fds[3], count = 0;
+
+    move_out_to(63);
+    STEP(setrlimit(RLIMIT_NOFILE, &limit));
+    for (int i = 0; i < 3; i++) {
+        fds[i] = dial();
+        ask(fds[i], "one");
+    }
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    while (make() >= 0)
+        count++;
+    SAY("%d more, errno %d\n", count, errno);
+}
+
+VICTIM(a_limit_used_up_by_dup)
+{
+    use_up_by(duplicate);
+}
+
+VICTIM(a_limit_used_up_by_fcntl)
+{
+    use_up_by(duplicate_by_fcntl);
+}
+
+VICTIM(a_limit_used_up_by_epoll_create)
+{
+    use_up_by(new_epoll);
+}
+
+VICTIM(a_limit_used_up_by_epoll_create1)
+{
+    use_up_by(new_epoll1);
 }
 
 /* As many connections at a time as the limit allows, each used; then again. */
