@@ -1,6 +1,6 @@
 """Runs the tracker against a memcached of its own.
 
-Usage: run.py PROGRAM [SEQUENCES [SECONDS]]. The last line counts like a test's.
+Usage: run.py PROGRAM [SEQUENCES [SECONDS]], 0 seconds for no end but that. The last line counts like a test's.
 """
 
 import os
@@ -12,7 +12,7 @@ from support import Memcached
 
 
 def main():
-    sequences, seconds = (sys.argv[2:4] + ["100000", "300"][len(sys.argv) - 2:])[:2]
+    sequences, seconds = (sys.argv[2:4] + ["100000", "0"][len(sys.argv) - 2:])[:2]
     with Memcached() as server:
         code = subprocess.run([sys.argv[1], "127.0.0.1", str(server.port), "--sequences", sequences,
                                "--seconds", seconds], check=False).returncode

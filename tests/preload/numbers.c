@@ -204,6 +204,41 @@ Test(numbers, dup2_over_a_private_number, .timeout = 20)
     cr_expect(close(number) == 0);
 }
 
+int __connect(int fd, const struct sockaddr *addr, socklen_t len);
+ssize_t __send(int fd, const void *bytes, size_t n, int flags);
+ssize_t __read(int fd, void *bytes, size_t n);
+ssize_t __write(int fd, const void *bytes, size_t n);
+int __fcntl(int fd, int command, ...);
+int __dup2(int fd, int to);
+int __close(int fd);
+
+/* What libc exports twice is the same to us. */
+Test(numbers, second_names, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    int null = open("/dev/null", O_RDWR);
+    int port = park();
+    char answer[5];
+
+    for (int i = 0; i < 4; i++) {
+        int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+        cr_assert(__connect(fd, (struct sockaddr *)loopback(&addr, server_port()),
+                            sizeof(addr)) == 0);
+        cr_expect(local_port(fd) == port);
+        cr_assert((i % 2 ? __send(fd, "get nothing\r\n", 13, 0)
+                         : __write(fd, "get nothing\r\n", 13)) == 13);
+        for (size_t n = 0; n < sizeof(answer);)
+            n += (size_t)__read(fd, answer + n, sizeof(answer) - n);
+        if (i == 3)
+            __close(__fcntl(fd, F_DUPFD, 0));
+        if (i == 2)
+            __dup2(null, fd);
+        __close(fd);
+        EXPECT_EVENT(i == 3 ? ": not kept: DUPLICATED " : ": kept");
+    }
+}
+
 Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);

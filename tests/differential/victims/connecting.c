@@ -102,6 +102,26 @@ VICTIM(unreachable)
     STEP(close(fd));
 }
 
+/* The first bytes make the connection. */
+VICTIM(connected_by_what_is_said)
+{
+    int on = 1;
+    int fd;
+
+    park();
+    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    STEP(sendto(fd, "get one\r\n", 9, MSG_FASTOPEN, SERVER));
+    hear_until(fd, "END\r\n");
+    STEP(connect(fd, SERVER));
+    ask(fd, "two");
+    STEP(close(fd));
+    fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+    STEP(setsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &on, sizeof(on)));
+    STEP(connect(fd, SERVER));
+    ask(fd, "three");
+    STEP(close(fd));
+}
+
 VICTIM(deaf_peer)
 {
     struct sockaddr_in deaf = deaf_server();

@@ -6,6 +6,7 @@
 #include <linux/close_range.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
@@ -287,6 +288,17 @@ POOLED_VICTIM(closed_by_number)
     STEP(close(fd));
 }
 
+/* By a call that needs all six of its arguments. */
+static char *second_page(void)
+{
+    enum { PAGE = 4096 };
+    int file = memfd_create("pages", 0);
+
+    pwrite(file, "a", 1, 0);
+    pwrite(file, "b", 1, PAGE);
+    return (char *)syscall(SYS_mmap, NULL, PAGE, PROT_READ, MAP_PRIVATE, file, PAGE);
+}
+
 VICTIM(calls_by_number)
 {
     char byte;
@@ -301,6 +313,7 @@ VICTIM(calls_by_number)
     STEP(syscall(SYS_dup, fd));
     STEP(syscall(SYS_getpid) == getpid());
     STEP(syscall(100000));
+    STEP(*second_page());
     STEP(syscall(SYS_close, fd));
     ask(fd + 1, "two");
 }
