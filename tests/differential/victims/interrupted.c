@@ -292,6 +292,60 @@ static void by_splice(int fd)
     splice(fd, NULL, pipes[1], NULL, 1, 0);
 }
 
+ssize_t __read_chk(int fd, void *buf, size_t n, size_t room);
+ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags);
+ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t room, int flags,
+                       struct sockaddr *from, socklen_t *len);
+int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room);
+int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                const sigset_t *mask, size_t room);
+
+static void by_read_chk(int fd)
+{
+    __read_chk(fd, buffer, 1, 1);
+}
+
+static void by_recv_chk(int fd)
+{
+    __recv_chk(fd, buffer, 1, 1, 0);
+}
+
+static void by_recvfrom_chk(int fd)
+{
+    __recvfrom_chk(fd, buffer, 1, 1, 0, NULL, NULL);
+}
+
+static void by_poll_chk(int fd)
+{
+    struct pollfd wanted = {fd, POLLIN, 0};
+
+    __poll_chk(&wanted, 1, -1, sizeof(wanted));
+}
+
+static void by_ppoll_chk(int fd)
+{
+    struct pollfd wanted = {fd, POLLIN, 0};
+
+    __ppoll_chk(&wanted, 1, NULL, NULL, sizeof(wanted));
+}
+
+/* Waits for a lock that the same file has by another opening. */
+static void by_fcntl(int fd)
+{
+    struct flock whole = {.l_type = F_WRLCK};
+    char path[] = "/tmp/mcpool-victim-XXXXXX";
+    int held = mkstemp(path), wanted = open(path, O_RDWR);
+
+    unlink(path);
+    fcntl(held, F_OFD_SETLK, &whole);
+    fcntl(wanted, F_OFD_SETLKW, &whole);
+}
+
+static void by_system(int fd)
+{
+    system("exec sleep 5");
+}
+
 static void by_close(int fd)
 {
     while (true)
@@ -310,14 +364,21 @@ static void *until_cancelled(void *argument)
 POOLED_VICTIM(cancelled)
 {
     static struct cancelled calls[] = {
-        {"recv", by_recv},         {"recvfrom", by_recvfrom}, {"read", by_read},
-        {"readv", by_readv},       {"recvmsg", by_recvmsg},   {"poll", by_poll},
-        {"ppoll", by_ppoll},       {"select", by_select},     {"send", by_send},
-        {"write", by_write},       {"writev", by_writev},     {"connect", by_connect},
-        {"close", by_close},       {"recvmmsg", by_recvmmsg}, {"preadv2", by_preadv2},
-        {"pselect", by_pselect},   {"sendto", by_sendto},     {"sendmsg", by_sendmsg},
-        {"sendmmsg", by_sendmmsg}, {"pwritev2", by_pwritev2}, {"accept", by_accept},
-        {"accept4", by_accept4},   {"splice", by_splice},
+        {"recv", by_recv},           {"recvfrom", by_recvfrom},
+        {"read", by_read},           {"readv", by_readv},
+        {"recvmsg", by_recvmsg},     {"poll", by_poll},
+        {"ppoll", by_ppoll},         {"select", by_select},
+        {"send", by_send},           {"write", by_write},
+        {"writev", by_writev},       {"connect", by_connect},
+        {"close", by_close},         {"recvmmsg", by_recvmmsg},
+        {"preadv2", by_preadv2},     {"pselect", by_pselect},
+        {"sendto", by_sendto},       {"sendmsg", by_sendmsg},
+        {"sendmmsg", by_sendmmsg},   {"pwritev2", by_pwritev2},
+        {"accept", by_accept},       {"accept4", by_accept4},
+        {"splice", by_splice},       {"__read_chk", by_read_chk},
+        {"__recv_chk", by_recv_chk}, {"__recvfrom_chk", by_recvfrom_chk},
+        {"__poll_chk", by_poll_chk}, {"__ppoll_chk", by_ppoll_chk},
+        {"fcntl", by_fcntl},         {"system", by_system},
     };
 
     park();
