@@ -208,8 +208,9 @@ test:
 	/usr/bin/python3 tests/run.py $(B)
 
 # Lines and branches of the shim that tests reach, with the library whose calls can be made to fail.
-# Children that leave by _exit(), exec or a signal are not counted. One preloaded test fails by the
-# measuring: it keeps dlopen() from being a jump.
+# Children that leave by _exit(), exec or a signal are not counted. Some tests fail by the measuring: it
+# keeps dlopen() from being a jump, and speaks of what victims with another user, another root or no
+# descriptors left keep it from writing.
 COVERED := $(B)/coverage
 COVERAGE_STAGES ?= unit preload victims faults
 COVERAGE_LEAST := 90

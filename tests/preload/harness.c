@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <valgrind/valgrind.h>
 
 static const char *setting(const char *name)
 {
@@ -221,6 +222,12 @@ void not_under_asan(void)
 {
     if (dlsym(RTLD_DEFAULT, "__asan_init"))
         cr_skip_test("impossible under ASan");
+}
+
+void not_under_valgrind(void)
+{
+    if (RUNNING_ON_VALGRIND)
+        cr_skip_test("impossible under valgrind");
 }
 
 void expect_good_end(pid_t child)

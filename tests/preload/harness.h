@@ -70,6 +70,10 @@ void expect_good_end(pid_t child);
 /* Skips the test under ASan, which makes the program itself do otherwise. */
 void not_under_asan(void);
 
+/* Skips the test under valgrind, which keeps numbers and a limit of its own, and speaks of
+ * every bad address. */
+void not_under_valgrind(void);
+
 /* A system call the shim cannot see. */
 #define unseen raw_syscall
 

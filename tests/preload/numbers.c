@@ -302,6 +302,7 @@ static void sweep_everything(void (*sweep)(void))
 
 Test(numbers, sweeps_of_everything, .timeout = 20)
 {
+    not_under_valgrind();
     sweep_everything(sweep_one_by_one);
     sweep_everything(sweep_by_range);
     sweep_everything(sweep_from);
@@ -313,9 +314,10 @@ static void make_way(int (*get)(int listener))
 {
     struct rlimit limit = {128, 128};
     int parked[24];
-    int port;
-    int listener = listen_here(&port);
+    int listener, port;
 
+    not_under_valgrind();
+    listener = listen_here(&port);
     dial(port);
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     sleep(1); /* the limit is looked up once a second */
@@ -366,8 +368,10 @@ Test(numbers, idle_connections_make_way_for_accept4, .timeout = 20)
 Test(numbers, no_private_number_left, .timeout = 20)
 {
     struct rlimit limit;
-    int fd = dial_server();
+    int fd;
 
+    not_under_valgrind();
+    fd = dial_server();
     exchange(fd);
     /* One more for the log, which is opened line by line. */
     limit.rlim_cur = limit.rlim_max = (rlim_t)fd + 2;

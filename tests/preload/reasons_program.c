@@ -114,7 +114,7 @@ static void pass(int fd, bool many)
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(sizeof(int))];
-    } control;
+    } control = {.bytes = {0}};
     struct iovec iov = {"x", 1};
     struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov,
                                       .msg_iovlen = 1,

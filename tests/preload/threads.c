@@ -173,8 +173,10 @@ static int deaf_server(void)
 Test(threads, cancelled_connects_harm_nobody, .timeout = 20)
 {
     static struct connector connector;
-    int port = park();
+    int port;
 
+    not_under_valgrind(); /* where it takes minutes */
+    port = park();
     loopback(&connector.to, deaf_server());
     for (int i = 0; i < 200; i++) {
         pthread_t thread;
@@ -387,6 +389,7 @@ Test(threads, waits_with_bad_addresses_fail_as_ever, .timeout = 20)
     struct timeval moment = {0, 1000};
 
     not_under_asan(); /* whose own poll() looks at the memory */
+    not_under_valgrind();
     exchange(dial_server());
     cr_assert(munmap(page + 4096, 4096) == 0);
     cr_expect(poll(nowhere, 1, 1) == -1 && errno == EFAULT);
