@@ -52,6 +52,15 @@ bool proof_is_at(const struct conn *conn, int fd)
     return proof_cookie(fd, &cookie) && cookie == conn->cookie;
 }
 
+bool proof_is_elsewhere(const struct conn *conn, int fd)
+{
+    uint64_t cookie;
+
+    if (proof_cookie(fd, &cookie))
+        return cookie != conn->cookie;
+    return raw_syscall(SYS_getpeername, fd, NULL, NULL) == -ENOTSOCK;
+}
+
 static bool flags_are_known(int flags)
 {
     return flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0;

@@ -67,7 +67,7 @@ static bool is_wrong(struct conn *conn, int fd, const struct pieces *pieces,
         return false;
     *wanted = wire_protocol_of(*first);
     learn(conn, *wanted);
-    return spoken != WIRE_UNDECIDED && spoken != *wanted && proof_is_at(conn, fd);
+    return spoken != WIRE_UNDECIDED && spoken != *wanted && !proof_is_elsewhere(conn, fd);
 }
 
 /* What is to take the place of a connection. */
