@@ -54,7 +54,7 @@ bool proof_is_at(const struct conn *conn, int fd)
 
 bool proof_is_elsewhere(const struct conn *conn, int fd)
 {
-    uint64_t cookie;
+    uint64_t cookie = 0;
 
     if (proof_cookie(fd, &cookie))
         return cookie != conn->cookie;

@@ -482,7 +482,7 @@ Test(threads, handlers_that_jump_out_of_calls, .timeout = 20)
 
 /* Jumps at any moment, also out of the pool itself, until that has happened: then nobody waits
  * for the lock, and every connection is the program's own. */
-Test(threads, handlers_that_jump_out_of_the_pool, .timeout = 30)
+Test(threads, handlers_that_jump_out_of_the_pool, .timeout = 120)
 {
     volatile unsigned int turns = 0;
     pthread_t thread;
