@@ -14,18 +14,12 @@
 #include "raw.h"
 #include "settle.h"
 
-/* Only a text goodbye is shorter, and ends a line. */
-static bool may_hold_one(const char *bytes, size_t n)
-{
-    return n >= GOODBYE_LONGEST || bytes[n - 1] == '\n';
-}
-
 size_t goodbye_in(int fd, const void *bytes, size_t n)
 {
     struct conn *conn;
     size_t length = 0;
 
-    if (!may_hold_one(bytes, n))
+    if (!wire_may_be_goodbye(bytes, n))
         return 0;
     conn = conn_enter(fd, CONN_CALL_OTHER);
     if (!conn)

@@ -12,13 +12,12 @@ static bool is_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-bool meta_take_flag(struct wire_text_request *request)
+bool meta_take_flag(struct wire_text_request *request, struct word word)
 {
-    const struct wire_token *token = &request->token;
-    char letter = token->text[0];
+    char letter = word.text[0];
     uint64_t bit;
 
-    if (!is_letter(letter) || (letter == 'O' && token->length > OPAQUE_LIMIT))
+    if (!is_letter(letter) || (letter == 'O' && word.length > OPAQUE_LIMIT))
         return false;
     bit = UINT64_C(1) << (letter - 'A');
     if (request->flags & bit || __builtin_popcountll(request->flags) == FLAGS_LIMIT)

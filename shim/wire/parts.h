@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "../cold.h"
 #include "wire.h"
 
 /* What a text request asks for, as far as its reply is concerned. */
@@ -57,7 +58,7 @@ enum text_kind {
 #define WIRE_KEY_MAX 250
 
 /* The first reason stays. */
-void wire_poison(struct wire *wire, enum reason reason);
+COLD void wire_poison(struct wire *wire, enum reason reason);
 
 /* A request that demands a reply got it, and the reply was read in full. */
 void wire_answered(struct wire *wire);
@@ -76,7 +77,7 @@ static inline bool queue_empty(const struct wire_queue *queue)
 struct wire_run *queue_at(struct wire_queue *queue, unsigned index);
 
 /* Forgets the oldest run, one of quiet requests that were not answered. */
-void queue_drop(struct wire_queue *queue);
+COLD void queue_drop(struct wire_queue *queue);
 
 /* The oldest request was answered. The queue must not be empty. */
 void queue_take(struct wire_queue *queue);
@@ -86,15 +87,63 @@ bool queue_holds(const struct wire_queue *queue, bool quiet);
 
 /* token.c: the words of text lines. */
 
+/* A whole word; of one that came in pieces TEXT holds only the beginning, see wire_token. */
+struct word {
+    const char *text;
+    size_t length;
+};
+
+/* The first byte from AT on that is a space, a control character or DEL; END when there is
+ * none. Eight at a time: after every system call the processor predicts branches badly, and
+ * most words end within the first eight. The arithmetic is exact for the lowest byte found,
+ * which on the processors we know is the first (Warren, Hacker's Delight, 6-1). */
+static inline const uint8_t *skip_letters(const uint8_t *at, const uint8_t *end)
+{
+    const uint64_t ones = ~UINT64_C(0) / UINT8_MAX, tops = ones << 7;
+    uint64_t bytes, del, odd;
+
+    for (; end - at >= (ptrdiff_t)sizeof bytes; at += sizeof bytes) {
+        memcpy(&bytes, at, sizeof bytes);
+        del = bytes ^ ones * 0x7f;
+        odd = (((bytes - ones * (' ' + 1)) & ~bytes) | ((del - ones) & ~del)) & tops;
+        if (odd != 0)
+            return at + __builtin_ctzll(odd) / 8;
+    }
+    while (at<end && * at> ' ' && *at != 0x7f)
+        at++;
+    return at;
+}
+
+/* N bytes at BYTES are a part of a word, but not its end. */
 void token_add(struct wire_token *token, const uint8_t *bytes, size_t n);
 
-bool token_is(const struct wire_token *token, const char *text);
+/* They are its end, or all of it: the word, which lasts as long as BYTES and TOKEN do. TOKEN is
+ * left for the next one. */
+struct word token_end(struct wire_token *token, const uint8_t *bytes, size_t n);
+
+/* A name of a table, for word_is(). */
+#define WORD(text)                                                                             \
+    {                                                                                          \
+        (text), sizeof(text) - 1                                                               \
+    }
+
+static inline bool word_is(struct word word, struct word name)
+{
+    size_t same = 0;
+
+    if (word.length != name.length)
+        return false;
+    /* Names are shorter than a call of memcmp(). */
+    while (same < name.length && word.text[same] == name.text[same])
+        same++;
+    return same == name.length;
+}
 
 /* Whether it is a decimal number of at most MAX without sign, and which. */
-bool token_number(const struct wire_token *token, uint64_t max, uint64_t *number);
+bool word_number(struct word word, uint64_t max, uint64_t *number);
 
 /* Whether it is a decimal number of 32 bits, with an optional minus sign. */
-bool token_is_int32(const struct wire_token *token);
+bool word_is_int32(struct word word);
 
 /* login.c: telling ASCII authentication from stores. */
 
@@ -116,8 +165,8 @@ bool text_inside_reply(const struct wire *wire);
 
 /* meta.c: what is peculiar to mg, ms, md and ma. */
 
-/* Takes the current word of REQUEST as a flag; false when it is none, or not a new one. */
-bool meta_take_flag(struct wire_text_request *request);
+/* Takes WORD of REQUEST as a flag; false when it is none, or not a new one. */
+bool meta_take_flag(struct wire_text_request *request, struct word word);
 
 /* The kinds that can answer a meta command of that class. */
 unsigned meta_answers(enum text_class class, bool quiet);

@@ -37,7 +37,7 @@ enum trait {
 };
 
 struct command {
-    const char *name;
+    struct word name;
     const char *args;
     uint8_t required; /* arguments without which it is no request */
     uint8_t class;
@@ -47,42 +47,42 @@ struct command {
 
 /* The common ones first: the table is searched in order. */
 static const struct command commands[] = {
-    {"get", "k*", 1, CLASS_GET, ANY_LENGTH, 0},
-    {"set", "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
-    {"gets", "k*", 1, CLASS_GET, ANY_LENGTH, 0},
-    {"delete", "k0", 1, CLASS_DELETE, NOREPLY, 0},
-    {"incr", "kU", 2, CLASS_ARITH, NOREPLY, 0},
-    {"decr", "kU", 2, CLASS_ARITH, NOREPLY, 0},
-    {"add", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
-    {"cas", "kuelU", 5, CLASS_STORE, NOREPLY | DATA, 0},
-    {"touch", "ke", 2, CLASS_TOUCH, NOREPLY, 0},
-    {"replace", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
-    {"append", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
-    {"prepend", "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
-    {"gat", "ek*", 2, CLASS_GET, 0, 0},
-    {"gats", "ek*", 2, CLASS_GET, 0, 0},
-    {"mn", "", 0, CLASS_MN, 0, 0},
-    {"version", "", 0, CLASS_VERSION, 0, 0},
-    {"stats", "t", 0, CLASS_STATS, 0, 0},
-    {"flush_all", "d", 0, CLASS_FLUSH, NOREPLY, 0},
-    {"quit", "", 0, CLASS_QUIT, 0, 0},
-    {"mg", "km*", 1, CLASS_MG, META, 0},
-    {"ms", "klm*", 2, CLASS_MS, META | DATA, 0},
-    {"md", "km*", 1, CLASS_MD, META, 0},
-    {"ma", "km*", 1, CLASS_MA, META, 0},
-    {"me", "", 0, 0, 0, REASON_META},
-    {"watch", "", 0, 0, 0, REASON_TAKEOVER},
-    {"lru_crawler", "", 0, 0, 0, REASON_TAKEOVER},
-    {"lru", "", 0, 0, 0, REASON_TAKEOVER},
-    {"slabs", "", 0, 0, 0, REASON_TAKEOVER},
-    {"cache_memlimit", "", 0, 0, 0, REASON_TAKEOVER},
-    {"verbosity", "", 0, 0, 0, REASON_TAKEOVER},
-    {"shutdown", "", 0, 0, 0, REASON_TAKEOVER},
-    {"extstore", "", 0, 0, 0, REASON_TAKEOVER},
-    {"refresh_certs", "", 0, 0, 0, REASON_TAKEOVER},
-    {"debugtime", "", 0, 0, 0, REASON_TAKEOVER},
-    {"debugitem", "", 0, 0, 0, REASON_TAKEOVER},
-    {"misbehave", "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {WORD("set"), "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
+    {WORD("gets"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {WORD("delete"), "k0", 1, CLASS_DELETE, NOREPLY, 0},
+    {WORD("incr"), "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {WORD("decr"), "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {WORD("add"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("cas"), "kuelU", 5, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("touch"), "ke", 2, CLASS_TOUCH, NOREPLY, 0},
+    {WORD("replace"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("append"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("prepend"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("gat"), "ek*", 2, CLASS_GET, 0, 0},
+    {WORD("gats"), "ek*", 2, CLASS_GET, 0, 0},
+    {WORD("mn"), "", 0, CLASS_MN, 0, 0},
+    {WORD("version"), "", 0, CLASS_VERSION, 0, 0},
+    {WORD("stats"), "t", 0, CLASS_STATS, 0, 0},
+    {WORD("flush_all"), "d", 0, CLASS_FLUSH, NOREPLY, 0},
+    {WORD("quit"), "", 0, CLASS_QUIT, 0, 0},
+    {WORD("mg"), "km*", 1, CLASS_MG, META, 0},
+    {WORD("ms"), "klm*", 2, CLASS_MS, META | DATA, 0},
+    {WORD("md"), "km*", 1, CLASS_MD, META, 0},
+    {WORD("ma"), "km*", 1, CLASS_MA, META, 0},
+    {WORD("me"), "", 0, 0, 0, REASON_META},
+    {WORD("watch"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("lru_crawler"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("lru"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("slabs"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("cache_memlimit"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("verbosity"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("shutdown"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("extstore"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("refresh_certs"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("debugtime"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("debugitem"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("misbehave"), "", 0, 0, 0, REASON_TAKEOVER},
 };
 
 static const struct command *command_of(const struct wire_text_request *request)
@@ -90,12 +90,12 @@ static const struct command *command_of(const struct wire_text_request *request)
     return &commands[request->command - 1];
 }
 
-static void resolve_command(struct wire *wire)
+static void resolve_command(struct wire *wire, struct word word)
 {
     struct wire_text_request *request = &wire->request.text;
 
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
-        if (token_is(&request->token, commands[i].name)) {
+        if (word_is(word, commands[i].name)) {
             request->command = (uint8_t)(i + 1);
             if (commands[i].refused)
                 wire_poison(wire, commands[i].refused);
@@ -107,57 +107,62 @@ static void resolve_command(struct wire *wire)
 
 static enum arg arg_at(const char *args, unsigned index)
 {
-    size_t n = strlen(args);
+    enum arg last = ARG_NONE;
 
-    if (n > 0 && args[n - 1] == ARG_REPEAT && index >= n - 1)
-        return (enum arg)args[n - 2];
-    return index < n ? (enum arg)args[index] : ARG_NONE;
+    for (; *args != '\0'; args++) {
+        if (*args == ARG_REPEAT)
+            return last;
+        last = (enum arg) * args;
+        if (index-- == 0)
+            return last;
+    }
+    return ARG_NONE;
 }
 
-static bool is_topic(const struct wire_token *token)
+static bool is_topic(struct word word)
 {
-    static const char *const topics[] = {"items", "slabs", "settings", "conns", "sizes"};
+    static const struct word topics[] = {WORD("items"), WORD("slabs"), WORD("settings"),
+                                         WORD("conns"), WORD("sizes")};
 
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
-        if (token_is(token, topics[i]))
+        if (word_is(word, topics[i]))
             return true;
     }
     return false;
 }
 
-static bool arg_fits(enum arg arg, struct wire_text_request *request)
+static bool arg_fits(enum arg arg, struct wire_text_request *request, struct word word)
 {
-    const struct wire_token *token = &request->token;
     uint64_t number;
 
     switch (arg) {
     case ARG_KEY:
         return true;
     case ARG_U32:
-        return token_number(token, UINT32_MAX, &number);
+        return word_number(word, UINT32_MAX, &number);
     case ARG_U64:
-        return token_number(token, UINT64_MAX, &number);
+        return word_number(word, UINT64_MAX, &number);
     case ARG_EXPTIME:
-        return token_is_int32(token);
+        return word_is_int32(word);
     case ARG_DELAY:
-        return token_number(token, INT32_MAX, &number);
+        return word_number(word, INT32_MAX, &number);
     case ARG_LENGTH:
-        if (!token_number(token, WIRE_VALUE_MAX, &number))
+        if (!word_number(word, WIRE_VALUE_MAX, &number))
             return false;
         request->data = (uint32_t)number;
         return true;
     case ARG_ZERO:
-        return token_is(token, "0");
+        return word_is(word, (struct word)WORD("0"));
     case ARG_TOPIC:
-        return is_topic(token);
+        return is_topic(word);
     case ARG_FLAG:
-        return meta_take_flag(request);
+        return meta_take_flag(request, word);
     default:
         return false;
     }
 }
 
-static void take_arg(struct wire *wire)
+static void take_arg(struct wire *wire, struct word word)
 {
     struct wire_text_request *request = &wire->request.text;
     const struct command *command = command_of(request);
@@ -167,26 +172,13 @@ static void take_arg(struct wire *wire)
         request->args++;
     if (request->quiet && command->traits & NOREPLY)
         wire_poison(wire, REASON_BAD_REQUEST);
-    else if (arg_fits(arg_at(command->args, index), request))
+    else if (arg_fits(arg_at(command->args, index), request, word))
         return;
     else if (command->traits & NOREPLY && index >= command->required &&
-             token_is(&request->token, "noreply"))
+             word_is(word, (struct word)WORD("noreply")))
         request->quiet = true;
     else
         wire_poison(wire, REASON_BAD_REQUEST);
-}
-
-static void end_token(struct wire *wire)
-{
-    struct wire_text_request *request = &wire->request.text;
-
-    if (request->token.length == 0)
-        return;
-    if (request->command == 0)
-        resolve_command(wire);
-    else
-        take_arg(wire);
-    request->token.length = 0;
 }
 
 /* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta
@@ -224,15 +216,35 @@ static bool is_word(uint8_t byte)
     return byte > ' ' && byte != 0x7f;
 }
 
-static void read_word(struct wire *wire, const uint8_t *word, size_t n)
+/* LENGTH of a word so far; a word need not come to its end to be too long. */
+static void check_length(struct wire *wire, size_t length)
+{
+    if (wire->request.text.command == 0 && length > COMMAND_LIMIT)
+        wire_poison(wire, REASON_UNKNOWN_COMMAND);
+    else if (length > WIRE_KEY_MAX)
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+static void add_word(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_token *token = &wire->request.text.token;
+
+    token_add(token, bytes, n);
+    check_length(wire, token->length);
+}
+
+static void end_word(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_request *request = &wire->request.text;
+    struct word word = token_end(&request->token, bytes, n);
 
-    token_add(&request->token, word, n);
-    if (request->command == 0 && request->token.length > COMMAND_LIMIT)
-        wire_poison(wire, REASON_UNKNOWN_COMMAND);
-    else if (request->token.length > WIRE_KEY_MAX)
-        wire_poison(wire, REASON_BAD_REQUEST);
+    check_length(wire, word.length);
+    if (word.length == 0 || wire->poison)
+        return;
+    if (request->command == 0)
+        resolve_command(wire, word);
+    else
+        take_arg(wire, word);
 }
 
 static void count_line(struct wire *wire, size_t n)
@@ -246,29 +258,40 @@ static void count_line(struct wire *wire, size_t n)
         wire_poison(wire, REASON_BAD_REQUEST);
 }
 
-/* One word, the spaces between two, or the end of the line. */
+/* Behind a word: spaces, or the end of the line. */
+static const uint8_t *read_separator(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    if (*at == '\r') {
+        wire->request.text.state = AT_LF;
+        return at + 1;
+    }
+    while (at < end && *at == ' ')
+        at++;
+    return at;
+}
+
+/* What there is of the line, with its CR; it begins with a word. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
     struct wire_text_request *request = &wire->request.text;
     const uint8_t *at = start;
 
-    if (is_word(*at)) {
-        while (at < end && is_word(*at))
-            at++;
-        read_word(wire, start, (size_t)(at - start));
-    } else if (*at == ' ' && request->line > 0) {
-        while (at < end && *at == ' ')
-            at++;
-        end_token(wire);
-    } else if (*at == '\r' && request->line > 0) {
-        end_token(wire);
-        request->state = AT_LF;
-        return at + 1;
-    } else {
+    if (request->line == 0 && !is_word(*at))
         wire_poison(wire, REASON_BAD_REQUEST);
-        return end;
+    while (at < end && request->state == IN_LINE && !wire->poison) {
+        const uint8_t *word = at;
+
+        at = skip_letters(at, end);
+        if (at == end) {
+            add_word(wire, word, (size_t)(at - word));
+        } else if (*at == ' ' || *at == '\r') {
+            end_word(wire, word, (size_t)(at - word));
+            at = read_separator(wire, at, end);
+        } else {
+            wire_poison(wire, REASON_BAD_REQUEST);
+        }
     }
-    count_line(wire, (size_t)(at - start));
+    count_line(wire, (size_t)(at - start) - (request->state == AT_LF));
     return at;
 }
 
@@ -317,23 +340,30 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
         switch ((enum state)request->state) {
         case IN_LINE:
             bytes = read_line(wire, bytes, end);
+            if (bytes == end || wire->poison)
+                break;
+            /* fall through */
+        case AT_LF:
+            if (*bytes++ == '\n')
+                end_line(wire);
+            else
+                wire_poison(wire, REASON_BAD_REQUEST);
             break;
         case IN_DATA:
             bytes = read_data(wire, bytes, end);
-            break;
+            if (bytes == end)
+                break;
+            /* fall through */
         case AT_DATA_CR:
             request->state = AT_DATA_LF;
             if (*bytes++ != '\r')
                 wire_poison(wire, REASON_BAD_REQUEST);
             break;
-        case AT_LF:
         case AT_DATA_LF:
-            if (*bytes++ != '\n')
-                wire_poison(wire, REASON_BAD_REQUEST);
-            else if (request->state == AT_LF)
-                end_line(wire);
-            else
+            if (*bytes++ == '\n')
                 end_request(wire);
+            else
+                wire_poison(wire, REASON_BAD_REQUEST);
             break;
         }
     }

@@ -18,7 +18,7 @@ enum form {
 };
 
 struct head {
-    const char *name;
+    struct word name;
     unsigned kind;
     enum form form;
 };
@@ -26,26 +26,26 @@ struct head {
 enum { HEAD_UNKNOWN, HEAD_NUMBER, HEAD_NAMED };
 
 static const struct head heads[] = {
-    [HEAD_UNKNOWN] = {"", 0, FORM_REST},
-    [HEAD_NUMBER] = {"", KIND_NUMBER, FORM_ALONE},
-    [HEAD_NAMED] = {"END", KIND_END, FORM_ALONE},
-    {"VALUE", KIND_VALUE, FORM_VALUE},
-    {"STORED", KIND_STORED, FORM_ALONE},
-    {"NOT_STORED", KIND_NOT_STORED, FORM_ALONE},
-    {"EXISTS", KIND_EXISTS, FORM_ALONE},
-    {"NOT_FOUND", KIND_NOT_FOUND, FORM_ALONE},
-    {"TOUCHED", KIND_TOUCHED, FORM_ALONE},
-    {"DELETED", KIND_DELETED, FORM_ALONE},
-    {"OK", KIND_OK, FORM_ALONE},
-    {"VERSION", KIND_VERSION, FORM_REST},
-    {"STAT", KIND_STAT, FORM_REST},
-    {"MN", KIND_MN, FORM_ALONE},
-    {"HD", KIND_HD, FORM_FLAGS},
-    {"VA", KIND_VA, FORM_VA},
-    {"EN", KIND_EN, FORM_FLAGS},
-    {"NF", KIND_NF, FORM_FLAGS},
-    {"NS", KIND_NS, FORM_FLAGS},
-    {"EX", KIND_EX, FORM_FLAGS},
+    [HEAD_UNKNOWN] = {WORD(""), 0, FORM_REST},
+    [HEAD_NUMBER] = {WORD(""), KIND_NUMBER, FORM_ALONE},
+    [HEAD_NAMED] = {WORD("END"), KIND_END, FORM_ALONE},
+    {WORD("VALUE"), KIND_VALUE, FORM_VALUE},
+    {WORD("STORED"), KIND_STORED, FORM_ALONE},
+    {WORD("NOT_STORED"), KIND_NOT_STORED, FORM_ALONE},
+    {WORD("EXISTS"), KIND_EXISTS, FORM_ALONE},
+    {WORD("NOT_FOUND"), KIND_NOT_FOUND, FORM_ALONE},
+    {WORD("TOUCHED"), KIND_TOUCHED, FORM_ALONE},
+    {WORD("DELETED"), KIND_DELETED, FORM_ALONE},
+    {WORD("OK"), KIND_OK, FORM_ALONE},
+    {WORD("VERSION"), KIND_VERSION, FORM_REST},
+    {WORD("STAT"), KIND_STAT, FORM_REST},
+    {WORD("MN"), KIND_MN, FORM_ALONE},
+    {WORD("HD"), KIND_HD, FORM_FLAGS},
+    {WORD("VA"), KIND_VA, FORM_VA},
+    {WORD("EN"), KIND_EN, FORM_FLAGS},
+    {WORD("NF"), KIND_NF, FORM_FLAGS},
+    {WORD("NS"), KIND_NS, FORM_FLAGS},
+    {WORD("EX"), KIND_EX, FORM_FLAGS},
 };
 
 /* The kinds each class of classic request can be answered by. */
@@ -88,8 +88,9 @@ static bool begins_with(const struct wire_text_reply *reply, const char *text)
 
 static bool is_error(const struct wire_text_reply *reply)
 {
-    return begins_with(reply, "ERROR") || begins_with(reply, "CLIENT_ERROR") ||
-           begins_with(reply, "SERVER_ERROR");
+    return reply->head == HEAD_UNKNOWN &&
+           (begins_with(reply, "ERROR") || begins_with(reply, "CLIENT_ERROR") ||
+            begins_with(reply, "SERVER_ERROR"));
 }
 
 static bool is_auth_error(const struct wire_text_reply *reply)
@@ -117,69 +118,69 @@ static bool is_soft_error(struct wire *wire)
     return false;
 }
 
-static uint8_t find_head(const struct wire_token *token)
+static uint8_t find_head(struct word word)
 {
     uint64_t number;
 
     for (size_t i = HEAD_NAMED; i < sizeof heads / sizeof heads[0]; i++) {
-        if (token_is(token, heads[i].name))
+        if (word_is(word, heads[i].name))
             return (uint8_t)i;
     }
-    return token_number(token, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
+    return word_number(word, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
 }
 
-static bool take_length(struct wire_text_reply *reply)
+static bool take_length(struct wire_text_reply *reply, struct word word)
 {
     uint64_t number;
 
-    if (!token_number(&reply->token, WIRE_VALUE_MAX, &number))
+    if (!word_number(word, WIRE_VALUE_MAX, &number))
         return false;
     reply->data = (uint32_t)number;
     return true;
 }
 
-static bool take_value_arg(struct wire_text_reply *reply)
+static bool take_value_arg(struct wire_text_reply *reply, struct word word)
 {
-    const struct wire_token *token = &reply->token;
     uint64_t number;
 
     switch (reply->tokens) {
     case 1:
-        return token->length <= WIRE_KEY_MAX;
+        return word.length <= WIRE_KEY_MAX;
     case 2:
-        return token_number(token, UINT32_MAX, &number);
+        return word_number(word, UINT32_MAX, &number);
     case 3:
-        return take_length(reply);
+        return take_length(reply, word);
     case 4:
-        return token_number(token, UINT64_MAX, &number);
+        return word_number(word, UINT64_MAX, &number);
     default:
         return false;
     }
 }
 
-static bool take_arg(struct wire_text_reply *reply)
+static bool take_arg(struct wire_text_reply *reply, struct word word)
 {
     switch (heads[reply->head].form) {
     case FORM_VALUE:
-        return take_value_arg(reply);
+        return take_value_arg(reply, word);
     case FORM_VA:
-        return reply->tokens > 1 || take_length(reply);
+        return reply->tokens > 1 || take_length(reply, word);
     default:
         return true;
     }
 }
 
-static void end_token(struct wire_text_reply *reply)
+static void end_word(struct wire_text_reply *reply, const uint8_t *bytes, size_t n)
 {
-    if (reply->token.length == 0)
+    struct word word = token_end(&reply->token, bytes, n);
+
+    if (word.length == 0)
         reply->malformed = true;
     else if (reply->tokens == 0)
-        reply->head = find_head(&reply->token);
-    else if (!take_arg(reply))
+        reply->head = find_head(word);
+    else if (!take_arg(reply, word))
         reply->malformed = true;
     if (reply->tokens < UINT8_MAX)
         reply->tokens++;
-    reply->token.length = 0;
 }
 
 static bool well_formed(const struct wire_text_reply *reply)
@@ -212,6 +213,13 @@ static void end_demanded(struct wire *wire, bool error)
         login_answered(&wire->login, kind == KIND_STORED);
 }
 
+/* Its text needs no clearing. CONTINUED: what comes belongs to the same reply. */
+static void next_line(struct wire_text_reply *reply, bool continued)
+{
+    memset(reply, 0, offsetof(struct wire_text_reply, text));
+    reply->continued = continued;
+}
+
 static void end_reply(struct wire *wire, bool error)
 {
     bool quiet = queue_at(&wire->queue, 0)->quiet;
@@ -219,13 +227,7 @@ static void end_reply(struct wire *wire, bool error)
     queue_take(&wire->queue);
     if (!quiet)
         end_demanded(wire, error);
-    memset(&wire->reply.text, 0, sizeof wire->reply.text);
-}
-
-static void next_line(struct wire_text_reply *reply)
-{
-    memset(reply, 0, sizeof *reply);
-    reply->continued = true;
+    next_line(&wire->reply.text, false);
 }
 
 static bool can_answer(const struct wire_run *run, unsigned kind)
@@ -282,7 +284,7 @@ static void end_line(struct wire *wire)
     else if (kind == KIND_VALUE || kind == KIND_VA)
         reply->state = reply->data > 0 ? IN_DATA : AT_DATA_CR;
     else if (kind == KIND_STAT)
-        next_line(reply);
+        next_line(reply, true);
     else
         end_reply(wire, false);
 }
@@ -290,7 +292,7 @@ static void end_line(struct wire *wire)
 static void end_data(struct wire *wire)
 {
     if (heads[wire->reply.text.head].kind == KIND_VALUE)
-        next_line(&wire->reply.text);
+        next_line(&wire->reply.text, true);
     else
         end_reply(wire, false);
 }
@@ -299,7 +301,8 @@ static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_reply *reply = &wire->reply.text;
 
-    if (reply->line < sizeof reply->text) {
+    /* Only an error's text matters. */
+    if (reply->head == HEAD_UNKNOWN && reply->line < sizeof reply->text) {
         size_t room = sizeof reply->text - reply->line;
 
         memcpy(reply->text + reply->line, bytes, n < room ? n : room);
@@ -312,29 +315,34 @@ static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
 
 static bool is_word(uint8_t byte)
 {
-    return byte != ' ' && byte != '\r' && byte != '\n';
+    return byte > ' ' || (byte != ' ' && byte != '\r' && byte != '\n');
 }
 
-/* One word, one space, or the end of the line. */
+/* What there is of the line, with its CR: words with one space between them. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
     struct wire_text_reply *reply = &wire->reply.text;
-    const uint8_t *at = start + 1;
+    const uint8_t *at = start;
 
-    if (is_word(*start)) {
+    while (at < end && reply->state == IN_LINE) {
+        const uint8_t *word = at;
+
+        at = skip_letters(at, end);
         while (at < end && is_word(*at))
-            at++;
-        token_add(&reply->token, start, (size_t)(at - start));
-    } else if (*start == '\n') {
-        wire_poison(wire, REASON_UNEXPECTED_REPLY);
-    } else {
-        end_token(reply);
-        if (*start == '\r') {
-            reply->state = AT_LF;
-            return at;
+            at = skip_letters(at + 1, end);
+        if (at == end) {
+            token_add(&reply->token, word, (size_t)(at - word));
+            break;
         }
+        if (*at == '\n') {
+            wire_poison(wire, REASON_UNEXPECTED_REPLY);
+            return end;
+        }
+        end_word(reply, word, (size_t)(at - word));
+        if (*at++ == '\r')
+            reply->state = AT_LF;
     }
-    count_line(wire, start, (size_t)(at - start));
+    count_line(wire, start, (size_t)(at - start) - (reply->state == AT_LF));
     return at;
 }
 
@@ -371,23 +379,30 @@ void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
         switch ((enum state)reply->state) {
         case IN_LINE:
             bytes = read_line(wire, bytes, end);
+            if (bytes == end || wire->poison)
+                break;
+            /* fall through */
+        case AT_LF:
+            if (*bytes++ == '\n')
+                end_line(wire);
+            else
+                wire_poison(wire, REASON_UNEXPECTED_REPLY);
             break;
         case IN_DATA:
             bytes = read_data(reply, bytes, end);
-            break;
+            if (bytes == end)
+                break;
+            /* fall through */
         case AT_DATA_CR:
             reply->state = AT_DATA_LF;
             if (*bytes++ != '\r')
                 wire_poison(wire, REASON_UNEXPECTED_REPLY);
             break;
-        case AT_LF:
         case AT_DATA_LF:
-            if (*bytes++ != '\n')
-                wire_poison(wire, REASON_UNEXPECTED_REPLY);
-            else if (reply->state == AT_LF)
-                end_line(wire);
-            else
+            if (*bytes++ == '\n')
                 end_data(wire);
+            else
+                wire_poison(wire, REASON_UNEXPECTED_REPLY);
             break;
         }
     }

@@ -21,11 +21,16 @@ void token_add(struct wire_token *token, const uint8_t *bytes, size_t n)
         token->length = UINT16_MAX;
 }
 
-bool token_is(const struct wire_token *token, const char *text)
+struct word token_end(struct wire_token *token, const uint8_t *bytes, size_t n)
 {
-    size_t length = strlen(text);
+    struct word word = {(const char *)bytes, n};
 
-    return token->length == length && memcmp(token->text, text, length) == 0;
+    if (token->length > 0) {
+        token_add(token, bytes, n);
+        word = (struct word){token->text, token->length};
+        token->length = 0;
+    }
+    return word;
 }
 
 static bool digits(const char *text, size_t length, uint64_t max, uint64_t *number)
@@ -37,23 +42,23 @@ static bool digits(const char *text, size_t length, uint64_t max, uint64_t *numb
     for (size_t i = 0; i < length; i++) {
         unsigned digit = (unsigned)(unsigned char)text[i] - '0';
 
-        if (digit > 9 || sum > (max - digit) / 10)
+        if (digit > 9 || __builtin_mul_overflow(sum, 10, &sum) ||
+            __builtin_add_overflow(sum, digit, &sum) || sum > max)
             return false;
-        sum = sum * 10 + digit;
     }
     *number = sum;
     return true;
 }
 
-bool token_number(const struct wire_token *token, uint64_t max, uint64_t *number)
+bool word_number(struct word word, uint64_t max, uint64_t *number)
 {
-    return digits(token->text, token->length, max, number);
+    return digits(word.text, word.length, max, number);
 }
 
-bool token_is_int32(const struct wire_token *token)
+bool word_is_int32(struct word word)
 {
-    size_t sign = token->length > 0 && token->text[0] == '-';
+    size_t sign = word.length > 0 && word.text[0] == '-';
     uint64_t number;
 
-    return digits(token->text + sign, token->length - sign, INT32_MAX, &number);
+    return digits(word.text + sign, word.length - sign, INT32_MAX, &number);
 }

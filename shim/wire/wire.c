@@ -7,7 +7,8 @@
 
 void wire_init(struct wire *wire)
 {
-    memset(wire, 0, sizeof *wire);
+    /* Runs are written before they are read. */
+    memset(wire, 0, offsetof(struct wire, queue.runs));
 }
 
 void wire_poison(struct wire *wire, enum reason reason)
@@ -116,6 +117,11 @@ static bool leads_to_boundary(const struct wire *wire, const void *bytes, size_t
     ahead = *wire;
     wire_sent(&ahead, bytes, n);
     return !ahead.poison && !inside_request(&ahead);
+}
+
+bool wire_may_be_goodbye(const void *bytes, size_t n)
+{
+    return text_goodbye(bytes, n) > 0 || binary_goodbye(bytes, n) > 0;
 }
 
 size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n)

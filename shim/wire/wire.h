@@ -46,12 +46,13 @@ struct wire_run {
 
 /* The requests that were sent in full and not answered yet, oldest first: a ring. */
 struct wire_queue {
-    struct wire_run runs[WIRE_RUNS];
     uint8_t first;
     uint8_t used;
+    struct wire_run runs[WIRE_RUNS];
 };
 
-/* A word of a text line: its beginning, which is all of it for a number or a command name. */
+/* The part of a word of a text line that came so far: its beginning, which is all of it for a
+ * number or a command name. */
 struct wire_token {
     uint16_t length;
     char text[22];
@@ -142,6 +143,9 @@ enum wire_protocol wire_protocol(const struct wire *wire);
 
 /* Which protocol a connection speaks whose first byte is FIRST. */
 enum wire_protocol wire_protocol_of(uint8_t first);
+
+/* Whether the end of the N bytes at BYTES may be a goodbye, on whatever connection. */
+bool wire_may_be_goodbye(const void *bytes, size_t n);
 
 /* How many of the N bytes at BYTES, which are about to be sent, are a goodbye (`quit`, Quit,
  * QuitQ): it ends them and begins at a boundary between requests. 0 when there is none. */

@@ -159,6 +159,30 @@ Test(wire, vectors_cut_in_two)
     }
 }
 
+/* What is left of words and lines that are done is no state. */
+static void clear_dead(struct wire_text_request *request, struct wire_text_reply *reply)
+{
+    struct wire_token *tokens[] = {&request->token, &reply->token};
+    size_t line = reply->head == 0 ? reply->line : 0;
+
+    for (int i = 0; i < 2; i++) {
+        if (tokens[i]->length < sizeof tokens[i]->text)
+            memset(tokens[i]->text + tokens[i]->length, 0,
+                   sizeof tokens[i]->text - tokens[i]->length);
+    }
+    if (line < sizeof reply->text)
+        memset(reply->text + line, 0, sizeof reply->text - line);
+}
+
+static bool same_state(struct wire a, struct wire b)
+{
+    if (wire_protocol(&a) == WIRE_TEXT) {
+        clear_dead(&a.request.text, &a.reply.text);
+        clear_dead(&b.request.text, &b.reply.text);
+    }
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
 /* The state, not only the verdict: else a cut could still show later. */
 Test(wire, cuts_leave_no_trace)
 {
@@ -170,7 +194,7 @@ Test(wire, cuts_leave_no_trace)
     for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
         for (size_t i = 0; i < wire_vector_count; i++) {
             const struct wire_vector *vector = &wire_vectors[i];
-            struct wire whole, pieces;
+            struct wire whole = {0}, pieces = {0};
 
             wire_init(&whole);
             wire_init(&pieces);
@@ -188,7 +212,7 @@ Test(wire, cuts_leave_no_trace)
                 check_step(&pieces, vector, k, 0);
                 if (wire_verdict(&whole) == WIRE_DIRTY)
                     break;
-                if (memcmp(&whole, &pieces, sizeof whole) != 0)
+                if (!same_state(whole, pieces))
                     cr_assert_fail("vector \"%s\", step %zu: the state depends on the cuts",
                                    vector->name, k);
             }
