@@ -17,8 +17,11 @@ WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvl
 # No _FORTIFY_SOURCE and no large-file names: both would rename the functions we define.
 BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS -pthread \
         -DMCPOOL_VERSION='"$(VERSION)"'
+# A connection passed on runs through a dozen small files; together they are a third faster. Clang
+# would want another linker for it.
+LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto=auto))
 # NDEBUG: a library in somebody else's process never aborts.
-SHIM_CFLAGS := $(BASE) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
+SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
                -fno-semantic-interposition
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
                 -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed
@@ -47,7 +50,7 @@ $(B)/libmcpool.map: shim/hooks.def Makefile
 	  echo 'local: *; };'; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
-	$(CC) $(SHIM_LDFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
+	$(CC) $(SHIM_LDFLAGS) $(LTO) $(CFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
 	  -ldl -o $@
 
 -include $(SHIM_OBJECTS:.o=.d)
@@ -60,7 +63,7 @@ $(B)/mcpool: shim/cli/mcpool.c Makefile
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn pool options config text reasons process)
+UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process)
 UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

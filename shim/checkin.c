@@ -17,21 +17,13 @@
 #include "proof.h"
 #include "raw.h"
 #include "settle.h"
-#include "spare.h"
+#include "twin.h"
 
 static enum reason take_private_number(struct check_in *check_in)
 {
-    long fd = raw_syscall(SYS_fcntl, check_in->fd, F_DUPFD_CLOEXEC, pool_private_base());
-
-    if (fd < 0)
-        return REASON_FD_PRESSURE;
-    if (fd >= FDMAP_SIZE) {
-        libc_close_quietly((int)fd);
-        return REASON_FD_PRESSURE;
-    }
-    check_in->private_fd = (int)fd;
-    fdmap_exchange((int)fd, conn_slot(check_in->conn) | FDMAP_PRIVATE);
-    return REASON_NONE;
+    twin_make(check_in->conn, check_in->fd);
+    check_in->private_fd = twin_take(check_in->conn);
+    return check_in->private_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
 static void give_up_private_number(struct check_in *check_in)
@@ -50,6 +42,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     enum reason reason;
 
     pool_note_limits(now, false);
+    check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
     reason = proof_check_in(conn, check_in->fd, now);
     if (lending_is_dry_run())
@@ -85,7 +78,7 @@ bool check_in_begin(struct check_in *check_in, int fd)
         }
         lending_note_refused(conn, reason);
     }
-    spare_drop(conn);
+    twin_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
@@ -95,13 +88,13 @@ bool check_in_begin(struct check_in *check_in, int fd)
 /* From here on the connection has no user, and its bytes are ours to read. */
 static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
 {
-    enum reason reason = settle_begin(conn, now);
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+    enum reason reason = clean ? REASON_NONE : settle_begin(conn, now);
 
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
-        atomic_store(&conn->endpoint->no_auth_at, now);
+        atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
     stats_count(&conn->endpoint->stats.checked_in);
     log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", owing");
     return pool_put(conn, clean ? CONN_IDLE : CONN_OWING, now, victims);
@@ -110,15 +103,16 @@ static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
 void check_in_end(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
-    struct victims victims = {.count = 0};
+    struct victims victims;
     enum reason reason = REASON_IN_FLIGHT;
     int saved = errno;
 
+    victims.count = 0;
     /* Up to here a call of another thread on the number could still reach this connection. */
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->private_fd;
     if (conn_calls_begun(conn) == check_in->calls)
-        reason = keep(conn, clock_now(), &victims);
+        reason = keep(conn, check_in->now, &victims);
     if (reason != REASON_NONE)
         lending_discard(conn, reason);
     lending_discard_all(&victims);

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "clock.h"
 #include "conn.h"
 
 /* A check-in under way: the connection has a private number already, the application's number
@@ -22,6 +23,7 @@ struct check_in {
     int private_fd; /* -1 in a dry run */
     uint32_t slot;
     uint64_t calls;
+    msec_t now;
     int cancel_state;
 };
 

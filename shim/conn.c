@@ -27,7 +27,7 @@ static const struct {
 
 atomic_bool conn_ever_used;
 
-static struct conn *records;
+struct conn *conn_records;
 static _Atomic uint32_t touched; /* records that were ever used */
 
 /* The free list: index + 1 of its first record, and a count of changes above it, so that a
@@ -41,7 +41,7 @@ bool conn_start(void)
 
     if (memory == MAP_FAILED)
         return false;
-    records = memory;
+    conn_records = memory;
     return true;
 }
 
@@ -77,7 +77,7 @@ static struct conn *touch_next(void)
 
     while (n < CONN_MAX) {
         if (atomic_compare_exchange_weak(&touched, &n, n + 1))
-            return &records[n];
+            return &conn_records[n];
     }
     return NULL;
 }
@@ -91,15 +91,17 @@ struct conn *conn_new(int fd, int domain)
     if (!conn)
         return NULL;
     conn->domain = domain;
-    conn->spare = -1;
+    conn->twin = -1;
     conn_renew(conn, fd);
     return conn;
 }
 
 void conn_renew(struct conn *conn, int fd)
 {
-    atomic_store(&conn->refusal, REASON_NONE);
-    atomic_store(&conn->held, false);
+    /* Nobody else can have it before it is in the map. */
+    atomic_store_explicit(&conn->refusal, REASON_NONE, memory_order_relaxed);
+    atomic_store_explicit(&conn->held, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
     conn->fd = fd;
     conn->options.given = 0;
     conn->options.quick = false;
@@ -107,25 +109,10 @@ void conn_renew(struct conn *conn, int fd)
     conn->sent = 0;
     conn->received = 0;
     conn->endpoint = NULL;
-    conn->spoke = false;
     conn->fence = FENCE_NONE;
     conn->drained = 0;
     wire_init(&conn->wire);
     conn_move(conn, CONN_FRESH);
-}
-
-struct conn *conn_of_slot(uint32_t slot)
-{
-    uint32_t index = slot & FDMAP_INDEX;
-
-    if (slot & FDMAP_EPOLL || index == 0)
-        return NULL;
-    return &records[index - 1];
-}
-
-uint32_t conn_slot(const struct conn *conn)
-{
-    return (uint32_t)(conn - records) + 1;
 }
 
 static bool counts_as_use(enum conn_state state)
@@ -149,12 +136,17 @@ void conn_move(struct conn *conn, enum conn_state to)
 
     if (counts_as_use(to) && !counts_as_use(from)) {
         atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
-        atomic_fetch_add(&conn->endpoint->in_use, 1);
+        atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed);
     } else if (counts_as_use(from) && !counts_as_use(to))
-        atomic_fetch_sub(&conn->endpoint->in_use, 1);
-    atomic_store(&conn->state, (uint32_t)to);
-    if (to == CONN_CLOSED)
+        atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed);
+    if (to == CONN_CLOSED) {
+        /* Ordered before the look for calls under way, as their ends are before their look at
+         * the state: one of the two sees the other. */
+        atomic_store(&conn->state, CONN_CLOSED);
         free_if_unused(conn);
+    } else {
+        atomic_store_explicit(&conn->state, (uint32_t)to, memory_order_release);
+    }
 }
 
 /* Returns what was under way before. */
@@ -212,11 +204,6 @@ void conn_refuse(struct conn *conn, enum reason reason)
     atomic_compare_exchange_strong(&conn->refusal, &none, (uint32_t)reason);
 }
 
-enum reason conn_refusal(const struct conn *conn)
-{
-    return (enum reason)atomic_load_explicit(&conn->refusal, memory_order_relaxed);
-}
-
 bool conn_hold(struct conn *conn)
 {
     if (!atomic_exchange_explicit(&conn->held, true, memory_order_acquire))
@@ -243,7 +230,7 @@ void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int ar
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        struct conn *conn = &records[i];
+        struct conn *conn = &conn_records[i];
 
         if (!application_has(conn))
             continue;
@@ -259,8 +246,8 @@ void conn_forget_other_threads(void)
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        atomic_store(&records[i].traffic, 0);
-        atomic_store(&records[i].held, false);
-        free_if_unused(&records[i]);
+        atomic_store(&conn_records[i].traffic, 0);
+        atomic_store(&conn_records[i].held, false);
+        free_if_unused(&conn_records[i]);
     }
 }

@@ -24,13 +24,18 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "cold.h"
 #include "clock.h"
+#include "fdmap.h"
 #include "options.h"
 #include "reasons.h"
 #include "wire/wire.h"
 
 /* Fresh sockets and connections tracked at the same time; more of them are not pooled. */
 #define CONN_MAX 16384
+
+/* For flags. */
+#define CONN_UNKNOWN (-1)
 
 /* Epoll sets a connection may be in and still be pooled. */
 #define CONN_WATCHES 4
@@ -74,8 +79,8 @@ struct conn {
 
     int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
     int domain;
-    _Atomic int spare; /* a second number, of ours, while it may become a spare; -1 */
-    uint64_t cookie;   /* the kernel's name of the socket, SO_COOKIE */
+    _Atomic int twin; /* a second number, of ours; -1; see twin.h */
+    uint64_t cookie;  /* the kernel's name of the socket, SO_COOKIE */
     uint32_t children;
     uint32_t identities;
 
@@ -92,7 +97,10 @@ struct conn {
     msec_t connected_at;
     msec_t expires_at;
 
-    int flags; /* file status flags, as the last gate found them */
+    /* File status flags and descriptor flags, of the application's number while it has one;
+     * CONN_UNKNOWN once the program may have changed them: then the kernel is asked. */
+    _Atomic int flags;
+    _Atomic int fd_flags;
 
     /* While owing; see settle.c. */
     enum fence fence;
@@ -114,19 +122,47 @@ extern atomic_bool conn_ever_used __attribute__((visibility("hidden")));
 bool conn_start(void);
 
 /* A FRESH record for the number FD, in no map yet; NULL when all are taken. */
-struct conn *conn_new(int fd, int domain);
+COLD struct conn *conn_new(int fd, int domain);
 
 /* CONN, a spare in nobody's hands, is FRESH again at the number FD. */
 void conn_renew(struct conn *conn, int fd);
 
+/* All of them, CONN_MAX. */
+extern struct conn *conn_records __attribute__((visibility("hidden")));
+
 /* The record and its number in the map's slots. NULL for a slot that names none. */
-struct conn *conn_of_slot(uint32_t slot);
-uint32_t conn_slot(const struct conn *conn);
+static inline struct conn *conn_of_slot(uint32_t slot)
+{
+    uint32_t index = slot & FDMAP_INDEX;
+
+    return slot & FDMAP_EPOLL || index == 0 ? NULL : &conn_records[index - 1];
+}
+
+static inline uint32_t conn_slot(const struct conn *conn)
+{
+    return (uint32_t)(conn - conn_records) + 1;
+}
 
 /* Moves CONN to another state and keeps the endpoint's count of connections in use. Moving to
  * CLOSED gives the record up: it must be in no map or list any more, its number closed or about
  * to be closed by the caller, and it must not be touched afterwards. */
 void conn_move(struct conn *conn, enum conn_state to);
+
+static inline int conn_flags(const struct conn *conn)
+{
+    return atomic_load_explicit(&conn->flags, memory_order_relaxed);
+}
+
+static inline int conn_fd_flags(const struct conn *conn)
+{
+    return atomic_load_explicit(&conn->fd_flags, memory_order_relaxed);
+}
+
+static inline void conn_set_flags(struct conn *conn, int flags, int fd_flags)
+{
+    atomic_store_explicit(&conn->flags, flags, memory_order_relaxed);
+    atomic_store_explicit(&conn->fd_flags, fd_flags, memory_order_relaxed);
+}
 
 static inline enum conn_state conn_state(const struct conn *conn)
 {
@@ -146,8 +182,12 @@ bool conn_calls_under_way(const struct conn *conn);
 bool conn_is_only_call(const struct conn *conn);
 
 /* Makes CONN unpoolable for good; the first reason stays. */
-void conn_refuse(struct conn *conn, enum reason reason);
-enum reason conn_refusal(const struct conn *conn);
+COLD void conn_refuse(struct conn *conn, enum reason reason);
+
+static inline enum reason conn_refusal(const struct conn *conn)
+{
+    return (enum reason)atomic_load_explicit(&conn->refusal, memory_order_relaxed);
+}
 
 /* Takes the right to change the guarded fields. Nobody waits for it: false, and CONN is refused
  * as CONCURRENT, when another thread (or the code under this signal handler) has it. */
@@ -155,9 +195,9 @@ bool conn_hold(struct conn *conn);
 void conn_let_go(struct conn *conn);
 
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
-void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
+COLD void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
 
 /* In the child of a fork, the only thread: the calls of other threads are gone for good. */
-void conn_forget_other_threads(void);
+COLD void conn_forget_other_threads(void);
 
 #endif

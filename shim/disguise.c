@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 
+#include "fdmap.h"
 #include "libc.h"
 #include "pool.h"
 #include "proof.h"
@@ -123,10 +124,11 @@ static bool move_over(int from, int to, int fd_flags)
  * its like. */
 static void put_back(int fd, const struct conn *fresh, int fd_flags)
 {
-    int type = SOCK_STREAM | SOCK_CLOEXEC | (fresh->flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
+    int type =
+        SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
     long like;
 
-    if (fresh->spare >= 0 && move_over(fresh->spare, fd, fd_flags) && proof_is_at(fresh, fd))
+    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && proof_is_at(fresh, fd))
         return;
     like = raw_syscall(SYS_socket, fresh->domain, type, 0);
     if (like < 0 || !options_give((int)like, &fresh->options) ||
@@ -136,14 +138,14 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
         libc_close_quietly((int)like);
 }
 
-/* Only what has arrived is known to be CONN: other threads may sweep our private numbers at any
- * moment, and give them out again. */
+/* Other threads may sweep our private numbers at any moment, and give them out again: what has
+ * arrived is CONN if its number was not swept before. */
 static enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
                            int fd_flags)
 {
     if (!move_over(conn->fd, fd, fd_flags))
         return REASON_OTHER_SOCKET;
-    if (proof_is_at(conn, fd))
+    if (fdmap_get(conn->fd) == (conn_slot(conn) | FDMAP_PRIVATE))
         return REASON_NONE;
     put_back(fd, fresh, fd_flags);
     return REASON_OTHER_SOCKET;
@@ -170,7 +172,7 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
 
 enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *fresh, int flags)
 {
-    if (((flags ^ conn->flags) & O_NONBLOCK) &&
+    if (((flags ^ conn_flags(conn)) & O_NONBLOCK) &&
         raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
         return REASON_ODD_FLAGS;
     if (!options_apply(conn->fd, conn->domain != AF_UNIX, &conn->options, fd, &fresh->options))
@@ -178,16 +180,19 @@ enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *f
     return REASON_NONE;
 }
 
-enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh)
+enum reason disguise_put_on(struct conn *conn, int fd, struct conn *fresh)
 {
-    long fd_flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
+    int fd_flags = conn_fd_flags(fresh);
     enum reason reason;
 
+    if (fd_flags == CONN_UNKNOWN)
+        fd_flags = (int)raw_syscall(SYS_fcntl, fd, F_GETFD);
     if (fd_flags < 0)
         return REASON_OTHER_SOCKET;
-    reason = disguise_dress(conn, fd, fresh, fresh->flags);
+    conn_set_flags(fresh, conn_flags(fresh), fd_flags);
+    reason = disguise_dress(conn, fd, fresh, conn_flags(fresh));
     if (reason != REASON_NONE)
         return reason;
-    return fresh->watches.count > 0 ? replace_watched(conn, fd, fresh, (int)fd_flags)
-                                    : replace(conn, fd, fresh, (int)fd_flags);
+    return fresh->watches.count > 0 ? replace_watched(conn, fd, fresh, fd_flags)
+                                    : replace(conn, fd, fresh, fd_flags);
 }

@@ -11,6 +11,7 @@
 
 #include <sys/epoll.h>
 
+#include "cold.h"
 #include "conn.h"
 #include "reasons.h"
 
@@ -19,14 +20,14 @@ void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll
 
 /* Notes that the epoll set EPFD is gone, and its registrations with it; or, if it may live on
  * out of our reach, that CONN can never be pooled. */
-void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
+COLD void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
 
 /* Ends all registrations of CONN, which the application still has at FD; or none. */
 enum reason disguise_take_off(struct conn *conn, int fd);
 
 /* Makes the registrations WATCHES for what FD names by now. False when one was refused, for
  * being there already too. */
-bool disguise_replay_watches(int fd, const struct watches *watches);
+COLD bool disguise_replay_watches(int fd, const struct watches *watches);
 
 /* Gives CONN, LENDING at its private number, the status flags FLAGS and the options of FRESH,
  * whose socket is at FD. When it says why it could not, CONN is good for nothing. */
@@ -36,6 +37,6 @@ enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *f
 /* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
  * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it
  * was before; CONN is then good for nothing. Never blocks; errno is kept. */
-enum reason disguise_put_on(struct conn *conn, int fd, const struct conn *fresh);
+enum reason disguise_put_on(struct conn *conn, int fd, struct conn *fresh);
 
 #endif

@@ -15,11 +15,6 @@ static void note_used(int fd)
         ;
 }
 
-uint32_t fdmap_get(int fd)
-{
-    return (unsigned int)fd < FDMAP_SIZE ? atomic_load(&fdmap_slots[fd]) : FDMAP_NONE;
-}
-
 uint32_t fdmap_exchange(int fd, uint32_t value)
 {
     if (value != FDMAP_NONE)

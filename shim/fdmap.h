@@ -32,7 +32,10 @@ static inline bool fdmap_is_plain(int fd)
 }
 
 /* The slot of FD; FDMAP_NONE when it is out of range. */
-uint32_t fdmap_get(int fd);
+static inline uint32_t fdmap_get(int fd)
+{
+    return (unsigned int)fd < FDMAP_SIZE ? atomic_load(&fdmap_slots[fd]) : FDMAP_NONE;
+}
 
 /* Puts VALUE in the slot of FD and returns what was there. FD must be below FDMAP_SIZE. */
 uint32_t fdmap_exchange(int fd, uint32_t value);

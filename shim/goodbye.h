@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "cold.h"
 #include "wire/wire.h"
 
 /* The longest goodbye is a binary packet without a body. */
@@ -25,6 +26,6 @@ size_t goodbye_in(int fd, const void *bytes, size_t n);
 /* The program said goodbye on FD, by the GOODBYE that goodbye_in() found or, NULL, by
  * shutdown(). True when the connection was checked in and a tombstone is at FD; false when the
  * goodbye is to be passed on. */
-bool goodbye_bury(int fd, const void *goodbye);
+COLD bool goodbye_bury(int fd, const void *goodbye);
 
 #endif

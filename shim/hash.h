@@ -6,6 +6,8 @@
 #define MCPOOL_HASH_H
 
 #include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 /* Cuts SIZE bytes from a block reserved at start-up. NULL when it is used up. Called with the
  * pool's lock held. */
@@ -20,6 +22,25 @@ void *hash_allocate(size_t size);
 /* The element was not added; the function that adds one declares the variable. */
 #define HASH_NONFATAL_OOM            1
 #define uthash_nonfatal_oom(element) (out_of_memory = true)
+
+/* Addresses are few and short; uthash's own functions go through them byte by byte. The odd
+ * multiplier is 2^64 over the golden ratio. */
+static inline unsigned int hash_of(const void *key, size_t length)
+{
+    const unsigned char *at = key;
+    uint64_t hash = length, word;
+
+    for (size_t n; length > 0; at += n, length -= n) {
+        n = length < sizeof(word) ? length : sizeof(word);
+        word = 0;
+        memcpy(&word, at, n);
+        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 32;
+    }
+    return (unsigned int)hash;
+}
+
+#define HASH_FUNCTION(key, length, hash) ((hash) = hash_of(key, length))
 
 #include <uthash.h>
 

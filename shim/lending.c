@@ -18,6 +18,7 @@
 #include "readable.h"
 #include "settle.h"
 #include "spare.h"
+#include "twin.h"
 
 /* Owing connections that one connect() asks. */
 #define SETTLED_AT_ONCE 4
@@ -78,17 +79,19 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     int private_fd = conn->fd;
 
     conn->fd = fd;
+    conn_set_flags(conn, conn_flags(fresh), conn_fd_flags(fresh));
     conn->children = children;
-    conn->options = options_lent(conn->domain != AF_UNIX, &fresh->options);
+    options_lend(&conn->options, conn->domain != AF_UNIX, &fresh->options);
     conn->watches = fresh->watches;
     conn->habit = fresh->habit;
-    conn->spoke = false;
+    atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
-    if (fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(private_fd);
+    twin_adopt(conn, private_fd);
     /* Another thread may have closed the number meanwhile, and it names something new. */
-    if (!fdmap_replace(fd, conn_slot(fresh) | FDMAP_CLOSING, conn_slot(conn)))
+    if (!fdmap_replace(fd, conn_slot(fresh) | FDMAP_CLOSING, conn_slot(conn))) {
+        twin_drop(conn);
         conn_move(conn, CONN_CLOSED);
+    }
     spare_keep(fresh);
 }
 
@@ -103,10 +106,11 @@ static void pretend_to_lend(struct conn *conn)
 static struct conn *find_clean(const struct conn *fresh, enum wire_protocol protocol,
                                msec_t now)
 {
-    struct victims victims = {.count = 0};
+    struct victims victims;
     struct conn *conn;
     enum reason reason;
 
+    victims.count = 0;
     while (true) {
         conn = pool_take(fresh, protocol, now, &victims);
         lending_discard_all(&victims);
@@ -124,8 +128,9 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
 static struct conn *find_settled(const struct conn *fresh, enum wire_protocol protocol,
                                  msec_t now)
 {
-    struct victims victims = {.count = 0};
+    struct victims victims;
 
+    victims.count = 0;
     for (int i = 0; i < SETTLED_AT_ONCE; i++) {
         struct conn *conn = pool_take_owing(fresh, protocol, now, &victims);
         enum reason reason;
@@ -229,7 +234,6 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         !rules_match(settings->rules, settings->rule_count, &address))
         return false;
     now = clock_now();
-    pool_note_limits(now, false);
     if (!lending_enlist(conn, &address, now))
         return false;
     stats_count(&conn->endpoint->stats.connects);
@@ -256,7 +260,7 @@ static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr
     lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len);
     if (lent)
         return true;
-    spare_drop(conn);
+    twin_drop(conn);
     tracked = conn_state(conn) == CONN_IN_USE;
     if (!fdmap_replace(fd, slot | FDMAP_CLOSING, tracked ? slot : FDMAP_NONE) || !tracked)
         conn_move(conn, CONN_CLOSED);
@@ -315,16 +319,20 @@ void lending_drop(struct conn *conn, enum reason reason)
 {
     if (conn->endpoint)
         lending_note_refused(conn, reason);
-    spare_drop(conn);
+    twin_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }
 
 bool lending_flush(enum reason reason)
 {
     struct victims victims;
-    bool any = spare_flush();
+    unsigned int twins = twin_count();
+    bool any;
     int saved = errno;
 
+    spare_flush();
+    twin_drop_all();
+    any = twin_count() < twins;
     do {
         victims.count = 0;
         pool_flush(reason, &victims);
@@ -374,6 +382,7 @@ void lending_after_fork_in_child(void)
         }
     }
     spare_flush();
+    twin_drop_all();
     conn_forget_other_threads();
     pool_after_fork_in_child();
     process_adopt();

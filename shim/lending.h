@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "cold.h"
 #include "config.h"
 #include "conn.h"
 #include "pool.h"
@@ -27,11 +28,11 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len);
 
 /* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
  * given up if it is idle there. */
-void lending_lose_private(struct conn *conn, int fd);
+COLD void lending_lose_private(struct conn *conn, int fd);
 
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is
  * the application's affair. */
-void lending_drop(struct conn *conn, enum reason reason);
+COLD void lending_drop(struct conn *conn, enum reason reason);
 
 /* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it
  * is IN_USE then. False when it cannot be tracked. */
@@ -43,22 +44,22 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
 struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
 
 /* Counts and logs why CONN is not kept. */
-void lending_note_refused(struct conn *conn, enum reason reason);
+COLD void lending_note_refused(struct conn *conn, enum reason reason);
 
 /* Closes CONN, which nobody uses and no list holds, at its private number if it has one; or all
  * VICTIMS. */
-void lending_discard(struct conn *conn, enum reason reason);
+COLD void lending_discard(struct conn *conn, enum reason reason);
 void lending_discard_all(struct victims *victims);
 
 /* Whether reuse is only counted (MCPOOL_DRY_RUN). */
 bool lending_is_dry_run(void);
 
 /* Closes all idle connections for REASON. True when there were any. */
-bool lending_flush(enum reason reason);
+COLD bool lending_flush(enum reason reason);
 
 /* Around a fork; see pthread_atfork(3). */
-void lending_before_fork(void);
-void lending_after_fork_in_parent(void);
-void lending_after_fork_in_child(void);
+COLD void lending_before_fork(void);
+COLD void lending_after_fork_in_parent(void);
+COLD void lending_after_fork_in_child(void);
 
 #endif

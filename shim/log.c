@@ -15,14 +15,12 @@
 
 static const struct config *settings;
 
+int log_level = -1;
+
 void log_start(const struct config *config)
 {
     settings = config;
-}
-
-bool log_wants(enum log_level level)
-{
-    return settings && settings->log_path[0] != '\0' && level <= settings->log_level;
+    log_level = config->log_path[0] != '\0' ? (int)config->log_level : -1;
 }
 
 static void write_line(const char *line, size_t n)
@@ -42,7 +40,7 @@ static void write_line(const char *line, size_t n)
         raw_syscall(SYS_close, fd);
 }
 
-void log_line(enum log_level level, const char *format, ...)
+void log_write(enum log_level level, const char *format, ...)
 {
     static const char *const names[] = {"error", "warning", "info", "debug"};
     char line[512];
@@ -50,8 +48,6 @@ void log_line(enum log_level level, const char *format, ...)
     size_t n;
     va_list args;
 
-    if (!log_wants(level))
-        return;
     /* Not another library's idea of the time: its destructor may have run already. */
     raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
     n = text_format(

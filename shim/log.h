@@ -8,15 +8,24 @@
 
 #include <stdbool.h>
 
+#include "cold.h"
 #include "config.h"
 
 /* CONFIG stays the caller's and must not change. */
 void log_start(const struct config *config);
 
-bool log_wants(enum log_level level);
+/* The highest level that is written; below all levels when there is no log. */
+extern int log_level __attribute__((visibility("hidden")));
+
+static inline bool log_wants(enum log_level level)
+{
+    return (int)level <= log_level;
+}
 
 /* FORMAT as in text.h, without a line end. */
-void log_line(enum log_level level, const char *format, ...)
+#define log_line(level, ...) (log_wants(level) ? log_write(level, __VA_ARGS__) : (void)0)
+
+COLD void log_write(enum log_level level, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -96,12 +96,12 @@ static bool has_nodelay(const struct options *options)
     return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
 }
 
-struct options options_lent(bool tcp, const struct options *want)
+void options_lend(struct options *lent, bool tcp, const struct options *want)
 {
-    struct options lent = *want;
-
-    lent.quick = tcp && !given(want, ROW_NODELAY);
-    return lent;
+    lent->given = want->given;
+    lent->quick = tcp && !given(want, ROW_NODELAY);
+    if (want->given != 0)
+        memcpy(lent->value, want->value, sizeof(lent->value));
 }
 
 static bool set_nodelay(int fd, bool on)
@@ -115,9 +115,9 @@ static bool set_nodelay(int fd, bool on)
 bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
                    const struct options *want)
 {
-    struct options lent = options_lent(tcp, want);
+    bool nodelay = given(want, ROW_NODELAY) ? is_on(want, ROW_NODELAY) : tcp;
 
-    if (has_nodelay(have) != has_nodelay(&lent) && !set_nodelay(connection, has_nodelay(&lent)))
+    if (has_nodelay(have) != nodelay && !set_nodelay(connection, nodelay))
         return false;
     if (have->given == 0 && want->given == 0)
         return true;

@@ -18,6 +18,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "cold.h"
+
 #define OPTIONS_COUNT    14
 #define OPTION_VALUE_MAX 16 /* struct timeval */
 
@@ -43,7 +45,7 @@ void options_push(int fd, const struct options *options);
 
 /* Sets on the socket FD, which carries none, all of OPTIONS. False when one failed. Neither
  * errno nor cancellation is touched. */
-bool options_give(int fd, const struct options *options);
+COLD bool options_give(int fd, const struct options *options);
 
 /* Whether OPTIONS, of a socket that was never connected, can be put back to the kernel's
  * defaults; and puts them back on FD, false when one failed. Neither errno nor cancellation is
@@ -54,10 +56,10 @@ bool options_clear(int fd, const struct options *options);
 /* Sets on CONNECTION, of TCP or not, which carries HAVE, what differs from FRESH, which carries
  * WANT and from which the kernel's defaults are read. A few system calls, none when nothing
  * differs. False when one failed. Neither errno nor cancellation is touched. What it carries
- * then is options_lent(). */
+ * then is told by options_lend(). */
 bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
                    const struct options *want);
-struct options options_lent(bool tcp, const struct options *want);
+void options_lend(struct options *lent, bool tcp, const struct options *want);
 
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */

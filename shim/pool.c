@@ -4,13 +4,13 @@
 #include "pool.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
 #include <utlist.h>
 
+#include "lock.h"
 #include "process.h"
 #include "unwind.h"
 
@@ -36,7 +36,7 @@ void *hash_allocate(size_t size)
 #define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
 #define MINUTE            ((msec_t)60 * 1000)
 
-static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static struct lock lock;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
 static const struct config *limits;
@@ -53,18 +53,17 @@ static _Atomic msec_t limits_noted;
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
 static atomic_bool torn;
 
-/* The lock is of the kind that is not given back by who does not have it. */
 static void abandon(void *unused)
 {
     (void)unused;
     atomic_store(&torn, true);
-    pthread_mutex_unlock(&lock);
+    lock_abandon(&lock);
     inside = false;
 }
 
 static void leave(struct _pthread_cleanup_buffer *stay)
 {
-    pthread_mutex_unlock(&lock);
+    lock_give(&lock);
     inside = false;
     _pthread_cleanup_pop(stay, 0);
 }
@@ -76,7 +75,7 @@ static enum reason enter(struct _pthread_cleanup_buffer *stay)
         return REASON_REENTERED;
     _pthread_cleanup_push(stay, abandon, NULL);
     inside = true;
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     if (!atomic_load_explicit(&torn, memory_order_relaxed))
         return REASON_NONE;
     leave(stay);
@@ -111,6 +110,11 @@ void pool_note_limits(msec_t now, bool force)
                                                                    : limits->max_idle_total);
     numbers -= numbers / 4;
     atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
+}
+
+unsigned int pool_idle_most(void)
+{
+    return atomic_load_explicit(&total_most, memory_order_relaxed);
 }
 
 int pool_private_base(void)
@@ -403,7 +407,7 @@ bool pool_before_fork(void)
     if (inside)
         return false;
     inside = true;
-    pthread_mutex_lock(&lock);
+    lock_take(&lock);
     if (!atomic_load(&torn))
         return true;
     pool_after_fork_in_parent();
@@ -412,13 +416,12 @@ bool pool_before_fork(void)
 
 void pool_after_fork_in_parent(void)
 {
-    pthread_mutex_unlock(&lock);
+    lock_give(&lock);
     inside = false;
 }
 
 void pool_after_fork_in_child(void)
 {
-    static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
     struct conn *conn, *next;
 
     DL_FOREACH_SAFE2(idle, conn, next, older)
@@ -426,6 +429,6 @@ void pool_after_fork_in_child(void)
         unlink_idle(conn);
         conn_move(conn, CONN_CLOSED);
     }
-    lock = fresh;
+    atomic_store(&lock.word, 0);
     inside = false;
 }

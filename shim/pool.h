@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cold.h"
 #include "clock.h"
 #include "config.h"
 #include "conn.h"
@@ -66,6 +67,9 @@ bool pool_start(const struct config *config);
  */
 void pool_note_limits(msec_t now, bool force);
 
+/* How many private descriptors there may be for connections, idle or in use. */
+unsigned int pool_idle_most(void);
+
 /* The lowest number our private descriptors may have. */
 int pool_private_base(void);
 
@@ -80,8 +84,8 @@ struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, mse
                        struct victims *victims);
 
 /* The same of those that are owing: the one that has waited longest. */
-struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protocol, msec_t now,
-                             struct victims *victims);
+COLD struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protocol,
+                                  msec_t now, struct victims *victims);
 
 /* Keeps CONN, which is LEAVING and lives at a private number: it is IDLE or OWING then, as TO
  * says, and what had to make room for it is added to VICTIMS. REASON_NONE, or why it was not
@@ -91,15 +95,15 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now,
 
 /* CONN, LENDING, is still OWING: it goes to the end of the queue, and its time runs on. False
  * when it cannot, from a signal handler inside the pool. */
-bool pool_put_back(struct conn *conn);
+COLD bool pool_put_back(struct conn *conn);
 
 /* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
  * all are out when VICTIMS is not full afterwards. */
-void pool_flush(enum reason reason, struct victims *victims);
+COLD void pool_flush(enum reason reason, struct victims *victims);
 
 /* The application closes our private number FD: takes CONN out, DOOMED, if it is idle there.
  * NULL when it is not. */
-struct conn *pool_take_private(struct conn *conn, int fd);
+COLD struct conn *pool_take_private(struct conn *conn, int fd);
 
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
@@ -107,8 +111,8 @@ void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
 /* Around a fork: the lock is held over it so that the child finds the tables whole. In the
  * child the lists are emptied; their descriptors are the caller's to close. False from
  * pool_before_fork() means that the tables may be torn in the child, which must not pool. */
-bool pool_before_fork(void);
-void pool_after_fork_in_parent(void);
-void pool_after_fork_in_child(void);
+COLD bool pool_before_fork(void);
+COLD void pool_after_fork_in_parent(void);
+COLD void pool_after_fork_in_child(void);
 
 #endif

@@ -10,9 +10,7 @@ _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
 _Atomic uint32_t process_identities;
 
-/* In a page that the kernel wipes in the child of a fork, so that a child which happens to have
- * the owner's number in another PID namespace is not taken for it. */
-static _Atomic pid_t *owner;
+_Atomic pid_t *process_owner;
 static bool is_wiped;
 
 static _Atomic uint32_t refusal;
@@ -26,25 +24,21 @@ bool process_start(void)
         return false;
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
-    owner = memory;
+    process_owner = memory;
     process_adopt();
     return true;
 }
 
 void process_adopt(void)
 {
-    atomic_store(&process_sharers, 0);
-    atomic_store(owner, getpid());
+    /* Where a child keeps its parent's number, one is always taken to be there. */
+    atomic_store(&process_sharers, is_wiped ? 0 : 1);
+    atomic_store(process_owner, getpid());
 }
 
-bool process_is_owner(void)
+bool process_is_owner_by_number(void)
 {
-    pid_t pid = owner ? atomic_load_explicit(owner, memory_order_relaxed) : 0;
-
-    if (pid != 0 && is_wiped &&
-        atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0)
-        return true;
-    return pid == getpid();
+    return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
 }
 
 enum reason process_refusal(void)

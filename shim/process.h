@@ -8,7 +8,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
+#include "cold.h"
 #include "reasons.h"
 
 /* How many children were made so far, by any call we see. A connection remembers the count it
@@ -28,13 +30,26 @@ extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")))
 bool process_start(void);
 void process_adopt(void);
 
+/* The owner's number, in a page that the kernel wipes in the child of a fork, so that a child
+ * which happens to have that number in another PID namespace is not taken for it; NULL before
+ * process_start(). */
+extern _Atomic pid_t *process_owner __attribute__((visibility("hidden")));
+
+/* The comparison itself, by getpid(). */
+COLD bool process_is_owner_by_number(void);
+
 /* Whether the calling process owns this memory. False in a child of vfork() (which runs in its
  * parent's memory), of _Fork() and of clone(), and before process_start(). One system call if
  * there ever was a child in our memory, else none. */
-bool process_is_owner(void);
+static inline bool process_is_owner(void)
+{
+    return process_owner && atomic_load_explicit(process_owner, memory_order_relaxed) != 0 &&
+           (atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0 ||
+            process_is_owner_by_number());
+}
 
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
-void process_refuse(enum reason reason);
+COLD void process_refuse(enum reason reason);
 
 #endif

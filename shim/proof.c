@@ -11,11 +11,13 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "pool.h"
 #include "process.h"
 #include "raw.h"
 #include "settle.h"
+#include "twin.h"
 
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
@@ -40,9 +42,18 @@ bool proof_cookie(int fd, uint64_t *cookie)
            len == sizeof(*cookie);
 }
 
-static int status_flags(int fd)
+/* Asks the kernel for the flags of FD if the program may have changed them. */
+static enum reason flags_are_known(struct conn *conn, int fd)
 {
-    return (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
+    int flags = conn_flags(conn);
+
+    if (flags == CONN_UNKNOWN) {
+        flags = (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
+        if (flags >= 0)
+            conn_set_flags(conn, flags, conn_fd_flags(conn));
+    }
+    return unless(flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0,
+                  REASON_ODD_FLAGS);
 }
 
 bool proof_is_at(const struct conn *conn, int fd)
@@ -59,11 +70,6 @@ bool proof_is_elsewhere(const struct conn *conn, int fd)
     if (proof_cookie(fd, &cookie))
         return cookie != conn->cookie;
     return raw_syscall(SYS_getpeername, fd, NULL, NULL) == -ENOTSOCK;
-}
-
-static bool flags_are_known(int flags)
-{
-    return flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0;
 }
 
 static enum reason ask_tcp(int fd, struct tcp_info *info)
@@ -126,6 +132,24 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
                   REASON_UNSEEN_BYTES);
 }
 
+/* Of what the program opened itself nothing is believed that the kernel does not say. */
+static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
+{
+    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+    GATE(flags_are_known(conn, fd));
+    return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
+}
+
+/* What was lent has passed the gate of check-out, and its twin is what that gate saw. The
+ * kernel's counters never go back: what it would object to now it objects to before the
+ * connection is lent again. */
+static enum reason kernel_knew(struct conn *conn, int twin, bool clean)
+{
+    GATE(flags_are_known(conn, twin));
+    return clean ? REASON_NONE : kernel_may_agree(conn, twin);
+}
+
 /*
  * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
  * the same server answered somebody who had not logged in after this connection was made: a
@@ -140,18 +164,18 @@ static enum reason nobody_logged_in(const struct conn *conn)
 
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 {
+    bool clean;
+
     GATE(process_refusal());
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
-    GATE(settle_prospect(conn, now));
+    clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+    GATE(clean ? REASON_NONE : settle_prospect(conn, now));
     GATE(nobody_logged_in(conn));
-    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
-    conn->flags = status_flags(fd);
-    GATE(unless(flags_are_known(conn->flags), REASON_ODD_FLAGS));
-    GATE(wire_verdict(&conn->wire) == WIRE_CLEAN ? kernel_agrees(conn, fd)
-                                                 : kernel_may_agree(conn, fd));
+    GATE(twin_is_there(conn) ? kernel_knew(conn, conn->twin, clean)
+                             : kernel_knows(conn, fd, clean));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
@@ -169,7 +193,7 @@ enum reason proof_fresh(struct conn *conn, int fd)
     GATE(process_refusal());
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
-    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
-    conn->flags = status_flags(fd);
-    return unless(flags_are_known(conn->flags), REASON_ODD_FLAGS);
+    /* daemon(3) and login_tty(3) replace these past all hooks. */
+    GATE(unless(fd > STDERR_FILENO || proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    return flags_are_known(conn, fd);
 }

@@ -21,7 +21,7 @@
 /* Client libraries prepare their sockets each in their own way. */
 static uint8_t habit_of(const struct conn *fresh)
 {
-    uint32_t looks = fresh->options.given * 2u + ((fresh->flags & O_NONBLOCK) != 0);
+    uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
 
     return (uint8_t)(looks * UINT32_C(0x9e3779b1) >> 16) % POOL_HABITS;
 }
@@ -29,13 +29,8 @@ static uint8_t habit_of(const struct conn *fresh)
 enum wire_protocol protocol_guess(struct conn *fresh)
 {
     fresh->habit = habit_of(fresh);
-    return (enum wire_protocol)atomic_load(&fresh->endpoint->habits[fresh->habit]);
-}
-
-static void learn(struct conn *conn, enum wire_protocol protocol)
-{
-    conn->spoke = true;
-    atomic_store(&conn->endpoint->habits[conn->habit], (uint8_t)protocol);
+    return (enum wire_protocol)atomic_load_explicit(&fresh->endpoint->habits[fresh->habit],
+                                                    memory_order_relaxed);
 }
 
 /* The first byte of the first piece that has one; NULL when it cannot be read. */
@@ -52,22 +47,33 @@ static const uint8_t *first_byte(const struct pieces *pieces)
     return NULL;
 }
 
-static bool is_wrong(struct conn *conn, int fd, const struct pieces *pieces,
-                     enum wire_protocol *wanted)
+/* What others have done just now need not be noted anew. */
+static void learn(struct conn *conn, enum wire_protocol protocol)
 {
-    enum wire_protocol spoken = wire_protocol(&conn->wire);
+    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
+
+    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+    if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
+        atomic_store(habit, (uint8_t)protocol);
+}
+
+bool protocol_fits(struct conn *conn, const struct pieces *pieces)
+{
+    enum wire_protocol spoken, wanted;
     const uint8_t *first;
 
     /* Only once for each user; and not when bytes may have moved that were not seen. */
-    if (conn->spoke || conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
+    if (atomic_load_explicit(&conn->spoke, memory_order_relaxed) ||
+        conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
         !process_is_owner())
-        return false;
+        return true;
     first = first_byte(pieces);
     if (!first)
-        return false;
-    *wanted = wire_protocol_of(*first);
-    learn(conn, *wanted);
-    return spoken != WIRE_UNDECIDED && spoken != *wanted && !proof_is_elsewhere(conn, fd);
+        return true;
+    spoken = wire_protocol(&conn->wire);
+    wanted = wire_protocol_of(*first);
+    learn(conn, wanted);
+    return spoken == WIRE_UNDECIDED || spoken == wanted;
 }
 
 /* What is to take the place of a connection. */
@@ -128,7 +134,7 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 
         if (reason == REASON_NONE) {
             substitute = (struct substitute){pooled->fd, pooled};
-            pooled->options = options_lent(conn->domain != AF_UNIX, &conn->options);
+            options_lend(&pooled->options, conn->domain != AF_UNIX, &conn->options);
         } else {
             lending_discard(pooled, reason);
         }
@@ -172,26 +178,27 @@ static bool put_in_place(const struct substitute *substitute, int fd)
     return done;
 }
 
-bool protocol_fits(int fd, const struct pieces *pieces)
+bool protocol_repair(int fd, const struct pieces *pieces)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    const uint8_t *first = first_byte(pieces);
     struct substitute substitute;
-    enum wire_protocol wanted;
     struct endpoint *endpoint;
-    bool wrong, repaired;
+    bool repaired;
 
     if (!conn)
         return true;
-    wrong = is_wrong(conn, fd, pieces, &wanted);
-    endpoint = conn->endpoint;
-    if (wrong) {
-        substitute = find_substitute(fd, conn, wanted);
-        if (substitute.record)
-            take_after(substitute.record, conn);
-    }
-    conn_leave(conn, CONN_CALL_OTHER);
-    if (!wrong)
+    /* Another thread may have closed it meanwhile; or this program's number was reused behind
+     * our back, and what it is now is none of ours. */
+    if (conn_state(conn) != CONN_IN_USE || !first || proof_is_elsewhere(conn, fd)) {
+        conn_leave(conn, CONN_CALL_OTHER);
         return true;
+    }
+    endpoint = conn->endpoint;
+    substitute = find_substitute(fd, conn, wire_protocol_of(*first));
+    if (substitute.record)
+        take_after(substitute.record, conn);
+    conn_leave(conn, CONN_CALL_OTHER);
     repaired = put_in_place(&substitute, fd);
     stats_count(repaired ? &endpoint->stats.repaired : &endpoint->stats.misled);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user speaks another protocol", endpoint->text,

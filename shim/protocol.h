@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <sys/uio.h>
 
+#include "cold.h"
 #include "conn.h"
 #include "pool.h"
 
@@ -28,10 +29,12 @@ struct pieces {
     bool readable; /* they and the first byte are known to be */
 };
 
-/* PIECES are about to be sent on FD; takes note of what is spoken. False, with errno set, when
- * they are of a protocol that what is at FD does not speak, and nothing better could be put
- * there.
- */
-bool protocol_fits(int fd, const struct pieces *pieces);
+/* PIECES are about to be sent on CONN, on which the caller has a call under way; takes note of
+ * what is spoken. False when CONN does not speak that: then the caller ends his call and has it
+ * repaired. */
+bool protocol_fits(struct conn *conn, const struct pieces *pieces);
+
+/* Puts something that speaks it at FD. False, with errno set, when there is nothing. */
+COLD bool protocol_repair(int fd, const struct pieces *pieces);
 
 #endif

@@ -13,14 +13,19 @@
 
 #include "raw.h"
 
+#define READABLE_PAGE 4096
+
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
  * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
- * nobody can tell, and a program that means what it says is the likelier one. */
+ * nobody can tell, and a program that means what it says is the likelier one. What lies in the
+ * page of our own frame, as small things on the stack often do, needs no question. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
     uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
 
+    if (word / READABLE_PAGE == (uintptr_t)__builtin_frame_address(0) / READABLE_PAGE)
+        return true;
     return word != 0 &&
            raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
 }
@@ -29,14 +34,15 @@ static inline bool is_word_readable(const void *bytes)
  * one question for what lies in one page. */
 static inline bool are_ends_readable(const void *bytes, size_t n, size_t tail)
 {
-    enum { PAGE = 4096 };
     uintptr_t first = (uintptr_t)bytes, last = first + n - 1,
               from = last - (tail < n ? tail : n) + 1;
 
     if (n == 0 || last < first || !is_word_readable(bytes))
         return false;
-    return (from / PAGE == first / PAGE || is_word_readable((const void *)from)) &&
-           (last / PAGE == from / PAGE || is_word_readable((const void *)last));
+    return (from / READABLE_PAGE == first / READABLE_PAGE ||
+            is_word_readable((const void *)from)) &&
+           (last / READABLE_PAGE == from / READABLE_PAGE ||
+            is_word_readable((const void *)last));
 }
 
 /* Whether N bytes at BYTES, fewer than a page, are readable. */

@@ -9,6 +9,7 @@
 #ifndef MCPOOL_SETTLE_H
 #define MCPOOL_SETTLE_H
 
+#include "cold.h"
 #include "clock.h"
 #include "conn.h"
 #include "reasons.h"

@@ -1,7 +1,7 @@
 /*
  * Spares: sockets that a pooled connection took the place of before they were ever connected.
  * To make and destroy a TCP socket costs more than all the rest of a check-out, so such a
- * socket lives on at a private number, and the next socket() gives a duplicate of it.
+ * socket lives on as a twin (twin.h), and the next socket() gives a duplicate of it.
  *
  * A spare is what the kernel would have made: every hook that saw something happen to the
  * socket that cannot be undone ended its life as one. It never outlives a fork, a change of
@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 
+#include "cold.h"
 #include "conn.h"
 
 /* Spares kept at the same time: as many as may be about to connect at once. */
@@ -23,23 +24,18 @@
  * map yet. NULL when there is none. */
 struct conn *spare_lend(int domain, int type);
 
-/* FRESH, at FD, is about to be replaced there: gives it a private number to survive at, unless
- * it has one or is no spare. */
+/* FRESH, at FD, is about to be replaced there: gives it a twin to survive at, unless it is no
+ * spare. */
 void spare_save(struct conn *fresh, int fd);
 
 /* FRESH was replaced, and no number of the application names it: it is a spare, or CLOSED. */
 void spare_keep(struct conn *fresh);
 
-/* CONN will never be a spare (any more): gives up its private number, the application's
- * remains.
- */
-void spare_drop(struct conn *conn);
+/* The private number FD of CONN was swept by the application. False when it was no twin; a
+ * spare is none any more. */
+COLD bool spare_lose(struct conn *conn, int fd);
 
-/* The private number FD was closed by the application. False when it is no spare's. */
-bool spare_lose(struct conn *conn, int fd);
-
-/* Gives up all, and the private numbers of what might have become one. True when there were
- * any. */
-bool spare_flush(void);
+/* Gives up all. */
+COLD void spare_flush(void);
 
 #endif

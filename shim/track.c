@@ -3,6 +3,7 @@
  */
 #include "track.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@
 #include "process.h"
 #include "proof.h"
 #include "spare.h"
+#include "twin.h"
 
 /* The age of an epoll set that others may have as well. */
 #define EPOLL_SHARED FDMAP_INDEX
@@ -52,6 +54,8 @@ void track_opened(int fd, int domain, int type, int protocol)
         return;
     conn->children = atomic_load(&process_children);
     conn->identities = atomic_load(&process_identities);
+    conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
+                   type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
     if (proof_cookie(fd, &conn->cookie))
         fdmap_exchange(fd, conn_slot(conn));
     else
@@ -129,7 +133,7 @@ void track_refuse(int fd, enum reason reason)
         return;
     if (process_is_owner()) {
         conn_refuse(conn, reason);
-        spare_drop(conn);
+        twin_drop(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
 }
@@ -144,6 +148,28 @@ void track_shared(int fd, enum reason reason)
         return;
     }
     track_refuse(fd, reason);
+}
+
+struct conn *track_set_flags(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return NULL;
+    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+    return conn;
+}
+
+void track_set_flags_range(unsigned int first, unsigned int last)
+{
+    unsigned int end = (unsigned int)fdmap_end();
+
+    for (unsigned int fd = first; fd < end && fd <= last; fd++) {
+        struct conn *conn = track_set_flags((int)fd);
+
+        if (conn)
+            conn_leave(conn, CONN_CALL_OTHER);
+    }
 }
 
 void track_duplicated(int fd, int twin)
@@ -163,7 +189,7 @@ void track_option(int fd, int level, int name, const void *value, socklen_t len)
         if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
                           len)) {
             conn_refuse(conn, REASON_OPTION);
-            spare_drop(conn);
+            twin_drop(conn);
         }
         conn_let_go(conn);
     }
@@ -191,7 +217,7 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
         if ((unsigned int)epfd < FDMAP_SIZE)
             fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
         disguise_note_watch(conn, epfd, op, event);
-        spare_drop(conn);
+        twin_drop(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
 }

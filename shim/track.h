@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include "cold.h"
 #include "conn.h"
 #include "fdmap.h"
 #include "reasons.h"
@@ -22,14 +23,14 @@ int track_spare(int domain, int type, int protocol);
 
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
  * be pooled. */
-void track_opened(int fd, int domain, int type, int protocol);
+COLD void track_opened(int fd, int domain, int type, int protocol);
 
 /* epoll_create() gave FD. */
-void track_epoll(int fd);
+COLD void track_epoll(int fd);
 
 /* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen.
  */
-void track_new_number_slow(int fd);
+COLD void track_new_number_slow(int fd);
 
 static inline void track_new_number(int fd)
 {
@@ -42,16 +43,23 @@ static inline void track_new_number(int fd)
 void track_forget(int fd);
 
 /* The same for all numbers from FIRST to LAST. */
-void track_forget_range(unsigned int first, unsigned int last);
+COLD void track_forget_range(unsigned int first, unsigned int last);
 
 /* TWIN is a new number for what FD names. */
-void track_duplicated(int fd, int twin);
+COLD void track_duplicated(int fd, int twin);
 
 /* Another process has what FD names, or will have it. */
-void track_shared(int fd, enum reason reason);
+COLD void track_shared(int fd, enum reason reason);
 
 /* The connection at FD, if it is one, must not be pooled. */
-void track_refuse(int fd, enum reason reason);
+COLD void track_refuse(int fd, enum reason reason);
+
+/* The flags of FD are about to be set. The connection, if it is one, for conn_leave() with
+ * OTHER when they are; NULL when it is none. */
+struct conn *track_set_flags(int fd);
+
+/* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
+COLD void track_set_flags_range(unsigned int first, unsigned int last);
 
 /* setsockopt() succeeded on FD. */
 void track_option(int fd, int level, int name, const void *value, socklen_t len);
@@ -63,9 +71,9 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
 void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
-void track_namespace_lost(void);
+COLD void track_namespace_lost(void);
 
 /* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
-void track_passed(const struct msghdr *msg);
+COLD void track_passed(const struct msghdr *msg);
 
 #endif

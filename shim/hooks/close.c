@@ -110,7 +110,7 @@ HOOKED int dup3(int fd, int to, int flags)
 }
 
 /* Commands that make signals come, or a duplicate, cannot be undone by us. */
-static int fcntl_done(int fd, int command, void *argument, int result)
+static int fcntl_done(int fd, int command, int result)
 {
     if (result == -1)
         return result;
@@ -118,10 +118,6 @@ static int fcntl_done(int fd, int command, void *argument, int result)
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
         return hook_duplicated(fd, result);
-    case F_SETFL:
-        if (!PLAIN(fd) && (long)argument & O_ASYNC)
-            track_refuse(fd, REASON_ODD_FLAGS);
-        return result;
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_SETSIG:
@@ -133,16 +129,33 @@ static int fcntl_done(int fd, int command, void *argument, int result)
     }
 }
 
+/* The flags of a connection, which are ours to keep. */
+static int set_flags(int fd, int command, void *argument, int (*real)(int, int, ...))
+{
+    struct conn *conn = track_set_flags(fd);
+    int result = real(fd, command, argument);
+
+    if (!conn)
+        return result;
+    if (result == 0 && command == F_SETFL && (long)argument & O_ASYNC)
+        track_refuse(fd, REASON_ODD_FLAGS);
+    conn_leave(conn, CONN_CALL_OTHER);
+    return result;
+}
+
 /* Only duplicates can fail for want of descriptors. */
 #define FCNTL(name)                                                                            \
     HOOKED int name(int fd, int command, ...)                                                  \
     {                                                                                          \
         void *argument = VARIADIC(command);                                                    \
-        int result = real_##name(fd, command, argument);                                       \
+        int result;                                                                            \
                                                                                                \
+        if ((command == F_SETFL || command == F_SETFD) && !PLAIN(fd))                          \
+            return set_flags(fd, command, argument, real_##name);                              \
+        result = real_##name(fd, command, argument);                                           \
         if (hook_should_retry(result))                                                         \
             result = real_##name(fd, command, argument);                                       \
-        return fcntl_done(fd, command, argument, result);                                      \
+        return fcntl_done(fd, command, result);                                                \
     }
 
 FCNTL(fcntl)
@@ -156,7 +169,9 @@ void hook_before_close_range(unsigned int first, unsigned int last, unsigned int
         return;
     if (flags & CLOSE_RANGE_UNSHARE && process_is_owner())
         track_namespace_lost();
-    if (!(flags & CLOSE_RANGE_CLOEXEC))
+    if (flags & CLOSE_RANGE_CLOEXEC)
+        track_set_flags_range(first, last);
+    else
         track_forget_range(first, last);
 }
 

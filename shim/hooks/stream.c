@@ -3,6 +3,7 @@
  */
 #include "hooks.h"
 
+#include "../cold.h"
 #include "../goodbye.h"
 #include "../protocol.h"
 #include "../readable.h"
@@ -101,18 +102,25 @@ static size_t count_of(const struct msghdr *msg)
     return is_readable(msg, sizeof(*msg)) ? msg->msg_iovlen : 0;
 }
 
-/*
- * The real call on a tracked number, `moved_NAME`. ACCOUNT is what to do with `moved`, the
- * result, in `call`.
- */
-#define MOVED(ret, name, params, args, direction, flags, account)                              \
-    static __attribute__((noinline)) ret moved_##name params                                   \
-    {                                                                                          \
+/* As begin(), for PIECES that are to be sent. False, with errno set, when they must not be. */
+static bool begin_sending(struct call *call, int fd, const struct pieces *pieces)
+{
+    if (!begin(call, fd, CONN_CALL_SEND) || protocol_fits(call->conn, pieces))
+        return true;
+    end(call);
+    if (!protocol_repair(fd, pieces))
+        return false;
+    begin(call, fd, CONN_CALL_SEND);
+    return true;
+}
+
+/* The real call, in a call on a connection that has begun. ACCOUNT is what to do with `moved`,
+ * the result, in `call`. */
+#define MOVE(name, args, flags, account)                                                       \
+    do {                                                                                       \
         struct _pthread_cleanup_buffer cleanup;                                                \
-        struct call call;                                                                      \
-        ret moved;                                                                             \
                                                                                                \
-        if (!begin(&call, fd, CONN_CALL_##direction))                                          \
+        if (!call.conn)                                                                        \
             return real_##name args;                                                           \
         check_flags(&call, flags);                                                             \
         _pthread_cleanup_push(&cleanup, abandoned, &call);                                     \
@@ -120,8 +128,7 @@ static size_t count_of(const struct msghdr *msg)
         account;                                                                               \
         _pthread_cleanup_pop(&cleanup, 0);                                                     \
         end(&call);                                                                            \
-        return moved;                                                                          \
-    }
+    } while (0)
 
 /* The hook NAME; its slow path is a function of its own to keep the fast path free of a frame.
  */
@@ -134,45 +141,66 @@ static size_t count_of(const struct msghdr *msg)
     }
 
 #define RECEIVES(ret, name, params, args, flags, account)                                      \
-    MOVED(ret, name, params, args, RECEIVE, flags, account)                                    \
-    HOOKED_STREAM(ret, name, params, args, moved_##name)
+    static __attribute__((noinline)) ret tracked_##name params                                 \
+    {                                                                                          \
+        struct call call;                                                                      \
+        ret moved;                                                                             \
+                                                                                               \
+        begin(&call, fd, CONN_CALL_RECEIVE);                                                   \
+        MOVE(name, args, flags, account);                                                      \
+        return moved;                                                                          \
+    }                                                                                          \
+    HOOKED_STREAM(ret, name, params, args, tracked_##name)
 
 /* COUNT pieces at IOV are about to be sent. */
 #define SENDS(ret, name, params, args, flags, account, iov, count)                             \
-    MOVED(ret, name, params, args, SEND, flags, account)                                       \
     static __attribute__((noinline)) ret tracked_##name params                                 \
     {                                                                                          \
-        if (!protocol_fits(fd, &(struct pieces){iov, (size_t)(count), false}))                 \
+        struct call call;                                                                      \
+        ret moved;                                                                             \
+                                                                                               \
+        if (!begin_sending(&call, fd, &(struct pieces){iov, (size_t)(count), false}))          \
             return -1;                                                                         \
-        return moved_##name args;                                                              \
+        MOVE(name, args, flags, account);                                                      \
+        return moved;                                                                          \
     }
+
+#define EACH(...) __VA_ARGS__
 
 /* N bytes at BUF; what comes before a goodbye is sent first. REST are the arguments behind N.
  */
 #define SAYS(name, params, args, flags, ...)                                                   \
-    MOVED(ssize_t, name, params, args, SEND, flags, ALL_OF(buf))                               \
-    static __attribute__((noinline)) ssize_t tracked_##name params                             \
+    static inline ssize_t moved_##name(bool readable, EACH params)                             \
     {                                                                                          \
         struct iovec one = {(void *)buf, n};                                                   \
-        struct pieces pieces = {&one, 1, are_ends_readable(buf, n, GOODBYE_LONGEST)};          \
-        size_t goodbye = 0, before;                                                            \
-        ssize_t moved = 0;                                                                     \
-        ssize_t rest;                                                                          \
+        struct call call;                                                                      \
+        ssize_t moved;                                                                         \
                                                                                                \
-        if (!protocol_fits(fd, &pieces))                                                       \
+        if (!begin_sending(&call, fd, &(struct pieces){&one, 1, readable}))                    \
             return -1;                                                                         \
-        if (pieces.readable)                                                                   \
-            goodbye = goodbye_in(fd, buf, n);                                                  \
-        if (goodbye == 0)                                                                      \
-            return moved_##name args;                                                          \
-        before = n - goodbye;                                                                  \
+        MOVE(name, args, flags, ALL_OF(buf));                                                  \
+        return moved;                                                                          \
+    }                                                                                          \
+    static COLD ssize_t parting_##name(size_t goodbye, EACH params)                            \
+    {                                                                                          \
+        size_t before = n - goodbye;                                                           \
+        ssize_t moved = 0, rest;                                                               \
+                                                                                               \
         if (before > 0 &&                                                                      \
-            (moved = moved_##name(fd, buf, before __VA_ARGS__)) != (ssize_t)before)            \
+            (moved = moved_##name(true, fd, buf, before __VA_ARGS__)) != (ssize_t)before)      \
             return moved;                                                                      \
         if (goodbye_bury(fd, (const char *)buf + before))                                      \
             return (ssize_t)n;                                                                 \
-        rest = moved_##name(fd, (const char *)buf + before, goodbye __VA_ARGS__);              \
+        rest = moved_##name(true, fd, (const char *)buf + before, goodbye __VA_ARGS__);        \
         return rest < 0 && before > 0 ? moved : moved + rest;                                  \
+    }                                                                                          \
+    static __attribute__((noinline)) ssize_t tracked_##name params                             \
+    {                                                                                          \
+        bool readable = are_ends_readable(buf, n, GOODBYE_LONGEST);                            \
+        size_t goodbye = readable ? goodbye_in(fd, buf, n) : 0;                                \
+                                                                                               \
+        return goodbye > 0 ? parting_##name(goodbye, EACH args)                                \
+                           : moved_##name(readable, EACH args);                                \
     }                                                                                          \
     HOOKED_STREAM(ssize_t, name, params, args, tracked_##name)
 

@@ -46,13 +46,30 @@ HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     return hook_epoll_ctl_done(real_epoll_ctl(epfd, op, fd, event), epfd, op, fd, event);
 }
 
+/* What cannot be undone, and what sets flags. */
+static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request,
+                                                   void *argument)
+{
+    struct conn *conn = NULL;
+    int result;
+
+    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
+        track_refuse(fd, REASON_ODD_FLAGS);
+    else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX)
+        conn = track_set_flags(fd);
+    result = real_ioctl(fd, request, argument);
+    if (conn)
+        conn_leave(conn, CONN_CALL_OTHER);
+    return result;
+}
+
 HOOKED int ioctl(int fd, unsigned long request, ...)
 {
     void *argument = VARIADIC(request);
 
-    if (!PLAIN(fd) && (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP))
-        track_refuse(fd, REASON_ODD_FLAGS);
-    return real_ioctl(fd, request, argument);
+    if (PLAIN(fd))
+        return real_ioctl(fd, request, argument);
+    return tracked_ioctl(fd, request, argument);
 }
 
 /* A call NAME that waits if it MAY_WAIT, for what BEGIN finds; see waiting.h. */

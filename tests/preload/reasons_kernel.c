@@ -120,17 +120,20 @@ Test(reasons_kernel, number_reused_by_a_hooked_call, .timeout = 20)
     cr_expect(close(fd) == 0);
 }
 
+/* As daemon() does with the first three numbers. */
 Test(reasons_kernel, fresh_number_reused, .timeout = 20)
 {
     struct sockaddr_in addr;
     int port = park();
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
 
-    unseen(SYS_close, fd);
-    cr_assert(unseen(SYS_socket, AF_INET, SOCK_STREAM, 0) == fd);
-    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
-              0);
-    cr_expect(local_port(fd) != port, "lent over a socket whose options are not known");
+    close(STDIN_FILENO);
+    cr_assert(socket(AF_INET, SOCK_STREAM, 0) == STDIN_FILENO);
+    unseen(SYS_close, STDIN_FILENO);
+    cr_assert(unseen(SYS_socket, AF_INET, SOCK_STREAM, 0) == STDIN_FILENO);
+    cr_assert(connect(STDIN_FILENO, (struct sockaddr *)loopback(&addr, server_port()),
+                      sizeof(addr)) == 0);
+    cr_expect(local_port(STDIN_FILENO) != port,
+              "lent over a socket whose options are not known");
 }
 
 Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
@@ -281,7 +284,6 @@ static void forbid(unsigned int number, unsigned int level, unsigned int name)
 
 Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
 {
-    int port = park();
     int fd = dial_server();
     int other = dial_server();
 
@@ -290,7 +292,6 @@ Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
     close(other);
     EXPECT_KEPT();
     forbid(SYS_getsockopt, IPPROTO_TCP, TCP_INFO);
-    cr_expect(local_port(fd) == port);
     close(fd);
     EXPECT_NOT_KEPT("NO_PROOF");
     exchange(dial_server());

@@ -260,7 +260,7 @@ Test(options, lent_connections_are_quick)
             cr_expect(options_apply(-1, true, &have, -1, &want), "no call");
         else
             cr_expect(options_apply(connection, true, &have, fresh, &want));
-        have = options_lent(true, &want);
+        options_lend(&have, true, &want);
         seen = carried = nodelay_of(connection);
         cr_expect(carried == users[i].carried, "user %zu", i);
         options_seen(&have, IPPROTO_TCP, TCP_NODELAY, &seen, sizeof(seen));
@@ -271,13 +271,14 @@ Test(options, lent_connections_are_quick)
 
 Test(options, only_nodelay_is_hidden)
 {
-    struct options have = options_lent(true, &(struct options){.given = 0});
+    struct options none = {.given = 0}, have;
     int value = 7;
 
+    options_lend(&have, true, &none);
     options_seen(&have, SOL_SOCKET, TCP_NODELAY, &value, sizeof(value));
     options_seen(&have, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value));
     cr_expect(value == 7);
-    have = options_lent(false, &(struct options){.given = 0});
+    options_lend(&have, false, &none);
     options_seen(&have, IPPROTO_TCP, TCP_NODELAY, &value, sizeof(value));
     cr_expect(value == 7);
 }

@@ -1,0 +1,112 @@
+/*
+ * The numbers of twins.
+ */
+#include "twin.h"
+
+#include <fcntl.h>
+
+#include "fdmap.h"
+#include "libc.h"
+#include "pool.h"
+#include "raw.h"
+
+static _Atomic unsigned int count;
+
+static uint32_t private_slot(const struct conn *conn)
+{
+    return conn_slot(conn) | FDMAP_PRIVATE;
+}
+
+static void close_private(const struct conn *conn, int fd)
+{
+    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE))
+        libc_close_quietly(fd);
+}
+
+void twin_make(struct conn *conn, int fd)
+{
+    long twin;
+
+    if (conn->twin >= 0)
+        return;
+    twin = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
+    if (twin >= FDMAP_SIZE) {
+        libc_close_quietly((int)twin);
+    } else if (twin >= 0) {
+        fdmap_exchange((int)twin, private_slot(conn));
+        atomic_fetch_add(&count, 1);
+        atomic_store(&conn->twin, (int)twin);
+    }
+}
+
+void twin_adopt(struct conn *conn, int private_fd)
+{
+    if (atomic_load_explicit(&count, memory_order_relaxed) >= pool_idle_most()) {
+        close_private(conn, private_fd);
+        return;
+    }
+    atomic_fetch_add(&count, 1);
+    atomic_store(&conn->twin, private_fd);
+    /* Who swept it before found no twin to take away. */
+    if (fdmap_get(private_fd) != private_slot(conn))
+        twin_lose(conn, private_fd);
+}
+
+/* Two may want it at once: the application's thread, and one that gives up all. */
+static int take(struct conn *conn)
+{
+    int fd = atomic_load_explicit(&conn->twin, memory_order_relaxed);
+
+    if (fd < 0)
+        return -1;
+    fd = atomic_exchange(&conn->twin, -1);
+    if (fd >= 0)
+        atomic_fetch_sub(&count, 1);
+    return fd;
+}
+
+int twin_take(struct conn *conn)
+{
+    int fd = take(conn);
+
+    return fd >= 0 && fdmap_get(fd) == private_slot(conn) ? fd : -1;
+}
+
+bool twin_is_there(const struct conn *conn)
+{
+    int fd = atomic_load(&conn->twin);
+
+    return fd >= 0 && fdmap_get(fd) == private_slot(conn);
+}
+
+void twin_drop(struct conn *conn)
+{
+    int fd = take(conn);
+
+    if (fd >= 0)
+        close_private(conn, fd);
+}
+
+bool twin_lose(struct conn *conn, int fd)
+{
+    if (!atomic_compare_exchange_strong(&conn->twin, &fd, -1))
+        return false;
+    atomic_fetch_sub(&count, 1);
+    return true;
+}
+
+static void drop(struct conn *conn, int unused)
+{
+    (void)unused;
+    twin_drop(conn);
+}
+
+void twin_drop_all(void)
+{
+    conn_for_each_in_use(drop, 0);
+}
+
+unsigned int twin_count(void)
+{
+    return atomic_load(&count);
+}

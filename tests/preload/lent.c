@@ -1,0 +1,226 @@
+/*
+ * A connection that was lent lives at two numbers, the program's and one of ours, and what it
+ * is after close() is known without asking the kernel again. What must hold all the same.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* A connection that was lent, in use, on which nothing was said yet. */
+static int lend(void)
+{
+    int port = park();
+    int fd = dial_server();
+
+    cr_assert(local_port(fd) == port);
+    return fd;
+}
+
+/* Whether the next user gets the connection with the local port PORT. */
+static bool next_gets(int port)
+{
+    int fd = dial_server();
+    bool same = local_port(fd) == port;
+
+    close(fd);
+    return same;
+}
+
+Test(lent, keeps_its_private_number, .timeout = 20)
+{
+    int number;
+    int fd = lend();
+
+    number = private_number();
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(private_number() == number);
+    cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
+}
+
+/* The kernel is asked at the latest when it could be lent again. */
+Test(lent, bytes_behind_our_back, .timeout = 20)
+{
+    char answer[64];
+    int fd = lend();
+    int port = local_port(fd);
+
+    exchange(fd);
+    unseen(SYS_write, fd, "get a\r\n", 7);
+    cr_assert(unseen(SYS_read, fd, answer, sizeof(answer)) > 0);
+    close(fd);
+    cr_expect(!next_gets(port));
+    cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
+}
+
+/* Closed unseen and its number reused: what moves there is not taken for the connection's. */
+Test(lent, number_reused_unseen, .timeout = 20)
+{
+    int fd = lend();
+    int port = local_port(fd);
+    int pair[2];
+
+    exchange(fd);
+    unseen(SYS_close, fd);
+    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    cr_assert(pair[0] == fd);
+    cr_assert(write(pair[0], "get a\r\n", 7) == 7);
+    cr_assert(write(pair[1], "END\r\n", 5) == 5);
+    expect_text(pair[0], "END\r\n");
+    cr_expect(close(fd) == 0);
+    cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
+    cr_expect(!next_gets(port));
+    cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
+}
+
+/* The same, and nothing moved there: the connection is as it was. */
+Test(lent, number_reused_unseen_and_unused, .timeout = 20)
+{
+    int fd = lend();
+    int port = local_port(fd);
+    int pair[2];
+
+    exchange(fd);
+    unseen(SYS_close, fd);
+    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    cr_assert(pair[0] == fd);
+    cr_expect(close(fd) == 0);
+    cr_expect(recv(pair[1], pair, 1, 0) == 0, "what was there was not closed");
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    exchange(fd);
+}
+
+/* Swept while in use: it stays the program's, and gets another number when it is kept. */
+Test(lent, private_number_swept, .timeout = 20)
+{
+    int fd = lend();
+    int port = local_port(fd);
+
+    cr_expect(close(private_number()) == -1 && errno == EBADF);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    exchange(fd);
+}
+
+/* A private number holds the connection open: it must go before a refused one is closed, or the
+ * server would never know. */
+Test(lent, refused_ones_are_closed, .timeout = 20)
+{
+    int fd = lend();
+    int number = private_number();
+
+    send_text(fd, "get incomplete");
+    close(fd);
+    EXPECT_NOT_KEPT("REQUEST_PARTIAL");
+    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+}
+
+Test(lent, swept_ones_are_closed, .timeout = 20)
+{
+    int fd = lend();
+    int number = private_number();
+
+    exchange(fd);
+    cr_expect(close_range((unsigned int)fd, (unsigned int)fd, 0) == 0);
+    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+}
+
+/* Every way to change the flags is seen, also those that come late. */
+Test(lent, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
+{
+    int on = 1;
+
+    for (int way = 0; way < 4; way++) {
+        int fd = lend();
+        int port = local_port(fd);
+
+        if (way == 0)
+            cr_assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+        else if (way == 1)
+            cr_assert(fcntl64(fd, F_SETFL, O_NONBLOCK) == 0);
+        else if (way == 2)
+            cr_assert(ioctl(fd, FIONBIO, &on) == 0);
+        else
+            cr_assert(fcntl(fd, F_SETFD, 0) == 0);
+        send_text(fd, "get a\r\n");
+        while (recv(fd, &(char[8]){0}, 5, MSG_WAITALL) != 5)
+            continue;
+        close(fd);
+        EXPECT_KEPT();
+        fd = dial_server();
+        cr_expect(local_port(fd) == port);
+        cr_expect((unseen(SYS_fcntl, fd, F_GETFL) & O_NONBLOCK) == 0, "way %d", way);
+        cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == FD_CLOEXEC, "way %d", way);
+        exchange(fd);
+        close(fd);
+        EXPECT_KEPT();
+    }
+}
+
+/* And those of the fresh socket, however they came about. */
+Test(lent, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
+{
+    int on = 1;
+
+    park();
+    for (int way = 0; way < 6; way++) {
+        struct sockaddr_in addr;
+        int type = way == 0 ? SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC : SOCK_STREAM;
+        int fd = socket(AF_INET, type, 0);
+        int flags, fd_flags;
+
+        if (way == 1)
+            cr_assert(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
+        else if (way == 2)
+            cr_assert(ioctl(fd, FIONBIO, &on) == 0);
+        else if (way == 3)
+            cr_assert(fcntl(fd, F_SETFD, FD_CLOEXEC) == 0);
+        else if (way == 4)
+            cr_assert(ioctl(fd, FIOCLEX) == 0);
+        else if (way == 5)
+            cr_assert(close_range((unsigned int)fd, (unsigned int)fd, CLOSE_RANGE_CLOEXEC) ==
+                      0);
+        flags = (int)unseen(SYS_fcntl, fd, F_GETFL);
+        fd_flags = (int)unseen(SYS_fcntl, fd, F_GETFD);
+        cr_assert(
+            connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) == 0);
+        EXPECT_EVENT(": reused as ");
+        cr_expect(unseen(SYS_fcntl, fd, F_GETFL) == flags, "way %d", way);
+        cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == fd_flags, "way %d", way);
+        unseen(SYS_fcntl, fd, F_SETFL, O_RDWR);
+        exchange(fd);
+        unseen(SYS_fcntl, fd, F_SETFL, flags);
+        close(fd);
+        EXPECT_KEPT();
+    }
+}
+
+/* Descriptors are the program's first: all private numbers go when there are no others. */
+Test(lent, private_numbers_make_way, .timeout = 20)
+{
+    struct rlimit limit;
+    int fd = lend();
+    int number = private_number();
+    int last = -1, next;
+
+    not_under_valgrind();
+    cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = (rlim_t)number + 1;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    while ((next = dup(0)) >= 0)
+        last = next;
+    cr_expect(last == number, "%d is the last, %d was ours", last, number);
+    cr_expect(errno == EMFILE);
+    exchange(fd);
+}
