@@ -5,6 +5,7 @@ VERSION := 0.1.0
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
 LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
 
@@ -56,7 +57,7 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 $(B)/mcpool: shim/cli/mcpool.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
@@ -262,20 +263,48 @@ lint:
 
 install: all
 	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
-	  $(DESTDIR)$(MANDIR)/man7
+	  $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(TMPFILESDIR)
 	install -m 644 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libmcpool.so
 	install -m 755 $(B)/mcpool $(DESTDIR)$(BINDIR)/mcpool
 	install -m 644 shim/man/mcpool.1 $(DESTDIR)$(MANDIR)/man1/mcpool.1
 	install -m 644 shim/man/libmcpool.7 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
+	install -m 644 packaging/tmpfiles.d/mcpool.conf $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libmcpool.so $(DESTDIR)$(BINDIR)/mcpool \
-	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
+	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7 \
+	  $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+
+# Packages. They are built in a copy, as building one begins with `make clean`.
+PACKAGED := libmcpool-$(VERSION)
+
+$(B)/%/$(PACKAGED): FORCE
+	rm -rf $(@D)
+	mkdir -p $@
+	tar -c --exclude=./$(B) --exclude=./.git --exclude=__pycache__ . | tar -x -C $@
+
+deb: $(B)/deb/$(PACKAGED)
+	.ci/packages package
+	cd $< && dpkg-buildpackage -b -us -uc
+
+rpm: $(B)/rpm/$(PACKAGED)
+	.ci/packages package
+	tar -czf $(<D)/$(PACKAGED).tar.gz -C $(<D) $(PACKAGED)
+	rpmbuild -bb --nodeps --define '_topdir $(abspath $(<D))/work' \
+	  --define '_sourcedir $(abspath $(<D))' --define '_rpmdir $(abspath $(<D))' \
+	  packaging/rpm/libmcpool.spec
+
+# The picture of a connection's life.
+docs: shim/life.svg
+
+shim/life.svg: shim/life.dot
+	.ci/packages docs
+	dot -Tsvg $< -o $@
 
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak coverage demo bench format lint install uninstall deb rpm docs clean FORCE
 .DELETE_ON_ERROR:
