@@ -57,7 +57,7 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 $(B)/mcpool: shim/cli/mcpool.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CPPFLAGS) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
@@ -204,7 +204,7 @@ test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential 
                $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
 
 test:
-	.ci/packages build test
+	.ci/packages build test package
 	$(MAKE) both-compilers aarch64-programs test-programs
 	/usr/bin/python3 tests/run.py $(B)
 

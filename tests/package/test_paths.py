@@ -4,7 +4,6 @@ Each is measured by memcached's own count of connections: as the machine was, an
 followed. The last test takes the packages away and looks for what they left.
 """
 
-import glob
 import json
 import os
 import re
@@ -12,9 +11,9 @@ import shlex
 
 import pytest
 
-from machine import BUILD, HERE, Machine, why_not
+from conftest import TOP
+from machine import Machine, why_not
 
-TOP = os.path.join(HERE, "..", "..")
 EXAMPLES = os.path.join(TOP, "packaging", "examples")
 INSTALLED = "/usr/share/doc/mcpool/examples"
 VISITS = 60
@@ -37,18 +36,10 @@ def shell(title):
     return "\n".join(readme_section(title)[0])
 
 
-def packages():
-    """The packages of this build, without those of debugging symbols."""
-    found = [path for path in glob.glob(os.path.join(BUILD, "deb", "*.deb"))
-             if "-dbgsym" not in path]
-    assert len(found) == 2, "make deb makes them"
-    return found
-
-
-def install(machine):
+def install(machine, debs):
     """What the README says of it, for somebody who has the packages before him."""
     machine.run("mkdir -p /root/downloads")
-    for package in packages():
+    for package in debs.values():
         machine.copy(package, "/root/downloads")
     machine.run("cd /root/downloads &&"
                 " apt-get install -y ./libmcpool_*.deb ./mcpool_*.deb",
@@ -72,10 +63,10 @@ def unpooled(machine):
 
 
 @pytest.fixture(scope="module")
-def ready(machine, unpooled):
+def ready(machine, unpooled, debs):
     """The machine with the packages, and what was measured without them."""
     assert unpooled >= VISITS
-    install(machine)
+    install(machine, debs)
     return machine
 
 
@@ -189,7 +180,7 @@ def dockerfile():
             if line and not line.startswith("#")]
 
 
-def test_dockerfile():
+def test_dockerfile(debs):
     """There is no engine here, so its instructions are followed on a machine without the
     packages."""
     for line in readme_section("Docker")[0]:
@@ -197,7 +188,7 @@ def test_dockerfile():
     environment = []
     with Machine() as image:
         image.run("mkdir /context")
-        for file in (*packages(), os.path.join(EXAMPLES, "app.py")):
+        for file in (*debs.values(), os.path.join(EXAMPLES, "app.py")):
             image.copy(file, "/context")
         for word, rest in dockerfile():
             if word == "FROM":
@@ -235,11 +226,11 @@ def listing(machine):
             if not RESTLESS.search(line.split(" ", 1)[0]) and not RESTLESS.search(line)}
 
 
-def test_nothing_is_left():
+def test_nothing_is_left(debs):
     with Machine() as machine:
         machine.run("systemctl stop supervisor php8.2-fpm memcached")
         before = listing(machine)
-        install(machine)
+        install(machine, debs)
         during = listing(machine)
         machine.run("mcpool run -- python3 -c pass && touch /run/mcpool/left-by-a-process")
         machine.run("apt-get remove --purge -y mcpool libmcpool && apt-get autoremove --purge -y")
