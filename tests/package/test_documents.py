@@ -43,8 +43,9 @@ def states():
 
 def arrows():
     """The arrows of the picture: (from, to, files)."""
-    return [(start, end, set(re.findall(r"\w+\.c\b", attributes.replace("\\n", " ")))) for
-            start, end, attributes in re.findall(r"^    (\w+) -> (\w+) \[(.*)\]$", read("shim/life.dot"), re.M)]
+    lines = re.findall(r"^    (\w+) -> (\w+) \[(.*)\]$", read("shim/life.dot"), re.M)
+    return [(start, end, set(re.findall(r"\w+\.c\b", attributes.replace("\\n", " "))))
+            for start, end, attributes in lines]
 
 
 def moves():
@@ -80,6 +81,23 @@ def test_manual_has_every_reason():
     reasons = re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("shim/reasons.def"), re.M)
     assert len(reasons) >= 40
     assert re.findall(r"^\.TP\n\.B ([A-Z_]+)\n(.*)$", page, re.M) == reasons
+
+
+# Limits that are written as #define in the library, and how the manual puts them.
+NUMBERS = {"CONN_MAX": "16384", "FDMAP_SIZE": "65536", "POOL_ENDPOINTS": "512", "CONN_WATCHES": "4",
+           "WIRE_RUNS": "64", "SPARE_MAX": "8", "CONFIG_MAX_RULES": "64",
+           "POOL_OWING_TIMEOUT": "((msec_t)10 * 1000)", "DRAINED_MOST": "((size_t)1 << 20)",
+           "MN_AGAIN_AFTER": "((msec_t)60 * 1000)"}
+AS_WRITTEN = {"POOL_OWING_TIMEOUT": "10 s", "DRAINED_MOST": "1 MiB", "MN_AGAIN_AFTER": "60 s"}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_manual_has_every_number(name):
+    source = "".join(read(path) for path in glob.glob(os.path.join(TOP, "shim", "**", "*.[ch]"),
+                                                      recursive=True))
+    assert re.findall(rf"^#define {name}\s+(.*)$", source, re.M) == [NUMBERS[name]]
+    page = read("shim/man/libmcpool.7").split("\n.SH NUMBERS\n")[1].split("\n.SH ")[0]
+    assert re.search(rf"\b{AS_WRITTEN.get(name, NUMBERS[name])}\b", page)
 
 
 # The picture.
@@ -132,7 +150,7 @@ def test_versions_agree():
         assert f'"libmcpool {version}"' in read(page), page
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md",
+@pytest.mark.parametrize("name", ["README.md", "CLIENTS.md", "CONTRIBUTING.md", "SECURITY.md",
                                   "shim/architecture.md"])
 def test_links_lead_somewhere(name):
     text = read(name)
