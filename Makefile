@@ -54,9 +54,17 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 # The command.
 
-$(B)/mcpool: shim/cli/mcpool.c Makefile
+COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats_file.c shim/reasons.c
+COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
+
+$(B)/command/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+
+$(B)/mcpool: $(COMMAND_OBJECTS)
+	$(CC) $(LDFLAGS) $^ -lncurses -ltinfo -o $@
+
+-include $(COMMAND_OBJECTS:.o=.d)
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
@@ -184,8 +192,8 @@ shake: $(STRESSED)
 CROSS := aarch64-linux-gnu-
 
 aarch64-programs:
-	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' all \
-	  $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
+	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
 
 # Real servers for minutes, while everything around them is restarted.
 SOAK_SECONDS ?= 300
