@@ -5,6 +5,11 @@ VERSION := 0.1.0
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/libmcpool
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+# Where processes show their counters; see MCPOOL_STATS.
+STATSDIR ?= /run/mcpool
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
 LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
 
@@ -251,7 +256,7 @@ bench:
 # Style. `make format` writes, `make lint` only looks.
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
-SHELL_FILES = .ci/run .ci/packages $(shell git ls-files '*.sh')
+SHELL_FILES = .ci/run .ci/packages $(shell git ls-files "*.sh" "*.bash")
 
 LINTED = $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
 
@@ -269,19 +274,33 @@ lint:
 	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	shellcheck $(SHELL_FILES)
 
+MAN1 := $(notdir $(wildcard shim/man/*.1))
+
+# Anybody's process may show its counters, and remove what is its own; tmpfiles.d makes the
+# directory again after a restart of the machine.
 install: all
 	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
-	  $(DESTDIR)$(MANDIR)/man7
+	  $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(DOCDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR)
 	install -m 644 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libmcpool.so
 	install -m 755 $(B)/mcpool $(DESTDIR)$(BINDIR)/mcpool
-	install -m 644 shim/man/mcpool.1 $(DESTDIR)$(MANDIR)/man1/mcpool.1
+	install -m 644 $(addprefix shim/man/,$(MAN1)) $(DESTDIR)$(MANDIR)/man1
 	install -m 644 shim/man/libmcpool.7 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	install -m 644 shim/cli/grafana/mcpool.json $(DESTDIR)$(DOCDIR)/grafana.json
+	install -m 644 shim/cli/completion/mcpool.bash $(DESTDIR)$(BASHDIR)/mcpool
+	install -m 644 shim/cli/completion/_mcpool $(DESTDIR)$(ZSHDIR)/_mcpool
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; install -d -m 1777 $(STATSDIR); \
+	  install -d /etc/tmpfiles.d; echo 'd $(STATSDIR) 1777' > /etc/tmpfiles.d/mcpool.conf; \
+	fi
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libmcpool.so $(DESTDIR)$(BINDIR)/mcpool \
-	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	  $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MAN1)) $(DESTDIR)$(MANDIR)/man7/libmcpool.7 \
+	  $(DESTDIR)$(BASHDIR)/mcpool $(DESTDIR)$(ZSHDIR)/_mcpool
+	rm -rf $(DESTDIR)$(DOCDIR)
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; rm -rf $(STATSDIR) /etc/tmpfiles.d/mcpool.conf; \
+	fi
 
 clean:
 	rm -rf $(B)

@@ -280,6 +280,8 @@ static int compare(const void *a, const void *b)
     const struct process *one = a, *other = b;
     int order = strcmp(one->service, other->service);
 
+    if (order == 0)
+        order = one->dry_run - other->dry_run;
     return order ? order : (one->pid > other->pid) - (one->pid < other->pid);
 }
 

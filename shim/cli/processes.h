@@ -56,7 +56,7 @@ struct process {
 };
 
 struct processes {
-    struct process *list; /* by service, then by number */
+    struct process *list; /* by service, dry runs last, then by number */
     size_t count;
     size_t forbidden; /* of other users */
     size_t strange;   /* of libraries whose counters are not ours */

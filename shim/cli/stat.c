@@ -76,15 +76,15 @@ static void print_process(const struct process *process)
     }
 }
 
-/* Of the processes of one service; returns how many. */
+/* Of the processes of one service, all in a dry run or none; returns how many. */
 static size_t print_service(const struct process *first, size_t most)
 {
     struct numbers total = {0};
-    bool dry = false;
-    size_t n = 0;
+    bool dry = first->dry_run;
+    size_t n = 1;
 
-    while (n < most && strcmp(first[n].service, first->service) == 0)
-        dry |= first[n++].dry_run;
+    while (n < most && strcmp(first[n].service, first->service) == 0 && first[n].dry_run == dry)
+        n++;
     printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
            first->version,
            dry ? ", dry run: nothing was reused, the numbers are what would have been" : "");
