@@ -16,6 +16,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "report.h"
 #include "settle.h"
 #include "spare.h"
 #include "timing.h"
@@ -40,8 +41,7 @@ void lending_note_refused(struct conn *conn, enum reason reason)
     struct endpoint *endpoint = conn->endpoint;
 
     stats_count(&endpoint->stats->refused[reason]);
-    log_line(LOG_DEBUG, "%s: not kept: %s (%s)", endpoint->text, reason_name(reason),
-             reason_text(reason));
+    report_refused(conn, reason);
 }
 
 void lending_discard(struct conn *conn, enum reason reason)
@@ -49,8 +49,7 @@ void lending_discard(struct conn *conn, enum reason reason)
     struct endpoint *endpoint = conn->endpoint;
 
     stats_count(&endpoint->stats->discarded[reason]);
-    log_line(LOG_DEBUG, "%s: discarded: %s (%s)", endpoint->text, reason_name(reason),
-             reason_text(reason));
+    report_discarded(conn, reason);
     if (conn->fd >= 0 && fdmap_replace(conn->fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
         libc_close_quietly(conn->fd);
     conn_move(conn, CONN_CLOSED);
@@ -382,6 +381,7 @@ void lending_after_fork_in_child(void)
     spare_flush();
     conn_forget_other_threads();
     pool_after_fork_in_child();
+    log_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

@@ -71,7 +71,7 @@ preloaded() {
         LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|stats)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|stats|places)*/*'
 preloaded 'policy/*'
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
@@ -79,6 +79,7 @@ preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
 preloaded 'short_life/*' MCPOOL_MAX_LIFETIME=200ms
 preloaded 'other_deepbind/*' MCPOOL_DEEPBIND=other.so
 preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
+preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
 preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
 preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
