@@ -39,9 +39,8 @@ static size_t tell_packet(const struct wire_place *place, char *text, size_t roo
 
 static size_t tell_line(const struct wire_place *place, char *text, size_t room)
 {
-    size_t n =
-        text_format(text, room, "; at %s %s", place->in_reply ? "the reply" : "the request",
-                    place->line ? place->line : "");
+    size_t n = text_format(text, room, "; at the %s%s%s", place->in_reply ? "reply" : "request",
+                           place->line ? " " : "", place->line ? place->line : "");
 
     if (place->word == 0)
         return n + text_format(text + n, room - n, ", %u bytes before the end of its data",

@@ -38,16 +38,18 @@ static const char *duration(double seconds)
     return text;
 }
 
+static int server_width; /* of the longest name */
+
 static void print_row(const char *who, const char *server, const struct numbers *numbers)
 {
     const uint64_t *stats = numbers->stats;
 
-    printf("%8s  %-24s %6" PRIu64 " %5" PRIu64 " %9" PRIu64 " %9" PRIu64 " %7" PRIu64
+    printf("%8s  %-*s %6" PRIu64 " %5" PRIu64 " %9" PRIu64 " %9" PRIu64 " %7" PRIu64
            " %5.1f%% %7" PRIu64 " %8" PRIu64 " %9s %9" PRIu64 "\n",
-           who, server, stats[STAT_in_use], stats[STAT_idle], stats[STAT_connects],
-           stats[STAT_reused], stats[STAT_opened], numbers_hit_rate(numbers),
-           stats[STAT_fences], stats[STAT_settled], duration(numbers->seconds_avoided),
-           numbers->time_wait_avoided);
+           who, server_width, server, stats[STAT_in_use], stats[STAT_idle],
+           stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
+           numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_settled],
+           duration(numbers->seconds_avoided), numbers->time_wait_avoided);
 }
 
 static void print_reasons(const char *what, const uint64_t *counters)
@@ -88,9 +90,9 @@ static size_t print_service(const struct process *first, size_t most)
     printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
            first->version,
            dry ? ", dry run: nothing was reused, the numbers are what would have been" : "");
-    printf("%8s  %-24s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", "SERVER", "IN USE",
-           "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS", "FENCES",
-           "SETTLED", "SAVED", "TIME-WAIT");
+    printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
+           "IN USE", "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS",
+           "FENCES", "SETTLED", "SAVED", "TIME-WAIT");
     for (size_t i = 0; i < n; i++) {
         print_process(&first[i]);
         for (size_t j = 0; j < first[i].server_count; j++)
@@ -101,8 +103,22 @@ static size_t print_service(const struct process *first, size_t most)
     return n;
 }
 
+static void find_width(const struct processes *processes)
+{
+    server_width = (int)strlen("SERVER");
+    for (size_t i = 0; i < processes->count; i++) {
+        for (size_t j = 0; j < processes->list[i].server_count; j++) {
+            int n = (int)strlen(processes->list[i].servers[j].name);
+
+            if (n > server_width)
+                server_width = n;
+        }
+    }
+}
+
 static void print_table(const struct processes *processes)
 {
+    find_width(processes);
     for (size_t i = 0; i < processes->count;) {
         if (i > 0)
             putchar('\n');

@@ -356,7 +356,7 @@ bool text_reply_place(const struct wire *wire, struct wire_place *place)
 {
     const struct wire_text_reply *reply = &wire->reply.text;
 
-    place->word = reply->tokens > 0 ? reply->tokens : 1;
+    place->word = reply->tokens > 0 && !is_error(reply) ? reply->tokens : 1;
     place->n = reply->line;
     if (is_error(reply))
         place->text = reply->text;
