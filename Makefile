@@ -6,6 +6,9 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+DOCDIR ?= $(PREFIX)/share/doc/mcpool
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
 LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
 
@@ -55,13 +58,22 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 # The command.
 
-$(B)/mcpool: shim/cli/mcpool.c Makefile
+COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats_file.c shim/reasons.c
+COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
+
+$(B)/command/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+
+$(B)/mcpool: $(COMMAND_OBJECTS)
+	$(CC) $(LDFLAGS) $^ -lncurses -ltinfo -o $@
+
+-include $(COMMAND_OBJECTS:.o=.d)
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn pool options config text reasons process)
+UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn pool options config text reasons process \
+             stats stats_file)
 UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -184,8 +196,8 @@ shake: $(STRESSED)
 CROSS := aarch64-linux-gnu-
 
 aarch64-programs:
-	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' all \
-	  $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
+	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
 
 # Real servers for minutes, while everything around them is restarted.
 SOAK_SECONDS ?= 300
@@ -243,7 +255,7 @@ bench:
 # Style. `make format` writes, `make lint` only looks.
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
-SHELL_FILES = .ci/run .ci/packages $(shell git ls-files '*.sh')
+SHELL_FILES = .ci/run .ci/packages $(shell git ls-files "*.sh" "*.bash")
 
 LINTED = $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
 
@@ -261,21 +273,35 @@ lint:
 	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	shellcheck $(SHELL_FILES)
 
+MAN1 := $(notdir $(wildcard shim/man/*.1))
+
+# Anybody's process may show its counters, and remove what is its own; tmpfiles.d makes the
+# directory again after a restart of the machine.
 install: all
 	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
-	  $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(TMPFILESDIR)
+	  $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(DOCDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) \
+	  $(DESTDIR)$(TMPFILESDIR)
 	install -m 644 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libmcpool.so
 	install -m 755 $(B)/mcpool $(DESTDIR)$(BINDIR)/mcpool
-	install -m 644 shim/man/mcpool.1 $(DESTDIR)$(MANDIR)/man1/mcpool.1
+	install -m 644 $(addprefix shim/man/,$(MAN1)) $(DESTDIR)$(MANDIR)/man1
 	install -m 644 shim/man/libmcpool.7 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
+	install -m 644 shim/cli/grafana/mcpool.json $(DESTDIR)$(DOCDIR)/grafana.json
+	install -m 644 shim/cli/completion/mcpool.bash $(DESTDIR)$(BASHDIR)/mcpool
+	install -m 644 shim/cli/completion/_mcpool $(DESTDIR)$(ZSHDIR)/_mcpool
 	install -m 644 packaging/tmpfiles.d/mcpool.conf $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; install -d -m 1777 /run/mcpool; \
+	fi
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libmcpool.so $(DESTDIR)$(BINDIR)/mcpool \
-	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7 \
+	  $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MAN1)) $(DESTDIR)$(MANDIR)/man7/libmcpool.7 \
+	  $(DESTDIR)$(BASHDIR)/mcpool $(DESTDIR)$(ZSHDIR)/_mcpool \
 	  $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	rm -rf $(DESTDIR)$(DOCDIR)
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; rm -rf /run/mcpool; \
+	fi
 
 # Packages. They are built in a copy, as building one begins with `make clean`.
 PACKAGED := libmcpool-$(VERSION)

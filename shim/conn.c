@@ -108,6 +108,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->received = 0;
     conn->endpoint = NULL;
     conn->spoke = false;
+    conn->untimed = false;
     conn->fence = FENCE_NONE;
     conn->drained = 0;
     wire_init(&conn->wire);
@@ -149,9 +150,9 @@ void conn_move(struct conn *conn, enum conn_state to)
 
     if (counts_as_use(to) && !counts_as_use(from)) {
         atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
-        atomic_fetch_add(&conn->endpoint->in_use, 1);
+        pool_note_in_use(conn->endpoint, atomic_fetch_add(&conn->endpoint->in_use, 1) + 1);
     } else if (counts_as_use(from) && !counts_as_use(to))
-        atomic_fetch_sub(&conn->endpoint->in_use, 1);
+        pool_note_in_use(conn->endpoint, atomic_fetch_sub(&conn->endpoint->in_use, 1) - 1);
     atomic_store(&conn->state, (uint32_t)to);
     if (to == CONN_CLOSED)
         free_if_unused(conn);

@@ -17,6 +17,7 @@
 #include "proof.h"
 #include "raw.h"
 #include "readable.h"
+#include "timing.h"
 
 /* Client libraries prepare their sockets each in their own way. */
 static uint8_t habit_of(const struct conn *fresh)
@@ -35,6 +36,8 @@ enum wire_protocol protocol_guess(struct conn *fresh)
 static void learn(struct conn *conn, enum wire_protocol protocol)
 {
     conn->spoke = true;
+    if (conn->untimed)
+        timing_ask(conn);
     atomic_store(&conn->endpoint->habits[conn->habit], (uint8_t)protocol);
 }
 
@@ -192,7 +195,7 @@ bool protocol_fits(int fd, const struct pieces *pieces)
     if (!wrong)
         return true;
     repaired = put_in_place(&substitute, fd);
-    stats_count(repaired ? &endpoint->stats.repaired : &endpoint->stats.misled);
+    stats_count(repaired ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user speaks another protocol", endpoint->text,
              repaired ? "exchanged" : "cut off", fd);
     if (repaired)

@@ -186,7 +186,9 @@ static void end_token(struct wire *wire)
         resolve_command(wire);
     else
         take_arg(wire);
-    request->token.length = 0;
+    /* The word that was too much is kept for who asks what it was. */
+    if (!wire->poison)
+        request->token.length = 0;
 }
 
 /* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta
@@ -337,6 +339,42 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
             break;
         }
     }
+}
+
+/* A first word that is no command may be anything; letters make it likely to be meant as one.
+ */
+static bool is_name(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((text[i] < 'a' || text[i] > 'z') && text[i] != '_')
+            return false;
+    }
+    return true;
+}
+
+static size_t kept_of(const struct wire_token *token)
+{
+    return token->length < sizeof token->text ? token->length : sizeof token->text;
+}
+
+bool text_request_place(const struct wire *wire, struct wire_place *place)
+{
+    const struct wire_text_request *request = &wire->request.text;
+    const struct command *command = request->command ? command_of(request) : NULL;
+    /* A word that was too much may have been counted already, or not. */
+    unsigned int args = request->args - (wire->poison && request->args > 0);
+    bool is_key = command && (arg_at(command->args, args) == ARG_KEY ||
+                              arg_at(command->args, request->args) == ARG_KEY);
+
+    place->line = command ? command->name : NULL;
+    place->n = request->data;
+    if (request->state != IN_LINE && request->state != AT_LF)
+        return true;
+    place->word = command && !command->refused ? args + 2 : 1;
+    place->n = request->token.length;
+    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token)))
+        place->text = request->token.text;
+    return true;
 }
 
 bool text_inside_request(const struct wire *wire)

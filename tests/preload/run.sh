@@ -56,6 +56,10 @@ for plugin in memcached.so other.so below/hidden.so; do
         -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
 done
 
+# The directory of the counters, as the package makes it.
+stats=$work/stats
+mkdir -m 1777 "$stats"
+
 # preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
 # count the connections at the server.
 result=0
@@ -63,11 +67,11 @@ preloaded() {
     filter=$1
     shift
     rm -f "$work/log" # a process may have the number of one that wrote to it before
-    env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
+    env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug MCPOOL_STATS="$stats" "$@" \
         LD_PRELOAD="$library" "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|stats|places)*/*'
 preloaded 'policy/*'
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
@@ -75,6 +79,9 @@ preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
 preloaded 'short_life/*' MCPOOL_MAX_LIFETIME=200ms
 preloaded 'other_deepbind/*' MCPOOL_DEEPBIND=other.so
 preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
+preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
+preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
+preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 exit "$result"
