@@ -42,9 +42,11 @@ def sources():
 
 
 def apt_settings():
-    """How this machine reaches its sources: proxies and the like."""
-    return [line for line in output_of("apt-config", "dump").splitlines()
-            if line.startswith("Acquire::") and "IndexTargets" not in line]
+    """How this machine reaches its sources: proxies and the like. Nothing is
+    installed because it is recommended, neither by mmdebstrap nor later."""
+    return ['APT::Install-Recommends "false";',
+            *(line for line in output_of("apt-config", "dump").splitlines()
+              if line.startswith("Acquire::") and "IndexTargets" not in line)]
 
 
 def is_reachable(uri):
@@ -80,7 +82,7 @@ def root():
     """The machine's root directory, made when there is none or one with other software."""
     path = os.path.join(BUILD, "machine", suite())
     contents = os.path.join(path, "etc", "mcpool-test-machine")
-    wanted = " ".join(SOFTWARE)
+    wanted = "\n".join([*SOFTWARE, *apt_settings()])
     if os.path.exists(contents):
         with open(contents, encoding="ascii") as file:
             if file.read() == wanted:
