@@ -42,8 +42,8 @@ def sources():
 
 
 def apt_settings():
-    """How this machine reaches its sources: proxies and the like. Nothing is
-    installed because it is recommended, neither by mmdebstrap nor later."""
+    """How this machine reaches its sources: proxies and the like. Nothing is installed because it
+    is recommended, neither by mmdebstrap nor later."""
     return ['APT::Install-Recommends "false";',
             *(line for line in output_of("apt-config", "dump").splitlines()
               if line.startswith("Acquire::") and "IndexTargets" not in line)]

@@ -9,6 +9,8 @@ import tempfile
 
 from conftest import TOP
 
+ZSH_OF_DEBIAN = "/usr/share/zsh/vendor-completions"
+ZSH = "/usr/share/zsh/site-functions"
 TRIPLET = f"{platform.machine()}-linux-gnu"
 
 
@@ -35,7 +37,7 @@ def installed():
     """What `make install` installs, by its names under /usr."""
     with tempfile.TemporaryDirectory() as root:
         code, output = output_of("make", "-C", TOP, "install", f"DESTDIR={root}", "PREFIX=/usr",
-                                 f"LIBDIR=/usr/lib/{TRIPLET}")
+                                 f"LIBDIR=/usr/lib/{TRIPLET}", f"ZSHDIR={ZSH_OF_DEBIAN}")
         assert code == 0, output
         return {path[len(root):] for path in glob.glob(f"{root}/**", recursive=True)
                 if not os.path.isdir(path)}
@@ -93,6 +95,7 @@ def test_rpms_are_like_the_debs(debs, rpms):
     """The same files, where the other kind of system has them."""
     def plain(name):
         name = re.sub(r"^/usr/lib(64|/[^/]+-linux-gnu)/", "/LIB/", name).removesuffix(".gz")
+        name = name.replace(ZSH_OF_DEBIAN, ZSH)
         return None if re.search(r"^/usr/(share/(doc|licenses|lintian)/|lib/\.build-id)", name) else name
 
     assert set(rpms) == set(debs)
