@@ -50,6 +50,7 @@ def test_staged(bench):
     assert run([*MAKE, "install", destination], environment) == (0, "", "")
     installed = {str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()}
     assert installed == {f"{LIBDIR[1:]}/libmcpool.so", "usr/local/bin/mcpool",
+                         "usr/local/lib/tmpfiles.d/mcpool.conf",
                          "usr/local/share/man/man1/mcpool.1", "usr/local/share/man/man7/libmcpool.7"}
     client = [SCENES, bench.server.port]
     assert run(client, bench.environment("libmcpool.so",
