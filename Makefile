@@ -7,6 +7,8 @@ BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 DOCDIR ?= $(PREFIX)/share/doc/mcpool
+# Where processes show their counters; see MCPOOL_STATS.
+STATSDIR ?= /run/mcpool
 BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
@@ -290,7 +292,7 @@ install: all
 	install -m 644 shim/cli/completion/_mcpool $(DESTDIR)$(ZSHDIR)/_mcpool
 	install -m 644 packaging/tmpfiles.d/mcpool.conf $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
-	  ldconfig; install -d -m 1777 /run/mcpool; \
+	  ldconfig; install -d -m 1777 $(STATSDIR); \
 	fi
 
 uninstall:
@@ -300,7 +302,7 @@ uninstall:
 	  $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
-	  ldconfig; rm -rf /run/mcpool; \
+	  ldconfig; rm -rf $(STATSDIR); \
 	fi
 
 # Packages. They are built in a copy, as building one begins with `make clean`.

@@ -55,9 +55,10 @@ def test_staged(bench):
     assert installed == {f"{LIBDIR[1:]}/libmcpool.so", "usr/local/bin/mcpool",
                          *(f"usr/local/share/man/man1/mcpool{page}.1" for page in pages),
                          "usr/local/share/man/man7/libmcpool.7",
-                         "usr/local/share/doc/libmcpool/grafana.json",
+                         "usr/local/share/doc/mcpool/grafana.json",
                          "usr/local/share/bash-completion/completions/mcpool",
-                         "usr/local/share/zsh/site-functions/_mcpool"}
+                         "usr/local/share/zsh/site-functions/_mcpool",
+                         "usr/local/lib/tmpfiles.d/mcpool.conf"}
     client = [SCENES, bench.server.port]
     assert run(client, bench.environment("libmcpool.so",
                                          LD_LIBRARY_PATH=f"{stage}{LIBDIR}")) == (0, "", "")

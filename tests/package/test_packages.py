@@ -27,7 +27,8 @@ def contents(path):
         words = [line.split() for line in listing.splitlines()]
         entries = {line[5][1:]: line[0] for line in words}
     else:
-        code, listing = output_of("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]", path)
+        code, listing = output_of("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]",
+                                  path)
         entries = {line.split()[1]: line.split()[0] for line in listing.splitlines()}
     assert code == 0, listing
     return {name: mode for name, mode in entries.items() if not mode.startswith("d")}
@@ -96,7 +97,8 @@ def test_rpms_are_like_the_debs(debs, rpms):
     def plain(name):
         name = re.sub(r"^/usr/lib(64|/[^/]+-linux-gnu)/", "/LIB/", name).removesuffix(".gz")
         name = name.replace(ZSH_OF_DEBIAN, ZSH)
-        return None if re.search(r"^/usr/(share/(doc|licenses|lintian)/|lib/\.build-id)", name) else name
+        elsewhere = r"^/usr/(share/(doc|licenses|lintian)/|lib/\.build-id)"
+        return None if re.search(elsewhere, name) else name
 
     assert set(rpms) == set(debs)
     for name, path in debs.items():

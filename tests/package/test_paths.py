@@ -213,9 +213,10 @@ def test_dockerfile(debs):
 # Taking it away.
 
 # What changes on any machine that runs, or whenever apt does.
-RESTLESS = re.compile(r"/(var/(log|cache/(apt|ldconfig)|lib/(apt|systemd)|backups)|run/(systemd|log|lock)|tmp"
-                      r"|var/lib/dpkg/(status|lock|available|triggers|diversions|updates))(/|-old| |$)"
-                      r"|/run/(mount|utmp)|/etc/\.pwd\.lock")
+RESTLESS = re.compile(
+    r"/(var/(log|cache/(apt|ldconfig)|lib/(apt|systemd)|backups)|run/(systemd|log|lock)|tmp"
+    r"|var/lib/dpkg/(status|lock|available|triggers|diversions|updates))(/|-old| |$)"
+    r"|/run/(mount|utmp)|/etc/\.pwd\.lock")
 
 
 def listing(machine):
