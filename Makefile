@@ -5,6 +5,12 @@ VERSION := 0.1.0
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 MANDIR ?= $(PREFIX)/share/man
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+DOCDIR ?= $(PREFIX)/share/doc/mcpool
+# Where processes show their counters; see MCPOOL_STATS.
+STATSDIR ?= /run/mcpool
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 # ld.so searches these when LD_PRELOAD has a bare name; a library elsewhere is not found by it.
 LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
 
@@ -57,13 +63,22 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 # The command.
 
-$(B)/mcpool: shim/cli/mcpool.c Makefile
+COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats_file.c shim/reasons.c
+COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
+
+$(B)/command/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(LDFLAGS) $< -o $@
+	$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+
+$(B)/mcpool: $(COMMAND_OBJECTS)
+	$(CC) $(LDFLAGS) $^ -lncurses -ltinfo -o $@
+
+-include $(COMMAND_OBJECTS:.o=.d)
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process)
+UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process \
+             stats stats_file)
 UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -186,8 +201,8 @@ shake: $(STRESSED)
 CROSS := aarch64-linux-gnu-
 
 aarch64-programs:
-	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' all \
-	  $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
+	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
 
 # Real servers for minutes, while everything around them is restarted.
 SOAK_SECONDS ?= 300
@@ -206,7 +221,7 @@ test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential 
                $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
 
 test:
-	.ci/packages build test
+	.ci/packages build test package
 	$(MAKE) both-compilers aarch64-programs test-programs
 	/usr/bin/python3 tests/run.py $(B)
 
@@ -260,7 +275,7 @@ bench:
 # Style. `make format` writes, `make lint` only looks.
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
-SHELL_FILES = .ci/run .ci/packages $(shell git ls-files '*.sh')
+SHELL_FILES = .ci/run .ci/packages $(shell git ls-files "*.sh" "*.bash")
 
 LINTED = $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
 
@@ -278,22 +293,64 @@ lint:
 	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	shellcheck $(SHELL_FILES)
 
+MAN1 := $(notdir $(wildcard shim/man/*.1))
+
+# Anybody's process may show its counters, and remove what is its own; tmpfiles.d makes the
+# directory again after a restart of the machine.
 install: all
 	install -d $(DESTDIR)$(LIBDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 \
-	  $(DESTDIR)$(MANDIR)/man7
+	  $(DESTDIR)$(MANDIR)/man7 $(DESTDIR)$(DOCDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) \
+	  $(DESTDIR)$(TMPFILESDIR)
 	install -m 644 $(LIBRARY) $(DESTDIR)$(LIBDIR)/libmcpool.so
 	install -m 755 $(B)/mcpool $(DESTDIR)$(BINDIR)/mcpool
-	install -m 644 shim/man/mcpool.1 $(DESTDIR)$(MANDIR)/man1/mcpool.1
+	install -m 644 $(addprefix shim/man/,$(MAN1)) $(DESTDIR)$(MANDIR)/man1
 	install -m 644 shim/man/libmcpool.7 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	install -m 644 shim/cli/grafana/mcpool.json $(DESTDIR)$(DOCDIR)/grafana.json
+	install -m 644 shim/cli/completion/mcpool.bash $(DESTDIR)$(BASHDIR)/mcpool
+	install -m 644 shim/cli/completion/_mcpool $(DESTDIR)$(ZSHDIR)/_mcpool
+	install -m 644 packaging/tmpfiles.d/mcpool.conf $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; install -d -m 1777 $(STATSDIR); \
+	fi
 
 uninstall:
 	rm -f $(DESTDIR)$(LIBDIR)/libmcpool.so $(DESTDIR)$(BINDIR)/mcpool \
-	  $(DESTDIR)$(MANDIR)/man1/mcpool.1 $(DESTDIR)$(MANDIR)/man7/libmcpool.7
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then ldconfig; fi
+	  $(addprefix $(DESTDIR)$(MANDIR)/man1/,$(MAN1)) $(DESTDIR)$(MANDIR)/man7/libmcpool.7 \
+	  $(DESTDIR)$(BASHDIR)/mcpool $(DESTDIR)$(ZSHDIR)/_mcpool \
+	  $(DESTDIR)$(TMPFILESDIR)/mcpool.conf
+	rm -rf $(DESTDIR)$(DOCDIR)
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	  ldconfig; rm -rf $(STATSDIR); \
+	fi
+
+# Packages. They are built in a copy, as building one begins with `make clean`.
+PACKAGED := libmcpool-$(VERSION)
+
+$(B)/%/$(PACKAGED): FORCE
+	rm -rf $(@D)
+	mkdir -p $@
+	tar -c --exclude=./$(B) --exclude=./.git --exclude=__pycache__ . | tar -x -C $@
+
+deb: $(B)/deb/$(PACKAGED)
+	.ci/packages package
+	cd $< && dpkg-buildpackage -b -us -uc
+
+rpm: $(B)/rpm/$(PACKAGED)
+	.ci/packages package
+	tar -czf $(<D)/$(PACKAGED).tar.gz -C $(<D) $(PACKAGED)
+	rpmbuild -bb --nodeps --define '_topdir $(abspath $(<D))/work' \
+	  --define '_sourcedir $(abspath $(<D))' --define '_rpmdir $(abspath $(<D))' \
+	  packaging/rpm/libmcpool.spec
+
+# The picture of a connection's life.
+docs: shim/life.svg
+
+shim/life.svg: shim/life.dot
+	.ci/packages docs
+	dot -Tsvg $< -o $@
 
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall clean
+.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall deb rpm docs clean FORCE
 .DELETE_ON_ERROR:

@@ -95,7 +95,7 @@ static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
         atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
-    stats_count(&conn->endpoint->stats.checked_in);
+    stats_count(&conn->endpoint->stats->kept);
     log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", owing");
     return pool_put(conn, clean ? CONN_IDLE : CONN_OWING, now, victims);
 }

@@ -9,9 +9,11 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "stats_file.h"
 #include "text.h"
 
-#define PREFIX "MCPOOL_"
+#define PREFIX  "MCPOOL_"
+#define RUNTIME "XDG_RUNTIME_DIR="
 
 static bool read_servers(struct config *config, const char *value)
 {
@@ -160,6 +162,19 @@ static bool read_switch(const char *value, bool *on)
     return false;
 }
 
+static bool read_stats(struct config *config, const char *value)
+{
+    bool off = strcmp(value, "off") == 0;
+    size_t n = strlen(value);
+
+    if (!off && (value[0] != '/' || n >= sizeof(config->stats)))
+        return false;
+    memcpy(config->stats, value, n + 1);
+    if (off)
+        config->stats[0] = '\0';
+    return true;
+}
+
 static bool read_dry_run(struct config *config, const char *value)
 {
     return read_switch(value, &config->dry_run);
@@ -191,6 +206,7 @@ static const struct variable {
     {"DEEPBIND", read_deepbind, "memcached.so,memcache.so"},
     {"LOG", read_log, ""},
     {"LOG_LEVEL", read_log_level, "info"},
+    {"STATS", read_stats, STATS_DIRECTORY},
     {"DRY_RUN", read_dry_run, "off"},
     {"DISABLE", read_disable, "off"},
     {"LIBRARY", read_library, ""},
@@ -228,13 +244,28 @@ static void read_assignment(struct config *config, const char *assignment)
     warn(config, assignment, n + strlen(PREFIX), "no such variable");
 }
 
+/* Below the user's runtime directory, where the common one may not exist. */
+static void read_runtime_directory(struct config *config, const char *value)
+{
+    size_t n = strlen(value) + sizeof("/" STATS_SUBDIRECTORY);
+
+    if (value[0] == '/' && n <= sizeof(config->stats_instead))
+        text_format(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
+}
+
 void config_read(struct config *config, char *const *environment)
 {
     config->warning_count = 0;
+    config->stats_instead[0] = '\0';
     for (size_t i = 0; i < VARIABLES; i++)
         variables[i].read(config, variables[i].fallback);
     for (; *environment; environment++) {
         if (strncmp(*environment, PREFIX, strlen(PREFIX)) == 0)
             read_assignment(config, *environment);
+        else if (strncmp(*environment, RUNTIME, strlen(RUNTIME)) == 0)
+            read_runtime_directory(config, *environment + strlen(RUNTIME));
     }
+    /* A directory that was asked for has no substitute. */
+    if (strcmp(config->stats, STATS_DIRECTORY) != 0)
+        config->stats_instead[0] = '\0';
 }

@@ -15,6 +15,9 @@
 #define CONFIG_MAX_RULES    64
 #define CONFIG_MAX_WARNINGS 8
 
+/* Longest path of a directory, with its final NUL. */
+#define CONFIG_DIRECTORY_SIZE 200
+
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
 /* What defaults fill stands together, so that a process without a wish touches two pages. */
@@ -28,8 +31,10 @@ struct config {
     bool disable;
     size_t rule_count;
     size_t warning_count;
-    char deepbind[256];      /* file names, with commas between */
-    char log_path[PATH_MAX]; /* empty: no log; "stderr" */
+    char deepbind[256];                /* file names, with commas between */
+    char stats[CONFIG_DIRECTORY_SIZE]; /* where counters are published; empty: nowhere */
+    char stats_instead[CONFIG_DIRECTORY_SIZE]; /* to be made and used where that fails; empty */
+    char log_path[PATH_MAX];                   /* empty: no log; "stderr" */
     struct rule rules[CONFIG_MAX_RULES];
     char warnings[CONFIG_MAX_WARNINGS][128]; /* what was wrong, for the log */
 };

@@ -109,6 +109,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->sent = 0;
     conn->received = 0;
     conn->endpoint = NULL;
+    conn->untimed = false;
     conn->fence = FENCE_NONE;
     conn->drained = 0;
     wire_init(&conn->wire);
@@ -136,9 +137,14 @@ void conn_move(struct conn *conn, enum conn_state to)
 
     if (counts_as_use(to) && !counts_as_use(from)) {
         atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
-        atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed);
-    } else if (counts_as_use(from) && !counts_as_use(to))
-        atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed);
+        pool_note_in_use(
+            conn->endpoint,
+            atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) + 1);
+    } else if (counts_as_use(from) && !counts_as_use(to)) {
+        pool_note_in_use(
+            conn->endpoint,
+            atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) - 1);
+    }
     if (to == CONN_CLOSED) {
         /* Ordered before the look for calls under way, as their ends are before their look at
          * the state: one of the two sees the other. */

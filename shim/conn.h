@@ -91,6 +91,7 @@ struct conn {
     uint64_t received;
     struct wire wire;
     atomic_bool spoke; /* its present user was seen to send something */
+    bool untimed;      /* connecting without blocking; see timing.h */
     uint8_t habit;     /* by which the endpoint guesses what he will speak */
 
     struct endpoint *endpoint;

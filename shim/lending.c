@@ -4,6 +4,7 @@
 #include "lending.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <unistd.h>
 
@@ -16,8 +17,10 @@
 #include "proof.h"
 #include "protocol.h"
 #include "readable.h"
+#include "report.h"
 #include "settle.h"
 #include "spare.h"
+#include "timing.h"
 #include "twin.h"
 
 /* Owing connections that one connect() asks. */
@@ -39,18 +42,16 @@ void lending_note_refused(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
-    stats_count(&endpoint->stats.refused[reason]);
-    log_line(LOG_DEBUG, "%s: not kept: %s (%s)", endpoint->text, reason_name(reason),
-             reason_text(reason));
+    stats_count(&endpoint->stats->refused[reason]);
+    report_refused(conn, reason);
 }
 
 void lending_discard(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
-    stats_count(&endpoint->stats.discarded[reason]);
-    log_line(LOG_DEBUG, "%s: discarded: %s (%s)", endpoint->text, reason_name(reason),
-             reason_text(reason));
+    stats_count(&endpoint->stats->discarded[reason]);
+    report_discarded(conn, reason);
     if (conn->fd >= 0 && fdmap_replace(conn->fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
         libc_close_quietly(conn->fd);
     conn_move(conn, CONN_CLOSED);
@@ -97,7 +98,7 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
 
 static void pretend_to_lend(struct conn *conn)
 {
-    stats_count(&conn->endpoint->stats.reused);
+    stats_count(&conn->endpoint->stats->reused);
     log_line(LOG_DEBUG, "%s: would be reused", conn->endpoint->text);
     conn_move(conn, CONN_CLOSED);
 }
@@ -144,7 +145,7 @@ static struct conn *find_settled(const struct conn *fresh, enum wire_protocol pr
         if (reason == REASON_NONE)
             reason = proof_check_out(conn);
         if (reason == REASON_NONE) {
-            stats_count(&conn->endpoint->stats.settled);
+            stats_count(&conn->endpoint->stats->settled);
             return conn;
         }
         lending_discard(conn, reason);
@@ -182,7 +183,7 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
         return false;
     }
     /* Counted first: once handed over, another thread may close it, and it is not ours. */
-    stats_count(&conn->endpoint->stats.reused);
+    stats_count(&conn->endpoint->stats->reused);
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
     hand_over(conn, fd, fresh, children);
     return true;
@@ -236,13 +237,15 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     now = clock_now();
     if (!lending_enlist(conn, &address, now))
         return false;
-    stats_count(&conn->endpoint->stats.connects);
+    pool_publish(conn->endpoint);
+    stats_count(&conn->endpoint->stats->connects);
     reason = proof_fresh(conn, fd);
     if (reason == REASON_NONE && check_out(conn, fd, now))
         return true;
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
-    stats_count(&conn->endpoint->stats.opened);
+    stats_count(&conn->endpoint->stats->opened);
+    conn->untimed = conn->domain != AF_UNIX && conn->flags & O_NONBLOCK;
     return false;
 }
 
@@ -275,6 +278,8 @@ static bool connect_goes_on(int error)
 int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     struct conn *conn;
+    struct endpoint *opens = NULL; /* to which this is the real connect, and may block */
+    uint64_t began = 0;
     bool lent = false;
     int saved = errno;
     int result;
@@ -282,16 +287,21 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
     pthread_testcancel();
     conn = process_is_owner() ? conn_enter(fd, CONN_CALL_OTHER) : NULL;
     if (conn) {
-        if (conn_state(conn) == CONN_FRESH)
+        if (conn_state(conn) == CONN_FRESH) {
             lent = connect_fresh(conn, fd, addr, len);
-        else if (conn->endpoint)
+            opens = lent || conn->untimed ? NULL : conn->endpoint;
+        } else if (conn->endpoint)
             connect_again(conn, addr, len);
         conn_leave(conn, CONN_CALL_OTHER);
     }
     errno = saved;
     if (lent)
         return 0;
+    if (opens)
+        began = timing_now();
     result = real_connect(fd, addr, len);
+    if (opens && result == 0)
+        timing_count(opens, timing_now() - began);
     if (result != 0 && conn && !connect_goes_on(errno)) {
         saved = errno;
         conn = conn_enter(fd, CONN_CALL_OTHER);
@@ -385,5 +395,7 @@ void lending_after_fork_in_child(void)
     twin_drop_all();
     conn_forget_other_threads();
     pool_after_fork_in_child();
-    process_adopt();
+    log_after_fork_in_child();
+    if (stats_after_fork_in_child())
+        process_adopt();
 }

@@ -6,12 +6,17 @@
 
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "raw.h"
 #include "text.h"
+
+#define SECOND ((msec_t)1000)
 
 static const struct config *settings;
 
@@ -21,6 +26,50 @@ void log_start(const struct config *config)
 {
     settings = config;
     log_level = config->log_path[0] != '\0' ? (int)config->log_level : -1;
+}
+
+static struct {
+    _Atomic msec_t written;  /* when the last line was; 0 before the first */
+    _Atomic uint32_t others; /* that were not written since */
+} kinds[LOG_KINDS];
+
+bool log_again(unsigned int kind, char *others, size_t room)
+{
+    msec_t now = clock_now();
+    msec_t last = atomic_load(&kinds[kind].written);
+    uint32_t n;
+
+    others[0] = '\0';
+    if (settings->log_level == LOG_DEBUG)
+        return true;
+    if ((last != 0 && now - last < SECOND) ||
+        !atomic_compare_exchange_strong(&kinds[kind].written, &last, now)) {
+        atomic_fetch_add(&kinds[kind].others, 1);
+        return false;
+    }
+    n = atomic_exchange(&kinds[kind].others, 0);
+    if (n > 0)
+        text_format(others, room, "; %u more like this before", n);
+    return true;
+}
+
+void log_after_fork_in_child(void)
+{
+    for (unsigned int i = 0; i < LOG_KINDS; i++)
+        kinds[i].others = 0;
+}
+
+/* A file that grows beyond its limit would be a signal to the program. */
+static bool may_grow(long fd, size_t n)
+{
+    struct rlimit limit = {0};
+    struct stat found = {0};
+
+    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) != 0)
+        return false;
+    return limit.rlim_cur == RLIM_INFINITY ||
+           (raw_syscall(SYS_newfstatat, fd, "", &found, AT_EMPTY_PATH) == 0 &&
+            (!S_ISREG(found.st_mode) || (size_t)found.st_size + n <= limit.rlim_cur));
 }
 
 static void write_line(const char *line, size_t n)
@@ -35,7 +84,8 @@ static void write_line(const char *line, size_t n)
                          0600);
     if (fd < 0)
         return;
-    raw_syscall(SYS_write, fd, line, n);
+    if (may_grow(fd, n))
+        raw_syscall(SYS_write, fd, line, n);
     if (!to_stderr)
         raw_syscall(SYS_close, fd);
 }

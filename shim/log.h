@@ -10,6 +10,7 @@
 
 #include "cold.h"
 #include "config.h"
+#include "reasons.h"
 
 /* CONFIG stays the caller's and must not change. */
 void log_start(const struct config *config);
@@ -21,6 +22,16 @@ static inline bool log_wants(enum log_level level)
 {
     return (int)level <= log_level;
 }
+
+/* Kinds of lines of which there may be many. */
+#define LOG_KINDS (2 * REASON_COUNT)
+
+/* Whether a line of KIND is to be written: one a second, or all at the level debug. OTHERS, of
+ * ROOM bytes, is filled with what to say at its end of those that were not. */
+bool log_again(unsigned int kind, char *others, size_t room);
+
+/* In the child of a fork: what was not written is the parent's. */
+void log_after_fork_in_child(void);
 
 /* FORMAT as in text.h, without a line end. */
 #define log_line(level, ...) (log_wants(level) ? log_write(level, __VA_ARGS__) : (void)0)

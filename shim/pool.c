@@ -90,6 +90,7 @@ bool pool_start(const struct config *config)
     if (memory == MAP_FAILED)
         return false;
     limits = config;
+    stats_start(config, POOL_ENDPOINTS);
     memory_of_endpoints = memory;
     pool_note_limits(0, true);
     return true;
@@ -147,6 +148,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     if (!endpoint)
         return NULL;
     memset(endpoint, 0, sizeof(*endpoint));
+    endpoint->stats = &endpoint->early;
     endpoint->address = *address;
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
@@ -216,6 +218,11 @@ static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
     return state == CONN_OWING ? &endpoint->owing : &endpoint->idle;
 }
 
+static void note_idle(struct endpoint *endpoint)
+{
+    stats_set(&endpoint->stats->idle, endpoint->idle_count);
+}
+
 static void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
@@ -225,6 +232,7 @@ static void link_idle(struct conn *conn, enum conn_state to)
     DL_PREPEND2(idle, conn, newer, older);
     conn->endpoint->idle_count++;
     idle_count++;
+    note_idle(conn->endpoint);
 }
 
 static void unlink_idle(struct conn *conn)
@@ -235,6 +243,7 @@ static void unlink_idle(struct conn *conn)
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
     idle_count--;
+    note_idle(conn->endpoint);
 }
 
 static void take_out(struct conn *conn, enum reason reason, struct victims *victims)
@@ -396,6 +405,23 @@ struct conn *pool_take_private(struct conn *conn, int fd)
     return conn;
 }
 
+void pool_publish_slow(struct endpoint *endpoint)
+{
+    size_t slot = (size_t)(endpoint - memory_of_endpoints);
+    struct stats *published;
+
+    if (!stats_begin())
+        return;
+    if (!atomic_exchange(&endpoint->published, true)) {
+        published = stats_publish(slot, endpoint->text);
+        if (published) {
+            atomic_store(&endpoint->stats, published);
+            stats_move(published, &endpoint->early);
+        }
+    }
+    stats_end();
+}
+
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 {
     for (size_t i = 0; i < endpoint_count; i++)
@@ -420,10 +446,21 @@ void pool_after_fork_in_parent(void)
     inside = false;
 }
 
+/* The child counts what it does itself, in memory of its own. */
+static void count_anew(struct endpoint *endpoint)
+{
+    memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
+    endpoint->stats = &endpoint->early;
+    endpoint->published = false;
+    pool_note_in_use(endpoint, atomic_load(&endpoint->in_use));
+}
+
 void pool_after_fork_in_child(void)
 {
     struct conn *conn, *next;
 
+    for (size_t i = 0; i < endpoint_count; i++)
+        count_anew(&memory_of_endpoints[i]);
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
         unlink_idle(conn);

@@ -42,7 +42,9 @@ struct endpoint {
     _Atomic msec_t no_mn_until; /* it does not understand `mn` as a fence; asked again then */
     atomic_bool knows_mn;
     _Atomic uint8_t habits[POOL_HABITS]; /* enum wire_protocol */
-    struct stats stats;
+    _Atomic(struct stats *) stats;       /* EARLY, or where others can read them */
+    struct stats early;
+    atomic_bool published; /* or at least tried */
 
     /* Guarded by the lock. */
     struct conn *idle;       /* latest first */
@@ -52,6 +54,15 @@ struct endpoint {
     unsigned int last_peak;
     msec_t peak_since;
 };
+
+/* IN_USE is how many connections are in use now. Of two threads that say so at once the wrong
+ * one may be the last to; until the next change, that is. */
+static inline void pool_note_in_use(struct endpoint *endpoint, uint32_t in_use)
+{
+    struct stats *stats = atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
+
+    stats_set(&stats->in_use, in_use);
+}
 
 /* Connections taken out, DOOMED: the caller closes each for its reason. */
 struct victims {
@@ -76,6 +87,17 @@ int pool_private_base(void);
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
+
+/* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
+ * Makes system calls. */
+void pool_publish_slow(struct endpoint *endpoint);
+
+static inline void pool_publish(struct endpoint *endpoint)
+{
+    if (atomic_load_explicit(&stats_wanted, memory_order_relaxed) &&
+        !atomic_load_explicit(&endpoint->published, memory_order_relaxed))
+        pool_publish_slow(endpoint);
+}
 
 /* The idle connection used last that leads to the same endpoint as CONN, can take on its
  * options and speaks PROTOCOL (WIRE_UNDECIDED: any); it is LENDING then. NULL when there is

@@ -17,6 +17,7 @@
 #include "proof.h"
 #include "raw.h"
 #include "readable.h"
+#include "timing.h"
 
 /* Client libraries prepare their sockets each in their own way. */
 static uint8_t habit_of(const struct conn *fresh)
@@ -53,6 +54,8 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
     _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
 
     atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+    if (conn->untimed)
+        timing_ask(conn);
     if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
         atomic_store(habit, (uint8_t)protocol);
 }
@@ -200,7 +203,7 @@ bool protocol_repair(int fd, const struct pieces *pieces)
         take_after(substitute.record, conn);
     conn_leave(conn, CONN_CALL_OTHER);
     repaired = put_in_place(&substitute, fd);
-    stats_count(repaired ? &endpoint->stats.repaired : &endpoint->stats.misled);
+    stats_count(repaired ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user speaks another protocol", endpoint->text,
              repaired ? "exchanged" : "cut off", fd);
     if (repaired)

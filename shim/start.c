@@ -59,20 +59,20 @@ static void sum_up_reasons(const struct endpoint *endpoint, const char *what,
 
 static void sum_up(struct endpoint *endpoint)
 {
-    struct stats *stats = &endpoint->stats;
+    struct stats *stats = endpoint->stats;
 
     log_line(LOG_INFO, "%s: connects %lu, %s %lu, opened %lu, kept %lu", endpoint->text,
              (unsigned long)stats_read(&stats->connects),
              config.dry_run ? "would be reused" : "reused",
              (unsigned long)stats_read(&stats->reused),
              (unsigned long)stats_read(&stats->opened),
-             (unsigned long)stats_read(&stats->checked_in));
+             (unsigned long)stats_read(&stats->kept));
     log_line(LOG_INFO,
              "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
-             endpoint->text, (unsigned long)stats_read(&stats->fenced),
+             endpoint->text, (unsigned long)stats_read(&stats->fences),
              (unsigned long)stats_read(&stats->settled),
-             (unsigned long)stats_read(&stats->repaired),
-             (unsigned long)stats_read(&stats->misled));
+             (unsigned long)stats_read(&stats->exchanged),
+             (unsigned long)stats_read(&stats->cut_off));
     sum_up_reasons(endpoint, "not kept", stats->refused);
     sum_up_reasons(endpoint, "discarded", stats->discarded);
 }
@@ -80,6 +80,9 @@ static void sum_up(struct endpoint *endpoint)
 /* Nothing is freed or closed: other libraries' destructors may still use their connections. */
 __attribute__((destructor)) static void finish(void)
 {
-    if (log_wants(LOG_INFO) && process_is_owner())
+    if (!process_is_owner())
+        return;
+    if (log_wants(LOG_INFO))
         pool_for_each_endpoint(sum_up);
+    stats_finish();
 }

@@ -56,6 +56,7 @@ def stages(build):
         "neighbours": pytest + ["tests/neighbours"],
         "soak": [PYTHON, "tests/soak/soak.py", library, "20"],
         "clients": pytest + ["tests/clients"],
+        "package": pytest + ["tests/package"],
         "oracle": pytest + ["tests/oracle"],
     }
 

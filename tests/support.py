@@ -50,6 +50,15 @@ def preloaded(library, servers, **more):
     return environment
 
 
+def listens(port):
+    """Whether somebody accepts connections at a loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
 class Process:
     """A server of ours: started, waited for until it accepts connections, stopped."""
 
@@ -66,11 +75,9 @@ class Process:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.process.args} ended with {self.process.returncode}")
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            if listens(self.port):
                 return
-            except OSError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         self.stop()
         raise RuntimeError(f"{self.process.args} does not listen")
 
@@ -90,6 +97,18 @@ class Process:
         self.stop()
 
 
+def stats_of(port):
+    """What the memcached at a loopback port says of itself."""
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(b"stats\r\n")
+        answer = b""
+        while not answer.endswith(b"END\r\n"):
+            answer += connection.recv(65536)
+    return {words[1]: words[2] for words in
+            (line.split(" ", 2) for line in answer.decode().splitlines())
+            if words[0] == "STAT"}
+
+
 class Memcached(Process):
     """A real memcached."""
 
@@ -103,14 +122,7 @@ class Memcached(Process):
         return f"127.0.0.1:{self.port}"
 
     def stats(self):
-        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
-            connection.sendall(b"stats\r\n")
-            answer = b""
-            while not answer.endswith(b"END\r\n"):
-                answer += connection.recv(65536)
-        return {words[1]: words[2] for words in
-                (line.split(" ", 2) for line in answer.decode().splitlines())
-                if words[0] == "STAT"}
+        return stats_of(self.port)
 
     def store(self, values):
         """Puts strings in the cache, on one connection."""

@@ -335,6 +335,20 @@ void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
     }
 }
 
+bool binary_place(const struct wire *wire, struct wire_place *place)
+{
+    const struct wire_packet *packet =
+        place->in_reply ? &wire->reply.packet : &wire->request.packet;
+
+    place->n = packet->body;
+    if (packet->have < WIRE_PACKET_HEADER)
+        return true;
+    place->opcode = packet->header[FIELD_OPCODE];
+    if (place->in_reply)
+        place->status = (int)number16(packet, FIELD_STATUS);
+    return true;
+}
+
 bool binary_inside_request(const struct wire *wire)
 {
     return wire->request.packet.have > 0;

@@ -158,6 +158,10 @@ void login_answered(struct wire_login *login, bool stored);
 /* The length of the goodbye that ends the N bytes at BYTES, wherever it may begin. */
 size_t text_goodbye(const uint8_t *bytes, size_t n);
 
+/* Parts of wire_place(). */
+bool text_request_place(const struct wire *wire, struct wire_place *place);
+bool text_reply_place(const struct wire *wire, struct wire_place *place);
+
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
 bool text_inside_request(const struct wire *wire);
@@ -179,6 +183,8 @@ unsigned meta_answers(enum text_class class, bool quiet);
 size_t binary_goodbye(const uint8_t *bytes, size_t n);
 bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer);
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
+
+bool binary_place(const struct wire *wire, struct wire_place *place);
 
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);

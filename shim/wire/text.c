@@ -233,18 +233,29 @@ static void add_word(struct wire *wire, const uint8_t *bytes, size_t n)
     check_length(wire, token->length);
 }
 
+/* The word that was too much is kept for who asks what it was. */
+static void keep_word(struct wire_token *token, struct word word)
+{
+    if (word.text == token->text)
+        token->length = (uint16_t)word.length;
+    else
+        token_add(token, (const uint8_t *)word.text, word.length);
+}
+
 static void end_word(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_request *request = &wire->request.text;
     struct word word = token_end(&request->token, bytes, n);
 
     check_length(wire, word.length);
-    if (word.length == 0 || wire->poison)
+    if (word.length == 0)
         return;
-    if (request->command == 0)
+    if (!wire->poison && request->command == 0)
         resolve_command(wire, word);
-    else
+    else if (!wire->poison)
         take_arg(wire, word);
+    if (wire->poison)
+        keep_word(&request->token, word);
 }
 
 static void count_line(struct wire *wire, size_t n)
@@ -367,6 +378,42 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
             break;
         }
     }
+}
+
+/* A first word that is no command may be anything; letters make it likely to be meant as one.
+ */
+static bool is_name(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((text[i] < 'a' || text[i] > 'z') && text[i] != '_')
+            return false;
+    }
+    return true;
+}
+
+static size_t kept_of(const struct wire_token *token)
+{
+    return token->length < sizeof token->text ? token->length : sizeof token->text;
+}
+
+bool text_request_place(const struct wire *wire, struct wire_place *place)
+{
+    const struct wire_text_request *request = &wire->request.text;
+    const struct command *command = request->command ? command_of(request) : NULL;
+    /* A word that was too much may have been counted already, or not. */
+    unsigned int args = request->args - (wire->poison && request->args > 0);
+    bool is_key = command && (arg_at(command->args, args) == ARG_KEY ||
+                              arg_at(command->args, request->args) == ARG_KEY);
+
+    place->line = command ? command->name.text : NULL;
+    place->n = request->data;
+    if (request->state != IN_LINE && request->state != AT_LF)
+        return true;
+    place->word = command && !command->refused ? args + 2 : 1;
+    place->n = request->token.length;
+    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token)))
+        place->text = request->token.text;
+    return true;
 }
 
 bool text_inside_request(const struct wire *wire)

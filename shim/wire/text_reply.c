@@ -359,6 +359,20 @@ static const uint8_t *read_data(struct wire_text_reply *reply, const uint8_t *at
     return at + n;
 }
 
+/* Errors are the server's words; of all other lines the first word is, if it is known. */
+bool text_reply_place(const struct wire *wire, struct wire_place *place)
+{
+    const struct wire_text_reply *reply = &wire->reply.text;
+
+    place->word = reply->tokens > 0 && !is_error(reply) ? reply->tokens : 1;
+    place->n = reply->line;
+    if (is_error(reply))
+        place->text = reply->text;
+    else if (reply->head >= HEAD_NAMED)
+        place->line = heads[reply->head].name.text;
+    return true;
+}
+
 bool text_inside_reply(const struct wire *wire)
 {
     const struct wire_text_reply *reply = &wire->reply.text;

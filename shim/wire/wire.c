@@ -102,6 +102,38 @@ enum reason wire_refusal(const struct wire *wire)
     return judge(wire).reason;
 }
 
+static bool is_about_reply(const struct wire *wire, enum reason reason)
+{
+    switch (reason) {
+    case REASON_REPLY_PARTIAL:
+    case REASON_ERROR_REPLY:
+    case REASON_UNEXPECTED_REPLY:
+        return true;
+    case REASON_AUTH:
+        return inside_reply(wire);
+    default:
+        return false;
+    }
+}
+
+static bool is_about_request(enum reason reason)
+{
+    return reason == REASON_REQUEST_PARTIAL || reason == REASON_UNKNOWN_COMMAND ||
+           reason == REASON_TAKEOVER || reason == REASON_META || reason == REASON_BAD_REQUEST ||
+           reason == REASON_AUTH;
+}
+
+bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *place)
+{
+    *place = (struct wire_place){
+        .in_reply = is_about_reply(wire, reason), .opcode = -1, .status = -1};
+    if (wire->protocol == WIRE_UNDECIDED || !(place->in_reply || is_about_request(reason)))
+        return false;
+    if (wire->protocol == WIRE_BINARY)
+        return binary_place(wire, place);
+    return place->in_reply ? text_reply_place(wire, place) : text_request_place(wire, place);
+}
+
 enum wire_protocol wire_protocol(const struct wire *wire)
 {
     return (enum wire_protocol)wire->protocol;

@@ -138,6 +138,20 @@ enum wire_verdict wire_verdict(const struct wire *wire);
  * stays, except that an unused connection stops being one. */
 enum reason wire_refusal(const struct wire *wire);
 
+/* Where in a request or reply the tracker stopped, for people. */
+struct wire_place {
+    bool in_reply;
+    const char *line;   /* the command, or the first word of the reply; NULL: not a known one */
+    unsigned int word;  /* which word of the line, from 1; 0: the data behind it */
+    const char *text;   /* N bytes of it, when it is neither a key nor a value; else NULL */
+    size_t n;           /* how long it is */
+    int opcode, status; /* of a binary packet; else -1 */
+};
+
+/* Fills PLACE for a connection whose refusal is REASON. False when there is no place to tell.
+ */
+bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *place);
+
 /* Which protocol the first byte chose. */
 enum wire_protocol wire_protocol(const struct wire *wire);
 

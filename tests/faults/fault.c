@@ -36,6 +36,15 @@ static const struct {
     {SYS_mmap, {ENOMEM, EPERM, 0, 0}},
     {SYS_madvise, {EINVAL, EPERM, 0, 0}},
     {SYS_prlimit64, {EPERM, ENOSYS, 0, 0}},
+    {SYS_openat, {ENOENT, EMFILE, EACCES, EEXIST}},
+    {SYS_read, {EIO, EINTR, EPERM, 0}},
+    {SYS_newfstatat, {EACCES, EPERM, ENOSYS, 0}},
+    {SYS_fallocate, {ENOSPC, EOPNOTSUPP, EFBIG, EPERM}},
+    {SYS_getdents64, {ENOENT, EPERM, 0, 0}},
+    {SYS_kill, {EPERM, ESRCH, 0, 0}},
+    {SYS_unlinkat, {EACCES, ENOENT, EROFS, EPERM}},
+    {SYS_mkdirat, {EEXIST, EACCES, EPERM, 0}},
+    {SYS_clock_gettime, {EPERM, 0, 0, 0}},
 };
 
 static long wanted_call, wanted_kind;

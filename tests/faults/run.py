@@ -17,9 +17,10 @@ from support import Memcached, die_with_parent, preloaded
 
 def play(library, scenes, server, call, kind):
     """What was wrong, how many calls there were, and how many errors the failed one can have."""
-    with tempfile.NamedTemporaryFile("r") as count:
+    with tempfile.NamedTemporaryFile("r") as count, tempfile.TemporaryDirectory() as stats:
         environment = preloaded(library, server.address, FAULT_CALL=str(call),
-                                FAULT_KIND=str(kind), FAULT_COUNT=count.name)
+                                FAULT_KIND=str(kind), FAULT_COUNT=count.name,
+                                MCPOOL_STATS=stats)
         try:
             done = subprocess.run([scenes, str(server.port)], env=environment, timeout=30,
                                   capture_output=True, text=True, preexec_fn=die_with_parent)

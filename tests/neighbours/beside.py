@@ -39,7 +39,8 @@ class Bench:
     def environment(self, *preload, **more):
         return preloaded(":".join(map(str, preload)), None,
                          MCPOOL_SERVERS=self.server.address, MCPOOL_LOG=str(self.log_path),
-                         MCPOOL_LOG_LEVEL="debug", **more)
+                         MCPOOL_LOG_LEVEL="debug", MCPOOL_STATS=str(self.folder),
+                         **more)
 
     def log(self):
         return self.log_path.read_text() if self.log_path.exists() else ""

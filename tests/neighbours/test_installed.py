@@ -17,14 +17,16 @@ for directory in /usr/local /etc /var/cache; do
     mount -t overlay overlay "$directory" -o "lowerdir=$directory,\
 upperdir=$written$directory/upper,workdir=$written$directory/work"
 done
-$make install
+$make "STATSDIR=$written/stats" install
+[ -k "$written/stats" ]
 for way in "env LD_PRELOAD=libmcpool.so" "mcpool run --"; do
     MCPOOL_LOG=$written/log $way $client
     grep -o "pooling" "$written/log"
     grep -q "reused as" "$written/log"
     rm "$written/log"
 done
-$make uninstall
+$make "STATSDIR=$written/stats" uninstall
+[ ! -e "$written/stats" ]
 find "$written/usr/local/upper" -type f -o -type l
 ldconfig -p | grep libmcpool || true
 """
@@ -49,8 +51,14 @@ def test_staged(bench):
     destination = f"DESTDIR={stage}"
     assert run([*MAKE, "install", destination], environment) == (0, "", "")
     installed = {str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()}
+    pages = ["", "-run", "-check", "-stat", "-top", "-metrics", "-explain"]
     assert installed == {f"{LIBDIR[1:]}/libmcpool.so", "usr/local/bin/mcpool",
-                         "usr/local/share/man/man1/mcpool.1", "usr/local/share/man/man7/libmcpool.7"}
+                         *(f"usr/local/share/man/man1/mcpool{page}.1" for page in pages),
+                         "usr/local/share/man/man7/libmcpool.7",
+                         "usr/local/share/doc/mcpool/grafana.json",
+                         "usr/local/share/bash-completion/completions/mcpool",
+                         "usr/local/share/zsh/site-functions/_mcpool",
+                         "usr/local/lib/tmpfiles.d/mcpool.conf"}
     client = [SCENES, bench.server.port]
     assert run(client, bench.environment("libmcpool.so",
                                          LD_LIBRARY_PATH=f"{stage}{LIBDIR}")) == (0, "", "")

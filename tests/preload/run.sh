@@ -59,6 +59,10 @@ for plugin in memcached.so other.so below/hidden.so; do
         -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
 done
 
+# The directory of the counters, as the package makes it.
+stats=$work/stats
+mkdir -m 1777 "$stats"
+
 # preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
 # count the connections at the server.
 result=0
@@ -67,11 +71,11 @@ preloaded() {
     shift
     rm -f "$work/log" # a process may have the number of one that wrote to it before
     # shellcheck disable=SC2086 # the words of a command
-    env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug "$@" \
+    env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug MCPOOL_STATS="$stats" "$@" \
         LD_PRELOAD="$library" $command "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|lent)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|lent|stats|places)*/*'
 preloaded 'policy/*'
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
@@ -79,6 +83,9 @@ preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
 preloaded 'short_life/*' MCPOOL_MAX_LIFETIME=200ms
 preloaded 'other_deepbind/*' MCPOOL_DEEPBIND=other.so
 preloaded 'dry_run/*' MCPOOL_DRY_RUN=on
+preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
+preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
+preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 exit "$result"

@@ -31,6 +31,7 @@ static void expect_defaults(void)
     cr_expect(config.log_level == LOG_INFO);
     cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so") == 0);
     cr_expect(!config.dry_run && !config.disable);
+    cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
 }
 
 Test(config, defaults)
@@ -54,6 +55,7 @@ Test(config, bad_values_mean_the_default_and_one_warning)
         "MCPOOL_IDLE_TIMEOUT=1.5s", "MCPOOL_MAX_LIFETIME=9999999999999999999h",
         "MCPOOL_MAX_LIFETIME=soon", "MCPOOL_LOG_LEVEL=loud",
         "MCPOOL_DRY_RUN=maybe",     "MCPOOL_DISABLE=2",
+        "MCPOOL_STATS=run/mcpool",  "MCPOOL_STATS=",
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -177,6 +179,40 @@ Test(config, log_path_too_long)
     read_one(assignment);
     cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
     free(assignment);
+}
+
+Test(config, stats)
+{
+    char *environment[] = {"XDG_RUNTIME_DIR=/run/user/7", NULL, NULL};
+
+    config_read(&config, environment);
+    cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
+    cr_expect(strcmp(config.stats_instead, "/run/user/7/mcpool") == 0);
+    environment[1] = "MCPOOL_STATS=/var/tmp";
+    config_read(&config, environment);
+    cr_expect(strcmp(config.stats, "/var/tmp") == 0);
+    cr_expect(config.stats_instead[0] == '\0', "what was asked for has no substitute");
+    environment[1] = "MCPOOL_STATS=off";
+    config_read(&config, environment);
+    cr_expect(config.stats[0] == '\0' && config.stats_instead[0] == '\0');
+    cr_expect(config.warning_count == 0);
+}
+
+Test(config, stats_paths_too_long)
+{
+    char assignment[CONFIG_DIRECTORY_SIZE + 64];
+
+    memset(assignment, 'x', sizeof(assignment));
+    assignment[sizeof(assignment) - 1] = '\0';
+    memcpy(assignment, "MCPOOL_STATS=/", 14);
+    read_one(assignment);
+    expect_defaults();
+    cr_expect(config.warning_count == 1);
+    memcpy(assignment, "XDG_RUNTIME_DIR=/", 17);
+    read_one(assignment);
+    cr_expect(config.stats_instead[0] == '\0');
+    read_one("XDG_RUNTIME_DIR=relative");
+    cr_expect(config.stats_instead[0] == '\0');
 }
 
 Test(config, unknown_names)

@@ -45,7 +45,7 @@ Test(conn, records_are_used_again)
 /* Nothing of one connection is left in the next that has its record. */
 Test(conn, records_begin_afresh)
 {
-    struct endpoint endpoint = {.in_use = 0};
+    struct endpoint endpoint = {.stats = &endpoint.early};
     struct conn *conn = conn_new(3, AF_INET);
 
     conn->endpoint = &endpoint;
@@ -193,7 +193,7 @@ static void visit(struct conn *conn, int argument)
 /* A walk is for what the application holds: not for idle ones, not for free records. */
 Test(conn, walk)
 {
-    struct endpoint endpoint = {.in_use = 0};
+    struct endpoint endpoint = {.stats = &endpoint.early};
     struct conn *fresh = conn_new(3, AF_INET), *used = conn_new(4, AF_INET);
     struct conn *idle = conn_new(5, AF_INET), *gone = conn_new(6, AF_INET);
 
@@ -218,7 +218,7 @@ Test(conn, states_in_use)
     } way[] = {{CONN_IN_USE, 1},  {CONN_LEAVING, 1}, {CONN_IDLE, 0},
                {CONN_LENDING, 1}, {CONN_IN_USE, 1},  {CONN_LEAVING, 1},
                {CONN_IDLE, 0},    {CONN_DOOMED, 0},  {CONN_CLOSED, 0}};
-    struct endpoint endpoint = {.in_use = 0};
+    struct endpoint endpoint = {.stats = &endpoint.early};
     struct conn *conn = conn_new(3, AF_INET);
 
     conn->endpoint = &endpoint;

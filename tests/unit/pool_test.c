@@ -671,12 +671,12 @@ Test(pool, reclaimed_endpoints_are_new)
 
     for (uint16_t port = 1; port <= POOL_ENDPOINTS; port++) {
         conn = connect_at(port, 0);
-        stats_count(&conn->endpoint->stats.connects);
+        stats_count(&conn->endpoint->stats->connects);
     }
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(9999, 7);
     cr_expect(conn->endpoint->address.port == 9999 && conn->endpoint->in_use == 1);
-    cr_expect(stats_read(&conn->endpoint->stats.connects) == 0);
+    cr_expect(stats_read(&conn->endpoint->stats->connects) == 0);
     cr_expect(conn->endpoint->peak_since == 7 && conn->endpoint->last_peak == 0);
 }
 

@@ -1,0 +1,303 @@
+/*
+ * mcpool check: can pooling work for a program, or does it for a process, and what to do where
+ * it does not.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "processes.h"
+#include "program.h"
+
+static void print_help(void)
+{
+    puts("usage: mcpool check [--] COMMAND | PID\n\n"
+         "Says whether the memcached connections of COMMAND could be pooled, or those of the\n"
+         "process PID are, and what to do where not. Exit code 0: they can be or are; 1: "
+         "not.\n\n"
+         "See mcpool-check(1).");
+}
+
+/* What stands against it, and the way out. */
+struct obstacle {
+    bool is_there;
+    const char *what;
+    const char *way_out;
+};
+
+/* True when there is none. */
+static bool tell_obstacles(const struct obstacle *obstacles, size_t n, FILE *to)
+{
+    bool clear = true;
+
+    for (size_t i = 0; i < n; i++) {
+        if (!obstacles[i].is_there)
+            continue;
+        fprintf(to, "no: %s\n    %s\n", obstacles[i].what, obstacles[i].way_out);
+        clear = false;
+    }
+    return clear;
+}
+
+static bool judge(const struct program *program, FILE *to)
+{
+    const struct obstacle obstacles[] = {
+        {!program->is_elf, "it is not a program for this machine",
+         "There is nothing to preload the library into."},
+        {program->is_other_machine, "it is for another architecture than the library",
+         "Use a program, and a library, of the same architecture."},
+        {program->is_go, "it is written in Go, which makes its system calls itself",
+         "Use the client's own pool (MaxIdleConns of gomemcache), or a proxy on this host."},
+        {program->is_static && !program->is_go,
+         "it is linked statically, so nothing can be preloaded",
+         "Link it dynamically against glibc, or use a proxy on this host."},
+        {program->is_musl, "it uses musl (Alpine) instead of glibc",
+         "Use an image with glibc, such as Debian's slim ones, or a proxy on this host."},
+        {program->gains_privileges,
+         "it has set-id bits or file capabilities, for which the loader ignores LD_PRELOAD",
+         "Start it as its user without them; systemd's AmbientCapabilities= does not have that "
+         "effect."},
+        {program->is_confined, "it is started by snap or flatpak, which change the environment",
+         "Use the distribution's package, or set LD_PRELOAD inside: flatpak override --env."},
+    };
+
+    return tell_obstacles(obstacles, sizeof(obstacles) / sizeof(obstacles[0]), to);
+}
+
+static void tell_path(const struct program *program)
+{
+    if (program->script[0])
+        printf("%s, a script for %s\n", program->script, program->path);
+    else
+        printf("%s\n", program->path);
+}
+
+bool check_program(const char *name, FILE *to)
+{
+    struct program program;
+
+    return !program_find(&program, name) || judge(&program, to);
+}
+
+/* PHP opens its extensions so that they do not see what is preloaded. */
+static void tell_of_deepbind(const struct program *program)
+{
+    const char *names = getenv("MCPOOL_DEEPBIND");
+    const char *base = strrchr(program->path, '/');
+
+    if (base && strncmp(base + 1, "php", 3) == 0)
+        printf("note: PHP opens extensions with RTLD_DEEPBIND, which is taken from %s\n"
+               "    MCPOOL_DEEPBIND names them; other clients of memcached must be added.\n",
+               names ? names : "memcached.so and memcache.so");
+}
+
+static int check_command(const char *name)
+{
+    struct program program;
+
+    if (!program_find(&program, name)) {
+        fprintf(stderr, "mcpool: %s: %s\n", name, strerror(errno));
+        return errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
+    }
+    tell_path(&program);
+    if (!judge(&program, stdout))
+        return flushed(EXIT_NO);
+    tell_of_deepbind(&program);
+    puts("yes: the library can be preloaded");
+    return flushed(EXIT_SUCCESS);
+}
+
+/* The file in which PID has the library; false when it has not. */
+static bool find_mapped(int pid, char *path, size_t room)
+{
+    char name[64], *line = NULL;
+    size_t size = 0;
+    bool found = false;
+    FILE *maps;
+
+    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
+    maps = fopen(name, "re");
+    while (maps && !found && getline(&line, &size, maps) > 0) {
+        char *file = strchr(line, '/');
+
+        if (!file || !strstr(file, "/" LIBRARY))
+            continue;
+        file[strcspn(file, "\n")] = '\0';
+        snprintf(path, room, "%s", file);
+        found = true;
+    }
+    if (maps)
+        fclose(maps);
+    free(line);
+    return found;
+}
+
+/* A process's environment as it was at its start. */
+struct environment {
+    char bytes[1 << 17];
+    size_t n;
+    bool readable;
+};
+
+static void read_environment(struct environment *environment, int pid)
+{
+    char name[64];
+    ssize_t more;
+    int fd;
+
+    snprintf(name, sizeof(name), "/proc/%d/environ", pid);
+    fd = open(name, O_RDONLY | O_CLOEXEC);
+    environment->n = 0;
+    environment->readable = fd >= 0;
+    while (fd >= 0 && environment->n < sizeof(environment->bytes) - 1 &&
+           (more = read(fd, environment->bytes + environment->n,
+                        sizeof(environment->bytes) - 1 - environment->n)) > 0)
+        environment->n += (size_t)more;
+    environment->bytes[environment->n] = '\0';
+    if (fd >= 0)
+        close(fd);
+}
+
+/* The value of NAME, which ends in '='; NULL without one. */
+static const char *value_of(const struct environment *environment, const char *name)
+{
+    const char *at = environment->bytes;
+
+    for (; at < environment->bytes + environment->n; at += strlen(at) + 1) {
+        if (strncmp(at, name, strlen(name)) == 0)
+            return at + strlen(name);
+    }
+    return NULL;
+}
+
+static bool has_preload(int pid)
+{
+    static struct environment environment;
+    const char *preload;
+
+    read_environment(&environment, pid);
+    preload = value_of(&environment, "LD_PRELOAD=");
+    return preload && is_preloaded(preload);
+}
+
+static int parent_of(int pid)
+{
+    char name[64], line[256];
+    int parent = 0;
+    FILE *status;
+
+    snprintf(name, sizeof(name), "/proc/%d/status", pid);
+    status = fopen(name, "re");
+    while (status && fgets(line, sizeof(line), status) &&
+           sscanf(line, "PPid: %d", &parent) != 1)
+        ;
+    if (status)
+        fclose(status);
+    return parent;
+}
+
+static int tell_why_not(int pid)
+{
+    int parent = parent_of(pid);
+
+    if (has_preload(pid))
+        puts("no: LD_PRELOAD names the library, but the loader did not load it\n"
+             "    It says why on stderr when it starts: the path may not exist where the "
+             "process\n"
+             "    lives (container, chroot), or the process may have gained privileges.");
+    else if (parent > 0 && has_preload(parent))
+        printf(
+            "no: its parent %d has the library, and cleared the environment for it\n"
+            "    php-fpm: clear_env = no or env[LD_PRELOAD]; sudo: sudo env LD_PRELOAD=...;\n"
+            "    elsewhere start the command by `mcpool run`.\n",
+            parent);
+    else
+        puts(
+            "no: it was started without the library\n"
+            "    Start it by `mcpool run`, or with LD_PRELOAD=" LIBRARY " in its environment;\n"
+            "    for a service: systemctl edit, [Service] Environment=LD_PRELOAD=" LIBRARY ".");
+    return EXIT_NO;
+}
+
+static void tell_counters(const struct process *process)
+{
+    char since[64];
+    time_t start = (time_t)process->since;
+
+    strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", localtime(&start));
+    printf("libmcpool %s, first connection %s%s\n", process->version, since,
+           process->dry_run ? ", dry run" : "");
+    for (size_t i = 0; i < process->server_count; i++) {
+        const struct server *server = &process->servers[i];
+
+        printf("    %s: %" PRIu64 " of %" PRIu64 " connects reused\n", server->name,
+               server->numbers.stats[STAT_reused], server->numbers.stats[STAT_connects]);
+    }
+}
+
+static int tell_mapped(int pid, const char *path)
+{
+    static struct environment environment;
+    struct processes processes = processes_read(&pid, 1);
+
+    printf("yes: it has %s\n", path);
+    if (strstr(path, " (deleted)"))
+        puts("note: the file was replaced since; a restart brings the new one");
+    read_environment(&environment, pid);
+    if (processes.count > 0)
+        tell_counters(&processes.list[0]);
+    else if (value_of(&environment, "MCPOOL_DISABLE="))
+        puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");
+    else
+        puts("note: it shows no counters; it has not connected to a memcached that "
+             "MCPOOL_SERVERS\n    names, or MCPOOL_STATS is off or cannot be written");
+    processes_free(&processes);
+    return EXIT_SUCCESS;
+}
+
+static int check_process(int pid)
+{
+    char name[64], path[PATH_MAX + 16];
+    struct program program;
+
+    if (kill(pid, 0) != 0 && errno == ESRCH) {
+        fprintf(stderr, "mcpool: no process %d\n", pid);
+        return EXIT_NOT_FOUND;
+    }
+    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
+    if (access(name, R_OK) != 0) {
+        fprintf(stderr, "mcpool: process %d is another user's; ask as root\n", pid);
+        return EXIT_CANNOT_RUN;
+    }
+    if (find_mapped(pid, path, sizeof(path)))
+        return flushed(tell_mapped(pid, path));
+    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
+    if (program_find(&program, name)) {
+        tell_path(&program);
+        if (!judge(&program, stdout))
+            return flushed(EXIT_NO);
+    }
+    return flushed(tell_why_not(pid));
+}
+
+int command_check(int argc, char **argv)
+{
+    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    int option, pid;
+
+    while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+        if (option == 'h')
+            return print_help(), flushed(EXIT_SUCCESS);
+        return usage_error("check");
+    }
+    if (optind == argc)
+        return usage_error("check");
+    return parse_pid(argv[optind], &pid) ? check_process(pid) : check_command(argv[optind]);
+}

@@ -1,0 +1,84 @@
+# Completion of mcpool for bash.
+
+_mcpool_pids() {
+    local directory names
+    for directory in "${MCPOOL_STATS:-/run/mcpool}" "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool"; do
+        names=("$directory"/*-*)
+        names=("${names[@]##*/}")
+        printf '%s\n' "${names[@]%-*}"
+    done | grep -x '[0-9]*'
+}
+
+_mcpool_reasons() {
+    mcpool explain 2>/dev/null | cut -d' ' -f1
+}
+
+_mcpool_complete() {
+    mapfile -t COMPREPLY < <(compgen "$@")
+}
+
+_mcpool() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
+    if [ "$COMP_CWORD" = 1 ]; then
+        _mcpool_complete -W "run check stat top metrics explain version help" -- "$word"
+        return
+    fi
+    case ${COMP_WORDS[1]} in
+    run)
+        # What follows the first word that is no option is completed as a command of its own.
+        for ((i = 2; i < COMP_CWORD; i++)); do
+            case ${COMP_WORDS[i]} in
+            --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | \
+                --deepbind | --log | --log-level) ((i++)) ;;
+            -*) ;;
+            *)
+                if declare -F _command_offset >/dev/null; then
+                    _command_offset "$i"
+                else
+                    _mcpool_complete -f -- "$word"
+                fi
+                return
+                ;;
+            esac
+        done
+        case $before in
+        --log) _mcpool_complete -f -W stderr -- "$word" ;;
+        --log-level) _mcpool_complete -W "error warning info debug" -- "$word" ;;
+        --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --deepbind) ;;
+        *)
+            case $word in
+            -*)
+                _mcpool_complete -W "--servers --max-idle --max-idle-total --idle-timeout
+                    --max-lifetime --deepbind --log --log-level --dry-run --help -v" -- "$word"
+                ;;
+            *) _mcpool_complete -c -- "$word" ;;
+            esac
+            ;;
+        esac
+        ;;
+    check)
+        case $word in
+        -*) _mcpool_complete -W "--help" -- "$word" ;;
+        [0-9]*) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
+        *) _mcpool_complete -c -- "$word" ;;
+        esac
+        ;;
+    stat)
+        case $word in
+        -*) _mcpool_complete -W "--json --watch --help" -- "$word" ;;
+        *) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
+        esac
+        ;;
+    top) _mcpool_complete -W "--delay --help" -- "$word" ;;
+    metrics)
+        case $before in
+        --output) _mcpool_complete -f -- "$word" ;;
+        --listen) ;;
+        *) _mcpool_complete -W "--output --listen --help" -- "$word" ;;
+        esac
+        ;;
+    explain) _mcpool_complete -W "--help $(_mcpool_reasons)" -- "$word" ;;
+    esac
+}
+
+complete -F _mcpool mcpool

@@ -1,0 +1,88 @@
+/*
+ * mcpool explain: what a reason means, and what can be done about it.
+ */
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "../reasons.h"
+#include "command.h"
+
+static const struct explanation {
+    const char *means;
+    const char *helps;
+} explanations[REASON_COUNT] = {
+#define EXPLAIN(name, means, helps) [REASON_##name] = {means, helps},
+#include "explain.def"
+#undef EXPLAIN
+};
+
+static void print_help(void)
+{
+    puts("usage: mcpool explain [REASON...]\n\n"
+         "Says why a connection is not kept or is discarded for REASON, and what to do about\n"
+         "it. Without REASON, lists all.\n\n"
+         "See mcpool-explain(1).");
+}
+
+static void list_all(void)
+{
+    for (int i = REASON_NONE + 1; i < REASON_COUNT; i++)
+        printf("%-17s %s\n", reason_name((enum reason)i), reason_text((enum reason)i));
+}
+
+/* With line ends where 80 columns end. */
+static void print_wrapped(const char *text)
+{
+    size_t column = 0;
+
+    while (*text) {
+        size_t n = strcspn(text, " ");
+
+        if (column > 0 && column + 1 + n > 78) {
+            putchar('\n');
+            column = 0;
+        }
+        column += (size_t)printf("%s%.*s", column > 0 ? " " : "  ", (int)n, text);
+        text += n;
+        text += strspn(text, " ");
+    }
+    putchar('\n');
+}
+
+static bool explain(const char *name)
+{
+    for (int i = REASON_NONE + 1; i < REASON_COUNT; i++) {
+        if (strcasecmp(name, reason_name((enum reason)i)) != 0)
+            continue;
+        printf("%s: %s\n\n", reason_name((enum reason)i), reason_text((enum reason)i));
+        print_wrapped(explanations[i].means);
+        putchar('\n');
+        print_wrapped(explanations[i].helps);
+        return true;
+    }
+    fprintf(stderr, "mcpool: no such reason: %s\n", name);
+    return false;
+}
+
+int command_explain(int argc, char **argv)
+{
+    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    bool known = true;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h')
+            return print_help(), flushed(EXIT_SUCCESS);
+        return usage_error("explain");
+    }
+    if (optind == argc)
+        list_all();
+    for (int i = optind; i < argc; i++) {
+        if (i > optind)
+            putchar('\n');
+        known &= explain(argv[i]);
+    }
+    return flushed(known ? EXIT_SUCCESS : EXIT_NO);
+}

@@ -1,0 +1,383 @@
+/*
+ * mcpool metrics: the counters of all processes in the text format of Prometheus, once, into a
+ * file for node_exporter's textfile collector, or over HTTP.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netdb.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "processes.h"
+
+static void print_help(void)
+{
+    puts("usage: mcpool metrics [--output FILE | --listen [ADDRESS:]PORT]\n\n"
+         "Prints the counters of all processes for Prometheus.\n\n"
+         "  --output FILE            into FILE, which is replaced at once; for the textfile\n"
+         "                           collector of node_exporter, whose files end in .prom\n"
+         "  --listen [ADDRESS:]PORT  to whoever asks there, by HTTP; ADDRESS is 127.0.0.1\n\n"
+         "See mcpool-metrics(1).");
+}
+
+static void head(FILE *to, const char *name, const char *type, const char *help)
+{
+    fprintf(to, "# HELP mcpool_%s %s\n# TYPE mcpool_%s %s\n", name, help, name, type);
+}
+
+/* The beginning of a sample: its name and labels, and REASON if that is not NULL. */
+static void sample(FILE *to, const char *name, const struct process *process,
+                   const struct server *server, const char *reason)
+{
+    fprintf(to, "mcpool_%s{pid=\"%d\",command=\"%s\",service=\"%s\",endpoint=\"%s\"", name,
+            process->pid, process->command, process->service, server->name);
+    if (reason)
+        fprintf(to, ",reason=\"%s\"", reason);
+    fputs("} ", to);
+}
+
+#define FOR_EACH_SERVER(processes, process, server)                                            \
+    for (const struct process *process = (processes)->list;                                    \
+         process < (processes)->list + (processes)->count; process++)                          \
+        for (const struct server *server = process->servers;                                   \
+             server < process->servers + process->server_count; server++)
+
+/* Time is in seconds there. */
+static void print_stat(FILE *to, const struct processes *processes, enum stat_index stat)
+{
+    const struct stat_row *row = &stat_rows[stat];
+    char name[64];
+
+    if (stat == STAT_connect_us) {
+        head(to, "connect_seconds_total", "counter", "seconds these took");
+        FOR_EACH_SERVER(processes, process, server)
+        {
+            sample(to, "connect_seconds_total", process, server, NULL);
+            fprintf(to, "%.6f\n", (double)server->numbers.stats[stat] / 1e6);
+        }
+        return;
+    }
+    snprintf(name, sizeof(name), "%s%s", row->name, row->is_gauge ? "" : "_total");
+    head(to, name, row->is_gauge ? "gauge" : "counter", row->text);
+    FOR_EACH_SERVER(processes, process, server)
+    {
+        sample(to, name, process, server, NULL);
+        fprintf(to, "%" PRIu64 "\n", server->numbers.stats[stat]);
+    }
+}
+
+static void print_reasons(FILE *to, const char *name, const struct process *process,
+                          const struct server *server, const uint64_t *counters)
+{
+    for (int i = 0; i < REASON_COUNT; i++) {
+        if (counters[i] == 0)
+            continue;
+        sample(to, name, process, server, reason_name((enum reason)i));
+        fprintf(to, "%" PRIu64 "\n", counters[i]);
+    }
+}
+
+static void print_metrics(FILE *to, const struct processes *processes)
+{
+    head(to, "process_info", "gauge", "a process that pools, or in a dry run counts");
+    for (size_t i = 0; i < processes->count; i++) {
+        const struct process *process = &processes->list[i];
+
+        fprintf(to,
+                "mcpool_process_info{pid=\"%d\",command=\"%s\",service=\"%s\",version=\"%s\","
+                "dry_run=\"%s\"} 1\n",
+                process->pid, process->command, process->service, process->version,
+                process->dry_run ? "true" : "false");
+    }
+    for (int i = 0; i < STATS; i++)
+        print_stat(to, processes, (enum stat_index)i);
+    head(to, "connect_seconds_avoided_total", "counter", "a mean real connect for each reused");
+    FOR_EACH_SERVER(processes, process, server)
+    {
+        sample(to, "connect_seconds_avoided_total", process, server, NULL);
+        fprintf(to, "%.6f\n", server->numbers.seconds_avoided);
+    }
+    head(to, "time_wait_avoided_total", "counter", "ports that would have gone to TIME_WAIT");
+    FOR_EACH_SERVER(processes, process, server)
+    {
+        sample(to, "time_wait_avoided_total", process, server, NULL);
+        fprintf(to, "%" PRIu64 "\n", server->numbers.time_wait_avoided);
+    }
+    head(to, "refused_total", "counter", "connections not kept at close()");
+    FOR_EACH_SERVER(processes, process, server)
+    print_reasons(to, "refused_total", process, server, server->numbers.refused);
+    head(to, "discarded_total", "counter", "connections kept, and closed later without a user");
+    FOR_EACH_SERVER(processes, process, server)
+    print_reasons(to, "discarded_total", process, server, server->numbers.discarded);
+}
+
+static void print_now(FILE *to)
+{
+    struct processes processes = processes_read(NULL, 0);
+
+    print_metrics(to, &processes);
+    processes_free(&processes);
+}
+
+static int failed(const char *what)
+{
+    fprintf(stderr, "mcpool: %s: %s\n", what, strerror(errno));
+    return EXIT_FAILURE;
+}
+
+/* The collector must never see half a file. */
+static int write_file(const char *path)
+{
+    char *temporary;
+    FILE *file;
+    int fd;
+
+    if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
+        return failed(path);
+    fd = mkstemp(temporary);
+    file = fd < 0 ? NULL : fdopen(fd, "w");
+    if (!file) {
+        free(temporary);
+        return failed(path);
+    }
+    print_now(file);
+    fchmod(fd, 0644);
+    if (fflush(file) != 0 || ferror(file) || fclose(file) != 0 ||
+        rename(temporary, path) != 0) {
+        int error = errno;
+
+        unlink(temporary);
+        free(temporary);
+        errno = error;
+        return failed(path);
+    }
+    free(temporary);
+    return EXIT_SUCCESS;
+}
+
+/*
+ * The exporter: one thread, and a client that is slow waits for himself only.
+ */
+
+#define CLIENTS      64
+#define REQUEST_SIZE 4096
+#define PATIENCE     10 /* seconds for a request and its answer */
+
+struct client {
+    char request[REQUEST_SIZE];
+    size_t request_size;
+    char *answer; /* NULL while the request is being read */
+    size_t answer_size;
+    size_t answered;
+    time_t until;
+};
+
+static struct pollfd polled[1 + CLIENTS]; /* the first is who listens; -1: no client */
+static struct client clients[1 + CLIENTS];
+
+static time_t seconds_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+static void drop(size_t i)
+{
+    close(polled[i].fd);
+    polled[i].fd = -1;
+    free(clients[i].answer);
+    clients[i] = (struct client){0};
+}
+
+static void take_client(int fd)
+{
+    for (size_t i = 1; i <= CLIENTS; i++) {
+        if (polled[i].fd >= 0)
+            continue;
+        polled[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+        clients[i].until = seconds_now() + PATIENCE;
+        return;
+    }
+    close(fd);
+}
+
+static bool asks_for(const char *request, const char *path)
+{
+    size_t n = strlen(path);
+
+    return (strncmp(request, "GET ", 4) == 0 && strncmp(request + 4, path, n) == 0 &&
+            strchr(" ?", request[4 + n])) ||
+           (strncmp(request, "HEAD ", 5) == 0 && strncmp(request + 5, path, n) == 0 &&
+            strchr(" ?", request[5 + n]));
+}
+
+static void answer(struct client *client)
+{
+    FILE *body, *whole;
+    char *text = NULL;
+    size_t n = 0;
+    bool found = asks_for(client->request, "/metrics");
+
+    body = open_memstream(&text, &n);
+    whole = open_memstream(&client->answer, &client->answer_size);
+    if (body && found)
+        print_now(body);
+    else if (body)
+        fputs("The metrics are at /metrics.\n", body);
+    if (body)
+        fclose(body);
+    if (whole) {
+        fprintf(whole,
+                "HTTP/1.0 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
+                "Content-Length: %zu\r\nConnection: close\r\n\r\n",
+                found ? "200 OK" : "404 Not Found", n);
+        if (text && strncmp(client->request, "HEAD ", 5) != 0)
+            fwrite(text, 1, n, whole);
+        fclose(whole);
+    }
+    free(text);
+}
+
+static void read_request(size_t i)
+{
+    struct client *client = &clients[i];
+    ssize_t n = recv(polled[i].fd, client->request + client->request_size,
+                     REQUEST_SIZE - 1 - client->request_size, 0);
+
+    if (n <= 0) {
+        drop(i);
+        return;
+    }
+    client->request_size += (size_t)n;
+    client->request[client->request_size] = '\0';
+    if (!strstr(client->request, "\r\n\r\n") && !strstr(client->request, "\n\n")) {
+        if (client->request_size == REQUEST_SIZE - 1)
+            drop(i);
+        return;
+    }
+    answer(client);
+    polled[i].events = POLLOUT;
+}
+
+static void write_answer(size_t i)
+{
+    struct client *client = &clients[i];
+    ssize_t n = -1;
+
+    if (client->answer)
+        n = send(polled[i].fd, client->answer + client->answered,
+                 client->answer_size - client->answered, MSG_NOSIGNAL);
+    if (n > 0)
+        client->answered += (size_t)n;
+    if (n <= 0 || client->answered == client->answer_size)
+        drop(i);
+}
+
+static void serve_client(size_t i, time_t now)
+{
+    if (polled[i].fd < 0)
+        return;
+    if (polled[i].revents & POLLIN && polled[i].events & POLLIN)
+        read_request(i);
+    else if (polled[i].revents & POLLOUT)
+        write_answer(i);
+    else if (polled[i].revents || now > clients[i].until)
+        drop(i);
+}
+
+static int serve(int listening)
+{
+    polled[0] = (struct pollfd){.fd = listening, .events = POLLIN};
+    for (size_t i = 1; i <= CLIENTS; i++)
+        polled[i].fd = -1;
+    while (true) {
+        if (poll(polled, 1 + CLIENTS, 1000) < 0 && errno != EINTR)
+            return failed("poll");
+        if (polled[0].revents & POLLIN) {
+            int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+            if (fd >= 0)
+                take_client(fd);
+        }
+        for (size_t i = 1; i <= CLIENTS; i++)
+            serve_client(i, seconds_now());
+    }
+}
+
+/* [ADDRESS:]PORT, an IPv6 address in brackets. */
+static int listen_at(const char *where)
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo *found;
+    char address[64] = "127.0.0.1";
+    const char *colon = strrchr(where, ':');
+    const char *port = colon ? colon + 1 : where;
+    size_t n = colon ? (size_t)(colon - where) : 0;
+    int one = 1;
+    int fd;
+
+    if (n > 1 && where[0] == '[' && where[n - 1] == ']') {
+        where++;
+        n -= 2;
+    }
+    if (n >= sizeof(address) || !*port)
+        return -1;
+    if (n > 0)
+        snprintf(address, sizeof(address), "%.*s", (int)n, where);
+    errno = EINVAL;
+    if (getaddrinfo(address, port, &hints, &found) != 0)
+        return -1;
+    fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
+                    bind(fd, found->ai_addr, found->ai_addrlen) != 0 || listen(fd, 64) != 0)) {
+        int error = errno;
+
+        close(fd);
+        errno = error;
+        fd = -1;
+    }
+    freeaddrinfo(found);
+    return fd;
+}
+
+int command_metrics(int argc, char **argv)
+{
+    static const struct option options[] = {{"output", required_argument, NULL, 'o'},
+                                            {"listen", required_argument, NULL, 'l'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    const char *output = NULL, *where = NULL;
+    int option, fd;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h')
+            return print_help(), flushed(EXIT_SUCCESS);
+        else if (option == 'o')
+            output = optarg;
+        else if (option == 'l')
+            where = optarg;
+        else
+            return usage_error("metrics");
+    }
+    if (optind < argc || (output && where))
+        return usage_error("metrics");
+    if (output)
+        return write_file(output);
+    if (where) {
+        fd = listen_at(where);
+        return fd < 0 ? failed(where) : serve(fd);
+    }
+    print_now(stdout);
+    return flushed(EXIT_SUCCESS);
+}

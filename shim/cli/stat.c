@@ -1,0 +1,259 @@
+/*
+ * mcpool stat: the counters of all processes, for people and as JSON.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "command.h"
+#include "processes.h"
+
+static void print_help(void)
+{
+    puts("usage: mcpool stat [--json] [--watch[=SECONDS]] [PID...]\n\n"
+         "Shows what each process does with its connections to memcached: those in use and\n"
+         "idle, calls of connect() that were answered with a pooled connection or a new one,\n"
+         "what that saved, and why connections were not kept. With PID, these only.\n\n"
+         "  --json             one object, for programs\n"
+         "  --watch[=SECONDS]  again and again, every 2 seconds\n\n"
+         "See mcpool-stat(1).");
+}
+
+/* "1.2 ms", "3.4 s", "5.6 h": two digits that say something. */
+static const char *duration(double seconds)
+{
+    static char text[32];
+    static const struct {
+        double least;
+        double factor;
+        const char *unit;
+    } units[] = {{3600, 1 / 3600.0, "h"}, {1, 1, "s"}, {0, 1000, "ms"}};
+    size_t i = 0;
+
+    while (seconds < units[i].least)
+        i++;
+    snprintf(text, sizeof(text), "%.1f %s", seconds * units[i].factor, units[i].unit);
+    return text;
+}
+
+static int server_width; /* of the longest name */
+
+static void print_row(const char *who, const char *server, const struct numbers *numbers)
+{
+    const uint64_t *stats = numbers->stats;
+
+    printf("%8s  %-*s %6" PRIu64 " %5" PRIu64 " %9" PRIu64 " %9" PRIu64 " %7" PRIu64
+           " %5.1f%% %7" PRIu64 " %8" PRIu64 " %9s %9" PRIu64 "\n",
+           who, server_width, server, stats[STAT_in_use], stats[STAT_idle],
+           stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
+           numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_settled],
+           duration(numbers->seconds_avoided), numbers->time_wait_avoided);
+}
+
+static void print_reasons(const char *what, const uint64_t *counters)
+{
+    for (int i = 0; i < REASON_COUNT; i++) {
+        if (counters[i] > 0)
+            printf("%10s%-11s %9" PRIu64 "  %s (%s)\n", "", what, counters[i],
+                   reason_name((enum reason)i), reason_text((enum reason)i));
+    }
+}
+
+static void print_process(const struct process *process)
+{
+    char pid[16];
+
+    snprintf(pid, sizeof(pid), "%d", process->pid);
+    for (size_t i = 0; i < process->server_count; i++) {
+        const struct numbers *numbers = &process->servers[i].numbers;
+
+        print_row(pid, process->servers[i].name, numbers);
+        print_reasons("not kept", numbers->refused);
+        print_reasons("discarded", numbers->discarded);
+        if (numbers->stats[STAT_exchanged] + numbers->stats[STAT_cut_off] > 0)
+            printf("%10sof another protocol: exchanged %" PRIu64 ", cut off %" PRIu64 "\n", "",
+                   numbers->stats[STAT_exchanged], numbers->stats[STAT_cut_off]);
+    }
+}
+
+/* Of the processes of one service, all in a dry run or none; returns how many. */
+static size_t print_service(const struct process *first, size_t most)
+{
+    struct numbers total = {0};
+    bool dry = first->dry_run;
+    size_t n = 1;
+
+    while (n < most && strcmp(first[n].service, first->service) == 0 && first[n].dry_run == dry)
+        n++;
+    printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
+           first->version,
+           dry ? ", dry run: nothing was reused, the numbers are what would have been" : "");
+    printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
+           "IN USE", "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS",
+           "FENCES", "SETTLED", "SAVED", "TIME-WAIT");
+    for (size_t i = 0; i < n; i++) {
+        print_process(&first[i]);
+        for (size_t j = 0; j < first[i].server_count; j++)
+            numbers_add(&total, &first[i].servers[j].numbers);
+    }
+    if (n > 1)
+        print_row("total", "", &total);
+    return n;
+}
+
+static void find_width(const struct processes *processes)
+{
+    server_width = (int)strlen("SERVER");
+    for (size_t i = 0; i < processes->count; i++) {
+        for (size_t j = 0; j < processes->list[i].server_count; j++) {
+            int n = (int)strlen(processes->list[i].servers[j].name);
+
+            if (n > server_width)
+                server_width = n;
+        }
+    }
+}
+
+static void print_table(const struct processes *processes)
+{
+    find_width(processes);
+    for (size_t i = 0; i < processes->count;) {
+        if (i > 0)
+            putchar('\n');
+        i += print_service(&processes->list[i], processes->count - i);
+    }
+}
+
+static void print_json_reasons(const char *what, const uint64_t *counters)
+{
+    const char *between = "";
+
+    printf(", \"%s\": {", what);
+    for (int i = 0; i < REASON_COUNT; i++) {
+        if (counters[i] == 0)
+            continue;
+        printf("%s\"%s\": %" PRIu64, between, reason_name((enum reason)i), counters[i]);
+        between = ", ";
+    }
+    putchar('}');
+}
+
+static void print_json_server(const struct server *server)
+{
+    printf("{\"endpoint\": \"%s\"", server->name);
+    for (int i = 0; i < STATS; i++)
+        printf(", \"%s\": %" PRIu64, stat_rows[i].name, server->numbers.stats[i]);
+    printf(", \"hit_rate\": %.4f, \"connect_seconds_avoided\": %.6f, \"time_wait_avoided\": "
+           "%" PRIu64,
+           numbers_hit_rate(&server->numbers) / 100, server->numbers.seconds_avoided,
+           server->numbers.time_wait_avoided);
+    print_json_reasons("refused", server->numbers.refused);
+    print_json_reasons("discarded", server->numbers.discarded);
+    putchar('}');
+}
+
+static void print_json(const struct processes *processes)
+{
+    printf("{\"processes\": [");
+    for (size_t i = 0; i < processes->count; i++) {
+        const struct process *process = &processes->list[i];
+
+        printf("%s\n {\"pid\": %d, \"command\": \"%s\", \"service\": \"%s\", \"version\": "
+               "\"%s\", \"since\": %" PRId64 ", \"dry_run\": %s, \"servers\": [",
+               i > 0 ? "," : "", process->pid, process->command, process->service,
+               process->version, process->since, process->dry_run ? "true" : "false");
+        for (size_t j = 0; j < process->server_count; j++) {
+            printf("%s\n  ", j > 0 ? "," : "");
+            print_json_server(&process->servers[j]);
+        }
+        printf("]}");
+    }
+    puts("]}");
+}
+
+static void tell_what_is_missing(const struct processes *processes)
+{
+    if (processes->forbidden > 0)
+        fprintf(stderr, "mcpool: %zu more of other users; root sees them\n",
+                processes->forbidden);
+    if (processes->strange > 0)
+        fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",
+                processes->strange);
+    if (processes->count == 0)
+        fputs("mcpool: no process shows counters\n", stderr);
+}
+
+static int show(const int *pids, size_t n, bool json)
+{
+    struct processes processes = processes_read(pids, n);
+    bool any = processes.count > 0;
+
+    if (json)
+        print_json(&processes);
+    else
+        print_table(&processes);
+    tell_what_is_missing(&processes);
+    processes_free(&processes);
+    return flushed(any ? EXIT_SUCCESS : EXIT_NO);
+}
+
+/* Until the output cannot be written any more, or a signal ends us. */
+static int watch(const int *pids, size_t n, bool json, double seconds)
+{
+    bool to_terminal = isatty(STDOUT_FILENO) && !json;
+
+    while (true) {
+        if (to_terminal)
+            fputs("\033[H\033[2J", stdout);
+        show(pids, n, json);
+        if (ferror(stdout))
+            return EXIT_FAILURE;
+        usleep((useconds_t)(seconds * 1e6));
+    }
+}
+
+static bool parse_seconds(const char *text, double *seconds)
+{
+    char *end;
+
+    *seconds = strtod(text, &end);
+    return end != text && *end == '\0' && *seconds >= 0.01 && *seconds <= 3600;
+}
+
+int command_stat(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'},
+                                            {"watch", optional_argument, NULL, 'w'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    double seconds = 0;
+    bool json = false;
+    int *pids;
+    size_t n = 0;
+    int option, code;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h')
+            return print_help(), flushed(EXIT_SUCCESS);
+        else if (option == 'j')
+            json = true;
+        else if (option != 'w' || !parse_seconds(optarg ? optarg : "2", &seconds))
+            return usage_error("stat");
+    }
+    pids = calloc((size_t)argc, sizeof(*pids));
+    if (!pids) {
+        perror("mcpool");
+        return EXIT_FAILURE;
+    }
+    for (; optind < argc; optind++) {
+        if (!parse_pid(argv[optind], &pids[n++])) {
+            free(pids);
+            return usage_error("stat");
+        }
+    }
+    code = seconds > 0 ? watch(pids, n, json, seconds) : show(pids, n, json);
+    free(pids);
+    return code;
+}

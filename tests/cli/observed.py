@@ -1,0 +1,88 @@
+"""Processes that pool, for the commands that look at them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, ".."))
+from support import BUILD, LIBRARY, PYTHON, die_with_parent, preloaded
+
+SHIM = os.path.join(HERE, "..", "..", "shim")
+COMMAND = os.path.abspath(os.environ.get("MCPOOL_COMMAND", os.path.join(BUILD, "mcpool")))
+
+# Makes as many turns as it is told on stdin, in a line, and says when they are done. A turn that is
+# negative closes with half a request sent.
+CLIENT = """
+import socket, sys
+for line in sys.stdin:
+    for _ in range(abs(int(line))):
+        s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+        s.sendall(b"get a\\r\\n" if int(line) > 0 else b"get a\\r\\nget ")
+        assert s.recv(5) == b"END\\r\\n"
+        s.close()
+    print("done", flush=True)
+"""
+
+
+def mcpool(*arguments, environment=None, **more):
+    """Runs the command to its end."""
+    return subprocess.run([COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=60,
+                          check=False, env=environment or os.environ, **more)
+
+
+class Client:
+    """A process that pools."""
+
+    def __init__(self, server, stats, program=PYTHON, library=LIBRARY, **more):
+        environment = preloaded(library, server.address if library else None,
+                                MCPOOL_STATS=str(stats), **more)
+        self.process = subprocess.Popen([program, "-c", CLIENT, str(server.port)], env=environment,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        preexec_fn=die_with_parent)
+        self.pid = self.process.pid
+
+    def turns(self, number):
+        self.process.stdin.write(f"{number}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n"
+        return self
+
+    def end(self):
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(20)
+
+
+class Host:
+    """A directory of counters, and the processes that write there."""
+
+    def __init__(self, server, stats):
+        self.server = server
+        self.stats = stats
+        self.clients = []
+
+    def client(self, **more):
+        self.clients.append(Client(self.server, self.stats, **more))
+        return self.clients[-1]
+
+    def mcpool(self, *arguments, **more):
+        return mcpool(*arguments, environment=self.environment(), **more)
+
+    def environment(self):
+        return preloaded(None, None, MCPOOL_STATS=str(self.stats))
+
+    def seen(self, *arguments):
+        """What `mcpool stat --json` says, by process."""
+        done = self.mcpool("stat", "--json", *arguments)
+        return {process["pid"]: process for process in json.loads(done.stdout)["processes"]}
+
+    def close(self):
+        for client in self.clients:
+            if client.process.poll() is None:
+                client.kill()

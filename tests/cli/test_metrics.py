@@ -1,0 +1,199 @@
+"""mcpool metrics: judged by Prometheus's own parser, as a file and over HTTP."""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from observed import COMMAND, SHIM, die_with_parent
+from support import free_port
+
+
+def families(text):
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(text, name, **labels):
+    for family in families(text).values():
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return None
+
+
+def test_values(host):
+    client = host.client().turns(8).turns(-1)
+    text = host.mcpool("metrics").stdout
+    mine = {"pid": str(client.pid), "command": "python3", "endpoint": host.server.address}
+    assert value(text, "mcpool_connects_total", **mine) == 9
+    assert value(text, "mcpool_reused_total", **mine) == 8
+    assert value(text, "mcpool_idle", **mine) == 0
+    assert value(text, "mcpool_refused_total", reason="REQUEST_PARTIAL", **mine) == 1
+    assert value(text, "mcpool_time_wait_avoided_total", **mine) == 8
+    assert 0 < value(text, "mcpool_connect_seconds_total", **mine) < 5
+    assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false") == 1
+
+
+def test_conventions(host):
+    host.client().turns(3)
+    text = host.mcpool("metrics").stdout
+    for family in families(text).values():
+        assert family.documentation and family.name.startswith("mcpool_")
+        assert family.type in ("counter", "gauge")
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+    for name, kind in kinds.items():
+        assert name.endswith("_total") == (kind == "counter"), name
+        assert text.count(f"# HELP {name} ") == 1
+    names = [line.split("{")[0] for line in text.splitlines() if line[0] != "#"]
+    assert names == sorted(names, key=list(kinds).index), "samples of a metric stand together"
+
+
+def test_promtool_agrees(host):
+    if not shutil.which("promtool"):
+        pytest.skip("no promtool here")
+    host.client().turns(3)
+    done = subprocess.run(["promtool", "check", "metrics"], input=host.mcpool("metrics").stdout,
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_every_counter_is_there(host):
+    host.client().turns(1)
+    known = families(host.mcpool("metrics").stdout)
+    with open(os.path.join(SHIM, "stats.def"), encoding="ascii") as file:
+        names = re.findall(r"^STAT\(\w+, (\w+),", file.read(), re.M)
+    assert len(names) >= 12
+    for name in names:
+        assert "mcpool_" + re.sub("_us$", "_seconds", name) in known
+
+
+def test_dashboard_asks_for_what_there_is(host):
+    host.client().turns(1)
+    known = set(re.findall(r"^# TYPE (\S+)", host.mcpool("metrics").stdout, re.M))
+    with open(os.path.join(SHIM, "cli", "grafana", "mcpool.json"), encoding="utf-8") as file:
+        dashboard = json.load(file)
+    asked = set()
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            asked |= set(re.findall(r"\bmcpool_\w+", target["expr"]))
+    for variable in dashboard["templating"]["list"]:
+        asked |= set(re.findall(r"\bmcpool_\w+", variable["query"]))
+    assert len(asked) > 10 and asked <= known
+
+
+def test_output_is_replaced_at_once(host, tmp_path):
+    client = host.client().turns(1)
+    path = tmp_path / "mcpool.prom"
+    path.write_text("old")
+    with open(path, encoding="ascii") as old:
+        done = host.mcpool("metrics", "--output", path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert old.read() == "old"
+    assert value(path.read_text(), "mcpool_connects_total", pid=str(client.pid)) == 1
+    assert os.stat(path).st_mode & 0o777 == 0o644
+    assert os.listdir(tmp_path).count("mcpool.prom") == 1 and len(os.listdir(tmp_path)) == 2
+
+
+def test_output_that_cannot_be_written(host, tmp_path):
+    done = host.mcpool("metrics", "--output", tmp_path / "missing" / "mcpool.prom")
+    assert done.returncode == 1 and "missing" in done.stderr
+    (tmp_path / "folder").mkdir()
+    done = host.mcpool("metrics", "--output", tmp_path / "folder")
+    assert done.returncode == 1 and sorted(os.listdir(tmp_path)) == ["folder", "stats"]
+
+
+class Exporter:
+    def __init__(self, host):
+        self.port = free_port()
+        self.process = subprocess.Popen([COMMAND, "metrics", "--listen", str(self.port)],
+                                        env=host.environment(), preexec_fn=die_with_parent)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.dial().close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    def dial(self):
+        return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    def ask(self, method="GET", path="/metrics"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection.request(method, path)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Content-Type"), answer.read().decode()
+
+
+@pytest.fixture
+def exporter(host):
+    running = Exporter(host)
+    yield running
+    assert running.process.poll() is None
+    running.process.kill()
+    running.process.wait()
+
+
+def test_exporter(host, exporter):
+    client = host.client().turns(1)
+    status, kind, text = exporter.ask()
+    assert status == 200 and kind.startswith("text/plain; version=0.0.4")
+    assert value(text, "mcpool_connects_total", pid=str(client.pid)) == 1
+    client.turns(1)
+    assert value(exporter.ask()[2], "mcpool_connects_total", pid=str(client.pid)) == 2
+    assert exporter.ask(path="/")[0] == 404
+    assert exporter.ask(path="/metricsandmore")[0] == 404
+    assert exporter.ask("HEAD")[::2] == (200, "")
+
+
+def test_exporter_is_for_this_host_only(exporter):
+    listening = subprocess.run(["ss", "-Hltn", f"sport = :{exporter.port}"], stdout=subprocess.PIPE,
+                               text=True, check=True).stdout
+    assert listening.split()[3] == f"127.0.0.1:{exporter.port}"
+
+
+def test_slow_clients_wait_for_themselves_only(exporter):
+    slow = [exporter.dial() for _ in range(60)]
+    for connection in slow:
+        connection.sendall(b"GET /metr")
+    assert exporter.ask()[0] == 200
+    for connection in slow[:30]:
+        connection.sendall(b"ics HTTP/1.0\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.0 200"
+    for connection in slow:
+        connection.close()
+
+
+def test_more_clients_than_there_is_room_for(exporter):
+    crowd = [exporter.dial() for _ in range(80)]
+    for connection in crowd:
+        connection.close()
+    assert exporter.ask()[0] == 200
+
+
+def test_too_long_a_request(exporter):
+    connection = exporter.dial()
+    connection.sendall(b"GET /" + b"x" * 8000)
+    try:
+        assert connection.recv(1) == b""
+    except ConnectionResetError:
+        pass
+    assert exporter.ask()[0] == 200
+
+
+@pytest.mark.parametrize("where", ["", "nonsense", "127.0.0.1:", ":http-no", "256.1.1.1:9855"])
+def test_addresses_that_are_none(host, where):
+    done = host.mcpool("metrics", "--listen", where)
+    assert done.returncode == 1 and done.stderr.startswith("mcpool: ")
+
+
+def test_both_at_once(host):
+    assert host.mcpool("metrics", "--listen", "1", "--output", "x").returncode == 2

@@ -1,0 +1,170 @@
+"""The documents are held against the source: what is there is written down, and as it is.
+
+The manual of the library is looked at by tests/cli as well.
+"""
+
+import glob
+import os
+import re
+
+import pytest
+
+from conftest import TOP
+
+DEFAULT_OFF = {"LOG": "off", "DRY_RUN": "off", "DISABLE": "off"}
+# Of no meaning to the library; the manual has it for the command.
+OF_THE_COMMAND = {"LIBRARY"}
+
+
+def read(*path):
+    with open(os.path.join(TOP, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+def defined(name):
+    """The string that a header of the library defines as NAME."""
+    for header in glob.glob(os.path.join(TOP, "shim", "*.h")):
+        if found := re.search(rf'^#define {name}\s+"(.*)"$', read(header), re.M):
+            return found.group(1)
+    raise KeyError(name)
+
+
+def variables():
+    """The variables in config.c and their defaults, as people would write them."""
+    rows = re.findall(r'^    {"(\w+)", read_\w+, (?:"(.*)"|(\w+))},$', read("shim/config.c"), re.M)
+    return {name: DEFAULT_OFF.get(name, text or (macro and defined(macro)))
+            for name, text, macro in rows}
+
+
+def states():
+    [enum] = re.findall(r"enum conn_state {(.*?)};", read("shim/conn.h"), re.S)
+    return re.findall(r"\bCONN_(\w+),", enum)
+
+
+def arrows():
+    """The arrows of the picture: (from, to, files)."""
+    lines = re.findall(r"^    (\w+) -> (\w+) \[(.*)\]$", read("shim/life.dot"), re.M)
+    return [(start, end, set(re.findall(r"\w+\.c\b", attributes.replace("\\n", " "))))
+            for start, end, attributes in lines]
+
+
+def moves():
+    """STATE -> the files that move a connection there, as far as the call names the state."""
+    found = {}
+    for path in glob.glob(os.path.join(TOP, "shim", "*.c")):
+        for state in re.findall(r"\bconn_move\([^;]*?, CONN_(\w+)\);", read(path)):
+            found.setdefault(state, set()).add(os.path.basename(path))
+    return found
+
+
+# Variables and reasons.
+
+def test_readme_has_every_variable_and_its_default():
+    rows = re.findall(r"^\| `MCPOOL_(\w+)` \| `?([^`|]*?)`? \|", read("README.md"), re.M)
+    assert len(rows) >= 10
+    wanted = {name: text for name, text in variables().items() if name not in OF_THE_COMMAND}
+    assert dict(rows) == wanted
+
+
+def test_manual_has_every_variable_and_its_default():
+    """A variable without a default in the source has none in the manual."""
+    entries = re.findall(r'^\.BR MCPOOL_(\w+) " \(default: ([^;)]*)', read("shim/man/libmcpool.7"),
+                         re.M)
+    documented = {name: default for name, default in entries}
+    assert set(documented) == set(variables())
+    for name, default in variables().items():
+        assert documented[name] in (default, "none"), name
+
+
+def test_manual_has_every_reason():
+    page = read("shim/man/libmcpool.7").split("\n.SH REASONS\n")[1].split("\n.SH ")[0]
+    reasons = re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("shim/reasons.def"), re.M)
+    assert len(reasons) >= 40
+    assert re.findall(r"^\.TP\n\.B ([A-Z_]+)\n(.*)$", page, re.M) == reasons
+
+
+# Limits that are written as #define in the library, and how the manual puts them.
+NUMBERS = {"CONN_MAX": "16384", "FDMAP_SIZE": "65536", "POOL_ENDPOINTS": "512", "CONN_WATCHES": "4",
+           "WIRE_RUNS": "64", "SPARE_MAX": "8", "CONFIG_MAX_RULES": "64",
+           "POOL_OWING_TIMEOUT": "((msec_t)10 * 1000)", "DRAINED_MOST": "((size_t)1 << 20)",
+           "MN_AGAIN_AFTER": "((msec_t)60 * 1000)"}
+AS_WRITTEN = {"POOL_OWING_TIMEOUT": "10 s", "DRAINED_MOST": "1 MiB", "MN_AGAIN_AFTER": "60 s"}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_manual_has_every_number(name):
+    source = "".join(read(path) for path in glob.glob(os.path.join(TOP, "shim", "**", "*.[ch]"),
+                                                      recursive=True))
+    assert re.findall(rf"^#define {name}\s+(.*)$", source, re.M) == [NUMBERS[name]]
+    page = read("shim/man/libmcpool.7").split("\n.SH NUMBERS\n")[1].split("\n.SH ")[0]
+    assert re.search(rf"\b{AS_WRITTEN.get(name, NUMBERS[name])}\b", page)
+
+
+# The picture.
+
+def test_picture_has_every_state():
+    nodes = re.findall(r"^    ([A-Z_]+)(?: \[.*\])?$", read("shim/life.dot"), re.M)
+    assert len(states()) >= 10
+    assert sorted(nodes) == sorted(states())
+
+
+def test_picture_has_every_move():
+    """Into each state lead arrows from the files that move connections there, and no others."""
+    drawn = {}
+    for _, end, files in arrows():
+        drawn.setdefault(end, set()).update(files)
+    assert set(drawn) == set(states())
+    for state, files in moves().items():
+        assert drawn[state] == files, state
+
+
+def test_every_state_can_be_left():
+    assert {start for start, _, _ in arrows()} == set(states())
+
+
+def test_picture_is_drawn_from_its_text():
+    """Run `make docs` when this fails."""
+    titles = re.findall(r"<title>([\w&#;]+)</title>", read("shim/life.svg"))
+    drawn = {tuple(title.replace("&#45;&gt;", " ").split()) for title in titles}
+    assert drawn == ({("life",)} | {(state,) for state in states()} |
+                     {(start, end) for start, end, _ in arrows()})
+
+
+# The map, versions, links.
+
+def test_map_has_every_file():
+    [table] = re.findall(r"## The map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
+    for path in glob.glob(os.path.join(TOP, "shim", "*.c")):
+        assert f"{os.path.basename(path)}`" in table, path
+    for path in glob.glob(os.path.join(TOP, "tests", "*", "")):
+        name = os.path.basename(os.path.dirname(path))
+        assert name.startswith(("_", ".")) or f"`{name}`" in table, path
+
+
+def test_versions_agree():
+    [version] = re.findall(r"^VERSION := (.*)$", read("Makefile"), re.M)
+    assert re.search(r"^libmcpool \((.*)\)", read("debian/changelog")).group(1) == version
+    assert f"\nVersion:        {version}\n" in read("packaging/rpm/libmcpool.spec")
+    assert re.search(r"^## \[([\d.]+)\]", read("CHANGELOG.md"), re.M).group(1) == version
+    for page in glob.glob(os.path.join(TOP, "shim", "man", "*")):
+        assert f'"libmcpool {version}"' in read(page), page
+
+
+@pytest.mark.parametrize("name", ["README.md", "CLIENTS.md", "CONTRIBUTING.md", "SECURITY.md",
+                                  "shim/architecture.md"])
+def test_links_lead_somewhere(name):
+    text = read(name)
+    links = re.findall(r"\]\(([^)#:]*)(?:#([\w-]+))?\)", text)
+    for target, heading in links:
+        path = os.path.join(os.path.dirname(name), target) if target else name
+        assert os.path.exists(os.path.join(TOP, path)), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", read(path), re.M)
+            assert heading in [line.lower().replace(" ", "-") for line in headings], heading
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_make_targets_exist(name):
+    targets = re.findall(r"^([a-z-]+):", read("Makefile"), re.M)
+    for target in re.findall(r"`make ([a-z-]+)", read(name)):
+        assert target in targets, target

@@ -1,0 +1,242 @@
+"""Every path of the README, followed to the letter on a clean Debian machine with the packages.
+
+Each is measured by memcached's own count of connections: as the machine was, and with the path
+followed. The last test takes the packages away and looks for what they left.
+"""
+
+import json
+import os
+import re
+import shlex
+
+import pytest
+
+from conftest import TOP
+from machine import Machine, why_not
+
+EXAMPLES = os.path.join(TOP, "packaging", "examples")
+INSTALLED = "/usr/share/doc/mcpool/examples"
+VISITS = 60
+AT_A_TIME = 4
+# Two workers, each of which may serve all that come at a time.
+POOLED = 2 * AT_A_TIME + 2
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+def readme_section(title):
+    """The blocks of code after TITLE in the README's section on use: a list of lists of lines."""
+    with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
+        use = file.read().split("\n## Use\n")[1].split("\n## ")[0]
+    text = re.split(r"^\*\*", use.split(f"**{title}**")[1], flags=re.M)[0]
+    return [block.splitlines() for block in re.findall(r"^```\w+\n(.*?)^```$", text, re.M | re.S)]
+
+
+def shell(title):
+    return "\n".join(readme_section(title)[0])
+
+
+def install(machine, debs):
+    """What the README says of it, for somebody who has the packages before him."""
+    machine.run("mkdir -p /root/downloads")
+    for package in debs.values():
+        machine.copy(package, "/root/downloads")
+    machine.run("cd /root/downloads &&"
+                " apt-get install -y ./libmcpool_*.deb ./mcpool_*.deb",
+                network=True)
+    machine.run("rm -r /root/downloads")
+
+
+@pytest.fixture(scope="module")
+def machine():
+    with Machine() as booted:
+        for page in ("app.py", "page.php"):
+            booted.copy(os.path.join(EXAMPLES, page), "/srv/myapp")
+        yield booted
+
+
+@pytest.fixture(scope="module")
+def unpooled(machine):
+    """Connections that the visits cost before there is a package."""
+    with machine.running("gunicorn -k gevent app:app"):
+        return opened_by_visits(machine)
+
+
+@pytest.fixture(scope="module")
+def ready(machine, unpooled, debs):
+    """The machine with the packages, and what was measured without them."""
+    assert unpooled >= VISITS
+    install(machine, debs)
+    return machine
+
+
+def opened_by_visits(machine):
+    """Connections opened at memcached for visits of the application, which are all answered."""
+    before = machine.connections()
+    load = machine.visit(VISITS, AT_A_TIME, first_key=0)
+    assert load == (VISITS, 0, 0)
+    return machine.connections() - before - 1
+
+
+@pytest.mark.parametrize("line", readme_section("gunicorn")[0])
+def test_gunicorn(ready, line):
+    with ready.running(line):
+        assert opened_by_visits(ready) <= POOLED
+
+
+def test_gunicorn_with_its_configuration(ready):
+    ready.run(f"cp -r {INSTALLED}/gunicorn .")
+    example = read_example("gunicorn/gunicorn.conf.py")
+    for line in re.findall(r"^#     (.*gunicorn .*)", example, re.M):
+        with ready.running(line):
+            assert opened_by_visits(ready) <= POOLED
+
+
+def test_uwsgi(ready):
+    ready.run(f"cp {INSTALLED}/uwsgi/app.ini .")
+    with ready.running("uwsgi --ini app.ini"):
+        assert opened_by_visits(ready) >= VISITS
+    with ready.running(shell("uwsgi")):
+        assert opened_by_visits(ready) <= POOLED
+
+
+def test_uwsgi_service(ready):
+    """Debian's own, by the drop-in, as the example says."""
+    ready.run(f"cp {INSTALLED}/uwsgi/app.ini /etc/uwsgi/apps-enabled/myapp.ini")
+    ready.run("echo 'chdir = /srv/myapp' >>/etc/uwsgi/apps-enabled/myapp.ini")
+    ready.run("systemctl restart uwsgi")
+    assert opened_by_visits(ready) >= VISITS
+    [place] = re.findall(r"; (/etc/systemd/\S+)\.", read_example("uwsgi/app.ini"))
+    ready.run(f"install -D -m 644 {INSTALLED}/systemd/mcpool.conf {place}")
+    ready.run("systemctl daemon-reload && systemctl restart uwsgi")
+    assert opened_by_visits(ready) <= POOLED
+    ready.run("systemctl stop uwsgi")
+
+
+def test_systemd_and_off_again(ready):
+    ready.run(f"cp {INSTALLED}/systemd/myapp.service /etc/systemd/system/")
+    ready.run("systemctl daemon-reload && systemctl start myapp")
+    assert opened_by_visits(ready) >= VISITS
+    ready.run(shell("systemd"))
+    warnings = ready.run("systemd-analyze verify myapp.service")
+    assert "myapp" not in warnings
+    assert opened_by_visits(ready) <= POOLED
+    assert "127.0.0.1:11211" in ready.run("mcpool stat")
+    off = readme_section("Switch it off again")[0]
+    assert off[-1].startswith("apt purge")
+    ready.run("\n".join(off[:-1]))
+    assert opened_by_visits(ready) >= VISITS
+    ready.run("systemctl stop myapp")
+
+
+def test_php_fpm(ready):
+    """The pages are asked for as a web server would."""
+    ready.run("systemctl restart php8.2-fpm")
+    assert opened_by_pages(ready) >= VISITS
+    ready.run(shell("php-fpm"))
+    workers = int(ready.run("pgrep -c 'php-fpm8.2'"))
+    assert opened_by_pages(ready) <= workers
+    # What the example says of settings that do not matter, or do not help.
+    pool = "/etc/php/8.2/fpm/pool.d/www.conf"
+    ready.run(f"echo 'clear_env = no' >>{pool} && systemctl restart php8.2-fpm")
+    assert opened_by_pages(ready) <= workers
+    ready.run(f"rm -r /etc/systemd/system/php8.2-fpm.service.d && systemctl daemon-reload &&"
+              f"echo 'env[LD_PRELOAD] = libmcpool.so' >>{pool} && systemctl restart php8.2-fpm")
+    assert opened_by_pages(ready) >= VISITS
+
+
+def opened_by_pages(machine):
+    """The same as opened_by_visits() for page.php."""
+    ask = ("REQUEST_METHOD=GET SCRIPT_FILENAME=/srv/myapp/page.php QUERY_STRING=page-$n"
+           " cgi-fcgi -bind -connect /run/php/php8.2-fpm.sock")
+    before = machine.connections()
+    output = machine.run(f"for n in $(seq {VISITS}); do {ask}; echo; done")
+    answers = [line for line in output.splitlines() if line.startswith("value")]
+    assert answers == [f"value-of-page-{n + 1}" for n in range(VISITS)]
+    return machine.connections() - before - 1
+
+
+def test_supervisord(ready):
+    example = read_example("supervisord/myapp.conf")
+    [[line]] = readme_section("supervisord")
+    assert f"\n{line}\n" in example
+    without = shlex.quote(example.replace(f"{line}\n", ""))
+    ready.run(f"printf %s {without} >/etc/supervisor/conf.d/myapp.conf && supervisorctl update")
+    assert opened_by_visits(ready) >= VISITS
+    ready.run(f"cp {INSTALLED}/supervisord/myapp.conf /etc/supervisor/conf.d/ &&"
+              "supervisorctl update")
+    assert opened_by_visits(ready) <= POOLED
+    ready.run("rm /etc/supervisor/conf.d/myapp.conf && supervisorctl update")
+
+
+def read_example(name):
+    with open(os.path.join(EXAMPLES, name), encoding="utf-8") as file:
+        return file.read()
+
+
+def dockerfile():
+    """The instructions of the example as (word, rest), with continued lines joined."""
+    text = read_example("docker/Dockerfile").replace("\\\n", " ")
+    return [tuple(line.split(None, 1)) for line in text.splitlines()
+            if line and not line.startswith("#")]
+
+
+def test_dockerfile(debs):
+    """There is no engine here, so its instructions are followed on a machine without the
+    packages."""
+    for line in readme_section("Docker")[0]:
+        assert f"\n{line}" in read_example("docker/Dockerfile")
+    environment = []
+    with Machine() as image:
+        image.run("mkdir /context")
+        for file in (*debs.values(), os.path.join(EXAMPLES, "app.py")):
+            image.copy(file, "/context")
+        for word, rest in dockerfile():
+            if word == "FROM":
+                assert rest.startswith("debian:")
+            elif word == "RUN":
+                image.run(f"cd /srv && {rest}", network=True)
+            elif word == "COPY":
+                source, target = rest.split()
+                image.run(f"mkdir -p {target} && cp /context/{source} {target}")
+            elif word == "WORKDIR":
+                directory = rest
+            elif word == "ENV":
+                environment.append(rest)
+            else:
+                assert word == "CMD"
+                command = shlex.join(json.loads(rest))
+        with image.running(f"-C {directory} {' '.join(environment)} {command}"):
+            assert opened_by_visits(image) <= POOLED
+
+
+# Taking it away.
+
+# What changes on any machine that runs, or whenever apt does.
+RESTLESS = re.compile(
+    r"/(var/(log|cache/(apt|ldconfig)|lib/(apt|systemd)|backups)|run/(systemd|log|lock)|tmp"
+    r"|var/lib/dpkg/(status|lock|available|triggers|diversions|updates))(/|-old| |$)"
+    r"|/run/(mount|utmp)|/etc/\.pwd\.lock")
+
+
+def listing(machine):
+    """Every file: its kind, mode, owner, size and contents. Directories without their times."""
+    files = machine.run("find / /run -xdev \\( -path /proc -o -path /sys -o -path /dev \\) -prune"
+                        " -o -printf '%p %y %m %U:%G %l\\n'")
+    sums = machine.run("find / -xdev -type f -not -path '/var/*' -print0 | xargs -0 md5sum")
+    return {line for line in (files + sums).splitlines()
+            if not RESTLESS.search(line.split(" ", 1)[0]) and not RESTLESS.search(line)}
+
+
+def test_nothing_is_left(debs):
+    with Machine() as machine:
+        machine.run("systemctl stop supervisor php8.2-fpm memcached")
+        before = listing(machine)
+        install(machine, debs)
+        during = listing(machine)
+        machine.run("mcpool run -- python3 -c pass && touch /run/mcpool/left-by-a-process")
+        machine.run("apt-get remove --purge -y mcpool libmcpool && apt-get autoremove --purge -y")
+        after = listing(machine)
+    installed = {line.split()[0] for line in during - before}
+    assert {"/usr/bin/mcpool", "/run/mcpool", "/usr/share/man/man7/libmcpool.7.gz"} <= installed
+    assert (after - before, before - after) == (set(), set())

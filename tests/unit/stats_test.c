@@ -1,0 +1,457 @@
+/*
+ * The file of counters: what a reader finds in it, what becomes of it, and the many ways in
+ * which there can be none.
+ */
+#include "stats_file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+
+#define SLOTS 64
+
+static struct config config;
+static char directory[64] = "/tmp/mcpool-unit-XXXXXX";
+
+static void set_up(void)
+{
+    cr_assert(mkdtemp(directory));
+    strcpy(config.stats, directory);
+    stats_start(&config, SLOTS);
+}
+
+static void tear_down(void)
+{
+    char command[128];
+
+    snprintf(command, sizeof(command), "rm -rf %s", directory);
+    cr_expect(system(command) == 0);
+}
+
+TestSuite(stats, .init = set_up, .fini = tear_down, .timeout = 20);
+
+static struct stats *publish(size_t slot, const char *text)
+{
+    struct stats *stats;
+
+    cr_assert(stats_begin());
+    stats = stats_publish(slot, text);
+    stats_end();
+    return stats;
+}
+
+static uint64_t own_start(void)
+{
+    char text[1024];
+    FILE *file = fopen("/proc/self/stat", "r");
+    size_t n;
+
+    cr_assert(file);
+    n = fread(text, 1, sizeof(text), file);
+    fclose(file);
+    return stats_parse_start(text, n);
+}
+
+static uint64_t own_namespace(void)
+{
+    struct stat found;
+
+    cr_assert(stat("/proc/self/ns/pid", &found) == 0);
+    return found.st_ino;
+}
+
+static const char *path_in(const char *folder, int pid, uint64_t start)
+{
+    static char path[128];
+
+    snprintf(path, sizeof(path), "%s/%d-%lu", folder, pid, (unsigned long)start);
+    return path;
+}
+
+static const char *own_path(void)
+{
+    return path_in(directory, getpid(), own_start());
+}
+
+/* The file of this process, as a reader finds it. */
+static union {
+    struct stats_header header;
+    char bytes[65536];
+} file;
+
+static size_t read_file(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    ssize_t n = read(fd, file.bytes, sizeof(file.bytes));
+
+    close(fd);
+    return n < 0 ? 0 : (size_t)n;
+}
+
+static struct stats_slot *slot_in_file(size_t n)
+{
+    return (struct stats_slot *)(file.bytes + file.header.header_size +
+                                 n * file.header.slot_size);
+}
+
+static int files_in(const char *folder)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    int n = 0;
+
+    cr_assert(dir);
+    while ((entry = readdir(dir)))
+        n += entry->d_name[0] != '.';
+    closedir(dir);
+    return n;
+}
+
+static void expect_good_end(pid_t child)
+{
+    int status;
+
+    cr_assert(waitpid(child, &status, 0) == child);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", (unsigned)status);
+}
+
+Test(stats, nothing_is_made_before_it_is_needed)
+{
+    cr_expect(files_in(directory) == 0);
+    cr_expect(stats_wanted);
+}
+
+Test(stats, a_reader_finds_what_was_counted)
+{
+    struct stats *stats = publish(0, "127.0.0.1:11211");
+    struct stat found;
+
+    cr_assert(stats);
+    stats_count(&stats->connects);
+    stats_count(&stats->refused[REASON_TLS]);
+    stats_set(&stats->idle, 7);
+    cr_assert(stat(own_path(), &found) == 0);
+    cr_expect((found.st_mode & 07777) == 0600 && found.st_uid == geteuid());
+    cr_assert(read_file(own_path()) >= STATS_FILE_SIZE(1));
+    cr_expect(file.header.magic == STATS_MAGIC && file.header.layout == STATS_LAYOUT);
+    cr_expect(file.header.reasons == REASON_COUNT && file.header.names == stats_names());
+    cr_expect(file.header.pid == getpid() && file.header.start == own_start());
+    cr_expect(file.header.pid_namespace == own_namespace());
+    cr_expect(strcmp(file.header.version, MCPOOL_VERSION) == 0);
+    cr_expect(file.header.dry_run == 0 && llabs(file.header.since - time(NULL)) < 60);
+    cr_expect(slot_in_file(0)->change == 2);
+    cr_expect(strcmp(slot_in_file(0)->endpoint, "127.0.0.1:11211") == 0);
+    cr_expect(slot_in_file(0)->stats.connects == 1 && slot_in_file(0)->stats.idle == 7);
+    cr_expect(slot_in_file(0)->stats.refused[REASON_TLS] == 1);
+    cr_expect(slot_in_file(0)->stats.discarded[REASON_TLS] == 0);
+}
+
+Test(stats, a_dry_run_says_so)
+{
+    config.dry_run = true;
+    cr_assert(publish(0, "a"));
+    read_file(own_path());
+    cr_expect(file.header.dry_run == 1);
+}
+
+Test(stats, a_slot_that_gets_another_endpoint_begins_at_nought)
+{
+    struct stats *stats = publish(0, "a");
+
+    stats_count(&stats->connects);
+    cr_assert(publish(0, "b") == stats);
+    read_file(own_path());
+    cr_expect(strcmp(slot_in_file(0)->endpoint, "b") == 0);
+    cr_expect(slot_in_file(0)->stats.connects == 0 && slot_in_file(0)->change == 4);
+}
+
+Test(stats, the_file_grows_with_the_endpoints)
+{
+    char name[16];
+
+    for (size_t i = 0; i < 40; i++) {
+        struct stats *stats;
+
+        snprintf(name, sizeof(name), "server-%zu", i);
+        stats = publish(i, name);
+        cr_assert(stats);
+        stats_set(&stats->opened, i);
+    }
+    cr_expect(read_file(own_path()) >= STATS_FILE_SIZE(40));
+    for (size_t i = 0; i < 40; i++)
+        cr_expect(slot_in_file(i)->stats.opened == i);
+    cr_expect(files_in(directory) == 1);
+}
+
+/* Memory beyond the end of the mapped file would be a signal to the program. */
+Test(stats, a_file_that_is_not_ours_any_more_does_not_grow)
+{
+    int fd;
+
+    cr_assert(publish(0, "a"));
+    cr_assert(unlink(own_path()) == 0);
+    cr_expect(publish(20, "b") == NULL);
+    fd = open(own_path(), O_RDWR | O_CREAT, 0600);
+    cr_assert(fd >= 0);
+    cr_expect(publish(20, "b") == NULL);
+    cr_expect(lseek(fd, 0, SEEK_END) == 0);
+    cr_expect(stats_wanted, "the first endpoint is still there to be read");
+}
+
+Test(stats, only_one_thread_at_a_time)
+{
+    cr_assert(stats_begin());
+    cr_expect(!stats_begin());
+    stats_end();
+    cr_expect(stats_begin());
+}
+
+Test(stats, the_file_goes_with_the_process)
+{
+    cr_assert(publish(0, "a"));
+    cr_expect(files_in(directory) == 1);
+    stats_finish();
+    cr_expect(files_in(directory) == 0);
+}
+
+Test(stats, off)
+{
+    config.stats[0] = '\0';
+    stats_start(&config, SLOTS);
+    cr_expect(!stats_wanted);
+}
+
+static void expect_none(void)
+{
+    cr_expect(publish(0, "a") == NULL);
+    cr_expect(!stats_wanted);
+    stats_finish();
+}
+
+Test(stats, no_directory)
+{
+    strcat(config.stats, "/missing");
+    expect_none();
+    cr_expect(files_in(directory) == 0);
+}
+
+Test(stats, a_directory_instead_is_made)
+{
+    struct stat found;
+
+    strcpy(config.stats_instead, directory);
+    strcat(config.stats_instead, "/instead");
+    strcat(config.stats, "/missing");
+    cr_expect(publish(0, "a") != NULL);
+    cr_assert(stat(config.stats_instead, &found) == 0);
+    cr_expect((found.st_mode & 07777) == 0700);
+    cr_expect(files_in(config.stats_instead) == 1);
+    stats_finish();
+    cr_expect(files_in(config.stats_instead) == 0);
+}
+
+Test(stats, a_name_that_leads_elsewhere_is_not_followed)
+{
+    cr_assert(symlink("/tmp/mcpool-elsewhere", own_path()) == 0);
+    publish(0, "a");
+    cr_expect(access("/tmp/mcpool-elsewhere", F_OK) != 0);
+}
+
+/* To grow beyond it would be SIGXFSZ. */
+Test(stats, limited_size_of_files)
+{
+    struct rlimit limit = {100, 100};
+
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    expect_none();
+    cr_expect(files_in(directory) == 0);
+}
+
+Test(stats, limited_size_met_later)
+{
+    struct rlimit limit = {4096, 4096};
+
+    cr_assert(publish(0, "a"));
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    cr_expect(publish(30, "b") == NULL);
+}
+
+Test(stats, full_file_system)
+{
+    int fd;
+
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", directory, "tmpfs", 0, "size=8k") != 0)
+        cr_skip_test("only root can make a small file system");
+    cr_assert(publish(0, "a"));
+    fd = creat(path_in(directory, 1, 1), 0600);
+    cr_assert(write(fd, file.bytes, 4096) == 4096);
+    cr_expect(publish(20, "b") == NULL, "there is no room to grow");
+    stats_finish();
+    cr_assert(stats_after_fork_in_child());
+    cr_assert(write(fd, file.bytes, 4096) == 4096);
+    expect_none();
+    cr_expect(files_in(directory) == 1);
+    close(fd);
+    cr_expect(umount(directory) == 0);
+}
+
+Test(stats, a_child_has_a_file_of_its_own)
+{
+    struct stats *stats = publish(0, "a");
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct stats *own;
+
+        stats_count(&stats->kept);
+        if (!stats_after_fork_in_child())
+            _exit(1);
+        stats_count(&stats->opened);
+        own = publish(0, "a");
+        if (!own || files_in(directory) != 2)
+            _exit(2);
+        stats_count(&own->connects);
+        stats_finish();
+        _exit(files_in(directory) == 1 ? 0 : 3);
+    }
+    expect_good_end(child);
+    read_file(own_path());
+    cr_expect(slot_in_file(0)->stats.kept == 1, "what was not let go of is shared");
+    cr_expect(slot_in_file(0)->stats.opened == 0 && slot_in_file(0)->stats.connects == 0);
+}
+
+Test(stats, a_child_tries_again_what_its_parent_could_not)
+{
+    strcat(config.stats, "/later");
+    cr_expect(publish(0, "a") == NULL);
+    cr_assert(mkdir(config.stats, 0700) == 0);
+    cr_assert(stats_after_fork_in_child());
+    cr_expect(stats_wanted && publish(0, "a") != NULL);
+}
+
+/* A number that nobody has now. */
+static pid_t gone(void)
+{
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(0);
+    waitpid(child, NULL, 0);
+    return child;
+}
+
+static void leave_file(pid_t pid, uint64_t namespace, size_t size)
+{
+    struct stats_header header = {.pid_namespace = namespace, .pid = pid};
+    int fd = creat(path_in(directory, pid, 1), 0600);
+
+    cr_assert(write(fd, &header, size) == (ssize_t)size);
+    close(fd);
+}
+
+static bool is_there(pid_t pid)
+{
+    return access(path_in(directory, pid, 1), F_OK) == 0;
+}
+
+Test(stats, newcomers_remove_what_the_dead_left)
+{
+    pid_t dead = gone(), elsewhere = gone(), unborn = gone();
+
+    leave_file(dead, own_namespace(), sizeof(struct stats_header));
+    leave_file(elsewhere, own_namespace() + 1, sizeof(struct stats_header));
+    leave_file(unborn, 0, 0);
+    leave_file(getppid(), own_namespace(), sizeof(struct stats_header));
+    cr_assert(publish(0, "a"));
+    cr_expect(!is_there(dead) && !is_there(unborn));
+    cr_expect(is_there(elsewhere), "who counts in another namespace may live");
+    cr_expect(is_there(getppid()));
+}
+
+Test(stats, newcomers_remove_a_few_each)
+{
+    int before;
+
+    for (int i = 0; i < 20; i++)
+        leave_file(gone(), own_namespace(), sizeof(struct stats_header));
+    before = files_in(directory);
+    cr_assert(publish(0, "a"));
+    cr_expect(files_in(directory) == before + 1 - 8);
+}
+
+/* exec leaves the number and the start as they are. */
+Test(stats, an_earlier_image_of_the_process_is_gone)
+{
+    struct stats_header header = {.pid_namespace = own_namespace()};
+    int fd = creat(own_path(), 0600);
+
+    cr_assert(write(fd, &header, sizeof(header)) == sizeof(header));
+    cr_expect(publish(0, "a") != NULL);
+    cr_expect(read_file(own_path()) > 0 && file.header.magic == STATS_MAGIC);
+}
+
+Test(stats, a_namesake_in_another_namespace_is_not)
+{
+    struct stats_header header = {.pid_namespace = own_namespace() + 1};
+    int fd = creat(own_path(), 0600);
+
+    cr_assert(write(fd, &header, sizeof(header)) == sizeof(header));
+    expect_none();
+    cr_expect(files_in(directory) == 1);
+}
+
+Test(stats, moving)
+{
+    static struct stats from, to;
+
+    stats_set(&from.in_use, 3);
+    stats_set(&to.in_use, 2);
+    stats_set(&from.connects, 5);
+    stats_set(&to.connects, 10);
+    stats_set(&from.discarded[REASON_COUNT - 1], 1);
+    stats_move(&to, &from);
+    cr_expect(to.in_use == 3, "a gauge is what is so now");
+    cr_expect(to.connects == 15 && from.connects == 0);
+    cr_expect(to.discarded[REASON_COUNT - 1] == 1);
+    stats_move(&to, &from);
+    cr_expect(to.connects == 15);
+}
+
+Test(stats, names_of_files)
+{
+    static const char *const bad[] = {
+        "",  "12",     "12-", "-12", "12-3x", "a-3", "2147483648-1", "12-18446744073709551616",
+        ".", "12-3-4", " 1-2"};
+    uint64_t start;
+    int pid;
+
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        cr_expect(!stats_parse_name(bad[i], &pid, &start), "%s", bad[i]);
+    cr_expect(stats_parse_name("12-18446744073709551615", &pid, &start));
+    cr_expect(pid == 12 && start == UINT64_MAX);
+}
+
+static uint64_t start_in(const char *text)
+{
+    return stats_parse_start(text, strlen(text));
+}
+
+Test(stats, start_of_a_process)
+{
+    cr_expect(start_in("1 (a) b) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 222 23\n") ==
+              222);
+    cr_expect(start_in("1 (a S 4) S 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 2") == 0);
+    cr_expect(start_in("1 (a S") == 0 && start_in("") == 0 && start_in("1 (a)") == 0);
+}
