@@ -221,7 +221,7 @@ static bool map_file(int fd, uint64_t start)
     if (identify(fd, &identity) && grow(fd, sizeof(struct stats_header)))
         memory = raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots),
                              PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory < 0)
+    if (memory <= 0)
         return false;
     file = (struct stats_header *)memory;
     fill_header(file, start);
