@@ -109,7 +109,7 @@ static uint64_t pid_namespace(void)
  * exec, has ended too. */
 static bool is_gone(const char *name, int pid)
 {
-    struct stats_header header;
+    struct stats_header header = {0};
 
     if (pid != getpid() && raw_syscall(SYS_kill, pid, 0) != -ESRCH)
         return false;
@@ -128,7 +128,7 @@ struct directory_entry {
 /* Fills PIDS and STARTS with up to GONE_AT_ONCE whose numbers nobody has now. */
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
-    _Alignas(struct directory_entry) char bytes[1024];
+    _Alignas(struct directory_entry) char bytes[1024] = {0};
     int fd = open_briefly(directory, O_RDONLY | O_DIRECTORY);
     size_t found = 0;
 
@@ -159,8 +159,8 @@ static void name_file(char *name, const char *directory, int pid, uint64_t start
 /* Many short processes that end without a word, and nobody who looks: still few files. */
 static void remove_gone(const char *directory)
 {
-    int pids[GONE_AT_ONCE + 1];
-    uint64_t starts[GONE_AT_ONCE + 1];
+    int pids[GONE_AT_ONCE + 1] = {0};
+    uint64_t starts[GONE_AT_ONCE + 1] = {0};
     size_t n = find_gone(directory, pids, starts);
     char name[PATH_SIZE];
 
@@ -221,7 +221,7 @@ static bool map_file(int fd, uint64_t start)
     if (identify(fd, &identity) && grow(fd, sizeof(struct stats_header)))
         memory = raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots),
                              PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory < 0)
+    if (memory <= 0)
         return false;
     file = (struct stats_header *)memory;
     fill_header(file, start);

@@ -195,9 +195,10 @@ static int parent_of(int pid)
 
     snprintf(name, sizeof(name), "/proc/%d/status", pid);
     status = fopen(name, "re");
-    while (status && fgets(line, sizeof(line), status) &&
-           sscanf(line, "PPid: %d", &parent) != 1)
-        ;
+    while (status && parent == 0 && fgets(line, sizeof(line), status)) {
+        if (strncmp(line, "PPid:", 5) == 0)
+            parent = (int)strtol(line + 5, NULL, 10);
+    }
     if (status)
         fclose(status);
     return parent;

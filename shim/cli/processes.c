@@ -73,20 +73,25 @@ static bool is_alive(int pid, uint64_t start)
     return n > 0 && stats_parse_start(text, n) == start;
 }
 
-/* Nobody speaks for another user's process; but root's may have become another's. */
+/* Nobody speaks for another user's process; but root's may have become another's. The line has
+ * the real, effective, saved and file system user. */
 static bool may_speak_for(uid_t owner, int pid)
 {
     char text[4096];
-    unsigned int uid[4];
-    const char *line;
+    char *at;
 
     if (owner == 0)
         return true;
     read_proc(pid, "status", text, sizeof(text));
-    line = strstr(text, "\nUid:");
-    if (!line || sscanf(line, "\nUid: %u %u %u %u", &uid[0], &uid[1], &uid[2], &uid[3]) != 4)
+    at = strstr(text, "\nUid:");
+    if (!at)
         return false;
-    return uid[0] == owner || uid[1] == owner || uid[2] == owner || uid[3] == owner;
+    at += strlen("\nUid:");
+    for (int i = 0; i < 4; i++) {
+        if (strtoul(at, &at, 10) == owner)
+            return true;
+    }
+    return false;
 }
 
 /* The last unit in the process's path of control groups that is a service, and not the one that

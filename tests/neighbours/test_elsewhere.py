@@ -19,5 +19,5 @@ def test_objects_without_hooks(bench, built, how):
     log = bench.log()
     assert f"connects {CONNECTS}, reused {CONNECTS - OPENED}, opened {OPENED}" in log
     for reason in ("UNSOLICITED", "UNSEEN_BYTES"):
-        assert log.count(f"debug: {bench.server.address}: not kept: {reason}") == 1
-    assert log.count(f"debug: {bench.server.address}: not kept: OTHER_SOCKET") >= 1
+        assert log.count(f"info: {bench.server.address}: not kept: {reason}") == 1
+    assert log.count(f"info: {bench.server.address}: not kept: OTHER_SOCKET") >= 1

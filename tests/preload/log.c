@@ -81,13 +81,13 @@ Test(places, of_packets, .timeout = 20)
 Test(rare, once_a_second_for_each_reason, .timeout = 20)
 {
     for (int i = 0; i < 50; i++)
-        refuse("get a\r\nget ", "END\r\n");
+        refuse("get nothing\r\nget ", "END\r\n");
     refuse("bogus\r\n", "ERROR\r\n");
     cr_expect(log_count(": not kept: REQUEST_PARTIAL ") < 10);
     cr_expect(log_count(": not kept: UNKNOWN_COMMAND ") == 1);
     cr_expect(log_count(": kept") == 0 && log_count(": reused") == 0);
     sleep(2);
-    refuse("get a\r\nget ", "END\r\n");
+    refuse("get nothing\r\nget ", "END\r\n");
     cr_expect(log_count(" more like this before") >= 1);
 }
 
@@ -95,12 +95,12 @@ Test(rare, a_child_begins_anew, .timeout = 20)
 {
     pid_t child;
 
-    refuse("get a\r\nget ", "END\r\n");
-    refuse("get a\r\nget ", "END\r\n");
+    refuse("get nothing\r\nget ", "END\r\n");
+    refuse("get nothing\r\nget ", "END\r\n");
     child = fork();
     if (child == 0) {
         sleep(2);
-        refuse("get a\r\nget ", "END\r\n");
+        refuse("get nothing\r\nget ", "END\r\n");
         _exit(log_count(": not kept: REQUEST_PARTIAL ") == 1 && log_count("more like this") == 0
                   ? 0
                   : 1);
