@@ -234,10 +234,14 @@ $(B)/bench/%: bench/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -O2 -g $< -o $@
 
+# make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
+SUBJECTS ?=
+BENCH_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c bench/lib/*.c))
+
 bench:
 	.ci/packages build bench
-	$(MAKE) all $(addprefix $(B)/bench/,cycle footprint instructions)
-	/usr/bin/python3 bench/run.py $(B)
+	$(MAKE) all $(BENCH_PROGRAMS)
+	/usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
 
 # Style. `make format` writes, `make lint` only looks.
 

@@ -1,0 +1,59 @@
+"""The cycle: what a connection for every get costs, against one that stays open.
+
+All on one processor, which is the hardest case for the shim: on two, the time to wake the other one
+hides all costs.
+"""
+
+from lib import machine
+from lib.report import Report, quartiles
+from lib.rounds import interleaved, ratios, spread
+from lib.worker import Turns
+from matrix import Twemproxy
+from support import Memcached
+
+ROUNDS = 100
+TURNS = 300
+SECONDS = 120
+
+OPEN = "a get on a connection that stays open"
+FLOOR = "the same with one TCP_INFO (the least any proof costs)"
+WITHOUT = "socket, connect, get, close: no shim"
+WITH = "socket, connect, get, close: shim"
+PROXY = "socket, connect, get, close: no shim, through twemproxy"
+BOTH = "socket, connect, get, close: shim, through twemproxy"
+OPEN_SHIM = "a get on a connection that stays open, under the shim"
+
+
+def measure():
+    with Memcached() as server, Twemproxy() as proxy, Turns(False, server.address) as plain, \
+            Turns(True, server.address) as shim, Turns(False, proxy.address) as proxied, \
+            Turns(True, proxy.address) as both:
+        kinds = {OPEN: plain.open, OPEN_SHIM: shim.open, FLOOR: plain.floor, WITHOUT: plain.cycle,
+                 WITH: shim.cycle, PROXY: proxied.cycle, BOTH: both.cycle}
+        return interleaved(ROUNDS, {name: lambda turn=turn: turn(TURNS)
+                                    for name, turn in kinds.items()})
+
+
+def main():
+    machine.stay_on(machine.ONE_CPU)
+    with machine.bounded(SECONDS), Report("cycle", "The cycle") as report:
+        times = measure()
+        report.raw_rounds("cycle", times)
+        report.say(f"{ROUNDS} rounds of {TURNS} turns each, interleaved; client, memcached and proxy "
+                   "share one processor. Ratio to a get on a connection that stays open.")
+        spreads = {name: spread(ratios(times[name], times[OPEN])) for name in times}
+        report.table(["turn", "ratio", "quartiles", "µs"],
+                     [[name, *quartiles(spreads[name]), f"{spread(times[name]).median:.1f}"]
+                      for name in times])
+        report.table(["within a round", "ratio", "quartiles"],
+                     [[name, *quartiles(spread(ratios(times[a], times[b])))] for name, a, b in (
+                         ("shim to no shim, time of a cycle", WITH, WITHOUT),
+                         ("no shim to shim, times as fast", WITHOUT, WITH),
+                         ("through twemproxy to shim, times as fast", PROXY, WITH),
+                         ("the shim's price on a connection that stays open", OPEN_SHIM, OPEN))])
+        report.bars("cycle", "Time of a turn, by a get on a connection that stays open",
+                    spreads, "ratio, median and quartiles")
+
+
+if __name__ == "__main__":
+    main()
