@@ -1,12 +1,15 @@
 """The untracked: what the shim costs servers and calls that have nothing to do with memcached.
 
 nginx serving a small file under wrk, and redis-server under redis-benchmark: the server on one
-processor, the load on the other, in pairs without and with the preload; and the instructions added
-to a call on an untracked descriptor, by callgrind.
+processor, the load on the other, in pairs without and with the preload. Every run has a server of its
+own: two that are the same differ by more than we look for, for as long as they live, by where their
+memory happens to lie. Beside the rate stands the server's processor time for a request, which others
+on the machine disturb less. Last, the instructions added to a call on an untracked descriptor, by
+callgrind.
 """
 
-import contextlib
 import csv
+import functools
 import io
 import os
 import re
@@ -15,15 +18,15 @@ import tempfile
 
 import instructions
 from lib import machine
-from lib.report import Report, quartiles
+from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from lib.worker import PROGRAMS
 from matrix import Running, nginx
 from support import LIBRARY, Process, free_port, preloaded
 
-PAIRS = 20
+PAIRS = 30
 NGINX_SECONDS = 1
-REDIS_REQUESTS = 100000
+REDIS_REQUESTS = 60000
 CONCURRENCY = 20
 SECONDS = 300
 
@@ -35,19 +38,20 @@ def output(command):
 
 
 def wrk(port):
-    """Requests per second."""
+    """(requests per second, requests)."""
     text = output(["wrk", "-t1", f"-c{CONCURRENCY}", f"-d{NGINX_SECONDS}s",
                    f"http://127.0.0.1:{port}/file"])
     if "Non-2xx" in text or "Socket errors" in text:
         raise RuntimeError(text)
-    return float(re.search(r"^Requests/sec:\s+([\d.]+)", text, re.MULTILINE).group(1))
+    return (float(re.search(r"^Requests/sec:\s+([\d.]+)", text, re.MULTILINE).group(1)),
+            int(re.search(r"(\d+) requests in", text).group(1)))
 
 
 def redis_benchmark(port):
-    """Requests per second."""
+    """(requests per second, requests)."""
     text = output(["redis-benchmark", "-h", "127.0.0.1", "-p", str(port), "--csv", "-t", "get",
                    "-c", str(CONCURRENCY), "-n", str(REDIS_REQUESTS)])
-    return float(next(csv.DictReader(io.StringIO(text)))["rps"])
+    return float(next(csv.DictReader(io.StringIO(text)))["rps"]), REDIS_REQUESTS
 
 
 def nginx_command(directory, port):
@@ -62,34 +66,41 @@ def redis_command(directory, port):
             directory]
 
 
-def pairs(command, load):
-    """Requests per second of a server, name -> one for each pair."""
-    with contextlib.ExitStack() as stack:
-        kinds = {}
-        for name, library in (("without", None), ("with", LIBRARY)):
-            port = free_port()
-            directory = stack.enter_context(tempfile.TemporaryDirectory())
-            stack.enter_context(Process(machine.on_cpu(machine.ONE_CPU, command(directory, port)),
-                                        port, preloaded(library, "11211")))
-            kinds[name] = lambda port=port: load(port)
-        interleaved(1, kinds)
-        return interleaved(PAIRS, kinds)
+def serve(command, load, library):
+    """(requests per second, processor time for one in microseconds) of a server that lives for it."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as directory, \
+            Process(machine.on_cpu(machine.ONE_CPU, command(directory, port)), port,
+                    preloaded(library, "11211")) as server:
+        pid = server.process.pid
+        before = machine.run_seconds(pid)
+        rate, requests = load(port)
+        return rate, (machine.run_seconds(pid) - before) / requests * 1e6
 
 
 def main():
     with machine.bounded(SECONDS), Report("untracked", "What is not memcached") as report:
         rows = []
         report.say(f"{PAIRS} pairs without and with the preload, the order turned each time, the "
-                   "server on one processor and the load on the other; requests per second with the "
-                   "preload to those without, of the same pair.")
+                   "server on one processor and the load on the other; ratio of what is measured "
+                   "with the preload to the same without, in the same pair.")
         for name, server, command, load in (
                 ("nginx", "nginx, a file of 612 bytes, wrk", nginx_command, wrk),
                 ("redis", "redis-server, GET, redis-benchmark", redis_command, redis_benchmark)):
-            rates = pairs(command, load)
-            report.raw_rounds(f"untracked-{name}", rates)
-            rows.append([server, *quartiles(spread(ratios(rates["with"], rates["without"])), 3),
-                         f"{spread(rates['without']).median:,.0f}"])
-        report.table(["server", "ratio", "quartiles", "requests/s without"], rows)
+            runs = interleaved(PAIRS, {
+                "without": functools.partial(serve, command, load, None),
+                "with": functools.partial(serve, command, load, LIBRARY)})
+            rates = {kind: [rate for rate, _ in pairs] for kind, pairs in runs.items()}
+            times = {kind: [taken for _, taken in pairs] for kind, pairs in runs.items()}
+            report.raw(f"untracked-{name}", ["pair", "rate without", "rate with", "µs without",
+                                             "µs with"],
+                       zip(range(PAIRS), *rates.values(), *times.values()))
+            for what, values, unit in (("requests per second", rates, "/s"),
+                                       ("processor time for a request", times, " µs")):
+                rows.append([f"{server}: {what}",
+                             *quartiles(spread(ratios(values["with"], values["without"])), 3),
+                             number(spread(values["without"]).median) + unit])
+        report.table(["server", "ratio", "quartiles", "without"], rows)
         added = instructions.added(LIBRARY, os.path.join(PROGRAMS, "instructions"))
         report.raw("instructions", ["function", "instructions added"], added)
         report.say("Instructions added to a call on a descriptor that is no connection of ours, by "

@@ -53,6 +53,14 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def run_seconds(pid):
+    """The time that PID's first thread and its children's have run, by the scheduler's finer count."""
+    with open(f"/proc/{pid}/schedstat", encoding="utf-8") as file:
+        total = int(file.read().split()[0]) / 1e9
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:
+        return total + sum(run_seconds(int(child)) for child in file.read().split())
+
+
 def resident(pid):
     """Resident memory of PID in bytes."""
     with open(f"/proc/{pid}/statm", encoding="utf-8") as file:
