@@ -22,6 +22,10 @@ class Worker:
         """What the worker answers to WORDS."""
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
+        return self.hear()
+
+    def hear(self):
+        """The next number that the worker says."""
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
