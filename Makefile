@@ -230,13 +230,18 @@ demo:
 	$(MAKE) all
 	/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
 
-$(B)/bench/%: bench/%.c Makefile
+$(B)/bench/%: bench/%.c bench/lib/gets.c bench/lib/gets.h Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -O2 -g $< -o $@
+	$(CC) $(BASE) -O2 -g $(filter %.c,$^) -o $@
+
+$(B)/bench/growth/lock_times.so: bench/growth/lock_times.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -O2 -g -fPIC -shared $< -o $@
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c bench/lib/*.c))
+BENCH_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c) bench/lib/turns.c bench/growth/threads.c) \
+                  $(B)/bench/growth/lock_times.so
 
 bench:
 	.ci/packages build bench
