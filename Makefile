@@ -240,8 +240,8 @@ $(B)/bench/growth/lock_times.so: bench/growth/lock_times.c Makefile
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard bench/*.c) bench/lib/turns.c bench/growth/threads.c) \
-                  $(B)/bench/growth/lock_times.so
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,footprint instructions forwarder fleet lib/turns \
+                    growth/threads growth/lock_times.so)
 
 bench:
 	.ci/packages build bench

@@ -2,9 +2,9 @@
  * Preloaded behind the library: how long its lock is held and waited for.
  *
  * threads.c takes no lock itself, and libc its own by other names, so that every
- * pthread_mutex_lock() in that process is the pool's. At the end "LOCKS CONTENDED WAITED HELD", the
- * times in nanoseconds, is written to the file that LOCK_TIMES names. The price of asking for
- * the time is measured and taken off.
+ * pthread_mutex_lock() in that process is the pool's. At the end "LOCKS CONTENDED WAITED HELD",
+ * the times in nanoseconds, is written to the file that LOCK_TIMES names. The price of asking
+ * for the time is measured and taken off.
  */
 #include <dlfcn.h>
 #include <errno.h>

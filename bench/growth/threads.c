@@ -4,8 +4,8 @@
  *     threads IP:PORT
  *
  * Answers every line "open|cycle THREADS MILLISECONDS" on its input with the gets that so many
- * threads made in a second in sum, each on a connection of its own that stays open or on one for
- * each get.
+ * threads made in a second in sum, each on a connection of its own that stays open or on one
+ * for each get.
  */
 #include "../lib/gets.h"
 

@@ -1,8 +1,7 @@
-"""What the subjects share: rounds, reports, workers and the machine; with what tests share."""
+"""What the subjects share: rounds, reports, workers and the machine; beside what the tests share."""
 
 import os
 import sys
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests"))
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests",
-                             "clients"))
+TESTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests")
+sys.path += [TESTS, os.path.join(TESTS, "clients"), os.path.join(TESTS, "soak")]

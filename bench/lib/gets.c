@@ -66,25 +66,33 @@ int open_connection(const struct sockaddr_in *server)
     return fd;
 }
 
-static bool ask(int fd, const char *request, const char *wanted, size_t len)
+/* A server that was restarted has nothing, and says so. */
+static bool is_nothing(const char *answer, size_t len)
+{
+    return len == 5 && memcmp(answer, "END\r\n", len) == 0;
+}
+
+static enum got ask(int fd, const char *request, const char *wanted, size_t len)
 {
     char answer[256];
     size_t got = 0;
 
     if (send(fd, request, strlen(request), MSG_NOSIGNAL) != (ssize_t)strlen(request))
-        return false;
+        return GOT_NO_ANSWER;
     while (got < len) {
         ssize_t n = recv(fd, answer + got, sizeof(answer) - got, 0);
 
         if (n <= 0)
-            return false;
+            return GOT_NO_ANSWER;
         got += (size_t)n;
+        if (is_nothing(answer, got))
+            return GOT_NOTHING;
     }
     if (got != len || memcmp(answer, wanted, len) != 0) {
         fputs("a wrong answer\n", stderr);
         exit(1);
     }
-    return true;
+    return GOT_VALUE;
 }
 
 void store(int fd)
@@ -93,7 +101,7 @@ void store(int fd)
         char request[64];
 
         snprintf(request, sizeof(request), "set bench-%02d 0 0 14\r\nvalue-of-%05d\r\n", i, i);
-        if (!ask(fd, request, "STORED\r\n", 8))
+        if (ask(fd, request, "STORED\r\n", 8) != GOT_VALUE)
             fail("set");
         snprintf(gets[i].request, sizeof(gets[i].request), "get bench-%02d\r\n", i);
         snprintf(gets[i].answer, sizeof(gets[i].answer),
@@ -101,7 +109,7 @@ void store(int fd)
     }
 }
 
-_Bool try_get(int fd, unsigned int number)
+enum got try_get(int fd, unsigned int number)
 {
     const char *answer = gets[number % GET_KEYS].answer;
 
@@ -110,7 +118,7 @@ _Bool try_get(int fd, unsigned int number)
 
 void get(int fd, unsigned int number)
 {
-    if (!try_get(fd, number))
+    if (try_get(fd, number) != GOT_VALUE)
         fail("get");
 }
 

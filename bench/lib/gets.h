@@ -1,6 +1,6 @@
 /*
- * What our programs ask of memcached, and how they know that the answer is theirs. Whatever goes
- * wrong ends the program with a message: there would be nothing to measure.
+ * What our programs ask of memcached, and how they know that the answer is theirs. Whatever
+ * goes wrong ends the program with a message: there would be nothing to measure.
  */
 #ifndef BENCH_GETS_H
 #define BENCH_GETS_H
@@ -24,9 +24,11 @@ int open_connection(const struct sockaddr_in *server);
 /* Puts the values of all keys into the cache, and prepares get(). */
 void store(int fd);
 
-/* Asks for the key of NUMBER modulo GET_KEYS. False when the connection failed; an answer that
- * is not this key's ends the program. */
-_Bool try_get(int fd, unsigned int number);
+/* Asks for the key of NUMBER modulo GET_KEYS. An answer that is not this key's ends the
+ * program; with get(), so does any but its value. */
+enum got { GOT_VALUE, GOT_NOTHING, GOT_NO_ANSWER };
+
+enum got try_get(int fd, unsigned int number);
 void get(int fd, unsigned int number);
 
 /* Ends the program when LD_PRELOAD names a library that is not there, as the loader goes on

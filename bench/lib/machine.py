@@ -67,6 +67,12 @@ def resident(pid):
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def kernel_memory():
+    """What the kernel has for objects such as sockets, in bytes."""
+    with open("/proc/meminfo", encoding="utf-8") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Slab:"))
+
+
 def time_wait(port):
     """How many sockets in TIME_WAIT have PORT at either end."""
     found = subprocess.run(["ss", "-Htan", "state", "time-wait",

@@ -84,8 +84,8 @@ class Report:
         axes.set_xlabel(unit)
         self._save(figure, name, title)
 
-    def lines(self, name, title, lines, x_label, y_label, log_y=False):
-        """A plot of lines over a logarithmic axis; LINES is label -> {x: Spread}."""
+    def lines(self, name, title, lines, x_label, y_label, log=True):
+        """A plot of lines, over a logarithmic axis if LOG; LINES is label -> {x: Spread}."""
         figure, axes = pyplot.subplots(figsize=(6.4, 3.2))
         for label, points in lines.items():
             places = list(points)
@@ -94,14 +94,13 @@ class Report:
             axes.fill_between(places, [points[x].low for x in places],
                               [points[x].high for x in places], color=drawn.get_color(), alpha=0.2,
                               linewidth=0)
-        places = sorted({x for points in lines.values() for x in points})
-        axes.set_xscale("symlog" if places[0] <= 0 else "log")
-        axes.set_xticks(places, [f"{x:,}" for x in places])
-        axes.minorticks_off()
-        if log_y:
-            axes.set_yscale("log")
-        else:
-            axes.set_ylim(bottom=0)
+        if log:
+            places = sorted({x for points in lines.values() for x in points})
+            axes.set_xscale("log" if places[0] > 0 else "symlog", **(
+                {} if places[0] > 0 else {"linthresh": places[1]}))
+            axes.set_xticks(places, [f"{x:,}" for x in places])
+            axes.minorticks_off()
+        axes.set_ylim(bottom=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(frameon=False)

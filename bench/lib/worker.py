@@ -11,30 +11,38 @@ TURNS = os.path.join(PROGRAMS, "lib", "turns")
 
 
 class Worker:
-    """A program of ours that answers every line on its input with a number."""
+    """A program of ours that answers every line on its input with a line."""
 
     def __init__(self, command, library, servers, **more):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=preloaded(library, servers, **more),
                                         preexec_fn=die_with_parent)
 
-    def ask(self, *words):
-        """What the worker answers to WORDS."""
+    def tell(self, *words):
+        """Says WORDS to the worker, who is busy with them until it answers."""
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        return self.hear()
 
     def hear(self):
-        """The next number that the worker says."""
+        """The next line that the worker says, in words."""
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.process.args} ended with {self.process.wait()}")
-        return float(answer)
+        return answer.split()
+
+    def ask(self, *words):
+        """The number that the worker answers to WORDS."""
+        self.tell(*words)
+        return float(self.hear()[0])
 
     def stop(self):
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(20)
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
     def __enter__(self):
         return self
@@ -47,8 +55,8 @@ class Turns(Worker):
     """turns.c against SERVERS, addresses; microseconds for each turn of a batch."""
 
     def __init__(self, shim, *servers, prefix=()):
-        super().__init__([*prefix, TURNS, *servers], LIBRARY if shim else None, ",".join(servers[:1]
-                         if len(servers) == 1 else ["*"]))
+        super().__init__([*prefix, TURNS, *servers], LIBRARY if shim else None,
+                         servers[0] if len(servers) == 1 else "*")
 
     def open(self, count):
         """A get on a connection that stays open."""
