@@ -1,8 +1,8 @@
 """The choices: what a user could do instead, side by side.
 
 A web application that looks up one key for a request: unmodified, with the shim, through twemproxy,
-rewritten to connections that stay open; and other servers without and with the shim. Every server has
-a memcached of its own. The application is on one processor, everything else on the other.
+rewritten to connections that stay open; and other servers without and with the shim. Every server
+has a memcached of its own. The application is on one processor, everything else on the other.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from matrix import (APPS, PROGRAMS, Running, Twemproxy, Volatile, gunicorn, listening,
                     nginx_before_fpm, php_fpm)
-from support import LIBRARY, Process, free_port, preloaded
+from support import LIBRARY, Process, free_port, load, preloaded
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 REWRITTEN = os.path.join(HERE, "choices")
@@ -80,7 +80,10 @@ def wrk(port):
         ["wrk", f"-t{CONCURRENCY}", f"-c{CONCURRENCY}", f"-d{LOAD_SECONDS}s", "-s",
          os.path.join(REWRITTEN, "load.lua"), f"http://127.0.0.1:{port}/"],
         stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    return json.loads(done.stdout.splitlines()[-1])
+    said = json.loads(done.stdout.splitlines()[-1])
+    if not said["requests"]:
+        raise RuntimeError("nothing was answered")
+    return said
 
 
 class Served:
@@ -104,6 +107,9 @@ class Served:
             self.port = before_it.port
         self.behind.store({f"key-{key}": f"value-of-key-{key}" for key in range(KEYS)})
         self.before = None
+        # gunicorn listens before it has the application.
+        if load(self.port, CONCURRENCY, 1).answered < CONCURRENCY:
+            raise RuntimeError(f"{choice.name} does not answer")
 
     def processor_seconds(self):
         """Of memcached, and of the proxy before it."""
@@ -134,17 +140,17 @@ def measure(choices):
         return loads, {name: one.end() for name, one in served.items()}
 
 
-def cells(loads, end, base):
+def cells(rounds, end, base):
     """The row of one choice; BASE is what its rate is compared with."""
     opened, left, seconds = end
-    requests = sum(load["requests"] for load in loads)
-    rates = [load["rate"] for load in loads]
+    requests = sum(said["requests"] for said in rounds)
+    rates = [said["rate"] for said in rounds]
 
     def median(what):
-        return spread([load[what] for load in loads]).median
+        return spread([said[what] for said in rounds]).median
 
     return [number(median("rate")), *quartiles(spread(ratios(rates, base))), number(median("p50")),
-            number(median("p99")), sum(load["failed"] for load in loads), requests, opened, left,
+            number(median("p99")), sum(said["failed"] for said in rounds), requests, opened, left,
             " + ".join(f"{used / requests * 1e6:.0f}" for used in seconds)]
 
 
@@ -161,20 +167,22 @@ def main():
                    "has one processor, all others share the second. Ratio of requests per second, "
                    "within a round, to the first of the group.")
         raw = []
-        for number_of, (group, choices) in enumerate(GROUPS.items()):
+        for group, choices in GROUPS.items():
             loads, ends = measure(choices)
-            rates = {name: [load["rate"] for load in rounds] for name, rounds in loads.items()}
+            rates = {name: [said["rate"] for said in rounds] for name, rounds in loads.items()}
             base = rates[choices[0].name]
             report.table([group, *HEADER],
                          [[name, *cells(rounds, ends[name], base)]
                           for name, rounds in loads.items()])
-            raw += [[group, name, round_number, *load.values()]
-                    for name, rounds in loads.items() for round_number, load in enumerate(rounds)]
-            if number_of == 0:
-                kept = rates[choices[-1].name]
-                report.say("With the shim to the same with connections kept open: "
-                           + " (quartiles ".join(quartiles(spread(ratios(rates["shim"], kept))))
-                           + ").")
+            raw += [[group, name, count, *said.values()]
+                    for name, rounds in loads.items() for count, said in enumerate(rounds)]
+            first, second, *others = rates.values()
+            report.headline(f"{group}: requests per second, shim to no shim",
+                            spread(ratios(second, first)))
+            if others:
+                for name in list(rates)[-2:]:
+                    report.headline(f"the same, shim to {name}",
+                                    spread(ratios(second, rates[name])), "≥ 0.95")
                 report.bars("choices", f"{group}: requests per second",
                             {name: spread(ratios(values, base)) for name, values in rates.items()},
                             "ratio to the program as it is, median and quartiles")

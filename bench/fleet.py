@@ -115,8 +115,8 @@ def show_rest(report, rows):
 
 
 def show_load(report, rows):
-    report.say(f"The same fleet under load, {RATE} cycles a second for each process, with memcached "
-               f"killed and started again after {BEFORE} seconds.")
+    report.say(f"The same fleet under load, {RATE} cycles a second for each process, with "
+               f"memcached killed and started again after {BEFORE} seconds.")
     report.table(["under load", "handshakes a second before", "TIME_WAIT before",
                   "in the first second after", "in the second", "in the third", "cycles",
                   "memcached was away for, ms", "failed meanwhile"],

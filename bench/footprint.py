@@ -31,7 +31,8 @@ def start(environment):
 
 
 def start_up(report):
-    """(alone, more with the library, more with an empty one): what STARTS starts take in the middle."""
+    """What STARTS starts take in the middle: alone, more with the library, more with an empty one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         empty = os.path.join(folder, "empty.so")
         subprocess.run(["gcc", "-shared", "-o", empty, "-x", "c", "/dev/null"], check=True)
@@ -66,8 +67,8 @@ def main():
                 ("memory, one connection", more[1] / 1024, "KiB"),
                 ("memory for each connection", (more[CONNECTIONS] - more[1]) / CONNECTIONS,
                  "bytes")]
-        report.say(f"A process that has the library loaded: {STARTS} starts of `true` in turns, and "
-                   "pages of its own beyond those it has without.")
+        report.say(f"A process that has the library loaded: {STARTS} starts of `true` in turns, "
+                   "and pages of its own beyond those it has without.")
         report.table(["what", "", "unit"], [[name, number(value), unit]
                                             for name, value, unit in rows])
 

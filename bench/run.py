@@ -1,7 +1,7 @@
 """`make bench`: runs the subjects, all or those named, each a program of its own beside this one.
 
-Usage: run.py BUILD_DIRECTORY [SUBJECT...]. A subject prints its tables and leaves them, its plots and
-its raw numbers in BUILD_DIRECTORY/bench; see README.md.
+Usage: run.py BUILD_DIRECTORY [SUBJECT...]. A subject prints its tables and leaves them, its plots
+and its raw numbers in BUILD_DIRECTORY/bench; see README.md.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The application rewritten to APP_CONNECTIONS connections that stay open, with python-memcached.
 
-Its clients are thread-local, which is what makes one for every greenlet; here they are not. A greenlet
-that finds none free waits for one.
+Its clients are thread-local, which is what makes one for every greenlet; here they are not. A
+greenlet that finds none free waits for one.
 """
 
 import os

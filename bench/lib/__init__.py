@@ -1,4 +1,4 @@
-"""What the subjects share: rounds, reports, workers and the machine; beside what the tests share."""
+"""What subjects share: rounds, reports, workers and the machine; beside what the tests share."""
 
 import os
 import sys

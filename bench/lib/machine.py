@@ -54,7 +54,7 @@ def cpu_seconds(pid):
 
 
 def run_seconds(pid):
-    """The time that PID's first thread and its children's have run, by the scheduler's finer count."""
+    """How long PID's first thread and its children's have run, by the scheduler's finer count."""
     with open(f"/proc/{pid}/schedstat", encoding="utf-8") as file:
         total = int(file.read().split()[0]) / 1e9
     with open(f"/proc/{pid}/task/{pid}/children", encoding="utf-8") as file:

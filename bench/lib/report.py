@@ -1,4 +1,4 @@
-"""What a subject leaves in build/bench: SUBJECT.md as it is printed, the raw numbers as CSV, plots."""
+"""What a subject leaves in build/bench: SUBJECT.md as it is printed, raw numbers as CSV, plots."""
 
 import csv
 import os
@@ -13,6 +13,7 @@ matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "libmcpool",
                             "axes.spines.top": False, "axes.spines.right": False})
 from matplotlib import pyplot  # pylint: disable=wrong-import-position
 
+HEADLINES = ["ratio", "measured", "quartiles", "goal"]
 FOLDER = os.path.abspath(os.path.join(BUILD, "bench"))
 
 
@@ -38,6 +39,7 @@ class Report:
     def __init__(self, subject, title):
         self.subject = subject
         self.parts = []
+        self.headlines = []
         os.makedirs(FOLDER, exist_ok=True)
         self.say(f"## {title}")
 
@@ -68,6 +70,10 @@ class Report:
         """Those of interleaved(): a line for each round."""
         self.raw(name, ["round", *results],
                  [[number, *row] for number, row in enumerate(zip(*results.values()))])
+
+    def headline(self, what, spread, goal=""):
+        """A line for the README: what was wanted and what it is."""
+        self.headlines.append([what, *quartiles(spread, 2 if spread.median < 10 else None), goal])
 
     def bars(self, name, title, spreads, unit):
         """A plot of bars with their quartiles; SPREADS is label -> Spread."""
@@ -121,3 +127,4 @@ class Report:
         if kind is None:
             with open(os.path.join(FOLDER, f"{self.subject}.md"), "w", encoding="utf-8") as file:
                 file.write("\n\n".join(self.parts) + "\n")
+            self.raw(f"{self.subject}.headlines", HEADLINES, self.headlines)
