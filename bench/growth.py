@@ -3,6 +3,7 @@ one. More and more of them, without and with the shim; and how long the pool's l
 for.
 """
 
+import functools
 import os
 import tempfile
 
@@ -30,91 +31,88 @@ ENDPOINTS = (1, 3, 10, 30, 100)
 
 HELD = (1, 10, 100, 1000, 10000)
 
-WITHOUT, WITH = "no shim", "shim"
+OPEN, WITHOUT, WITH = "open", "no shim", "shim"
 
 
-def show(report, name, what, costs, explanation):
-    """COSTS is {kind: {size: [a value each round]}}; ratios are within the round."""
-    report.raw(f"growth-{name}", ["round", *(f"{kind}, {size}" for kind, sizes in costs.items()
-                                             for size in sizes)],
-               [[count, *row] for count, row in enumerate(
-                   zip(*(values for sizes in costs.values() for values in sizes.values())))])
-    spreads = {kind: {size: spread(values) for size, values in sizes.items()}
-               for kind, sizes in costs.items()}
-    smallest = min(costs[WITH])
+def show(report, name, what, measured, cost, explanation):
+    """MEASURED is {(kind, size): [a number each round]}; COST makes of a kind and a size the ratios
+    that are shown."""
+    report.raw_rounds(f"growth-{name}", {f"{kind}, {size}": values
+                                         for (kind, size), values in measured.items()})
+    sizes = [size for kind, size in measured if kind == WITH]
+    costs = {kind: {size: cost(kind, size) for size in sizes} for kind in (WITHOUT, WITH)}
+    spreads = {kind: {size: spread(values) for size, values in of_kind.items()}
+               for kind, of_kind in costs.items()}
+    smallest, largest = sizes[0], sizes[-1]
     report.say(f"**{what}.** {explanation}")
     report.table([what, WITHOUT, "quartiles", WITH, "quartiles", f"shim, to that with {smallest}"],
                  [[f"{size:,}", *quartiles(spreads[WITHOUT][size]), *quartiles(spreads[WITH][size]),
                    number(spreads[WITH][size].median / spreads[WITH][smallest].median)]
-                  for size in costs[WITH]])
-    most = max(costs[WITH])
-    report.headline(f"a cycle with {most:,} {what.lower()}, to one with {smallest}: shim",
-                    spread(ratios(costs[WITH][most], costs[WITH][smallest])), "flat")
+                  for size in sizes])
+    report.headline(f"a cycle with {largest:,} {what.lower()}, to one with {smallest}: shim",
+                    spread(ratios(costs[WITH][largest], costs[WITH][smallest])), "flat")
     report.lines(f"growth-{name}", f"Cost of a cycle: {what.lower()}", spreads, what.lower(),
                  "ratio, median and quartiles")
 
 
 def greenlets(report):
-    script = os.path.join(HERE, "growth", "greenlets.py")
+    command = [PYTHON, os.path.join(HERE, "growth", "greenlets.py")]
     with Volatile("-c", "4096") as server, \
-            Worker([PYTHON, script, server.address], None, None) as plain, \
-            Worker([PYTHON, script, server.address], LIBRARY, server.address) as shim:
+            Worker([*command, server.address], None, None) as plain, \
+            Worker([*command, server.address], LIBRARY, server.address) as shim:
         times = interleaved(ROUNDS, {
-            (kind, size): lambda worker=worker, size=size: worker.ask(size, GREENLET_CYCLES)
+            (kind, size): functools.partial(worker.ask, size, GREENLET_CYCLES)
             for size in GREENLETS for kind, worker in ((WITHOUT, plain), (WITH, shim))})
-    base = times[WITHOUT, 1]
-    show(report, "greenlets", "Greenlets",
-         {kind: {size: ratios(times[kind, size], base) for size in GREENLETS}
-          for kind in (WITHOUT, WITH)},
+    show(report, "greenlets", "Greenlets", times,
+         lambda kind, size: ratios(times[kind, size], times[WITHOUT, 1]),
          f"gevent and python-memcached, {GREENLET_CYCLES} cycles shared by so many greenlets, on "
-         "one processor with memcached; ratio to one greenlet without the shim, in Python nearly "
-         "all of it spent in the program.")
+         "one processor with memcached; ratio to one greenlet without the shim. Most of a cycle is "
+         "the program's own work.")
 
 
-def turns(report, name, what, costs, explanation):
-    show(report, name, what, costs, explanation + " One processor; ratio to a get on a connection "
-         "that stays open, measured in the same round with as many of them.")
+def turns(plain, shim, size):
+    """Microseconds, {(kind, SIZE): [a number each round]}."""
+    return interleaved(ROUNDS, {(kind, size): functools.partial(turn, TURNS) for kind, turn in (
+        (OPEN, plain.open), (WITHOUT, plain.cycle), (WITH, shim.cycle))})
 
 
-def cycle_to_open(plain, shim):
-    """{kind: [the ratio of a cycle to a get on an open connection, each round]}."""
-    times = interleaved(ROUNDS, {"open": lambda: plain.open(TURNS),
-                                 WITHOUT: lambda: plain.cycle(TURNS),
-                                 WITH: lambda: shim.cycle(TURNS)})
-    return {kind: ratios(times[kind], times["open"]) for kind in (WITHOUT, WITH)}
+def show_turns(report, name, what, times, explanation):
+    show(report, name, what, times, lambda kind, size: ratios(times[kind, size], times[OPEN, size]),
+         explanation + " One processor; ratio to a get on a connection that stays open, in the same "
+         "round and with as many of them.")
 
 
 def endpoints(report):
-    costs = {WITHOUT: {}, WITH: {}}
     addresses = sorted({f"127.0.0.1:{free_port()}" for _ in range(3 * max(ENDPOINTS))})
+    times = {}
     with Memcached("-l", ",".join(addresses[:max(ENDPOINTS)])):
         for size in ENDPOINTS:
             with Turns(False, *addresses[:size]) as plain, Turns(True, *addresses[:size]) as shim:
-                for kind, values in cycle_to_open(plain, shim).items():
-                    costs[kind][size] = values
-    turns(report, "endpoints", "Endpoints", costs, "One memcached at so many ports, in turns.")
+                times.update(turns(plain, shim, size))
+    show_turns(report, "endpoints", "Endpoints", times, "One memcached at so many ports, in turns.")
 
 
 def connections(report):
-    costs = {WITHOUT: {}, WITH: {}}
     room = machine.want_descriptors(2 * max(HELD))
     options = ("-c", str(max(HELD) + 1000))
+    times = {}
     with Volatile(*options) as one, Volatile(*options) as other, \
             Turns(False, one.address) as plain, Turns(True, other.address) as shim:
         for size in HELD:
             if size + 1000 > room:
                 report.say(f"{size} descriptors cannot be had here, only {room}.")
-                continue
+                break
             plain.hold(size)
             shim.hold(size)
-            for kind, values in cycle_to_open(plain, shim).items():
-                costs[kind][size] = values
-    turns(report, "connections", "Connections", costs,
-          "So many connections in use, all of them tracked, while one more is opened and closed.")
+            times.update(turns(plain, shim, size))
+    show_turns(report, "connections", "Connections", times,
+               "So many connections in use, all of them tracked, while one more is opened and "
+               "closed.")
 
 
 def lock_times(size):
-    """What lock_times.so says of SIZE threads: cycles, locks, contended, ns waited, ns held."""
+    """Cycles a second of SIZE threads, and what lock_times.so says of one second: how often the
+    lock was taken, how often it was found taken, and for how many ns it was waited for and held."""
     with Volatile("-c", "4096") as server, tempfile.NamedTemporaryFile("r") as file:
         with Worker([os.path.join(PROGRAMS, "growth", "threads"), server.address], LIBRARY,
                     server.address, LOCK_TIMES=file.name,
@@ -129,19 +127,14 @@ def threads(report):
     with Volatile("-c", "4096") as server, Worker([command, server.address], None, None) as plain, \
             Worker([command, server.address], LIBRARY, server.address) as shim:
         rates = interleaved(ROUNDS, {
-            (kind, size): lambda worker=worker, what=what, size=size:
-            worker.ask(what, size, THREAD_MILLISECONDS)
+            (kind, size): functools.partial(worker.ask, what, size, THREAD_MILLISECONDS)
             for size in THREADS for kind, worker, what in (
-                ("open", plain, "open"), (WITHOUT, plain, "cycle"), (WITH, shim, "cycle"))})
-    show(report, "threads", "Threads",
-         {kind: {size: ratios(rates["open", size], rates[kind, size]) for size in THREADS}
-          for kind in (WITHOUT, WITH)},
+                (OPEN, plain, "open"), (WITHOUT, plain, "cycle"), (WITH, shim, "cycle"))})
+    show(report, "threads", "Threads", rates,
+         lambda kind, size: ratios(rates[OPEN, size], rates[kind, size]),
          "So many threads of a C program, on all processors with memcached; the rate of gets on "
          "connections that stay open to the rate of cycles of as many threads.")
-    rows = []
-    for size in THREADS:
-        cycles, locks, contended, waited, held = lock_times(size)
-        rows.append([size, cycles, locks, contended, waited, held])
+    rows = [[size, *lock_times(size)] for size in THREADS]
     report.raw("growth-lock", ["threads", "cycles", "locks", "contended", "ns waited", "ns held"],
                rows)
     report.say("The pool's lock in the same program, by a library that measures it (a second run; "

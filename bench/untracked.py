@@ -26,9 +26,9 @@ from support import LIBRARY, Process, free_port, preloaded
 
 PAIRS = 30
 NGINX_SECONDS = 1
-REDIS_REQUESTS = 60000
+REDIS_REQUESTS = 30000
 CONCURRENCY = 20
-SECONDS = 300
+SECONDS = 400
 
 
 def output(command):
