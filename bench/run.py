@@ -4,6 +4,7 @@ Usage: run.py BUILD_DIRECTORY [SUBJECT...]. A subject prints its tables and leav
 and its raw numbers in BUILD_DIRECTORY/bench; see README.md.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -19,6 +20,9 @@ SECONDS = 600
 
 def run(subject, build):
     """True when SUBJECT came to its end."""
+    for stale in (f"{subject}.md", f"{subject}.headlines.csv"):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(build, "bench", stale))
     start = time.monotonic()
     try:
         done = subprocess.run([PYTHON, os.path.join(HERE, f"{subject}.py")], timeout=SECONDS,
