@@ -169,9 +169,9 @@ def show_client(report):
                 ("a new client and connection, shim", shim, "fresh"),
                 ("a new client and connection", plain, "fresh"))})
     report.raw_rounds("choices-client", times)
-    report.say("python-memcached by itself, under gevent, one processor: microseconds for a get. What "
-               "lies between the first two rows is the program's own work for a new client, which "
-               "a rewrite saves and no pool below the program can.")
+    report.say("python-memcached by itself, under gevent, one processor: microseconds for a get. "
+               "What lies between the first two rows is the program's own work for a new client, "
+               "which a rewrite saves and no pool below the program can.")
     report.table(["with", "µs", "quartiles"],
                  [[name, *quartiles(spread(values))] for name, values in times.items()])
 

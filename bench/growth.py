@@ -1,6 +1,6 @@
 """Growth: a cycle must cost as much with many greenlets, threads, endpoints and connections as with
-one. More and more of them, without and with the shim; and how long the pool's lock is held and waited
-for.
+one. More and more of them, without and with the shim; and how long the pool's lock is held and
+waited for.
 """
 
 import functools
@@ -78,8 +78,8 @@ def turns(plain, shim, size):
 
 def show_turns(report, name, what, times, explanation):
     show(report, name, what, times, lambda kind, size: ratios(times[kind, size], times[OPEN, size]),
-         explanation + " One processor; ratio to a get on a connection that stays open, in the same "
-         "round and with as many of them.")
+         explanation + " One processor; ratio to a get on a connection that stays open, in the "
+         "same round and with as many of them.")
 
 
 def endpoints(report):

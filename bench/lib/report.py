@@ -113,7 +113,7 @@ class Report:
         self._save(figure, name, title)
 
     def _save(self, figure, name, title):
-        figure.axes[0].set_title(title, loc="left", fontsize=10)
+        figure.suptitle(title, x=0.01, horizontalalignment="left", fontsize=10)
         figure.tight_layout()
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             figure.savefig(os.path.join(FOLDER, f"{name}.{kind}"), metadata=metadata, dpi=150)
