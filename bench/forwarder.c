@@ -6,8 +6,8 @@
  *
  * Each namespace gets a device "wire". The input gives one delay a line, in microseconds one
  * way; each is answered by a line when it is in force, and the end of the input ends the
- * program. Packets keep their order. A delay is kept to within a few microseconds: the last of
- * it is spent spinning, as waking up takes longer than a packet may be late.
+ * program. Packets keep their order. The last part of a delay is spent spinning, as waking up
+ * takes longer than a packet may be late.
  */
 #include <fcntl.h>
 #include <net/if.h>

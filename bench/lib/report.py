@@ -71,9 +71,9 @@ class Report:
         self.raw(name, ["round", *results],
                  [[number, *row] for number, row in enumerate(zip(*results.values()))])
 
-    def headline(self, what, spread, goal=""):
+    def headline(self, what, spread, goal="", digits=2):
         """A line for the README: what was wanted and what it is."""
-        self.headlines.append([what, *quartiles(spread, 2 if spread.median < 10 else None), goal])
+        self.headlines.append([what, *quartiles(spread, digits), goal])
 
     def bars(self, name, title, spreads, unit):
         """A plot of bars with their quartiles; SPREADS is label -> Spread."""
