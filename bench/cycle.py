@@ -4,15 +4,18 @@ All on one processor, which is the hardest case for the shim: on two, the time t
 hides all costs.
 """
 
+from instructions import instructions
 from lib import machine
 from lib.report import Report, quartiles
 from lib.rounds import interleaved, ratios, spread
+from lib.worker import TURNS as TURNS_PROGRAM
 from lib.worker import Turns
 from matrix import Twemproxy
-from support import Memcached
+from support import LIBRARY, Memcached, preloaded
 
 ROUNDS = 100
 TURNS = 300
+COUNTED = 1000
 SECONDS = 120
 
 OPEN = "a get on a connection that stays open"
@@ -32,6 +35,19 @@ def measure():
                  WITH: shim.cycle, PROXY: proxied.cycle, BOTH: both.cycle}
         return interleaved(ROUNDS, {name: lambda turn=turn: turn(TURNS)
                                     for name, turn in kinds.items()})
+
+
+def count_instructions():
+    """{turn: [instructions of one without the shim, with it]}."""
+    def count(what, library):
+        less, more = (instructions([TURNS_PROGRAM, server.address],
+                                   preloaded(library, server.address), input=f"{what} {turns}\n")
+                      for turns in (COUNTED, 2 * COUNTED))
+        return (more - less) / COUNTED
+
+    with Memcached() as server:
+        return {name: [count(what, library) for library in (None, LIBRARY)]
+                for name, what in ((OPEN, "open"), ("socket, connect, get, close", "cycle"))}
 
 
 def main():
@@ -63,6 +79,14 @@ def main():
                 ("the shim, times as fast as no shim through twemproxy",
                  within["through twemproxy to shim, times as fast"], "≥ 1.3")):
             report.headline(what, ratio, goal)
+        counts = count_instructions()
+        report.raw("cycle-instructions", ["turn", "no shim", "shim"],
+                   [[name, *pair] for name, pair in counts.items()])
+        report.say("Instructions of a turn in the program, its libc and the shim, without the "
+                   "kernel's, by callgrind.")
+        report.table(["turn", "no shim", "shim"],
+                     [[name, *(f"{count:,.0f}" for count in pair)]
+                      for name, pair in counts.items()])
         report.bars("cycle", "Time of a turn, by a get on a connection that stays open",
                     spreads, "ratio, median and quartiles")
 

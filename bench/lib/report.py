@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 # Text stays text and ids stay the same, so that a plot that is made again differs in its data only.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "libmcpool", "font.size": 9,
                             "axes.spines.top": False, "axes.spines.right": False})
-from matplotlib import pyplot  # pylint: disable=wrong-import-position
+from matplotlib import pyplot
 
 HEADLINES = ["ratio", "measured", "quartiles", "goal"]
 FOLDER = os.path.abspath(os.path.join(BUILD, "bench"))
