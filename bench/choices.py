@@ -187,7 +187,8 @@ def main():
                    f"wrk, {CONCURRENCY} at a time, a connection for each request, every answer "
                    "compared with the value of its key (others count as failed). The application "
                    "has one processor, all others share the second. Ratio of requests per second, "
-                   "within a round, to the first of the group.")
+                   "within a round, to the first of the group. Connections are those opened after a "
+                   "round to warm up.")
         raw = []
         for group, choices in GROUPS.items():
             loads, ends = measure(choices)
