@@ -263,14 +263,23 @@ demo:
 	$(MAKE) all
 	/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
 
-$(B)/bench/%: bench/%.c Makefile
+$(B)/bench/%: bench/%.c bench/lib/gets.c bench/lib/gets.h Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -O2 -g $< -o $@
+	$(CC) $(BASE) -O2 -g $(filter %.c,$^) -o $@
+
+$(B)/bench/growth/lock_times.so: bench/growth/lock_times.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -O2 -g -fPIC -shared $< -o $@
+
+# make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
+SUBJECTS ?=
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,footprint instructions forwarder fleet lib/turns \
+                    growth/threads growth/lock_times.so)
 
 bench:
 	.ci/packages build bench
-	$(MAKE) all $(addprefix $(B)/bench/,cycle footprint instructions)
-	/usr/bin/python3 bench/run.py $(B)
+	$(MAKE) all $(BENCH_PROGRAMS)
+	/usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
 
 # Style. `make format` writes, `make lint` only looks.
 

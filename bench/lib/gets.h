@@ -1,0 +1,38 @@
+/*
+ * What our programs ask of memcached, and how they know that the answer is theirs. Whatever
+ * goes wrong ends the program with a message: there would be nothing to measure.
+ */
+#ifndef BENCH_GETS_H
+#define BENCH_GETS_H
+
+#include <netinet/in.h>
+
+#define GET_KEYS 97
+
+_Noreturn void fail(const char *what);
+
+/* Microseconds, for differences. */
+double now(void);
+
+/* Reads "IP:PORT", which is changed. */
+struct sockaddr_in read_address(char *text);
+
+/* A new connection; -1 with errno when there is none. */
+int try_connection(const struct sockaddr_in *server);
+int open_connection(const struct sockaddr_in *server);
+
+/* Puts the values of all keys into the cache, and prepares get(). */
+void store(int fd);
+
+/* Asks for the key of NUMBER modulo GET_KEYS. An answer that is not this key's ends the
+ * program; with get(), so does any but its value. */
+enum got { GOT_VALUE, GOT_NOTHING, GOT_NO_ANSWER };
+
+enum got try_get(int fd, unsigned int number);
+void get(int fd, unsigned int number);
+
+/* Ends the program when LD_PRELOAD names a library that is not there, as the loader goes on
+ * without. */
+void check_preload(void);
+
+#endif

@@ -1,0 +1,140 @@
+"""The network: the cycle over round trips of 0 to 5 ms, between two network namespaces.
+
+forwarder.c is the network: two TUN devices and the delay between them. The namespaces are held by
+processes and go with them. Client and server share a processor, the forwarder has the other. Needs
+root.
+"""
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+
+from lib import machine
+from lib.report import Report, number, quartiles
+from lib.rounds import interleaved, ratios, spread
+from lib.worker import PROGRAMS, Turns, Worker
+from support import die_with_parent, free_port
+
+# Milliseconds for a round trip, and turns in a batch, so that batches take about as long.
+ROUND_TRIPS = {0: 100, 0.2: 60, 0.5: 40, 1: 20, 5: 6}
+ROUNDS = 20
+SECONDS = 120
+CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
+
+OPEN, WITHOUT, WITH = "stays open", "cycle, no shim", "cycle, shim"
+
+
+@contextlib.contextmanager
+def started(command):
+    """A process that ends with the block."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               preexec_fn=die_with_parent)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@contextlib.contextmanager
+def namespace():
+    """The words that put a command in a network namespace of its own, and its path."""
+    with started(["unshare", "--net", "sh", "-c", "echo; exec cat"]) as holder:
+        if not holder.stdout.readline():
+            raise RuntimeError("no network namespace can be made")
+        path = f"/proc/{holder.pid}/ns/net"
+        yield ("nsenter", f"--net={path}"), path
+
+
+def set_up(inside, address, peer):
+    for command in (["ip", "address", "add", address, "peer", peer, "dev", "wire"],
+                    ["ip", "link", "set", "wire", "up"]):
+        subprocess.run([*inside, *command], check=True)
+
+
+@contextlib.contextmanager
+def network():
+    """(the forwarder, which is told delays; where the client runs; where the server runs)."""
+    with namespace() as (client, client_path), namespace() as (server, server_path):
+        command = machine.on_cpu(machine.OTHER_CPU, [os.path.join(PROGRAMS, "forwarder"),
+                                                     client_path, server_path])
+        with Worker(command, None, None) as forwarder:
+            forwarder.hear()
+            set_up(client, CLIENT, SERVER)
+            set_up(server, SERVER, CLIENT)
+            yield forwarder, client, server
+
+
+def wait_until_it_answers(inside, address):
+    with contextlib.suppress(RuntimeError), Turns(False, address, prefix=inside) as turns:
+        turns.open(1)
+        return True
+    return False
+
+
+def measure():
+    """{round trip in ms: {kind: µs for each round}}."""
+    with network() as (forwarder, client, server):
+        port = free_port()
+        address = f"{SERVER}:{port}"
+        with started([*server, "memcached", "-u", "nobody", "-l", SERVER, "-p", str(port),
+                      "-U", "0"]):
+            while not wait_until_it_answers(client, address):
+                pass
+            with Turns(False, address, prefix=client) as plain, \
+                    Turns(True, address, prefix=client) as shim:
+                results = {}
+                for round_trip, turns in ROUND_TRIPS.items():
+                    forwarder.ask(round_trip / 2 * 1000)
+                    results[round_trip] = interleaved(ROUNDS, {
+                        OPEN: lambda: plain.open(turns), WITHOUT: lambda: plain.cycle(turns),
+                        WITH: lambda: shim.cycle(turns)})
+                return results
+
+
+def can_make_one():
+    """Not without root, and not in every container."""
+    try:
+        os.close(os.open("/dev/net/tun", os.O_RDWR))
+    except OSError:
+        return False
+    return subprocess.run(["unshare", "--net", "true"], stderr=subprocess.DEVNULL,
+                          check=False).returncode == 0
+
+
+def main():
+    if not can_make_one():
+        print("network: skipped, as it needs root and /dev/net/tun to make a network\n")
+        return 0
+    machine.stay_on(machine.ONE_CPU)
+    with machine.bounded(SECONDS), Report("network", "Over a network") as report:
+        results = measure()
+        report.raw("network", ["round trip ms", "round", *results[0]],
+                   [[round_trip, count, *row] for round_trip, times in results.items()
+                    for count, row in enumerate(zip(*times.values()))])
+        report.say(f"Client and server in two network namespaces joined by a forwarder that delays "
+                   f"each packet; {ROUNDS} rounds, interleaved. Milliseconds are medians; ratios "
+                   "are within a round.")
+        faster = {round_trip: spread(ratios(times[WITHOUT], times[WITH]))
+                  for round_trip, times in results.items()}
+        report.table(["round trip, ms", f"{OPEN}, ms", f"{WITHOUT}, ms", f"{WITH}, ms",
+                      "shim, times as fast", "quartiles"],
+                     [[str(round_trip),
+                       *(number(statistics.median(times[kind]) / 1000) for kind in times),
+                       *quartiles(faster[round_trip])] for round_trip, times in results.items()])
+        for round_trip in (0.5, 5):
+            report.headline(f"over a round trip of {round_trip} ms: the shim, times as fast as "
+                            "without", faster[round_trip], "2.0")
+        report.lines("network", "A cycle by the time of a get on a connection that stays open",
+                     {kind: {round_trip: spread(ratios(times[kind], times[OPEN]))
+                             for round_trip, times in results.items()}
+                      for kind in (WITHOUT, WITH)}, "round trip, ms", "ratio")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
