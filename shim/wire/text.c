@@ -293,13 +293,13 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
         const uint8_t *word = at;
 
         at = skip_letters(at, end);
-        if (at == end) {
-            add_word(wire, word, (size_t)(at - word));
-        } else if (*at == ' ' || *at == '\r') {
+        if (at < end && (*at == ' ' || *at == '\r')) {
             end_word(wire, word, (size_t)(at - word));
             at = read_separator(wire, at, end);
         } else {
-            wire_poison(wire, REASON_BAD_REQUEST);
+            add_word(wire, word, (size_t)(at - word));
+            if (at < end)
+                wire_poison(wire, REASON_BAD_REQUEST);
         }
     }
     count_line(wire, (size_t)(at - start) - (request->state == AT_LF));
