@@ -6,6 +6,7 @@
 #ifndef MCPOOL_DEEPBIND_H
 #define MCPOOL_DEEPBIND_H
 
+#include "cold.h"
 #include "config.h"
 
 /* CONFIG stays the caller's and must not change. Before, and without this call, no flag is
@@ -13,6 +14,6 @@
 void deepbind_start(const struct config *config);
 
 /* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
-int deepbind_flags(const char *file, int flags);
+COLD int deepbind_flags(const char *file, int flags) __attribute__((noinline));
 
 #endif
