@@ -12,7 +12,9 @@ from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from lib.worker import PROGRAMS, Turns, Worker
 from matrix import Volatile
-from support import LIBRARY, PYTHON, Memcached, free_port
+from support import BUILD, LIBRARY, PYTHON, Memcached, free_port
+
+TIMED = os.path.abspath(os.path.join(BUILD, "timed", "libmcpool.so"))
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SECONDS = 300
@@ -119,13 +121,11 @@ def connections(report):
 
 def lock_times(size):
     """Cycles of SIZE threads in about a second, the processor time that they took the program in
-    ns, and what lock_times.so says: how often the lock was taken and how often found taken, and
+    ns, and what growth/lock_times.c says: how often the lock was taken and how often found taken, and
     for how many ns it was waited for and held."""
     with Volatile("-c", "4096") as server, tempfile.NamedTemporaryFile("r") as file:
-        with Worker([os.path.join(PROGRAMS, "growth", "threads"), server.address], LIBRARY,
-                    server.address, LOCK_TIMES=file.name,
-                    LD_PRELOAD=f"{LIBRARY}:{os.path.join(PROGRAMS, 'growth', 'lock_times.so')}"
-                    ) as worker:
+        with Worker([os.path.join(PROGRAMS, "growth", "threads"), server.address], TIMED,
+                    server.address, LOCK_TIMES=file.name) as worker:
             before = machine.cpu_seconds(worker.process.pid)
             cycles = worker.ask("cycle", size, 1000)
             taken = machine.cpu_seconds(worker.process.pid) - before
@@ -147,7 +147,7 @@ def threads(report):
     rows = [[size, *lock_times(size)] for size in THREADS]
     report.raw("growth-lock", ["threads", "cycles", "ns of processor", "locks", "contended",
                                "ns waited", "ns held"], rows)
-    report.say("The pool's lock in the same program, by a library that measures it (a second run; "
+    report.say("The pool's lock in the same program, by a library built to measure it (a second run; "
                "a thread that loses its processor while it has the lock, or waits, counts with all "
                "of that):")
     report.table(["threads", "held, ns each time", "taken, times a cycle",

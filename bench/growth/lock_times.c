@@ -1,28 +1,19 @@
 /*
- * Preloaded behind the library: how long its lock is held and waited for.
- *
- * threads.c takes no lock itself, and libc its own by other names, so that every
- * pthread_mutex_lock() in that process is the pool's. At the end "LOCKS CONTENDED WAITED HELD",
- * the times in nanoseconds, is written to the file that LOCK_TIMES names. The price of asking
- * for the time is measured and taken off.
+ * How long the library's lock is held and waited for: linked into one that was built with
+ * lock_times.h. At the end "LOCKS CONTENDED WAITED HELD", the times in nanoseconds, is written
+ * to the file that LOCK_TIMES names. The price of asking for the time is measured and taken
+ * off.
  */
-#include <dlfcn.h>
-#include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include "lock_times.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-static int (*real_lock)(pthread_mutex_t *);
-static int (*real_trylock)(pthread_mutex_t *);
-static int (*real_unlock)(pthread_mutex_t *);
-
 static atomic_llong locks, contended, waited, held;
-static _Thread_local int64_t since;
+static _Thread_local int64_t taken __attribute__((tls_model("initial-exec")));
 
-static int64_t now(void)
+int64_t lock_times_now(void)
 {
     struct timespec t;
 
@@ -34,48 +25,28 @@ static int64_t now(void)
 static int64_t price_of_time(void)
 {
     enum { TIMES = 100000 };
-    int64_t start = now();
+    int64_t start = lock_times_now();
 
     for (int i = 0; i < TIMES; i++)
-        now();
-    return (now() - start) / TIMES;
+        lock_times_now();
+    return (lock_times_now() - start) / TIMES;
 }
 
-__attribute__((constructor)) static void find_real(void)
+void lock_times_taken(int64_t since)
 {
-    real_lock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_lock");
-    real_trylock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_trylock");
-    real_unlock = (int (*)(pthread_mutex_t *))dlsym(RTLD_NEXT, "pthread_mutex_unlock");
+    taken = lock_times_now();
+    if (since == 0)
+        return;
+    atomic_fetch_add(&contended, 1);
+    atomic_fetch_add(&waited, taken - since);
 }
 
-__attribute__((visibility("default"))) int pthread_mutex_lock(pthread_mutex_t *mutex)
+void lock_times_given(void)
 {
-    int result;
-
-    if (!real_lock)
-        find_real();
-    result = real_trylock(mutex);
-    if (result == EBUSY) {
-        int64_t start = now();
-
-        result = real_lock(mutex);
-        since = now();
-        atomic_fetch_add(&contended, 1);
-        atomic_fetch_add(&waited, since - start);
-    } else {
-        since = now();
-    }
-    return result;
-}
-
-__attribute__((visibility("default"))) int pthread_mutex_unlock(pthread_mutex_t *mutex)
-{
-    int64_t taken = now() - since;
-    int result = real_unlock(mutex);
+    int64_t time = lock_times_now() - taken;
 
     atomic_fetch_add(&locks, 1);
-    atomic_fetch_add(&held, taken);
-    return result;
+    atomic_fetch_add(&held, time);
 }
 
 __attribute__((destructor)) static void tell(void)

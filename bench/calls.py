@@ -1,0 +1,34 @@
+"""What each system call of a hit costs by itself. Which there are is a test:
+tests/neighbours/test_system_calls.py."""
+
+import os
+import subprocess
+
+from lib import machine
+from lib.report import Report
+from lib.worker import PROGRAMS
+
+SECONDS = 60
+
+# Where in the cycle each one is made, and what for.
+PLACES = {
+    "socket() and close() of what is thrown away": ("", "what a spare saves"),
+    "fcntl(F_DUPFD) and close()": ("socket() and close()", "the program's own number"),
+    "getsockopt(TCP_INFO)": ("connect()", "the proof"),
+    "dup3()": ("connect()", "the connection takes the number"),
+    "rt_sigprocmask()": ("connect() and send()", "is the program's memory readable"),
+}
+
+
+def main():
+    machine.stay_on(machine.ONE_CPU)
+    with machine.bounded(SECONDS), Report("calls", "The system calls of a hit") as report:
+        told = subprocess.run([os.path.join(PROGRAMS, "calls")], stdout=subprocess.PIPE, text=True,
+                              check=True).stdout
+        costs = dict(line.split("\t") for line in told.splitlines())
+        report.table(["system call", "in", "for", "ns"],
+                     [[name, *PLACES[name], cost] for name, cost in costs.items()])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+/*
+ * Included before each file of a library for measuring: the pool's lock, timed. See
+ * lock_times.c.
+ */
+#ifndef __ASSEMBLER__
+#include "../../shim/lock.h"
+
+int64_t lock_times_now(void) __attribute__((visibility("hidden")));
+
+/* The lock was taken now; SINCE is when the waiting for it began, 0 for none. */
+void lock_times_taken(int64_t since) __attribute__((visibility("hidden")));
+
+/* It was given back. */
+void lock_times_given(void) __attribute__((visibility("hidden")));
+
+static inline void timed_take(struct lock *lock)
+{
+    bool waits = atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
+    int64_t since = waits ? lock_times_now() : 0;
+
+    lock_take(lock);
+    lock_times_taken(since);
+}
+
+static inline void timed_give(struct lock *lock)
+{
+    lock_give(lock);
+    lock_times_given();
+}
+
+#define lock_take timed_take
+#define lock_give timed_give
+
+#endif
