@@ -93,27 +93,6 @@ struct word {
     size_t length;
 };
 
-/* The first byte from AT on that is a space, a control character or DEL; END when there is
- * none. Eight at a time: after every system call the processor predicts branches badly, and
- * most words end within the first eight. The arithmetic is exact for the lowest byte found,
- * which on the processors we know is the first (Warren, Hacker's Delight, 6-1). */
-static inline const uint8_t *skip_letters(const uint8_t *at, const uint8_t *end)
-{
-    const uint64_t ones = ~UINT64_C(0) / UINT8_MAX, tops = ones << 7;
-    uint64_t bytes, del, odd;
-
-    for (; end - at >= (ptrdiff_t)sizeof bytes; at += sizeof bytes) {
-        memcpy(&bytes, at, sizeof bytes);
-        del = bytes ^ ones * 0x7f;
-        odd = (((bytes - ones * (' ' + 1)) & ~bytes) | ((del - ones) & ~del)) & tops;
-        if (odd != 0)
-            return at + __builtin_ctzll(odd) / 8;
-    }
-    while (at<end && * at> ' ' && *at != 0x7f)
-        at++;
-    return at;
-}
-
 /* N bytes at BYTES are a part of a word, but not its end. */
 void token_add(struct wire_token *token, const uint8_t *bytes, size_t n);
 

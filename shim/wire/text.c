@@ -292,7 +292,8 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
     while (at < end && request->state == IN_LINE && !wire->poison) {
         const uint8_t *word = at;
 
-        at = skip_letters(at, end);
+        while (at < end && is_word(*at))
+            at++;
         if (at < end && (*at == ' ' || *at == '\r')) {
             end_word(wire, word, (size_t)(at - word));
             at = read_separator(wire, at, end);

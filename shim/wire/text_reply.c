@@ -327,9 +327,8 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
     while (at < end && reply->state == IN_LINE) {
         const uint8_t *word = at;
 
-        at = skip_letters(at, end);
         while (at < end && is_word(*at))
-            at = skip_letters(at + 1, end);
+            at++;
         if (at == end) {
             token_add(&reply->token, word, (size_t)(at - word));
             break;
