@@ -42,9 +42,9 @@ static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 static const struct config *limits;
 static struct endpoint *memory_of_endpoints;
 static size_t endpoint_count;
-static struct endpoint *endpoints; /* the hash table */
-static struct conn *idle;          /* of all endpoints, idle or owing, latest first */
-static unsigned int idle_count;
+static struct endpoint *endpoints;      /* the hash table */
+static struct conn *idle;               /* of all endpoints, idle or owing, latest first */
+static _Atomic unsigned int idle_count; /* changed under the lock only */
 
 static _Atomic unsigned int total_most; /* idle connections the process may keep */
 static _Atomic int private_base;
@@ -113,9 +113,10 @@ void pool_note_limits(msec_t now, bool force)
     atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
 }
 
-unsigned int pool_idle_most(void)
+bool pool_may_keep(unsigned int others)
 {
-    return atomic_load_explicit(&total_most, memory_order_relaxed);
+    return atomic_load_explicit(&idle_count, memory_order_relaxed) + others <
+           atomic_load_explicit(&total_most, memory_order_relaxed);
 }
 
 int pool_private_base(void)
@@ -223,6 +224,14 @@ static void note_idle(struct endpoint *endpoint)
     stats_set(&endpoint->stats->idle, endpoint->idle_count);
 }
 
+static void count_idle(int more)
+{
+    atomic_store_explicit(&idle_count,
+                          atomic_load_explicit(&idle_count, memory_order_relaxed) +
+                              (unsigned int)more,
+                          memory_order_relaxed);
+}
+
 static void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
@@ -231,7 +240,7 @@ static void link_idle(struct conn *conn, enum conn_state to)
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
     conn->endpoint->idle_count++;
-    idle_count++;
+    count_idle(1);
     note_idle(conn->endpoint);
 }
 
@@ -242,7 +251,7 @@ static void unlink_idle(struct conn *conn)
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
-    idle_count--;
+    count_idle(-1);
     note_idle(conn->endpoint);
 }
 

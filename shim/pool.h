@@ -78,8 +78,9 @@ bool pool_start(const struct config *config);
  */
 void pool_note_limits(msec_t now, bool force);
 
-/* How many private descriptors there may be for connections, idle or in use. */
-unsigned int pool_idle_most(void);
+/* Whether there may be one private descriptor more beside those of idle connections and OTHERS.
+ */
+bool pool_may_keep(unsigned int others);
 
 /* The lowest number our private descriptors may have. */
 int pool_private_base(void);

@@ -41,7 +41,7 @@ void twin_make(struct conn *conn, int fd)
 
 void twin_adopt(struct conn *conn, int private_fd)
 {
-    if (atomic_load_explicit(&count, memory_order_relaxed) >= pool_idle_most()) {
+    if (!pool_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
         close_private(conn, private_fd);
         return;
     }

@@ -4,6 +4,7 @@
  */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -76,6 +77,20 @@ Test(two_in_all, pool_full, .timeout = 20)
     cr_expect(log_count(": discarded: POOL_FULL ") == 3);
     crowd(5, NULL);
     cr_expect(log_count(": reused as ") == 2);
+}
+
+/* Also those of connections in use, and of spares. */
+Test(two_in_all, private_numbers, .timeout = 20)
+{
+    int count = 0;
+
+    crowd(5, NULL);
+    exchange(dial_server());
+    exchange(dial_server());
+    cr_expect(log_count(": reused as ") == 2);
+    for (int fd = 500; fd < 65536; fd++)
+        count += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
+    cr_expect(count <= 2, "%d", count);
 }
 
 Test(short_idle, idle_timeout, .timeout = 20)
