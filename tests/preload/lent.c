@@ -32,6 +32,14 @@ static bool next_gets(int port)
     return same;
 }
 
+/* Closes FD past the hooks, and has it be one end of PAIR. */
+static void reuse_unseen(int fd, int pair[2])
+{
+    unseen(SYS_close, fd);
+    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    cr_assert(pair[0] == fd);
+}
+
 Test(lent, keeps_its_private_number, .timeout = 20)
 {
     int number;
@@ -68,9 +76,7 @@ Test(lent, number_reused_unseen, .timeout = 20)
     int pair[2];
 
     exchange(fd);
-    unseen(SYS_close, fd);
-    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    cr_assert(pair[0] == fd);
+    reuse_unseen(fd, pair);
     cr_assert(write(pair[0], "get a\r\n", 7) == 7);
     cr_assert(write(pair[1], "END\r\n", 5) == 5);
     expect_text(pair[0], "END\r\n");
@@ -88,9 +94,7 @@ Test(lent, number_reused_unseen_and_unused, .timeout = 20)
     int pair[2];
 
     exchange(fd);
-    unseen(SYS_close, fd);
-    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    cr_assert(pair[0] == fd);
+    reuse_unseen(fd, pair);
     cr_expect(close(fd) == 0);
     cr_expect(recv(pair[1], pair, 1, 0) == 0, "what was there was not closed");
     fd = dial_server();
