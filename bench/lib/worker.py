@@ -66,6 +66,10 @@ class Turns(Worker):
         """The same with one TCP_INFO: the least any proof costs."""
         return self.ask("floor", count)
 
+    def least(self, count):
+        """The same with the four system calls that no pool can do without."""
+        return self.ask("least", count)
+
     def cycle(self, count):
         """socket, connect, get, close."""
         return self.ask("cycle", count)
