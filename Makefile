@@ -31,12 +31,14 @@ LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,
 # machine than this one; `make PROFILE=` does without.
 PROFILE ?= $(if $(filter $(shell uname -m)-%,$(shell $(CC) -dumpmachine)),$(if $(LTO),$(B)/profile))
 LEARNED := $(if $(PROFILE),$(PROFILE)/learned)
-USE_PROFILE := $(if $(PROFILE),-fprofile-use -fprofile-partial-training -Wno-missing-profile)
+COMPACT := -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels \
+           -fno-unroll-loops -fno-peel-loops
+USE_PROFILE := $(if $(PROFILE),-fprofile-use -fprofile-partial-training -Wno-missing-profile $(COMPACT))
 # NDEBUG: a library in somebody else's process never aborts.
 SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
-               -fno-semantic-interposition
+               -fno-semantic-interposition -fdata-sections
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
-                -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed
+                -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment
 
 SHIM_SOURCES := $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/hooks/*.S)
 SHIM_OBJECTS := $(patsubst %,$(B)/%.o,$(SHIM_SOURCES))

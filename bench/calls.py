@@ -16,7 +16,7 @@ PLACES = {
     "fcntl(F_DUPFD) and close()": ("socket() and close()", "the program's own number"),
     "getsockopt(TCP_INFO)": ("connect()", "the proof"),
     "dup3()": ("connect()", "the connection takes the number"),
-    "rt_sigprocmask()": ("connect() and send()", "is the program's memory readable"),
+    "rt_sigprocmask()": ("connect() and send()", "is the program's memory readable, if nobody knows"),
 }
 
 

@@ -76,8 +76,10 @@ static struct conn *touch_next(void)
     uint32_t n = atomic_load(&touched);
 
     while (n < CONN_MAX) {
-        if (atomic_compare_exchange_weak(&touched, &n, n + 1))
+        if (atomic_compare_exchange_weak(&touched, &n, n + 1)) {
+            conn_records[n].slot = n + 1;
             return &conn_records[n];
+        }
     }
     return NULL;
 }
@@ -92,6 +94,12 @@ struct conn *conn_new(int fd, int domain)
         return NULL;
     conn->domain = domain;
     conn->twin = -1;
+    conn->sent = 0;
+    conn->received = 0;
+    conn->watches.count = 0;
+    conn->fence = FENCE_NONE;
+    conn->drained = 0;
+    wire_init(&conn->wire);
     conn_renew(conn, fd);
     return conn;
 }
@@ -105,14 +113,8 @@ void conn_renew(struct conn *conn, int fd)
     conn->fd = fd;
     conn->options.given = 0;
     conn->options.quick = false;
-    conn->watches.count = 0;
-    conn->sent = 0;
-    conn->received = 0;
     conn->endpoint = NULL;
     conn->untimed = false;
-    conn->fence = FENCE_NONE;
-    conn->drained = 0;
-    wire_init(&conn->wire);
     conn_move(conn, CONN_FRESH);
 }
 

@@ -64,53 +64,53 @@ struct watch {
 };
 
 struct watches {
-    struct watch list[CONN_WATCHES];
     unsigned int count;
+    struct watch list[CONN_WATCHES];
 };
 
 struct endpoint;
 
 struct conn {
-    _Atomic uint64_t traffic; /* calls under way and calls ever begun; see conn.c */
+    /* What a check-out and a check-in need comes first, in few of the processor's cache lines.
+     */
+    _Alignas(
+        64) _Atomic uint64_t traffic; /* calls under way and calls ever begun; see conn.c */
     _Atomic uint32_t state;
     _Atomic uint32_t refusal; /* the first enum reason that makes it unpoolable */
-    atomic_bool held;
-    _Atomic uint32_t next_free;
-
+    uint32_t slot;            /* in the map's slots: its place among the records, from 1 */
     int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
     int domain;
     _Atomic int twin; /* a second number, of ours; -1; see twin.h */
-    uint64_t cookie;  /* the kernel's name of the socket, SO_COOKIE */
-    uint32_t children;
-    uint32_t identities;
-
-    /* Guarded by conn_hold(). */
-    struct options options;
-    struct watches watches;
-    uint64_t sent;
-    uint64_t received;
-    struct wire wire;
-    atomic_bool spoke; /* its present user was seen to send something */
-    bool untimed;      /* connecting without blocking; see timing.h */
-    uint8_t habit;     /* by which the endpoint guesses what he will speak */
-
-    struct endpoint *endpoint;
-    msec_t connected_at;
-    msec_t expires_at;
-
     /* File status flags and descriptor flags, of the application's number while it has one;
      * CONN_UNKNOWN once the program may have changed them: then the kernel is asked. */
     _Atomic int flags;
     _Atomic int fd_flags;
-
-    /* While owing; see settle.c. */
-    enum fence fence;
-    size_t drained; /* bytes read without a user */
+    uint32_t children;
+    uint32_t identities;
+    struct endpoint *endpoint;
+    atomic_bool held;
+    atomic_bool spoke; /* its present user was seen to send something */
+    bool untimed;      /* connecting without blocking; see timing.h */
+    uint8_t habit;     /* by which the endpoint guesses what he will speak */
+    enum fence fence;  /* while owing; see settle.c */
 
     /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */
+    msec_t connected_at;
+    msec_t expires_at;
+
+    /* Guarded by conn_hold(), as are options and watches. */
+    uint64_t sent;
+    uint64_t received;
+    struct wire wire;
+
+    struct options options;
+    struct watches watches;
+    uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
+    size_t drained;  /* bytes read without a user, while owing */
+    _Atomic uint32_t next_free;
 };
 
 /* What a call does with the connection. */
@@ -125,7 +125,8 @@ bool conn_start(void);
 /* A FRESH record for the number FD, in no map yet; NULL when all are taken. */
 COLD struct conn *conn_new(int fd, int domain);
 
-/* CONN, a spare in nobody's hands, is FRESH again at the number FD. */
+/* CONN, a spare in nobody's hands, on which nothing ever moved, is FRESH again at the number
+ * FD. */
 void conn_renew(struct conn *conn, int fd);
 
 /* All of them, CONN_MAX. */
@@ -141,7 +142,7 @@ static inline struct conn *conn_of_slot(uint32_t slot)
 
 static inline uint32_t conn_slot(const struct conn *conn)
 {
-    return (uint32_t)(conn - conn_records) + 1;
+    return conn->slot;
 }
 
 /* Moves CONN to another state and keeps the endpoint's count of connections in use. Moving to

@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "memory.h"
 #include "raw.h"
 
 #define READABLE_PAGE 4096
@@ -18,13 +19,15 @@
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
  * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
  * nobody can tell, and a program that means what it says is the likelier one. What lies in the
- * page of our own frame, as small things on the stack often do, needs no question. */
+ * page of our own frame, as small things on the stack often do, or is there for certain, needs
+ * no question. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
     uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
 
-    if (word / READABLE_PAGE == (uintptr_t)__builtin_frame_address(0) / READABLE_PAGE)
+    if (word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame))
         return true;
     return word != 0 &&
            raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;

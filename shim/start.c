@@ -13,6 +13,7 @@
 #include "lending.h"
 #include "libc.h"
 #include "log.h"
+#include "memory.h"
 #include "pool.h"
 #include "process.h"
 
@@ -35,6 +36,7 @@ __attribute__((constructor)) static void start(void)
     if (config.disable || !conn_start() || !pool_start(&config))
         return;
     lending_start(&config);
+    memory_start();
     deepbind_start(&config);
     if (pthread_atfork(lending_before_fork, lending_after_fork_in_parent,
                        lending_after_fork_in_child) != 0)

@@ -40,38 +40,50 @@ static void abandoned(void *argument)
     end(call);
 }
 
-/* Nothing for one that is refused: with odd flags the bytes need not be where they seem to be.
- */
-static void account_iov(struct call *call, const struct iovec *iov, size_t count, size_t moved)
+/* Whether what MOVED is to be accounted; to be ended by conn_let_go(). Nothing for one that is
+ * refused: with odd flags the bytes need not be where they seem to be. */
+static bool account_begin(struct call *call, size_t moved)
 {
     struct conn *conn = call->conn;
 
     if (conn_state(conn) == CONN_FRESH)
         conn_refuse(conn, REASON_UNTRACKED_IO);
     if (conn_refusal(conn) != REASON_NONE || !conn_hold(conn))
-        return;
+        return false;
     if (call->kind == CONN_CALL_SEND)
         conn->sent += moved;
     else
         conn->received += moved;
+    return true;
+}
+
+static inline void account_bytes(struct call *call, const void *bytes, size_t n)
+{
+    if (call->kind == CONN_CALL_SEND)
+        wire_sent(&call->conn->wire, bytes, n);
+    else
+        wire_received(&call->conn->wire, bytes, n);
+}
+
+static void account_iov(struct call *call, const struct iovec *iov, size_t count, size_t moved)
+{
+    if (!account_begin(call, moved))
+        return;
     for (size_t i = 0; i < count && moved > 0; i++) {
         size_t n = iov[i].iov_len < moved ? iov[i].iov_len : moved;
 
-        if (call->kind == CONN_CALL_SEND)
-            wire_sent(&conn->wire, iov[i].iov_base, n);
-        else
-            wire_received(&conn->wire, iov[i].iov_base, n);
+        account_bytes(call, iov[i].iov_base, n);
         moved -= n;
     }
-    conn_let_go(conn);
+    conn_let_go(call->conn);
 }
 
 static void account(struct call *call, const void *bytes, ssize_t moved)
 {
-    struct iovec one = {(void *)bytes, moved > 0 ? (size_t)moved : 0};
-
-    if (moved > 0)
-        account_iov(call, &one, 1, (size_t)moved);
+    if (moved <= 0 || !account_begin(call, (size_t)moved))
+        return;
+    account_bytes(call, bytes, (size_t)moved);
+    conn_let_go(call->conn);
 }
 
 static void account_messages(struct call *call, const struct mmsghdr *msgs, int count)

@@ -32,8 +32,9 @@ void queue_push(struct wire *wire, uint8_t class, bool quiet)
 
 void queue_drop(struct wire_queue *queue)
 {
-    queue->first = (uint8_t)((queue->first + 1) % WIRE_RUNS);
     queue->used--;
+    /* A queue that runs empty begins at the same place again, which is in the caches. */
+    queue->first = (uint8_t)(queue->used == 0 ? 0 : (queue->first + 1) % WIRE_RUNS);
 }
 
 void queue_take(struct wire_queue *queue)

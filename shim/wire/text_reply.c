@@ -23,12 +23,12 @@ struct head {
     enum form form;
 };
 
-enum { HEAD_UNKNOWN, HEAD_NUMBER, HEAD_NAMED };
+enum { HEAD_UNKNOWN, HEAD_NUMBER, HEAD_NAMED, HEAD_END = HEAD_NAMED };
 
 static const struct head heads[] = {
     [HEAD_UNKNOWN] = {WORD(""), 0, FORM_REST},
     [HEAD_NUMBER] = {WORD(""), KIND_NUMBER, FORM_ALONE},
-    [HEAD_NAMED] = {WORD("END"), KIND_END, FORM_ALONE},
+    [HEAD_END] = {WORD("END"), KIND_END, FORM_ALONE},
     {WORD("VALUE"), KIND_VALUE, FORM_VALUE},
     {WORD("STORED"), KIND_STORED, FORM_ALONE},
     {WORD("NOT_STORED"), KIND_NOT_STORED, FORM_ALONE},
@@ -379,11 +379,51 @@ bool text_inside_reply(const struct wire *wire)
     return reply->state != IN_LINE || reply->line > 0 || reply->continued;
 }
 
+/* The word at *AT, none unless BEHIND follows; *AT is behind that then. */
+static struct word next_word(const uint8_t **at, const uint8_t *end, uint8_t behind)
+{
+    struct word word = {(const char *)*at, 0};
+
+    while (*at < end && is_word(**at))
+        (*at)++;
+    if (*at < end && **at == behind)
+        word.length = (size_t)((const char *)(*at)++ - word.text);
+    return word;
+}
+
+/* Whether the N bytes at BYTES are, from the first to the last, the value that answers a `get`:
+ * most of what is ever received. Nothing is accepted here that the grammar does not. */
+static bool is_one_value(const struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    static const char head[] = "VALUE ", tail[] = "\r\nEND\r\n";
+    const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
+    const struct wire_run *run = &wire->queue.runs[wire->queue.first];
+    const uint8_t *at, *end;
+    uint64_t flags, length;
+    struct word key;
+
+    if (queue_empty(&wire->queue) || run->class != CLASS_GET || text_inside_reply(wire) ||
+        n < head_length + tail_length || memcmp(bytes, head, head_length) != 0)
+        return false;
+    at = bytes + head_length;
+    end = bytes + n - tail_length;
+    key = next_word(&at, end, ' ');
+    return key.length > 0 && key.length <= WIRE_KEY_MAX &&
+           word_number(next_word(&at, end, ' '), UINT32_MAX, &flags) &&
+           word_number(next_word(&at, end, '\r'), WIRE_VALUE_MAX, &length) && at < end &&
+           *at++ == '\n' && (size_t)(end - at) == length && memcmp(end, tail, tail_length) == 0;
+}
+
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_reply *reply = &wire->reply.text;
     const uint8_t *end = bytes + n;
 
+    if (!wire->poison && is_one_value(wire, bytes, n)) {
+        reply->head = HEAD_END;
+        end_reply(wire, false);
+        return;
+    }
     while (bytes < end && !wire->poison) {
         if (queue_empty(&wire->queue)) {
             wire_poison(wire, REASON_UNSOLICITED);

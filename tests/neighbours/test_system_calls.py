@@ -3,6 +3,8 @@
 
 import re
 
+import pytest
+
 from beside import LIBRARY, PYTHON, run
 
 # Each turn is told from the next by a call that nobody else makes.
@@ -21,15 +23,15 @@ os.getpriority(os.PRIO_PROCESS, 0)
 # In this order; those of the get itself are in the middle.
 HIT = ["fcntl F_DUPFD_CLOEXEC", "getsockopt TCP_INFO", "dup3", "sendto", "recvfrom", "close"]
 
-# Whether the address and the request can be read is asked where they are not on the page of the
-# stack that is in use: at most once for each.
+# Whether the address and the request can be read is asked where nobody knows: at most once for each.
+LOOK = "rt_sigprocmask"
 LOOKS = 2
 
 
 def named(line):
     """What the system call is and, of those that do many things, what it does."""
     call, arguments = re.match(r"(?:\d+ +)?(\w+)\((.*)", line).groups()
-    words = [word for word in ("F_DUPFD_CLOEXEC", "TCP_INFO") if word in arguments]
+    words = re.findall("F_DUPFD_CLOEXEC|F_DUPFD|TCP_INFO", arguments)
     return " ".join([call, *words])
 
 
@@ -39,13 +41,30 @@ def turns(trace):
     return [calls[mark + 1:following] for mark, following in zip(marks, marks[1:])]
 
 
-def test_a_hit_makes_no_other_system_call(bench):
+def traced(bench, *command):
+    """The turns of COMMAND under the shim that get a connection from the pool and have a spare: those
+    after the first, which opens the connection, and the second, which makes the spare."""
     trace = bench.folder / "trace"
     environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_STATS": "off"}
     done = run(["strace", "-f", "-E", f"LD_PRELOAD={environment.pop('LD_PRELOAD')}", "-o", trace,
-                PYTHON, "-c", PROGRAM, bench.server.port], environment)
+                *command], environment)
     assert done.code == 0, done.err
-    # The first opens the connection, the second makes the spare.
-    for turn in turns(trace.read_text())[2:]:
-        assert [call for call in turn if call != "rt_sigprocmask"] == HIT
-        assert turn.count("rt_sigprocmask") <= LOOKS
+    return turns(trace.read_text())[2:]
+
+
+def test_a_hit_makes_no_other_system_call(bench):
+    for turn in traced(bench, PYTHON, "-c", PROGRAM, bench.server.port):
+        assert [call for call in turn if call != LOOK] == HIT
+        assert turn.count(LOOK) <= LOOKS
+
+
+@pytest.mark.parametrize("kind, looks", [("variables", 0), ("heap", 0), ("stack", 0), ("mapped", 2)])
+def test_known_memory_is_not_asked_for(bench, built, kind, looks):
+    for turn in traced(bench, built("memory.c"), bench.server.port, kind):
+        assert [call for call in turn if call != LOOK] == [HIT[0].replace("_CLOEXEC", ""), *HIT[1:]]
+        assert turn.count(LOOK) == looks
+
+
+def test_memory_that_was_given_back_is_an_error(bench, built):
+    plain = bench.pools_unnoticed([built("memory.c"), bench.server.port, "given-back"])
+    assert plain.out == "EFAULT\n"
