@@ -89,7 +89,7 @@ static enum reason ask_tcp(int fd, struct tcp_info *info)
  */
 static enum reason tcp_agrees(const struct conn *conn, int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
 
     GATE(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received == conn->received &&
@@ -122,7 +122,7 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
  * connection is checked out. */
 static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
-    struct tcp_info info;
+    struct tcp_info info = {0};
 
     if (conn->domain == AF_UNIX)
         return REASON_NONE;
