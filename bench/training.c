@@ -26,7 +26,6 @@
 #define DEADLINE    60 /* seconds */
 #define CONNECTIONS 16
 #define OFTEN       400
-#define SELDOM      40
 
 #define HEADER 24 /* of a binary packet */
 
@@ -243,7 +242,7 @@ static void train(const char *port)
     static const struct {
         void (*way)(int number);
         int turns;
-    } ways[] = {{plainly, 10 * OFTEN}, {with_timeouts, OFTEN}, {watched, SELDOM},
+    } ways[] = {{plainly, 10 * OFTEN}, {with_timeouts, OFTEN}, {watched, OFTEN},
                 {in_binary, OFTEN},    {plainly, OFTEN},       {elsewhere, OFTEN}};
     int open;
 

@@ -96,7 +96,7 @@ bool disguise_replay_watches(int fd, const struct watches *watches)
     return all;
 }
 
-enum reason disguise_take_off(struct conn *conn, int fd)
+static enum reason take_off_watches(struct conn *conn, int fd)
 {
     struct watches all = conn->watches;
     struct epoll_event ignored = {0};
@@ -111,6 +111,11 @@ enum reason disguise_take_off(struct conn *conn, int fd)
         conn->watches.count--;
     }
     return REASON_NONE;
+}
+
+enum reason disguise_take_off(struct conn *conn, int fd)
+{
+    return conn->watches.count > 0 ? take_off_watches(conn, fd) : REASON_NONE;
 }
 
 static bool move_over(int from, int to, int fd_flags)

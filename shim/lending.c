@@ -83,7 +83,9 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     conn_set_flags(conn, conn_flags(fresh), conn_fd_flags(fresh));
     conn->children = children;
     options_lend(&conn->options, conn->domain != AF_UNIX, &fresh->options);
-    conn->watches = fresh->watches;
+    conn->watches.count = 0;
+    if (fresh->watches.count > 0)
+        conn->watches = fresh->watches;
     conn->habit = fresh->habit;
     atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
@@ -209,19 +211,29 @@ static void connect_again(struct conn *conn, const struct sockaddr *addr, sockle
         conn_refuse(conn, REASON_RECONNECTED);
 }
 
-bool lending_enlist(struct conn *conn, const struct address *address, msec_t now)
+static void note_birth(struct conn *conn, msec_t now)
+{
+    conn->connected_at = now;
+    conn->expires_at = expiry(conn, now);
+}
+
+static bool enlist(struct conn *conn, const struct address *address, msec_t now)
 {
     enum reason reason;
 
     if (!conn_hold(conn))
         return false;
-    conn->connected_at = now;
-    conn->expires_at = expiry(conn, now);
     reason = pool_enlist(conn, address, now);
     conn_let_go(conn);
     if (reason != REASON_NONE)
         log_line(LOG_DEBUG, "not tracked: %s (%s)", reason_name(reason), reason_text(reason));
     return reason == REASON_NONE;
+}
+
+bool lending_enlist(struct conn *conn, const struct address *address, msec_t now)
+{
+    note_birth(conn, now);
+    return enlist(conn, address, now);
 }
 
 static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
@@ -235,7 +247,7 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         !rules_match(settings->rules, settings->rule_count, &address))
         return false;
     now = clock_now();
-    if (!lending_enlist(conn, &address, now))
+    if (!enlist(conn, &address, now))
         return false;
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
@@ -244,6 +256,7 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         return true;
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
+    note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->untimed = conn->domain != AF_UNIX && conn->flags & O_NONBLOCK;
     return false;
