@@ -249,6 +249,19 @@ void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int ar
     }
 }
 
+bool conn_others_pass(const struct conn *conn)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        enum conn_state state = conn_state(&conn_records[i]);
+
+        if (&conn_records[i] != conn && (state == CONN_LEAVING || state == CONN_LENDING))
+            return true;
+    }
+    return false;
+}
+
 void conn_forget_other_threads(void)
 {
     uint32_t n = atomic_load(&touched);

@@ -199,6 +199,9 @@ void conn_let_go(struct conn *conn);
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
 COLD void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
 
+/* Whether any connection but CONN is LEAVING or LENDING. */
+COLD bool conn_others_pass(const struct conn *conn);
+
 /* In the child of a fork, the only thread: the calls of other threads are gone for good. */
 COLD void conn_forget_other_threads(void);
 

@@ -404,6 +404,7 @@ void lending_after_fork_in_child(void)
             libc_close_quietly(fd);
         }
     }
+    twin_forget_sweeps();
     spare_flush();
     twin_drop_all();
     conn_forget_other_threads();

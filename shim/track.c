@@ -115,14 +115,22 @@ void track_forget(int fd)
         forget(fd, false);
 }
 
-void track_forget_range(unsigned int first, unsigned int last)
+bool track_forget_range(unsigned int first, unsigned int last)
 {
-    unsigned int end = (unsigned int)fdmap_end();
+    unsigned int end;
 
-    if (first >= end || !process_is_owner())
-        return;
+    if (!process_is_owner())
+        return false;
+    twin_sweep_begins();
+    end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++)
         forget((int)fd, false);
+    return true;
+}
+
+void track_swept(void)
+{
+    twin_sweep_ends();
 }
 
 void track_refuse(int fd, enum reason reason)

@@ -42,8 +42,10 @@ static inline void track_new_number(int fd)
  * of ours under that number is given up, and the descriptor is the caller's to close. */
 void track_forget(int fd);
 
-/* The same for all numbers from FIRST to LAST. */
-COLD void track_forget_range(unsigned int first, unsigned int last);
+/* The same for all numbers from FIRST to LAST. When true, track_swept() is due after the call.
+ */
+COLD bool track_forget_range(unsigned int first, unsigned int last);
+COLD void track_swept(void);
 
 /* TWIN is a new number for what FD names. */
 COLD void track_duplicated(int fd, int twin);

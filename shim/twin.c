@@ -8,9 +8,17 @@
 #include "fdmap.h"
 #include "libc.h"
 #include "pool.h"
+#include "proof.h"
 #include "raw.h"
 
 static _Atomic unsigned int count;
+
+/* Sweeps so far. In between a number that was just made may be closed, and be another's soon.
+ */
+static _Atomic uint32_t sweeps_begun, sweeps_ended;
+
+/* So many have ended so long ago that nobody has a number they closed in his hands any more. */
+static _Atomic uint32_t sweeps_over;
 
 static uint32_t private_slot(const struct conn *conn)
 {
@@ -23,20 +31,69 @@ static void close_private(const struct conn *conn, int fd)
         libc_close_quietly(fd);
 }
 
+void twin_sweep_begins(void)
+{
+    atomic_fetch_add(&sweeps_begun, 1);
+}
+
+void twin_sweep_ends(void)
+{
+    atomic_fetch_add(&sweeps_ended, 1);
+}
+
+void twin_forget_sweeps(void)
+{
+    atomic_store(&sweeps_ended, atomic_load(&sweeps_begun));
+    atomic_store(&sweeps_over, atomic_load(&sweeps_begun));
+}
+
+/* While a connection is checked in or out its number is written to and read from. If that was
+ * swept just then it must not become another's. */
+static bool sweeps_are_over(const struct conn *conn, uint32_t sweeps)
+{
+    if (sweeps == atomic_load(&sweeps_over))
+        return true;
+    if (sweeps != atomic_load(&sweeps_ended) || conn_others_pass(conn))
+        return false;
+    atomic_store(&sweeps_over, sweeps);
+    return true;
+}
+
+/* A sweep that began meanwhile may have closed TWIN, or not seen it. */
+static void give_back(const struct conn *conn, int twin)
+{
+    if (fdmap_replace(twin, private_slot(conn), FDMAP_NONE) && proof_is_at(conn, twin))
+        libc_close_quietly(twin);
+}
+
+static void make(struct conn *conn, int fd, uint32_t sweeps)
+{
+    long twin = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
+
+    if (twin < 0)
+        return;
+    if (twin >= FDMAP_SIZE) {
+        libc_close_quietly((int)twin);
+        return;
+    }
+    fdmap_exchange((int)twin, private_slot(conn));
+    if (atomic_load(&sweeps_begun) != sweeps) {
+        give_back(conn, (int)twin);
+        return;
+    }
+    atomic_fetch_add(&count, 1);
+    atomic_store(&conn->twin, (int)twin);
+}
+
 void twin_make(struct conn *conn, int fd)
 {
-    long twin;
+    uint32_t sweeps;
 
     if (conn->twin >= 0)
         return;
-    twin = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
-    if (twin >= FDMAP_SIZE) {
-        libc_close_quietly((int)twin);
-    } else if (twin >= 0) {
-        fdmap_exchange((int)twin, private_slot(conn));
-        atomic_fetch_add(&count, 1);
-        atomic_store(&conn->twin, (int)twin);
-    }
+    sweeps = atomic_load(&sweeps_begun);
+    if (sweeps_are_over(conn, sweeps))
+        make(conn, fd, sweeps);
 }
 
 void twin_adopt(struct conn *conn, int private_fd)

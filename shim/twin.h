@@ -27,6 +27,16 @@ void twin_adopt(struct conn *conn, int private_fd);
  * when there is none. */
 int twin_take(struct conn *conn);
 
+/* Around a sweep: a call of the application that closes whatever there is in a range of
+ * numbers. What it may close has to be in no map any more when it does, so it begins before the
+ * map is looked at. No twin is made until it has ended and whoever had a number of ours in his
+ * hands by then has let go of it: he would take the twin for what he had. */
+COLD void twin_sweep_begins(void);
+COLD void twin_sweep_ends(void);
+
+/* In the child of a fork, where nobody sweeps. */
+COLD void twin_forget_sweeps(void);
+
 /* Whether CONN has a twin that was not swept. */
 bool twin_is_there(const struct conn *conn);
 

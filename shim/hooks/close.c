@@ -163,28 +163,42 @@ HOOKED_ALIAS(__fcntl, fcntl);
 
 FCNTL(fcntl64)
 
-void hook_before_close_range(unsigned int first, unsigned int last, unsigned int flags)
+/* Whether track_swept() is due after the call. */
+static bool before_close_range(unsigned int first, unsigned int last, unsigned int flags)
 {
     if (flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) || first > last)
-        return;
+        return false;
     if (flags & CLOSE_RANGE_UNSHARE && process_is_owner())
         track_namespace_lost();
-    if (flags & CLOSE_RANGE_CLOEXEC)
-        track_set_flags_range(first, last);
-    else
-        track_forget_range(first, last);
+    if (!(flags & CLOSE_RANGE_CLOEXEC))
+        return track_forget_range(first, last);
+    track_set_flags_range(first, last);
+    return false;
+}
+
+int hook_close_range(unsigned int first, unsigned int last, int flags,
+                     int (*real)(unsigned int first, unsigned int last, int flags))
+{
+    bool swept = before_close_range(first, last, (unsigned int)flags);
+    int result = real(first, last, flags);
+
+    if (swept)
+        track_swept();
+    return result;
 }
 
 HOOKED int close_range(unsigned int first, unsigned int last, int flags)
 {
-    hook_before_close_range(first, last, (unsigned int)flags);
-    return real_close_range(first, last, flags);
+    return hook_close_range(first, last, flags, real_close_range);
 }
 
 HOOKED void closefrom(int first)
 {
-    track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+    bool swept = track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+
     real_closefrom(first);
+    if (swept)
+        track_swept();
 }
 
 /* Stdio reads and writes past us, in pieces the program never sees. */

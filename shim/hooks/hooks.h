@@ -27,9 +27,10 @@ int hook_close(int fd, int (*real)(int fd));
 /* FD was duplicated; the result is the new number or -1. */
 int hook_duplicated(int fd, int result);
 
-/* close_range() by the libc function or by syscall() is about to be called; the kernel refuses
- * some arguments and then closes nothing. */
-void hook_before_close_range(unsigned int first, unsigned int last, unsigned int flags);
+/* close_range(FIRST, LAST, FLAGS) by whatever REAL call; the kernel refuses some arguments and
+ * then closes nothing. */
+int hook_close_range(unsigned int first, unsigned int last, int flags,
+                     int (*real)(unsigned int first, unsigned int last, int flags));
 
 /* epoll_ctl() by the libc function or by syscall() gave RESULT. */
 int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);

@@ -109,6 +109,11 @@ static int close_by_syscall(int fd)
     return (int)real_syscall(SYS_close, fd);
 }
 
+static int close_range_by_syscall(unsigned int first, unsigned int last, int flags)
+{
+    return (int)real_syscall(SYS_close_range, first, last, flags);
+}
+
 static void child_by_syscall(void)
 {
     atomic_fetch_add(&process_children, 1);
@@ -156,9 +161,6 @@ static void before_syscall(long number, const long *a)
             track_refuse((int)a[0], REASON_RAW_SYSCALL);
         if (!PLAIN((int)a[2]))
             track_refuse((int)a[2], REASON_RAW_SYSCALL);
-        break;
-    case SYS_close_range:
-        hook_before_close_range((unsigned int)a[0], (unsigned int)a[1], (unsigned int)a[2]);
         break;
     case SYS_clone:
         if (a[0] & CLONE_THREAD)
@@ -230,6 +232,9 @@ HOOKED long syscall(long number, ...)
     va_end(list);
     if (number == SYS_close && !PLAIN((int)a[0]))
         return hook_close((int)a[0], close_by_syscall);
+    if (number == SYS_close_range)
+        return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
+                                close_range_by_syscall);
     before_syscall(number, a);
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

@@ -125,6 +125,7 @@ class Machine:
         try:
             self.init = self.until("start", self.find_init)
             self.until("boot", self.has_booted)
+            self.until("have a memcached", self.memcached_listens)
             self.run("mkdir -p /srv/myapp")
         except BaseException:
             self.stop()
@@ -163,6 +164,10 @@ class Machine:
 
     def has_booted(self):
         return self.run("systemctl is-system-running || true").strip() in ("running", "degraded")
+
+    def memcached_listens(self):
+        """For systemd it runs as soon as it was begun."""
+        return self.run("ss -Hltn 'sport = :11211'").strip()
 
     def command(self, command, network=False):
         """The command line that runs the shell's COMMAND as root there, in the directory of the

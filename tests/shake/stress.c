@@ -276,7 +276,7 @@ static const struct {
     void (*act)(struct dice *dice);
     unsigned int weight;
 } acts[] = {{replaced, 8}, {given_up, 8}, {quiet, 8}, {goodbye, 8}, {watched, 8},
-            {polled, 8},   {family, 1},   {flush, 1}, {sweep, 4},   {cancelled, 4}};
+            {polled, 8},   {family, 1},   {flush, 1}, {sweep, 16},  {cancelled, 4}};
 
 static void *live(void *argument)
 {
