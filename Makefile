@@ -28,8 +28,9 @@ BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BI
 LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto=auto))
 # And it runs with cold caches, after every system call: what is seen to be taken in a run of
 # bench/training.c lies together, the rest elsewhere, which saves as much again. Not for another
-# machine than this one; `make PROFILE=` does without.
-PROFILE ?= $(if $(filter $(shell uname -m)-%,$(shell $(CC) -dumpmachine)),$(if $(LTO),$(B)/profile))
+# machine than this one, nor by a gcc before 10; `make PROFILE=` does without.
+PROFILE ?= $(if $(LTO),$(if $(filter $(shell uname -m)-%,$(shell $(CC) -dumpmachine)),$(shell \
+             $(CC) -fprofile-partial-training -E - </dev/null >/dev/null 2>&1 && echo $(B)/profile)))
 LEARNED := $(if $(PROFILE),$(PROFILE)/learned)
 COMPACT := -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels \
            -fno-unroll-loops -fno-peel-loops
