@@ -58,13 +58,12 @@ $(B)/%.S.o: %.S Makefile
 # The compiler knows a function again by the name of its file and of its object: it learns in a tree
 # that looks the same. Where nothing can be learned, as on a machine without loopback, the library is as
 # right, and slower.
-$(B)/profile/learned: bench/training.c $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*.def) Makefile
+$(B)/profile/learned: $(B)/bench/training $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*.def) Makefile
 	rm -rf $(@D)
 	mkdir -p $(@D)
 	ln -s $(CURDIR)/Makefile $(CURDIR)/shim $(@D)
 	$(MAKE) -C $(@D) B=$(B) PROFILE= CFLAGS='$(CFLAGS) -fprofile-generate -fprofile-update=atomic' $(LIBRARY)
-	$(CC) $(BASE) -O2 $< -o $(@D)/training
-	if $(@D)/training $(abspath $(@D)/$(LIBRARY)); then \
+	if $< $(abspath $(@D)/$(LIBRARY)); then \
 	  cd $(@D)/$(B) && find shim -name '*.gcda' -exec cp --parents '{}' $(CURDIR)/$(B) ';'; \
 	else \
 	  echo 'nothing was learned from $<' >&2; \

@@ -8,6 +8,8 @@
  * The parent is the server: it answers whatever it is asked with what a memcached would say of
  * a key that it has, and keeps nothing. The child runs this program again under LIBRARY.
  */
+#include "lib/gets.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -28,12 +30,6 @@
 #define OFTEN       400
 
 #define HEADER 24 /* of a binary packet */
-
-static void fail(const char *what)
-{
-    perror(what);
-    exit(1);
-}
 
 /* The server. */
 

@@ -71,10 +71,9 @@ struct watches {
 struct endpoint;
 
 struct conn {
-    /* What a check-out and a check-in need comes first, in few of the processor's cache lines.
-     */
-    _Alignas(
-        64) _Atomic uint64_t traffic; /* calls under way and calls ever begun; see conn.c */
+    /* Calls under way and calls ever begun; see conn.c. What a check-out and a check-in need
+     * comes first, in few of the processor's cache lines. */
+    _Alignas(64) _Atomic uint64_t traffic;
     _Atomic uint32_t state;
     _Atomic uint32_t refusal; /* the first enum reason that makes it unpoolable */
     uint32_t slot;            /* in the map's slots: its place among the records, from 1 */

@@ -393,16 +393,16 @@ static struct word next_word(const uint8_t **at, const uint8_t *end, uint8_t beh
 
 /* Whether the N bytes at BYTES are, from the first to the last, the value that answers a `get`:
  * most of what is ever received. Nothing is accepted here that the grammar does not. */
-static bool is_one_value(const struct wire *wire, const uint8_t *bytes, size_t n)
+static bool is_one_value(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     static const char head[] = "VALUE ", tail[] = "\r\nEND\r\n";
     const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
-    const struct wire_run *run = &wire->queue.runs[wire->queue.first];
+    const struct wire_run *run = queue_at(&wire->queue, 0);
     const uint8_t *at, *end;
     uint64_t flags, length;
     struct word key;
 
-    if (queue_empty(&wire->queue) || run->class != CLASS_GET || text_inside_reply(wire) ||
+    if (!run || run->class != CLASS_GET || text_inside_reply(wire) ||
         n < head_length + tail_length || memcmp(bytes, head, head_length) != 0)
         return false;
     at = bytes + head_length;
