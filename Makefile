@@ -249,6 +249,17 @@ test:
 	$(MAKE) both-compilers aarch64-programs test-programs
 	/usr/bin/python3 tests/run.py $(B)
 
+# What takes too long for every change: a stage takes about NIGHT_SECONDS, the soak twice as long.
+NIGHT_SECONDS ?= 450
+
+plain-programs:
+	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/preloaded
+
+night:
+	.ci/packages build test package
+	$(MAKE) test-programs plain-programs
+	/usr/bin/python3 tests/run.py --night $(NIGHT_SECONDS) $(B)
+
 # Lines and branches of the shim that tests reach, with the library whose calls can be made to fail.
 # Children that leave by _exit(), exec or a signal are not counted. Some tests fail by the measuring: it
 # keeps dlopen() from being a jump, and speaks of what victims with another user, another root or no
@@ -277,10 +288,8 @@ coverage:
 # Valgrind over the tests that the sanitizers cannot see into, slowly.
 valgrind: all
 	.ci/packages build test
-	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/preloaded
-	valgrind -q --trace-children=yes --error-exitcode=9 $(B)/plain/tests/unit --jobs 2
-	tests/preload/run.sh $(LIBRARY) $(B)/plain/tests/preloaded '' \
-	  valgrind -q --trace-children=yes --child-silent-after-fork=yes --error-exitcode=9
+	$(MAKE) plain-programs
+	/usr/bin/python3 tests/run.py --night 0 $(B) valgrind-unit valgrind-preload
 
 demo:
 	.ci/packages build demo
@@ -392,5 +401,5 @@ shim/life.svg: shim/life.dot
 clean:
 	rm -rf $(B)
 
-.PHONY: all both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall deb rpm docs clean FORCE
+.PHONY: all night plain-programs both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall deb rpm docs clean FORCE
 .DELETE_ON_ERROR:

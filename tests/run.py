@@ -1,26 +1,33 @@
-"""Runs every stage of `make test` and adds up what they counted.
+"""Runs the stages of `make test` or `make night` and adds up what they counted.
 
 Usage: run.py BUILD_DIRECTORY [STAGE...]
+       run.py --night SECONDS BUILD_DIRECTORY [STAGE...]
 
-Each stage is a command whose output ends with the count of its own test runner. The last line is
-the sum; the exit code is 1 when a test failed, a stage ended badly, or a stage ran no test.
+Each stage is a command whose output ends with the count of its own test runner. At the end come the
+tests that failed or were skipped and the time of each stage. The last line is the sum; the exit code
+is 1 when a test failed, a stage ended badly, or a stage ran no test. The long stages of a night take
+about SECONDS each.
 """
 
+import argparse
 import os
 import re
 import subprocess
 import sys
+import time
 
 PYTHON = "/usr/bin/python3"
 
 # How the runners put it: Criterion, pytest, and the plain line of our own programs.
 CRITERION = re.compile(r"Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)")
-PYTEST = re.compile(r"(\d+) (passed|failed|error)")
-PYTEST_LINE = re.compile(r"\d+ (passed|failed|error).* in [\d.]+s")
-PLAIN = re.compile(r"^(\d+) passed, (\d+) failed$")
+CRITERION_SKIPPED = re.compile(r"^\[SKIP\] ")
+PYTEST = re.compile(r"(\d+) (passed|failed|error|skipped)")
+PYTEST_LINE = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
+PLAIN = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
 
-# The lines that name a failed test; shown again at the end, where they are not lost in the rest.
-FAILURE = re.compile(r"^\[(FAIL|----)\]|^(FAILED|ERROR|E  ) |Unexpected signal|TIMEOUT")
+# The lines that name a failed or skipped test; shown again at the end, where they are not lost in the
+# rest.
+TOLD = re.compile(r"^\[(FAIL|----|SKIP)\]|^(FAILED|ERROR|SKIPPED|E  ) |Unexpected signal|TIMEOUT")
 
 
 def runtime(name):
@@ -30,9 +37,12 @@ def runtime(name):
     return found.stdout.strip()
 
 
+PYTEST_COMMAND = [PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+
+
 def stages(build):
+    """What `make test` runs."""
     library = os.path.join(build, "libmcpool.so")
-    pytest = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return {
         "unit": [os.path.join(build, "tests/unit"), "--jobs", "2"],
         "audit": [PYTHON, "tests/audit/audit.py", library],
@@ -52,66 +62,110 @@ def stages(build):
         "shake": [PYTHON, "tests/shake/run.py", build, "20"],
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions")],
-        "command": pytest + ["tests/cli"],
-        "neighbours": pytest + ["tests/neighbours"],
+        "command": PYTEST_COMMAND + ["tests/cli"],
+        "neighbours": PYTEST_COMMAND + ["tests/neighbours"],
         "soak": [PYTHON, "tests/soak/soak.py", library, "20"],
-        "clients": pytest + ["tests/clients"],
-        "package": pytest + ["tests/package"],
-        "oracle": pytest + ["tests/oracle"],
+        "clients": PYTEST_COMMAND + ["tests/clients"],
+        "package": PYTEST_COMMAND + ["tests/package"],
+        "oracle": PYTEST_COMMAND + ["tests/oracle"],
     }
 
 
-def count(line):
-    """What LINE says of tests: passed and failed."""
-    if match := CRITERION.search(line):
-        return int(match.group(1)), int(match.group(2)) + int(match.group(3))
-    if match := PLAIN.match(line):
-        return int(match.group(1)), int(match.group(2))
-    if PYTEST_LINE.search(line):
-        found = {word: int(number) for number, word in PYTEST.findall(line)}
-        return found.get("passed", 0), found.get("failed", 0) + found.get("error", 0)
-    return 0, 0
+def night_stages(build, seconds):
+    """What `make night` runs: the same for longer, and what is too slow for every change."""
+    library = os.path.join(build, "libmcpool.so")
+    long = str(seconds)
+    return {
+        "differential": [PYTHON, "tests/differential/run.py",
+                         os.path.join(build, "tests/differential"), "1000000000", long],
+        "fuzz": [PYTHON, "tests/fuzz/run.py", os.path.join(build, "fuzz"), str(seconds // 3)],
+        "shake": [PYTHON, "tests/shake/run.py", build, long],
+        "oracle": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/oracle"],
+        "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
+        "valgrind-unit": ["valgrind", "-q", "--trace-children=yes", "--error-exitcode=9",
+                          os.path.join(build, "plain/tests/unit"), "--jobs", "2"],
+        "valgrind-preload": ["tests/preload/run.sh", library,
+                             os.path.join(build, "plain/tests/preloaded"), "", "valgrind", "-q",
+                             "--trace-children=yes", "--child-silent-after-fork=yes",
+                             "--error-exitcode=9"],
+    }
+
+
+class Result:
+    """What a stage counted, the lines that tell of failed and skipped tests, and its time."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.told = []
+        self.seconds = 0.0
+
+    def __str__(self):
+        skipped = f", {self.skipped} skipped" if self.skipped else ""
+        return f"{self.passed} passed, {self.failed} failed{skipped}"
+
+    def add(self, passed, failed, skipped):
+        self.passed += passed
+        self.failed += failed
+        self.skipped += skipped
+
+    def read(self, line):
+        """Takes what LINE says of tests."""
+        if match := CRITERION.search(line):
+            self.add(int(match.group(1)), int(match.group(2)) + int(match.group(3)), 0)
+        elif CRITERION_SKIPPED.match(line):
+            self.add(0, 0, 1)
+        elif match := PLAIN.match(line):
+            self.add(int(match.group(1)), int(match.group(2)), int(match.group(3) or 0))
+        elif PYTEST_LINE.search(line):
+            found = {word: int(number) for number, word in PYTEST.findall(line)}
+            self.add(found.get("passed", 0), found.get("failed", 0) + found.get("error", 0),
+                     found.get("skipped", 0))
 
 
 def run(name, command, environment):
-    """Runs one stage, shows its output, and returns what it counted and what told of failures."""
+    """Runs one stage and shows its output."""
     print(f"== {name}: {' '.join(command)}", flush=True)
-    passed = failed = 0
-    told = []
+    result = Result()
+    began = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                stdin=subprocess.DEVNULL, text=True, errors="replace",
                                env=environment)
     for line in process.stdout:
         print(line, end="", flush=True)
-        if FAILURE.search(line):
-            told.append(f"{name}: {line}")
-        counted = count(line.strip())
-        passed += counted[0]
-        failed += counted[1]
-    if process.wait() != 0 and failed == 0:
+        if TOLD.search(line):
+            result.told.append(f"{name}: {line}")
+        result.read(line.strip())
+    if process.wait() != 0 and result.failed == 0:
         print(f"{name}: exit code {process.returncode}")
-        failed = 1
-    if passed + failed == 0:
+        result.failed = 1
+    if result.passed + result.failed == 0:
         print(f"{name}: ran no test")
-        failed = 1
-    return passed, failed, told
+        result.failed = 1
+    result.seconds = time.monotonic() - began
+    print(f"== {name}: {result.seconds:.0f} s", flush=True)
+    return result
 
 
 def main():
-    build = os.path.abspath(sys.argv[1])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--night", type=int, metavar="SECONDS")
+    parser.add_argument("build")
+    parser.add_argument("stages", nargs="*")
+    arguments = parser.parse_args()
+    build = os.path.abspath(arguments.build)
     os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-    every = stages(build)
+    every = stages(build) if arguments.night is None else night_stages(build, arguments.night)
     environment = dict(os.environ, TEST_BUILD=build)
-    results = {name: run(name, every[name], environment) for name in sys.argv[2:] or every}
+    results = {name: run(name, every[name], environment) for name in arguments.stages or every}
+    total = Result()
     print()
-    for *_, told in results.values():
-        print("".join(told), end="")
-    for name, (passed, failed, _) in results.items():
-        print(f"{name:>14}: {passed} passed, {failed} failed")
-    passed = sum(result[0] for result in results.values())
-    failed = sum(result[1] for result in results.values())
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    for result in results.values():
+        print("".join(result.told), end="")
+    for name, result in results.items():
+        print(f"{name:>16}: {result}, {result.seconds:.0f} s")
+        total.add(result.passed, result.failed, result.skipped)
+    print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed else 0
 
 
 if __name__ == "__main__":

@@ -148,8 +148,12 @@ def test_flatpak():
         mkdir -p /var/lib/flatpak/exports/bin
         cp /bin/cat /var/lib/flatpak/exports/bin/program
         exec {COMMAND} check /var/lib/flatpak/exports/bin/program"""
-    done = subprocess.run(["unshare", "--mount", "sh", "-ec", script], capture_output=True,
-                          text=True, timeout=60, check=False)
+    apart = ["unshare", "--mount"]
+    if subprocess.run([*apart, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True,
+                      check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    done = subprocess.run([*apart, "sh", "-ec", script], capture_output=True, text=True,
+                          timeout=60, check=False)
     assert done.returncode == 1 and "no: it is started by snap or flatpak" in done.stdout
 
 
