@@ -82,7 +82,7 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     conn->fd = fd;
     conn_set_flags(conn, conn_flags(fresh), conn_fd_flags(fresh));
     conn->children = children;
-    options_lend(&conn->options, conn->domain != AF_UNIX, &fresh->options);
+    options_lend(&conn->options, &fresh->options);
     conn->watches.count = 0;
     if (fresh->watches.count > 0)
         conn->watches = fresh->watches;
@@ -258,7 +258,7 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
-    conn->untimed = conn->domain != AF_UNIX && conn->flags & O_NONBLOCK;
+    conn->untimed = conn->flags & O_NONBLOCK;
     return false;
 }
 

@@ -96,10 +96,10 @@ static bool has_nodelay(const struct options *options)
     return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
 }
 
-void options_lend(struct options *lent, bool tcp, const struct options *want)
+void options_lend(struct options *lent, const struct options *want)
 {
     lent->given = want->given;
-    lent->quick = tcp && !given(want, ROW_NODELAY);
+    lent->quick = !given(want, ROW_NODELAY);
     if (want->given != 0)
         memcpy(lent->value, want->value, sizeof(lent->value));
 }
@@ -112,10 +112,10 @@ static bool set_nodelay(int fd, bool on)
     return raw_syscall(SYS_setsockopt, fd, row->level, row->name, &value, sizeof(value)) == 0;
 }
 
-bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
+bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want)
 {
-    bool nodelay = given(want, ROW_NODELAY) ? is_on(want, ROW_NODELAY) : tcp;
+    bool nodelay = !given(want, ROW_NODELAY) || is_on(want, ROW_NODELAY);
 
     if (has_nodelay(have) != nodelay && !set_nodelay(connection, nodelay))
         return false;

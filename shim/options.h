@@ -53,13 +53,13 @@ COLD bool options_give(int fd, const struct options *options);
 bool options_can_be_cleared(const struct options *options);
 bool options_clear(int fd, const struct options *options);
 
-/* Sets on CONNECTION, of TCP or not, which carries HAVE, what differs from FRESH, which carries
+/* Sets on CONNECTION, which carries HAVE, what differs from FRESH, which carries
  * WANT and from which the kernel's defaults are read. A few system calls, none when nothing
  * differs. False when one failed. Neither errno nor cancellation is touched. What it carries
  * then is told by options_lend(). */
-bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
+bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want);
-void options_lend(struct options *lent, bool tcp, const struct options *want);
+void options_lend(struct options *lent, const struct options *want);
 
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */

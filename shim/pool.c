@@ -153,7 +153,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     endpoint->address = *address;
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
-    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
+    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, sizeof(*address), endpoint);
     if (!out_of_memory)
         return endpoint;
     /* One that had been another's before stays unused; it need not be the last. */
@@ -166,7 +166,7 @@ static struct endpoint *find_endpoint(const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
 
-    HASH_FIND(hh, endpoints, address, address_key_length(address), endpoint);
+    HASH_FIND(hh, endpoints, address, sizeof(*address), endpoint);
     return endpoint ? endpoint : add_endpoint(address, now);
 }
 

@@ -137,7 +137,7 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 
         if (reason == REASON_NONE) {
             substitute = (struct substitute){pooled->fd, pooled};
-            options_lend(&pooled->options, conn->domain != AF_UNIX, &conn->options);
+            options_lend(&pooled->options, &conn->options);
         } else {
             lending_discard(pooled, reason);
         }

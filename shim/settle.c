@@ -67,8 +67,7 @@ static enum reason send_fence(struct conn *conn, msec_t now)
         (long)n)
         return REASON_NO_FENCE;
     /* Behind another small request it would wait for the server's delayed acknowledgement. */
-    if (conn->domain != AF_UNIX)
-        options_push(conn->fd, &conn->options);
+    options_push(conn->fd, &conn->options);
     stats_count(&conn->endpoint->stats->fences);
     conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
     conn->sent += n;

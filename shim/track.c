@@ -18,12 +18,11 @@
 /* The age of an epoll set that others may have as well. */
 #define EPOLL_SHARED FDMAP_INDEX
 
+/* TCP, whose bytes the kernel counts. Of the bytes on other sockets there is no proof. */
 static bool could_be_pooled(int domain, int type, int protocol)
 {
     if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM)
         return false;
-    if (domain == AF_UNIX)
-        return protocol == 0;
     return (domain == AF_INET || domain == AF_INET6) &&
            (protocol == 0 || protocol == IPPROTO_TCP);
 }

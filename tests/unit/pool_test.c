@@ -38,7 +38,7 @@ static void set_up(void)
 
 static struct address address_of(uint16_t port)
 {
-    struct address address = {.kind = ADDRESS_INET, .port = port};
+    struct address address = {.port = port};
 
     return address;
 }
@@ -620,32 +620,6 @@ Test(pool, private_number_among_others)
     cr_expect(take(1, 5) == conns[3] && take(1, 5) == conns[1] && take(1, 5) == NULL);
 }
 
-/* Paths that begin alike are other keys, as are the same path and port elsewhere. */
-Test(pool, unix_endpoints_are_apart)
-{
-    static const char *const names[] = {"/a", "/ab", "/b"};
-    struct conn *conns[3];
-
-    for (int i = 0; i < 3; i++) {
-        struct address address = {.kind = ADDRESS_UNIX};
-
-        strcpy(address.path, names[i]);
-        conns[i] = conn_new(3, AF_UNIX);
-        conns[i]->children = process_children;
-        cr_assert(pool_enlist(conns[i], &address, 0) == REASON_NONE);
-        cr_expect(strcmp(conns[i]->endpoint->text, names[i]) == 0);
-        put(conns[i], 0);
-    }
-    for (int i = 0; i < 3; i++) {
-        struct conn *fresh = conn_new(3, AF_UNIX);
-        struct address address = {.kind = ADDRESS_UNIX};
-
-        strcpy(address.path, names[i]);
-        cr_assert(pool_enlist(fresh, &address, 0) == REASON_NONE);
-        cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == conns[i]);
-    }
-}
-
 static int visited;
 
 static void visit(struct endpoint *endpoint)
@@ -803,7 +777,7 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         cr_skip_test("the table never wanted to grow");
     pool_enlist(conns[0], &address, 0);
     for (int i = 1; i < POOL_ENDPOINTS; i++)
-        cr_expect(conns[i]->endpoint->address.port == i + 1, "endpoint %d", i);
+        cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
 
 /* Owing connections. */
