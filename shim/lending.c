@@ -16,6 +16,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "raw.h"
 #include "readable.h"
 #include "report.h"
 #include "settle.h"
@@ -46,14 +47,26 @@ void lending_note_refused(struct conn *conn, enum reason reason)
     report_refused(conn, reason);
 }
 
+/* Closes PRIVATE_FD, which alone names the socket of CONN, unless it was swept. The call under
+ * way is another's than that which set SO_LINGER (socket(7)), and must not wait for it. */
+static void close_at_once(const struct conn *conn, int private_fd)
+{
+    static const struct linger off;
+
+    if (!fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
+        return;
+    raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+    libc_close_quietly(private_fd);
+}
+
 void lending_discard(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
     stats_count(&endpoint->stats->discarded[reason]);
     report_discarded(conn, reason);
-    if (conn->fd >= 0 && fdmap_replace(conn->fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(conn->fd);
+    if (conn->fd >= 0)
+        close_at_once(conn, conn->fd);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -342,6 +355,12 @@ void lending_drop(struct conn *conn, enum reason reason)
 {
     if (conn->endpoint)
         lending_note_refused(conn, reason);
+    if (reason == REASON_OTHER_SOCKET) {
+        int twin = twin_take(conn);
+
+        if (twin >= 0)
+            close_at_once(conn, twin);
+    }
     twin_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }

@@ -1,6 +1,6 @@
 /*
- * A library whose constructor clears the environment. Preloaded after the shim it is initialised
- * before it.
+ * A library whose constructor clears the environment. Preloaded after the shim it is
+ * initialised before it.
  */
 #include <stdlib.h>
 
