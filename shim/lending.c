@@ -145,16 +145,17 @@ static struct conn *find_settled(const struct conn *fresh, enum wire_protocol pr
                                  msec_t now)
 {
     struct victims victims;
+    unsigned int reads = SETTLE_READS;
 
     victims.count = 0;
-    for (int i = 0; i < SETTLED_AT_ONCE; i++) {
+    for (int i = 0; i < SETTLED_AT_ONCE && reads > 0; i++) {
         struct conn *conn = pool_take_owing(fresh, protocol, now, &victims);
         enum reason reason;
 
         lending_discard_all(&victims);
         if (!conn)
             return NULL;
-        reason = settle(conn, now);
+        reason = settle(conn, now, &reads);
         if (settle_goes_on(reason) && pool_put_back(conn))
             continue;
         if (reason == REASON_NONE)
