@@ -89,8 +89,13 @@ bool check_in_begin(struct check_in *check_in, int fd)
 static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
 {
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
-    enum reason reason = clean ? REASON_NONE : settle_begin(conn, now);
+    enum reason reason;
 
+    /* It may be closed in another's call, by exec() or in a child, which must not wait for what
+     * its last user left unsent. */
+    if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
+        return REASON_OPTION_FAILED;
+    reason = clean ? REASON_NONE : settle_begin(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))

@@ -22,9 +22,11 @@
 /* CONFIG stays the caller's and must not change. */
 void lending_start(const struct config *config);
 
-/* connect(): check-out when an idle connection passes the gates, else the real call with its
- * result and errno. A cancellation point, as connect() is. */
-int lending_connect(int fd, const struct sockaddr *addr, socklen_t len);
+/* connect(), called from CALLER: check-out when an idle connection passes the gates, else the
+ * real call with its result and errno. Of a connection from the pool it says what Linux would:
+ * on a TCP socket that does not block EINPROGRESS, but see callers.h, 0 the next time, and then
+ * EISCONN. A cancellation point, as connect() is. */
+int lending_connect(int fd, const struct sockaddr *addr, socklen_t len, const void *caller);
 
 /* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
  * given up if it is idle there. */

@@ -155,6 +155,7 @@ static void take_after(struct conn *record, const struct conn *conn)
 {
     record->watches = conn->watches;
     record->habit = conn->habit;
+    conn_set_word(record, conn_word(conn));
     record->spoke = true;
     /* Read before it gets its number: a child made from now on may have it. */
     record->children = atomic_load(&process_children);

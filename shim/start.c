@@ -1,6 +1,8 @@
 /*
  * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if
- * anything is missing, it stays so.
+ * anything is missing, it stays so. So it does where there is no environment, not even an empty
+ * one: libc.so.6 run as a program never sets environ, an earlier constructor may have called
+ * clearenv(3), and what was wished for is not known then.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -28,7 +30,7 @@ static void log_warnings(void)
 __attribute__((constructor)) static void start(void)
 {
     libc_bind();
-    if (getauxval(AT_SECURE) != 0)
+    if (getauxval(AT_SECURE) != 0 || !environ)
         return;
     config_read(&config, environ);
     log_start(&config);

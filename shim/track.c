@@ -145,6 +145,18 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
+void track_shut_down(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    conn_is_connected(conn);
+    conn_leave(conn, CONN_CALL_OTHER);
+    track_refuse(fd, REASON_SHUT_DOWN);
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);

@@ -56,6 +56,9 @@ COLD void track_shared(int fd, enum reason reason);
 /* The connection at FD, if it is one, must not be pooled. */
 COLD void track_refuse(int fd, enum reason reason);
 
+/* shutdown() is about to be called on FD, and not on our behalf. */
+COLD void track_shut_down(int fd);
+
 /* The flags of FD are about to be set. The connection, if it is one, for conn_leave() with
  * OTHER when they are; NULL when it is none. */
 struct conn *track_set_flags(int fd);

@@ -29,7 +29,8 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     if (PLAIN(fd))
         return real_connect(fd, addr, len);
-    return lending_connect(fd, addr, len);
+    return lending_connect(fd, addr, len,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
 }
 HOOKED_ALIAS(__connect, connect);
 
@@ -73,7 +74,7 @@ HOOKED int shutdown(int fd, int how)
     if (!PLAIN(fd)) {
         if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
             return 0;
-        track_refuse(fd, REASON_SHUT_DOWN);
+        track_shut_down(fd);
     }
     return real_shutdown(fd, how);
 }
