@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 
 #include "disguise.h"
 #include "fdmap.h"
@@ -57,6 +56,22 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
+/* The record and its private number go; the application's number, whether it is closed by now
+ * or not, is the application's. Nothing was changed that others would wait for: the state of
+ * cancellation is the thread's own, as a jump would not bring it back. */
+static void abandoned(void *argument)
+{
+    struct check_in *check_in = argument;
+    struct conn *conn = check_in->conn;
+
+    if (check_in->private_fd >= 0)
+        give_up_private_number(check_in);
+    twin_drop(conn);
+    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    lending_note_refused(conn, REASON_ABANDONED);
+    conn_move(conn, CONN_CLOSED);
+}
+
 bool check_in_begin(struct check_in *check_in, int fd)
 {
     uint32_t slot = fdmap_get(fd);
@@ -69,13 +84,13 @@ bool check_in_begin(struct check_in *check_in, int fd)
         return false;
     *check_in = (struct check_in){.conn = conn, .fd = fd, .private_fd = -1, .slot = slot};
     if (conn_state(conn) == CONN_IN_USE) {
+        _pthread_cleanup_push(&check_in->left, abandoned, check_in);
         conn_move(conn, CONN_LEAVING);
         reason = prepare_to_keep(check_in);
         errno = saved;
-        if (reason == REASON_NONE) {
-            pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &check_in->cancel_state);
+        if (reason == REASON_NONE)
             return true;
-        }
+        _pthread_cleanup_pop(&check_in->left, 0);
         lending_note_refused(conn, reason);
     }
     twin_drop(conn);
@@ -113,6 +128,7 @@ void check_in_end(struct check_in *check_in)
     int saved = errno;
 
     victims.count = 0;
+    _pthread_cleanup_pop(&check_in->left, 0);
     /* Up to here a call of another thread on the number could still reach this connection. */
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->private_fd;
@@ -121,7 +137,6 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         lending_discard(conn, reason);
     lending_discard_all(&victims);
-    pthread_setcancelstate(check_in->cancel_state, NULL);
     errno = saved;
 }
 
@@ -129,12 +144,12 @@ void check_in_call_off(struct check_in *check_in, const struct watches *again)
 {
     int saved = errno;
 
+    _pthread_cleanup_pop(&check_in->left, 0);
     disguise_replay_watches(check_in->fd, again);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
     conn_move(check_in->conn, CONN_CLOSED);
-    pthread_setcancelstate(check_in->cancel_state, NULL);
     errno = saved;
 }
 

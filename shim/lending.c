@@ -30,9 +30,21 @@
 
 static const struct config *settings;
 
+/* What other threads left to this one, which had the pool's lock. */
+static void catch_up(void)
+{
+    struct victims victims = {.count = 0};
+    int saved = errno;
+
+    while (pool_catch_up(&victims))
+        lending_discard_all(&victims);
+    errno = saved;
+}
+
 void lending_start(const struct config *config)
 {
     settings = config;
+    pool_when_undone(catch_up);
 }
 
 bool lending_is_dry_run(void)
@@ -440,40 +452,70 @@ bool lending_flush(enum reason reason)
     return any;
 }
 
-/* Whether the tables will be whole in the child of the fork under way. Written and read by the
- * forking thread, under the pool's lock. */
-static bool tables_are_whole;
+/* The forks under way in this thread: more than one when a signal handler forks inside of
+ * fork(). LOCKED is which of them has the pool's lock, from 1; 0 for none. */
+static _Thread_local struct {
+    unsigned int depth;
+    unsigned int locked;
+    bool is_owner;
+} forks __attribute__((tls_model("initial-exec")));
 
 void lending_before_fork(void)
 {
-    bool locked = process_is_owner() && pool_before_fork();
+    enum reason reason;
+
+    forks.depth++;
+    forks.is_owner = process_is_owner();
+    reason = forks.is_owner ? pool_before_fork() : REASON_FORKED;
+    if (reason == REASON_NONE)
+        forks.locked = forks.depth;
+    else if (forks.is_owner)
+        log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
+                 reason_text(reason));
+    atomic_fetch_add(&process_children, 1);
+}
+
+/* Whether the fork that ends now has the lock. */
+static bool end_fork(void)
+{
+    bool locked = forks.locked == forks.depth;
 
     if (locked)
-        tables_are_whole = true;
-    atomic_fetch_add(&process_children, 1);
+        forks.locked = 0;
+    forks.depth--;
+    return locked;
 }
 
 void lending_after_fork_in_parent(void)
 {
-    if (tables_are_whole) {
-        tables_are_whole = false;
+    if (end_fork())
         pool_after_fork_in_parent();
+}
+
+/* Of idle connections no other thread's work can be lost with: an fd is in the map as private
+ * for as long as a connection of the parent may be idle there. What the program has at that
+ * number by now is not closed. */
+static void close_private_fds(void)
+{
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+
+        if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
+            continue;
+        fdmap_exchange(fd, FDMAP_NONE);
+        if (proof_is_at(conn_of_slot(slot), fd))
+            libc_close_quietly(fd);
     }
 }
 
 void lending_after_fork_in_child(void)
 {
-    if (!tables_are_whole)
-        return;
-    tables_are_whole = false;
-    for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
+    bool is_whole = end_fork();
 
-        if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL)) {
-            fdmap_exchange(fd, FDMAP_NONE);
-            libc_close_quietly(fd);
-        }
-    }
+    if (forks.is_owner)
+        close_private_fds();
+    if (!is_whole)
+        return;
     twin_forget_sweeps();
     spare_flush();
     twin_drop_all();

@@ -59,7 +59,8 @@ bool lending_is_dry_run(void);
 /* Closes all idle connections for REASON. True when there were any. */
 COLD bool lending_flush(enum reason reason);
 
-/* Around a fork; see pthread_atfork(3). */
+/* Around a fork; see pthread_atfork(3). A child made while the pool's lock was not to be had in
+ * time holds no connection of the pool, and never pools. */
 COLD void lending_before_fork(void);
 COLD void lending_after_fork_in_parent(void);
 COLD void lending_after_fork_in_child(void);

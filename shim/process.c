@@ -3,6 +3,7 @@
  */
 #include "process.h"
 
+#include <dlfcn.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -15,6 +16,9 @@ static bool is_wiped;
 
 static _Atomic uint32_t refusal;
 
+/* libc's; NULL where it has none. */
+static const volatile char *single_threaded;
+
 bool process_start(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -22,6 +26,7 @@ bool process_start(void)
 
     if (memory == MAP_FAILED)
         return false;
+    single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     process_owner = memory;
@@ -39,6 +44,12 @@ void process_adopt(void)
 bool process_is_owner_by_number(void)
 {
     return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
+}
+
+bool process_is_alone(void)
+{
+    return single_threaded && *single_threaded &&
+           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
 }
 
 enum reason process_refusal(void)

@@ -48,6 +48,10 @@ static inline bool process_is_owner(void)
             process_is_owner_by_number());
 }
 
+/* Whether the calling thread is the only one there is. False where libc cannot tell, before
+ * glibc 2.32 (__libc_single_threaded), and once a child may run in our memory. */
+COLD bool process_is_alone(void);
+
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
 COLD void process_refuse(enum reason reason);

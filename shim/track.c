@@ -61,7 +61,11 @@ void track_opened(int fd, int domain, int type, int protocol)
         conn_move(conn, CONN_CLOSED);
 }
 
-/* An epoll set is shared with every child made while it lives. */
+/* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
+ * it alive when its fd is closed, and is still told of every event (epoll_wait(2) does not
+ * return by that): then a connection that is registered there has to end when the program
+ * closes it, or the thread would be told of its next user. It must not be deregistered before:
+ * until it is closed the thread may wait for it. */
 static uint32_t epoll_slot(void)
 {
     return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
@@ -94,7 +98,9 @@ static void forget(int fd, bool stale)
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
         return;
     if (slot & FDMAP_EPOLL)
-        conn_for_each_in_use(slot == epoll_slot() && !stale ? lose_epoll : lose_shared_epoll,
+        conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
+                                 ? lose_epoll
+                                 : lose_shared_epoll,
                              fd);
     else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);

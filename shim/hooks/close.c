@@ -7,6 +7,8 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include "../unwind.h"
+
 int hook_close(int fd, int (*real)(int fd))
 {
     struct check_in check_in;
@@ -176,14 +178,26 @@ static bool before_close_range(unsigned int first, unsigned int last, unsigned i
     return false;
 }
 
+/* A signal handler jumped out of the bulk close, which may block in the close of a socket with
+ * SO_LINGER: the kernel is done with it all the same. */
+static void left_bulk_close(void *unused)
+{
+    (void)unused;
+    track_swept();
+}
+
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags))
 {
+    struct _pthread_cleanup_buffer left;
     bool swept = before_close_range(first, last, (unsigned int)flags);
-    int result = real(first, last, flags);
+    int result;
 
-    if (swept)
-        track_swept();
+    if (!swept)
+        return real(first, last, flags);
+    _pthread_cleanup_push(&left, left_bulk_close, NULL);
+    result = real(first, last, flags);
+    _pthread_cleanup_pop(&left, 1);
     return result;
 }
 
@@ -194,11 +208,15 @@ HOOKED int close_range(unsigned int first, unsigned int last, int flags)
 
 HOOKED void closefrom(int first)
 {
-    bool swept = track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+    struct _pthread_cleanup_buffer left;
 
+    if (!track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U)) {
+        real_closefrom(first);
+        return;
+    }
+    _pthread_cleanup_push(&left, left_bulk_close, NULL);
     real_closefrom(first);
-    if (swept)
-        track_swept();
+    _pthread_cleanup_pop(&left, 1);
 }
 
 /* Stdio reads and writes past us, in pieces the program never sees. */
