@@ -22,10 +22,10 @@ struct wanted {
 
 struct tables {
     const char *strings;
-    const ElfW(Sym) *symbols;
+    const ElfW(Sym) * symbols;
     const uint32_t *hash;
-    const ElfW(Versym) *versions;
-    const ElfW(Verdef) *definitions;
+    const ElfW(Versym) * versions;
+    const ElfW(Verdef) * definitions;
 };
 
 static uint32_t gnu_hash(const char *name)
@@ -43,7 +43,7 @@ static const void *table_at(ElfW(Addr) base, ElfW(Addr) value)
     return (const void *)(value < base ? base + value : value);
 }
 
-static struct tables tables_of(ElfW(Addr) base, const ElfW(Dyn) *entry)
+static struct tables tables_of(ElfW(Addr) base, const ElfW(Dyn) * entry)
 {
     struct tables tables = {0};
 

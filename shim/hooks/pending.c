@@ -1,6 +1,6 @@
 /*
- * Requests that go on when the call which made them has returned: a receive that is pending when
- * the program closes its connection would take the reply of the next user. POSIX and Linux
+ * Requests that go on when the call which made them has returned: a receive that is pending
+ * when the program closes its connection would take the reply of the next user. POSIX and Linux
  * asynchronous I/O name the fd in each request. What a ring of io_uring does is never seen:
  * a process that has one pools nothing.
  */

@@ -1,6 +1,6 @@
 /*
- * Functions that have names of libaio and liburing and are none of theirs, in a program or, with
- * -DPLUGIN, in a library.
+ * Functions that have names of libaio and liburing and are none of theirs, in a program or,
+ * with -DPLUGIN, in a library.
  */
 #include <stdio.h>
 

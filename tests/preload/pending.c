@@ -1,6 +1,6 @@
 /*
- * A receive that was begun and not waited for never gets what the next user of the connection is
- * sent.
+ * A receive that was begun and not waited for never gets what the next user of the connection
+ * is sent.
  */
 #include "harness.h"
 
@@ -53,8 +53,8 @@ Test(pending, lio_listio, .timeout = 60)
                                    .aio_buf = buffers[i],
                                    .aio_nbytes = sizeof(buffers[i])};
         if (i % 2 == 0)
-            cr_assert(
-                lio_listio(LIO_NOWAIT, (struct aiocb *[]){NULL, &blocks[i]}, 2, NULL) == 0);
+            cr_assert(lio_listio(LIO_NOWAIT, (struct aiocb *[]){NULL, &blocks[i]}, 2, NULL) ==
+                      0);
         else
             cr_assert(lio_listio64(LIO_NOWAIT,
                                    (struct aiocb64 *[]){NULL, (struct aiocb64 *)&blocks[i]}, 2,
