@@ -10,6 +10,7 @@
 #include <aio.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -44,11 +45,13 @@
     ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
 #define ALIAS(name, hook)
-#define HOOK_CHILD(name) extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_CHILD(name)                         extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_FOREIGN(ret, name, version, params) MCPOOL_HIDDEN ret hook_##name params;
 #include "hooks.def"
 #undef HOOK
 #undef ALIAS
 #undef HOOK_CHILD
+#undef HOOK_FOREIGN
 
 /* Looks every real function up, once, at start-up. Names this libc lacks keep the bare system
  * call. May allocate: not to be called later. */

@@ -35,6 +35,13 @@ int hook_close_range(unsigned int first, unsigned int last, int flags,
 /* epoll_ctl() by the libc function or by syscall() gave RESULT. */
 int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);
 
+/* The N requests in LIST, of io_submit(), are about to be submitted: what they name is not
+ * pooled for REASON. */
+COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
+
+/* A ring of io_uring was made if RESULT is not negative. Gives RESULT. */
+COLD long hook_ring_made(long result);
+
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */
 bool hook_should_retry(int result);

@@ -182,11 +182,8 @@ static void before_syscall(long number, const long *a)
     case SYS_pselect6:
         waited_for_by_syscall(number, a);
         break;
-    case SYS_io_uring_setup:
-        if (process_is_owner()) {
-            process_refuse(REASON_IO_URING);
-            lending_flush(REASON_IO_URING);
-        }
+    case SYS_io_submit:
+        hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
         break;
     default:
         break;
@@ -199,6 +196,8 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_epoll_ctl:
         return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
                                    (const struct epoll_event *)a[3]);
+    case SYS_io_uring_setup:
+        return hook_ring_made(result);
     case SYS_unshare:
         return namespace_changed((int)result, concerns_us((int)a[0]));
     case SYS_setns:
