@@ -72,7 +72,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 HOOKED int shutdown(int fd, int how)
 {
     if (!PLAIN(fd)) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
             return 0;
         track_shut_down(fd);
     }

@@ -177,42 +177,22 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         return moved;                                                                          \
     }
 
-#define EACH(...) __VA_ARGS__
-
-/* N bytes at BUF; what comes before a goodbye is sent first. REST are the arguments behind N.
- */
-#define SAYS(name, params, args, flags, ...)                                                   \
-    static inline ssize_t moved_##name(bool readable, EACH params)                             \
+/* N bytes at BUF, which may be a goodbye. */
+#define SAYS(name, params, args, flags)                                                        \
+    static __attribute__((noinline)) ssize_t tracked_##name params                             \
     {                                                                                          \
+        bool readable = are_ends_readable(buf, n, 1);                                          \
         struct iovec one = {(void *)buf, n};                                                   \
         struct call call;                                                                      \
         ssize_t moved;                                                                         \
                                                                                                \
+        if (n <= GOODBYE_LONGEST && readable && wire_may_be_goodbye(buf, n) &&                 \
+            goodbye_bury(fd, buf, n))                                                          \
+            return (ssize_t)n;                                                                 \
         if (!begin_sending(&call, fd, &(struct pieces){&one, 1, readable}))                    \
             return -1;                                                                         \
         MOVE(name, args, flags, ALL_OF(buf));                                                  \
         return moved;                                                                          \
-    }                                                                                          \
-    static COLD ssize_t parting_##name(size_t goodbye, EACH params)                            \
-    {                                                                                          \
-        size_t before = n - goodbye;                                                           \
-        ssize_t moved = 0, rest;                                                               \
-                                                                                               \
-        if (before > 0 &&                                                                      \
-            (moved = moved_##name(true, fd, buf, before __VA_ARGS__)) != (ssize_t)before)      \
-            return moved;                                                                      \
-        if (goodbye_bury(fd, (const char *)buf + before))                                      \
-            return (ssize_t)n;                                                                 \
-        rest = moved_##name(true, fd, (const char *)buf + before, goodbye __VA_ARGS__);        \
-        return rest < 0 && before > 0 ? moved : moved + rest;                                  \
-    }                                                                                          \
-    static __attribute__((noinline)) ssize_t tracked_##name params                             \
-    {                                                                                          \
-        bool readable = are_ends_readable(buf, n, GOODBYE_LONGEST);                            \
-        size_t goodbye = readable ? goodbye_in(fd, buf, n) : 0;                                \
-                                                                                               \
-        return goodbye > 0 ? parting_##name(goodbye, EACH args)                                \
-                           : moved_##name(readable, EACH args);                                \
     }                                                                                          \
     HOOKED_STREAM(ssize_t, name, params, args, tracked_##name)
 
@@ -242,12 +222,12 @@ SENDS(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, c
 HOOKED_STREAM(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count),
               tracked_writev)
 
-SAYS(send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags), flags, , flags)
+SAYS(send, (int fd, const void *buf, size_t n, int flags), (fd, buf, n, flags), flags)
 HOOKED_ALIAS(__send, send);
 
 SAYS(sendto,
      (int fd, const void *buf, size_t n, int flags, const struct sockaddr *to, socklen_t len),
-     (fd, buf, n, flags, to, len), flags, , flags, to, len)
+     (fd, buf, n, flags, to, len), flags)
 
 RECEIVES(ssize_t, recv, (int fd, void *buf, size_t n, int flags), (fd, buf, n, flags), flags,
          UNLESS_PEEKED(flags, ALL_OF(buf)))

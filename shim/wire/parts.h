@@ -134,8 +134,8 @@ void login_answered(struct wire_login *login, bool stored);
 
 /* text.c and text_reply.c: the classic protocol. */
 
-/* The length of the goodbye that ends the N bytes at BYTES, wherever it may begin. */
-size_t text_goodbye(const uint8_t *bytes, size_t n);
+/* Whether the N bytes at BYTES are a goodbye. */
+bool text_goodbye(const uint8_t *bytes, size_t n);
 
 /* Parts of wire_place(). */
 bool text_request_place(const struct wire *wire, struct wire_place *place);
@@ -158,8 +158,8 @@ unsigned meta_answers(enum text_class class, bool quiet);
 
 #define BINARY_MAGIC_REQUEST 0x80
 
-/* As their namesakes in wire.h. */
-size_t binary_goodbye(const uint8_t *bytes, size_t n);
+/* As text_goodbye(), and the namesakes in wire.h. */
+bool binary_goodbye(const uint8_t *bytes, size_t n);
 bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer);
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 

@@ -337,12 +337,11 @@ static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint
     return at + n;
 }
 
-size_t text_goodbye(const uint8_t *bytes, size_t n)
+bool text_goodbye(const uint8_t *bytes, size_t n)
 {
     static const char quit[] = "quit\r\n";
-    const size_t length = sizeof quit - 1;
 
-    return n >= length && memcmp(bytes + n - length, quit, length) == 0 ? length : 0;
+    return n == sizeof quit - 1 && memcmp(bytes, quit, n) == 0;
 }
 
 bool text_inside_request(const struct wire *wire)

@@ -139,32 +139,16 @@ enum wire_protocol wire_protocol(const struct wire *wire)
     return (enum wire_protocol)wire->protocol;
 }
 
-/* Whether BYTES, of which N are the next to be sent, end at a boundary. */
-static bool leads_to_boundary(const struct wire *wire, const void *bytes, size_t n)
-{
-    struct wire ahead;
-
-    if (n == 0)
-        return !wire->poison && !inside_request(wire);
-    ahead = *wire;
-    wire_sent(&ahead, bytes, n);
-    return !ahead.poison && !inside_request(&ahead);
-}
-
 bool wire_may_be_goodbye(const void *bytes, size_t n)
 {
-    return text_goodbye(bytes, n) > 0 || binary_goodbye(bytes, n) > 0;
+    return text_goodbye(bytes, n) || binary_goodbye(bytes, n);
 }
 
-size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
+bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
 {
-    size_t length = 0;
-
-    if (wire->protocol == WIRE_TEXT)
-        length = text_goodbye(bytes, n);
-    else if (wire->protocol == WIRE_BINARY)
-        length = binary_goodbye(bytes, n);
-    return length > 0 && leads_to_boundary(wire, bytes, n - length) ? length : 0;
+    return wire->protocol == WIRE_BINARY
+               ? binary_goodbye(bytes, n)
+               : wire->protocol == WIRE_TEXT && text_goodbye(bytes, n);
 }
 
 bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer)

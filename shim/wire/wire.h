@@ -158,12 +158,13 @@ enum wire_protocol wire_protocol(const struct wire *wire);
 /* Which protocol a connection speaks whose first byte is FIRST. */
 enum wire_protocol wire_protocol_of(uint8_t first);
 
-/* Whether the end of the N bytes at BYTES may be a goodbye, on whatever connection. */
+/* Whether the N bytes at BYTES may be a goodbye (`quit`, Quit, QuitQ), on whatever connection.
+ */
 bool wire_may_be_goodbye(const void *bytes, size_t n);
 
-/* How many of the N bytes at BYTES, which are about to be sent, are a goodbye (`quit`, Quit,
- * QuitQ): it ends them and begins at a boundary between requests. 0 when there is none. */
-size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
+/* Whether the N bytes at BYTES, which are about to be sent, are a goodbye and nothing else, in
+ * the protocol of this connection. */
+bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
 
 /* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_GOODBYE_ANSWER bytes.
  * False when it is not answered. */

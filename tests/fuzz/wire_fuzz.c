@@ -151,15 +151,18 @@ static void a_fence_confirms(const struct wire *wire)
     demand(wire_verdict(&next) == WIRE_CLEAN, "and then nothing is owed");
 }
 
-static void a_goodbye_only_at_a_boundary(const struct wire *wire)
+static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
 {
     static const uint8_t quitq[WIRE_PACKET_HEADER] = {0x80, 0x17};
-    bool found =
-        wire_goodbye(wire, "quit\r\n", 6) > 0 || wire_goodbye(wire, quitq, sizeof(quitq)) > 0;
+    struct wire next = *wire;
 
-    demand(!found || (wire_verdict(wire) != WIRE_BUSY && (wire_verdict(wire) != WIRE_DIRTY ||
-                                                          wire_refusal(wire) == REASON_UNUSED)),
-           "a goodbye begins at a boundary");
+    if (wire_goodbye(wire, "quit\r\n", 6))
+        feed(&next, false, (const uint8_t *)"quit\r\n", 6);
+    else if (wire_goodbye(wire, quitq, sizeof(quitq)))
+        feed(&next, false, quitq, sizeof(quitq));
+    else
+        return;
+    demand(wire_refusal(&next) == REASON_QUIT, "behind a goodbye nothing is lent");
 }
 
 static void check(const struct wire *wire, bool replied)
@@ -169,6 +172,7 @@ static void check(const struct wire *wire, bool replied)
         demand(replied, "nothing is clean before the first reply");
         clean_is_a_boundary(wire);
         nothing_is_owed_when_clean(wire);
+        a_goodbye_that_is_sent_is_the_end(wire);
         break;
     case WIRE_UNCONFIRMED:
     case WIRE_UNPROVEN:
@@ -177,7 +181,6 @@ static void check(const struct wire *wire, bool replied)
     default:
         break;
     }
-    a_goodbye_only_at_a_boundary(wire);
 }
 
 /* A dialogue of another kind is another program's. */
