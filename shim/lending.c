@@ -346,6 +346,15 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
+bool lending_is_elsewhere(struct conn *conn, int fd)
+{
+    if (!proof_is_elsewhere(conn, fd))
+        return false;
+    if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
+        lending_drop(conn, REASON_OTHER_SOCKET);
+    return true;
+}
+
 bool lending_flush(enum reason reason)
 {
     struct victims victims;
@@ -376,8 +385,10 @@ static bool tables_are_whole;
 
 void lending_before_fork(void)
 {
-    bool locked = process_is_owner() && pool_before_fork();
+    bool locked;
 
+    protocol_renew_all();
+    locked = process_is_owner() && pool_before_fork();
     if (locked)
         tables_are_whole = true;
     atomic_fetch_add(&process_children, 1);

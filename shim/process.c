@@ -3,8 +3,12 @@
  */
 #include "process.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "raw.h"
 
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
@@ -39,6 +43,15 @@ void process_adopt(void)
 bool process_is_owner_by_number(void)
 {
     return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
+}
+
+bool process_has_one_thread(void)
+{
+    enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
+    struct stat threads;
+
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
+           threads.st_nlink == LINKS_OF_A_DIRECTORY + 1;
 }
 
 enum reason process_refusal(void)

@@ -48,6 +48,10 @@ static inline bool process_is_owner(void)
             process_is_owner_by_number());
 }
 
+/* Whether it certainly has no thread but the caller: not where /proc does not tell. One system
+ * call; errno is kept. */
+COLD bool process_has_one_thread(void);
+
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
 COLD void process_refuse(enum reason reason);
