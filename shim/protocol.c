@@ -205,8 +205,9 @@ static bool cut_off(int fd)
     return false;
 }
 
-/* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. */
-static bool exchange(int fd, enum wire_protocol wanted)
+/* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
+ * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
+static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     struct substitute substitute;
@@ -227,6 +228,8 @@ static bool exchange(int fd, enum wire_protocol wanted)
         take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
     done = put_in_place(&substitute, fd);
+    if (!done && !cutting_off)
+        return false;
     stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user %s", endpoint->text,
              done ? "exchanged" : "cut off", fd,
@@ -238,7 +241,7 @@ bool protocol_repair(int fd, const struct pieces *pieces)
 {
     const uint8_t *first = first_byte(pieces);
 
-    return !first || exchange(fd, wire_protocol_of(*first));
+    return !first || exchange(fd, wire_protocol_of(*first), true);
 }
 
 static bool is_to_be_renewed(int fd)
@@ -255,7 +258,7 @@ static bool is_to_be_renewed(int fd)
 
 bool protocol_renew(int fd)
 {
-    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED);
+    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
 }
 
 void protocol_renew_all(void)
@@ -267,7 +270,7 @@ void protocol_renew_all(void)
             continue;
         if (!process_has_one_thread())
             break;
-        exchange(fd, WIRE_UNDECIDED);
+        exchange(fd, WIRE_UNDECIDED, false);
     }
     errno = saved;
 }

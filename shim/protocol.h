@@ -50,8 +50,9 @@ COLD bool protocol_repair(int fd, const struct pieces *pieces);
  * move. */
 COLD bool protocol_renew(int fd);
 
-/* The same for all fds, before they are inherited or can be used past libc. Only in a process
- * with one thread: another one might be sending, and nothing could tell on which connection. */
+/* The same for all fds, before they are inherited or can be used past libc. What there is no
+ * new one for is left as it is: most likely its first byte will be seen. Only in a process with
+ * one thread: another one might be sending, and nothing could tell on which connection. */
 COLD void protocol_renew_all(void);
 
 #endif

@@ -504,8 +504,8 @@ ParameterizedTest(size_t *place, protocols, first_write, .timeout = 20)
 }
 
 /* What is inherited, or used in a ring of io_uring, is renewed where no other thread can be
- * sending on it: the child of a fork has none, Criterion's process has. FORKS: the words are said
- * by a child of that child. Its exit code is 0 when the answer came. */
+ * sending on it: the child of a fork has none, Criterion's process has. FORKS: the words are
+ * said by a child of that child. Its exit code is 0 when the answer came. */
 static int say_alone(bool forks)
 {
     char parameters[120] = "";
