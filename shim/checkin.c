@@ -79,10 +79,11 @@ bool check_in_begin(struct check_in *check_in, int fd)
     enum reason reason;
     int saved = errno;
 
+    *check_in = (struct check_in){
+        .conn = conn, .fd = fd, .private_fd = -1, .slot = slot, .refusal = REASON_IN_FLIGHT};
     if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
         !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
         return false;
-    *check_in = (struct check_in){.conn = conn, .fd = fd, .private_fd = -1, .slot = slot};
     if (conn_state(conn) == CONN_IN_USE) {
         _pthread_cleanup_push(&check_in->left, abandoned, check_in);
         conn_move(conn, CONN_LEAVING);
@@ -92,6 +93,8 @@ bool check_in_begin(struct check_in *check_in, int fd)
             return true;
         _pthread_cleanup_pop(&check_in->left, 0);
         lending_note_refused(conn, reason);
+        if (!conn_calls_under_way(conn))
+            check_in->refusal = reason;
     }
     twin_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
@@ -190,13 +193,37 @@ static bool copy_watches(int fd, struct watches *watches)
     return copied;
 }
 
-bool check_in_behind(int fd, int stand_in)
+/* A copy of the old socket in another process would go on reporting events. */
+static void end_watches(int fd, const struct watches *watches)
+{
+    struct epoll_event ignored = {0};
+
+    for (unsigned int i = 0; i < watches->count; i++)
+        raw_syscall(SYS_epoll_ctl, watches->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
+}
+
+static bool put_instead(int fd, int stand_in, const struct watches *watches)
+{
+    end_watches(fd, watches);
+    if (take_place(fd, stand_in)) {
+        disguise_replay_watches(fd, watches);
+        return true;
+    }
+    disguise_replay_watches(fd, watches);
+    return false;
+}
+
+/* ANYWAY: also where the connection is not kept. */
+static bool put_behind(int fd, int stand_in, bool anyway)
 {
     struct check_in check_in;
     struct watches watches;
 
-    if (!copy_watches(fd, &watches) || !check_in_begin(&check_in, fd))
+    if (!copy_watches(fd, &watches))
         return false;
+    if (!check_in_begin(&check_in, fd))
+        return anyway && check_in.refusal != REASON_IN_FLIGHT &&
+               put_instead(fd, stand_in, &watches);
     if (check_in.private_fd < 0) {
         check_in_end(&check_in);
         return false;
@@ -208,4 +235,14 @@ bool check_in_behind(int fd, int stand_in)
     disguise_replay_watches(fd, &watches);
     check_in_end(&check_in);
     return true;
+}
+
+bool check_in_behind(int fd, int stand_in)
+{
+    return put_behind(fd, stand_in, false);
+}
+
+bool check_in_exchange(int fd, int stand_in)
+{
+    return put_behind(fd, stand_in, true);
 }

@@ -428,6 +428,15 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
+bool lending_is_elsewhere(struct conn *conn, int fd)
+{
+    if (!proof_is_elsewhere(conn, fd))
+        return false;
+    if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
+        lending_drop(conn, REASON_OTHER_SOCKET);
+    return true;
+}
+
 bool lending_flush(enum reason reason)
 {
     struct victims victims;
@@ -464,6 +473,7 @@ void lending_before_fork(void)
 {
     enum reason reason;
 
+    protocol_renew_all();
     forks.depth++;
     forks.is_owner = process_is_owner();
     reason = forks.is_owner ? pool_before_fork() : REASON_FORKED;

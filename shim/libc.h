@@ -40,6 +40,16 @@
         argument_;                                                                             \
     })
 
+/* What NAME gives for the arguments behind it and the variadic ones behind LAST. */
+#define PRINTED(name, last, ...)                                                               \
+    ({                                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        int printed_ = real_##name(__VA_ARGS__, list_);                                        \
+        va_end(list_);                                                                         \
+        printed_;                                                                              \
+    })
+
 /* Nothing but the names: the declarations of a few are missing in libc's headers. */
 #define HOOK(ret, name, params, before)                                                        \
     ret name params;                                                                           \

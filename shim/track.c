@@ -3,6 +3,7 @@
  */
 #include "track.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 #include "lending.h"
 #include "process.h"
 #include "proof.h"
+#include "protocol.h"
+#include "readable.h"
 #include "spare.h"
 #include "twin.h"
 
@@ -163,6 +166,23 @@ void track_shut_down(int fd)
     track_refuse(fd, REASON_SHUT_DOWN);
 }
 
+bool track_unseen(int fd, enum reason reason)
+{
+    bool good = protocol_renew(fd);
+
+    track_refuse(fd, reason);
+    return good;
+}
+
+void track_unseen_everywhere(enum reason reason)
+{
+    if (!process_is_owner())
+        return;
+    protocol_renew_all();
+    process_refuse(reason);
+    lending_flush(reason);
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);
@@ -204,21 +224,38 @@ void track_duplicated(int fd, int twin)
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 
-void track_option(int fd, int level, int name, const void *value, socklen_t len)
+/* Whether a new connection took the place of what was at FD. */
+static bool was_renewed(int fd)
+{
+    uint32_t slot = fdmap_get(fd);
+    uint32_t now;
+
+    protocol_renew(fd);
+    now = fdmap_get(fd);
+    return now != slot && now != FDMAP_NONE;
+}
+
+bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    int saved = errno;
+    bool ended = false, again;
 
     if (!conn)
-        return;
+        return false;
     if (process_is_owner() && conn_hold(conn)) {
-        if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
-                          len)) {
+        ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
+                              value, len);
+        if (ended) {
             conn_refuse(conn, REASON_OPTION);
             twin_drop(conn);
         }
         conn_let_go(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
+    again = ended && was_renewed(fd);
+    errno = saved;
+    return again;
 }
 
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
@@ -253,7 +290,8 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-void track_passed(const struct msghdr *msg)
+/* Calls VISIT for each fd that MSG carries. */
+static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
 {
     struct cmsghdr *control;
 
@@ -271,7 +309,35 @@ void track_passed(const struct msghdr *msg)
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
             if (!fdmap_is_plain(fd))
-                track_shared(fd, REASON_PASSED);
+                visit(fd);
         }
     }
+}
+
+static void renew(int fd)
+{
+    protocol_renew(fd);
+}
+
+static void pass(int fd)
+{
+    track_shared(fd, REASON_PASSED);
+}
+
+/* The largest set of fds that the kernel takes, SCM_MAX_FD, and some credentials. */
+#define CONTROL_MOST 2048
+
+void track_passing(const struct msghdr *msg)
+{
+    int saved = errno;
+
+    if (msg->msg_controllen <= CONTROL_MOST &&
+        is_readable(msg->msg_control, msg->msg_controllen))
+        each_passed(msg, renew);
+    errno = saved;
+}
+
+void track_passed(const struct msghdr *msg)
+{
+    each_passed(msg, pass);
 }

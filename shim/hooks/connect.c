@@ -81,10 +81,11 @@ HOOKED int shutdown(int fd, int how)
 
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    int result = real_setsockopt(fd, level, name, value, len);
+    int result;
 
-    if (result == 0 && !PLAIN(fd))
-        track_option(fd, level, name, value, len);
+    do
+        result = real_setsockopt(fd, level, name, value, len);
+    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
     return result;
 }
 

@@ -14,11 +14,13 @@
 #define LISTED(name, block_type)                                                               \
     HOOKED int name(int mode, block_type *const list[], int n, struct sigevent *event)         \
     {                                                                                          \
+        bool good = true;                                                                      \
+                                                                                               \
         for (int i = 0; (mode == LIO_WAIT || mode == LIO_NOWAIT) && i < n; i++) {              \
             if (list[i] && list[i]->aio_lio_opcode != LIO_NOP && !PLAIN(list[i]->aio_fildes))  \
-                track_refuse(list[i]->aio_fildes, REASON_UNTRACKED_IO);                        \
+                good &= track_unseen(list[i]->aio_fildes, REASON_UNTRACKED_IO);                \
         }                                                                                      \
-        return real_##name(mode, list, n, event);                                              \
+        return good ? real_##name(mode, list, n, event) : -1;                                  \
     }
 
 LISTED(lio_listio, struct aiocb)
@@ -33,7 +35,7 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
                      is_readable(list[i], sizeof(*list[i]));
          i++) {
         if (!PLAIN((int)list[i]->aio_fildes))
-            track_refuse((int)list[i]->aio_fildes, reason);
+            track_unseen((int)list[i]->aio_fildes, reason);
     }
 }
 

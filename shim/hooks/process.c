@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../protocol.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
@@ -73,11 +74,19 @@ HOOKED void *dlopen(const char *file, int flags)
     return real_dlopen(file, deepbind_flags(file, flags));
 }
 
+/* Another is about to get what FD names. */
+static void share(int fd, enum reason reason)
+{
+    if (PLAIN(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, reason);
+}
+
 /* Also clears close-on-exec when both numbers are the same. */
 HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
-    if (!PLAIN(fd))
-        track_shared(fd, REASON_PASSED);
+    share(fd, REASON_PASSED);
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
@@ -144,23 +153,19 @@ static void before_syscall(long number, const long *a)
     case SYS_fcntl:
     case SYS_dup:
     case SYS_sendfile:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
         break;
 #ifdef SYS_dup2
     case SYS_dup2:
 #endif
     case SYS_dup3:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
         if (!PLAIN((int)a[1]) && a[0] != a[1])
             track_forget((int)a[1]);
         break;
     case SYS_splice:
-        if (!PLAIN((int)a[0]))
-            track_refuse((int)a[0], REASON_RAW_SYSCALL);
-        if (!PLAIN((int)a[2]))
-            track_refuse((int)a[2], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[2], REASON_RAW_SYSCALL);
         break;
     case SYS_clone:
         if (a[0] & CLONE_THREAD)

@@ -15,15 +15,20 @@ struct call {
     enum conn_call kind;
 };
 
-static bool begin(struct call *call, int fd, enum conn_call kind)
+/* One that is refused is not accounted. */
+static void leave_refused(struct call *call)
+{
+    if (call->conn && conn_refusal(call->conn) != REASON_NONE) {
+        conn_leave(call->conn, call->kind);
+        call->conn = NULL;
+    }
+}
+
+static void begin(struct call *call, int fd, enum conn_call kind)
 {
     call->kind = kind;
     call->conn = conn_enter(fd, kind);
-    if (call->conn && conn_refusal(call->conn) != REASON_NONE) {
-        conn_leave(call->conn, kind);
-        call->conn = NULL;
-    }
-    return call->conn != NULL;
+    leave_refused(call);
 }
 
 static void end(struct call *call)
@@ -117,8 +122,12 @@ static size_t count_of(const struct msghdr *msg)
 /* As begin(), for PIECES that are to be sent. False, with errno set, when they must not be. */
 static bool begin_sending(struct call *call, int fd, const struct pieces *pieces)
 {
-    if (!begin(call, fd, CONN_CALL_SEND) || protocol_fits(call->conn, pieces))
+    call->kind = CONN_CALL_SEND;
+    call->conn = conn_enter(fd, CONN_CALL_SEND);
+    if (!call->conn || protocol_fits(call->conn, pieces)) {
+        leave_refused(call);
         return true;
+    }
     end(call);
     if (!protocol_repair(fd, pieces))
         return false;
@@ -260,10 +269,22 @@ RECEIVES(ssize_t, __recvfrom_chk,
 SENDS(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags), flags,
       IOV(msg->msg_iov, msg->msg_iovlen), pieces_of(msg), count_of(msg))
 
+/* Before MSG is sent. One in memory that would have to be asked about costs every sender too
+ * much; what it carries is noted when it was sent. */
+static inline void passing(const struct msghdr *msg)
+{
+    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed) &&
+        is_word_certain((uintptr_t)msg) && is_word_certain((uintptr_t)&msg->msg_flags) &&
+        msg->msg_controllen > 0)
+        track_passing(msg);
+}
+
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    ssize_t moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
+    ssize_t moved;
 
+    passing(msg);
+    moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
     if (moved >= 0 && msg->msg_controllen > 0)
         track_passed(msg);
     return moved;
@@ -275,21 +296,24 @@ SENDS(int, sendmmsg, (int fd, struct mmsghdr *msgs, unsigned int count, int flag
 
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
-    int moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
-                          : tracked_sendmmsg(fd, msgs, count, flags);
+    int moved;
 
+    for (unsigned int i = 0; i < count; i++)
+        passing(&msgs[i].msg_hdr);
+    moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
+                      : tracked_sendmmsg(fd, msgs, count, flags);
     for (int i = 0; i < moved; i++)
         track_passed(&msgs[i].msg_hdr);
     return moved;
 }
 
-/* Calls that move bytes past the tracker only make the connection unpoolable. */
+/* Calls that move bytes past the tracker make the connection unpoolable; see track_unseen(). */
+#define MAY_MOVE_UNSEEN(fd) (PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO))
+
 #define UNTRACKED(ret, name, params, args)                                                     \
     HOOKED ret name params                                                                     \
     {                                                                                          \
-        if (!PLAIN(fd))                                                                        \
-            track_refuse(fd, REASON_UNTRACKED_IO);                                             \
-        return real_##name args;                                                               \
+        return MAY_MOVE_UNSEEN(fd) ? real_##name args : -1;                                    \
     }
 
 UNTRACKED(ssize_t, preadv2, (int fd, const struct iovec *iov, int count, off_t at, int flags),
@@ -305,12 +329,24 @@ UNTRACKED(ssize_t, pwritev64v2,
 UNTRACKED(ssize_t, sendfile, (int fd, int in, off_t *at, size_t n), (fd, in, at, n))
 UNTRACKED(ssize_t, sendfile64, (int fd, int in, off64_t *at, size_t n), (fd, in, at, n))
 
+UNTRACKED(int, vdprintf, (int fd, const char *format, va_list list), (fd, format, list))
+UNTRACKED(int, __vdprintf_chk, (int fd, int flag, const char *format, va_list list),
+          (fd, flag, format, list))
+
+HOOKED int dprintf(int fd, const char *format, ...)
+{
+    return MAY_MOVE_UNSEEN(fd) ? PRINTED(vdprintf, format, fd, format) : -1;
+}
+
+HOOKED int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+    return MAY_MOVE_UNSEEN(fd) ? PRINTED(__vdprintf_chk, format, fd, flag, format) : -1;
+}
+
 #define ASYNCHRONOUS(name, block_type)                                                         \
     HOOKED int name(block_type *block)                                                         \
     {                                                                                          \
-        if (!PLAIN(block->aio_fildes))                                                         \
-            track_refuse(block->aio_fildes, REASON_UNTRACKED_IO);                              \
-        return real_##name(block);                                                             \
+        return MAY_MOVE_UNSEEN(block->aio_fildes) ? real_##name(block) : -1;                   \
     }
 
 ASYNCHRONOUS(aio_read, struct aiocb)
@@ -321,9 +357,7 @@ ASYNCHRONOUS(aio_write64, struct aiocb64)
 HOOKED ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n,
                       unsigned int flags)
 {
-    if (!PLAIN(in))
-        track_refuse(in, REASON_UNTRACKED_IO);
-    if (!PLAIN(out))
-        track_refuse(out, REASON_UNTRACKED_IO);
-    return real_splice(in, in_at, out, out_at, n, flags);
+    return MAY_MOVE_UNSEEN(in) && MAY_MOVE_UNSEEN(out)
+               ? real_splice(in, in_at, out, out_at, n, flags)
+               : -1;
 }
