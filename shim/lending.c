@@ -17,6 +17,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "readable.h"
+#include "ring.h"
 #include "report.h"
 #include "settle.h"
 #include "spare.h"
@@ -404,6 +405,7 @@ void lending_after_fork_in_child(void)
             libc_close_quietly(fd);
         }
     }
+    ring_after_fork_in_child();
     twin_forget_sweeps();
     spare_flush();
     twin_drop_all();
