@@ -19,6 +19,7 @@
 #include "protocol.h"
 #include "raw.h"
 #include "readable.h"
+#include "ring.h"
 #include "report.h"
 #include "settle.h"
 #include "spare.h"
@@ -526,6 +527,7 @@ void lending_after_fork_in_child(void)
         close_private_fds();
     if (!is_whole)
         return;
+    ring_after_fork_in_child();
     twin_forget_sweeps();
     spare_flush();
     twin_drop_all();

@@ -15,6 +15,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "readable.h"
+#include "ring.h"
 #include "spare.h"
 #include "twin.h"
 
@@ -100,7 +101,9 @@ static void forget(int fd, bool stale)
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
         return;
-    if (slot & FDMAP_EPOLL)
+    if (slot & FDMAP_RING)
+        ring_closed(slot);
+    else if (slot & FDMAP_EPOLL)
         conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
                                  ? lose_epoll
                                  : lose_shared_epoll,
@@ -188,7 +191,7 @@ void track_shared(int fd, enum reason reason)
     uint32_t slot = fdmap_get(fd);
 
     if (slot & FDMAP_EPOLL) {
-        if (process_is_owner())
+        if (process_is_owner() && !(slot & FDMAP_RING))
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
@@ -220,7 +223,8 @@ void track_set_flags_range(unsigned int first, unsigned int last)
 void track_duplicated(int fd, int twin)
 {
     track_shared(fd, REASON_DUPLICATED);
-    if (fdmap_get(fd) & FDMAP_EPOLL && twin < FDMAP_SIZE && process_is_owner())
+    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
+        process_is_owner())
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 

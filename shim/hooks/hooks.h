@@ -39,9 +39,6 @@ int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll
  * pooled for REASON. */
 COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
 
-/* A ring of io_uring was made if RESULT is not negative. Gives RESULT. */
-COLD long hook_ring_made(long result);
-
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */
 bool hook_should_retry(int result);

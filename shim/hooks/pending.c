@@ -1,8 +1,8 @@
 /*
  * Requests that go on when the call which made them has returned: a receive that is pending
  * when the program closes its connection would take the reply of the next user. POSIX and Linux
- * asynchronous I/O name the fd in each request. What a ring of io_uring does is never seen:
- * a process that has one pools nothing.
+ * asynchronous I/O name the fd in each request. What liburing does with a ring is never seen: a
+ * process that makes one by it pools nothing. For rings made by syscall() see ring.h.
  */
 #include "hooks.h"
 
@@ -46,13 +46,14 @@ int hook_io_submit(void *context, long n, struct iocb **list)
     return (int)raw_syscall(SYS_io_submit, context, n, list);
 }
 
-long hook_ring_made(long result)
+static int ring_made(int result)
 {
-    if (result >= 0 && (!process_owner || process_is_owner())) {
+    if (result < 0)
+        return result;
+    if (process_owner)
+        track_unseen_everywhere(REASON_IO_URING);
+    else
         process_refuse(REASON_IO_URING);
-        if (process_owner)
-            lending_flush(REASON_IO_URING);
-    }
     return result;
 }
 
@@ -62,7 +63,7 @@ long hook_ring_made(long result)
     {                                                                                          \
         int(*made) params = (int(*) params)foreign_find(#name, version);                       \
                                                                                                \
-        return made ? (int)hook_ring_made(made args) : -ENOSYS;                                \
+        return made ? ring_made(made args) : -ENOSYS;                                          \
     }
 
 RING_MADE_BY(io_uring_queue_init, "LIBURING_2.0",

@@ -5,6 +5,7 @@
 
 #include "../deepbind.h"
 #include "../protocol.h"
+#include "../ring.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
@@ -198,11 +199,17 @@ static void before_syscall(long number, const long *a)
 static long after_syscall(long number, const long *a, long result)
 {
     switch (number) {
+    case SYS_io_uring_setup:
+        if (result >= 0 && process_is_owner())
+            ring_opened((int)result, (const struct io_uring_params *)a[1]);
+        return result;
+    case SYS_io_uring_register:
+        if (result >= 0)
+            ring_registered((uint32_t)a[1]);
+        return result;
     case SYS_epoll_ctl:
         return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
                                    (const struct epoll_event *)a[3]);
-    case SYS_io_uring_setup:
-        return hook_ring_made(result);
     case SYS_unshare:
         return namespace_changed((int)result, concerns_us((int)a[0]));
     case SYS_setns:
@@ -224,6 +231,17 @@ static long after_syscall(long number, const long *a, long result)
     }
 }
 
+static __attribute__((noinline)) long io_uring_enter_by_syscall(const long *a)
+{
+    struct ring_enter enter;
+    long result;
+
+    ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
+    result = real_syscall(SYS_io_uring_enter, a[0], a[1], a[2], a[3], a[4], a[5]);
+    ring_enter_end(&enter);
+    return result;
+}
+
 /* Six arguments are passed on whatever the call takes; the kernel ignores the rest. */
 HOOKED long syscall(long number, ...)
 {
@@ -239,6 +257,8 @@ HOOKED long syscall(long number, ...)
     if (number == SYS_close_range)
         return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                                 close_range_by_syscall);
+    if (number == SYS_io_uring_enter)
+        return io_uring_enter_by_syscall(a);
     before_syscall(number, a);
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

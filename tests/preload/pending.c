@@ -159,7 +159,7 @@ Test(pending, lists_that_cannot_be_read, .timeout = 20)
 
 static long make_ring(void)
 {
-    static struct io_uring_params params;
+    static struct io_uring_params params = {.flags = IORING_SETUP_SQPOLL};
 
     return syscall(SYS_io_uring_setup, 4, &params);
 }
