@@ -7,6 +7,7 @@
 #include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <spawn.h>
@@ -508,7 +509,8 @@ ParameterizedTest(size_t *place, protocols, first_write, .timeout = 20)
  * said by a child of that child. Its exit code is 0 when the answer came. */
 static int say_alone(bool forks)
 {
-    char parameters[120] = "";
+    /* Of a ring that is not understood. */
+    struct io_uring_params parameters = {.flags = IORING_SETUP_SQPOLL};
     struct sockaddr_in addr;
     struct pollfd poller;
     char got[24] = "";
@@ -525,7 +527,7 @@ static int say_alone(bool forks)
     if (log_count(": reused as ") != 1)
         return 3;
     if (!forks)
-        syscall(SYS_io_uring_setup, 1, parameters);
+        syscall(SYS_io_uring_setup, 1, &parameters);
     if (!forks || fork() == 0) {
         if (unseen(SYS_write, fd, noop, sizeof(noop)) != sizeof(noop))
             return 4;
