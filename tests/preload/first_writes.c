@@ -510,7 +510,7 @@ ParameterizedTest(size_t *place, protocols, first_write, .timeout = 20)
 static int say_alone(bool forks)
 {
     /* Of a ring that is not understood. */
-    struct io_uring_params parameters = {.flags = IORING_SETUP_SQPOLL};
+    struct io_uring_params parameters = {.flags = IORING_SETUP_IOPOLL};
     struct sockaddr_in addr;
     struct pollfd poller;
     char got[24] = "";
