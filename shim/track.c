@@ -146,6 +146,21 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* Who has a duplicate of our number has the connection: it is refused to its present user, if
+ * it has one, and idles no more. */
+static void give_up_private(int fd, uint32_t slot, enum reason reason)
+{
+    struct conn *conn = conn_of_slot(slot);
+
+    if (!process_is_owner())
+        return;
+    conn_refuse(conn, reason);
+    if (fdmap_replace(fd, slot, FDMAP_NONE)) {
+        lending_lose_private(conn, fd);
+        libc_close_quietly(fd);
+    }
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);
@@ -155,7 +170,10 @@ void track_shared(int fd, enum reason reason)
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
-    track_refuse(fd, reason);
+    if (slot & FDMAP_PRIVATE)
+        give_up_private(fd, slot, reason);
+    else
+        track_refuse(fd, reason);
 }
 
 struct conn *track_set_flags(int fd)
@@ -236,13 +254,10 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-void track_passed(const struct msghdr *msg)
+static void for_each_passed(const struct msghdr *msg, void (*visit)(int fd))
 {
     struct cmsghdr *control;
 
-    /* The struct of another libc, where nothing is ever owned, has another layout. */
-    if (!process_is_owner())
-        return;
     for (control = CMSG_FIRSTHDR(msg); control;
          control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
         size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -253,8 +268,26 @@ void track_passed(const struct msghdr *msg)
             int fd;
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            if (!fdmap_is_plain(fd))
-                track_shared(fd, REASON_PASSED);
+            visit(fd);
         }
     }
+}
+
+static void passed(int fd)
+{
+    if (!fdmap_is_plain(fd))
+        track_shared(fd, REASON_PASSED);
+}
+
+/* The struct of another libc, where nothing is ever owned, has another layout. */
+void track_passed(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        for_each_passed(msg, passed);
+}
+
+void track_received(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        for_each_passed(msg, track_new_number);
 }

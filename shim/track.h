@@ -75,6 +75,9 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
 
+/* MSG was received: what its SCM_RIGHTS carry are new numbers. */
+void track_received(const struct msghdr *msg);
+
 /* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
 COLD void track_passed(const struct msghdr *msg);
 

@@ -19,7 +19,8 @@
 
 static int dial(const char *port)
 {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
+    struct sockaddr_in to = {.sin_family = AF_INET,
+                             .sin_port = htons((unsigned short)atoi(port))};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -32,7 +33,8 @@ static void expect(int fd, const char *text)
 {
     char got[64] = "";
 
-    if (recv(fd, got, strlen(text), MSG_WAITALL) != (ssize_t)strlen(text) || strcmp(got, text) != 0) {
+    if (recv(fd, got, strlen(text), MSG_WAITALL) != (ssize_t)strlen(text) ||
+        strcmp(got, text) != 0) {
         printf("expected %s, got %s\n", text, got);
         exit(4);
     }
