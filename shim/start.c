@@ -29,6 +29,9 @@ extern int __register_atfork(void (*before)(void), void (*in_parent)(void),
 extern void *__dso_handle __attribute__((visibility("hidden")));
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl*) */
 
+/* cgo exports it from every program and library that holds Go's runtime. */
+extern void crosscall2(void) __attribute__((weak));
+
 static void log_warnings(void)
 {
     for (size_t i = 0; i < config.warning_count; i++)
@@ -51,10 +54,14 @@ __attribute__((constructor)) static void start(void)
     if (__register_atfork(lending_before_fork, lending_after_fork_in_parent,
                           lending_after_fork_in_child, __dso_handle) != 0)
         return;
+    if (crosscall2)
+        process_refuse(REASON_GO_PROGRAM);
     /* Last: from here on the hooks find an owner. */
     if (process_start())
         log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
-                 config.dry_run ? " is only counted (dry run)" : "");
+                 crosscall2       ? " nothing (GO_PROGRAM)"
+                 : config.dry_run ? " is only counted (dry run)"
+                                  : "");
 }
 
 static void sum_up_reasons(const struct endpoint *endpoint, const char *what,

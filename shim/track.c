@@ -186,6 +186,21 @@ void track_unseen_everywhere(enum reason reason)
     lending_flush(reason);
 }
 
+/* Who has a duplicate of our number has the connection: it is refused to its present user, if
+ * it has one, and idles no more. */
+static void give_up_private(int fd, uint32_t slot, enum reason reason)
+{
+    struct conn *conn = conn_of_slot(slot);
+
+    if (!process_is_owner())
+        return;
+    conn_refuse(conn, reason);
+    if (fdmap_replace(fd, slot, FDMAP_NONE)) {
+        lending_lose_private(conn, fd);
+        libc_close_quietly(fd);
+    }
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);
@@ -195,7 +210,10 @@ void track_shared(int fd, enum reason reason)
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
-    track_refuse(fd, reason);
+    if (slot & FDMAP_PRIVATE)
+        give_up_private(fd, slot, reason);
+    else
+        track_refuse(fd, reason);
 }
 
 struct conn *track_set_flags(int fd)
@@ -299,9 +317,6 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
 {
     struct cmsghdr *control;
 
-    /* The struct of another libc, where nothing is ever owned, has another layout. */
-    if (!process_is_owner())
-        return;
     for (control = CMSG_FIRSTHDR(msg); control;
          control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
         size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -312,30 +327,32 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
             int fd;
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            if (!fdmap_is_plain(fd))
-                visit(fd);
+            visit(fd);
         }
     }
 }
 
 static void renew(int fd)
 {
-    protocol_renew(fd);
+    if (!fdmap_is_plain(fd))
+        protocol_renew(fd);
 }
 
 static void pass(int fd)
 {
-    track_shared(fd, REASON_PASSED);
+    if (!fdmap_is_plain(fd))
+        track_shared(fd, REASON_PASSED);
 }
 
 /* The largest set of fds that the kernel takes, SCM_MAX_FD, and some credentials. */
 #define CONTROL_MOST 2048
 
+/* The struct of another libc, where no process is ever the owner, has another layout. */
 void track_passing(const struct msghdr *msg)
 {
     int saved = errno;
 
-    if (msg->msg_controllen <= CONTROL_MOST &&
+    if (process_is_owner() && msg->msg_controllen <= CONTROL_MOST &&
         is_readable(msg->msg_control, msg->msg_controllen))
         each_passed(msg, renew);
     errno = saved;
@@ -343,5 +360,12 @@ void track_passing(const struct msghdr *msg)
 
 void track_passed(const struct msghdr *msg)
 {
-    each_passed(msg, pass);
+    if (process_is_owner())
+        each_passed(msg, pass);
+}
+
+void track_received(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        each_passed(msg, track_new_number);
 }

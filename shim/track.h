@@ -90,6 +90,9 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
 
+/* MSG was received: what its SCM_RIGHTS carry are new fds. */
+void track_received(const struct msghdr *msg);
+
 /* MSG is about to be sent, or was sent: what its SCM_RIGHTS carry gets into another process's
  * hands. It must be readable, what it points to need not be before the call. */
 COLD void track_passing(const struct msghdr *msg);

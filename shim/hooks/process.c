@@ -67,6 +67,21 @@ HOOKED int setns(int fd, int type)
     return namespace_changed(real_setns(fd, type), true);
 }
 
+/* Whose descriptor it is that PIDFD's process has at FD cannot be told without asking: one of
+ * that number here is taken for it. */
+HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
+{
+    int result;
+
+    if (!PLAIN(fd))
+        track_shared(fd, REASON_DUPLICATED);
+    result = real_pidfd_getfd(pidfd, fd, flags);
+    if (hook_should_retry(result))
+        result = real_pidfd_getfd(pidfd, fd, flags);
+    track_new_number(result);
+    return result;
+}
+
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
  * jump: nothing may be left to do after it, and tests/audit looks whether the compiler agreed.
  */
@@ -164,6 +179,9 @@ static void before_syscall(long number, const long *a)
         if (!PLAIN((int)a[1]) && a[0] != a[1])
             track_forget((int)a[1]);
         break;
+    case SYS_pidfd_getfd:
+        share((int)a[1], REASON_RAW_SYSCALL);
+        break;
     case SYS_splice:
         share((int)a[0], REASON_RAW_SYSCALL);
         share((int)a[2], REASON_RAW_SYSCALL);
@@ -210,6 +228,17 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_epoll_ctl:
         return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
                                    (const struct epoll_event *)a[3]);
+    case SYS_socket:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_dup:
+    case SYS_pidfd_getfd:
+        track_new_number((int)result);
+        return result;
+    case SYS_recvmsg:
+        if (result >= 0)
+            track_received((const struct msghdr *)a[1]);
+        return result;
     case SYS_unshare:
         return namespace_changed((int)result, concerns_us((int)a[0]));
     case SYS_setns:

@@ -161,7 +161,7 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         return tracked args;                                                                   \
     }
 
-#define RECEIVES(ret, name, params, args, flags, account)                                      \
+#define TAKES(ret, name, params, args, flags, account)                                         \
     static __attribute__((noinline)) ret tracked_##name params                                 \
     {                                                                                          \
         struct call call;                                                                      \
@@ -170,7 +170,10 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         begin(&call, fd, CONN_CALL_RECEIVE);                                                   \
         MOVE(name, args, flags, account);                                                      \
         return moved;                                                                          \
-    }                                                                                          \
+    }
+
+#define RECEIVES(ret, name, params, args, flags, account)                                      \
+    TAKES(ret, name, params, args, flags, account)                                             \
     HOOKED_STREAM(ret, name, params, args, tracked_##name)
 
 /* COUNT pieces at IOV are about to be sent. */
@@ -245,14 +248,35 @@ RECEIVES(ssize_t, recvfrom,
          (int fd, void *buf, size_t n, int flags, struct sockaddr *from, socklen_t *len),
          (fd, buf, n, flags, from, len), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-RECEIVES(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), flags,
-         UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
+TAKES(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), flags,
+      UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
 
-RECEIVES(int, recvmmsg,
-         (int fd, struct mmsghdr *msgs, unsigned int count, int flags,
-          struct timespec *timeout),
-         (fd, msgs, count, flags, timeout), flags,
-         UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
+HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    ssize_t moved = PLAIN(fd) ? real_recvmsg(fd, msg, flags) : tracked_recvmsg(fd, msg, flags);
+
+    if (moved >= 0 && msg->msg_controllen > 0)
+        track_received(msg);
+    return moved;
+}
+
+TAKES(int, recvmmsg,
+      (int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout),
+      (fd, msgs, count, flags, timeout), flags,
+      UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
+
+HOOKED int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
+                    struct timespec *timeout)
+{
+    int moved = PLAIN(fd) ? real_recvmmsg(fd, msgs, count, flags, timeout)
+                          : tracked_recvmmsg(fd, msgs, count, flags, timeout);
+
+    for (int i = 0; i < moved; i++) {
+        if (msgs[i].msg_hdr.msg_controllen > 0)
+            track_received(&msgs[i].msg_hdr);
+    }
+    return moved;
+}
 
 RECEIVES(ssize_t, __read_chk, (int fd, void *buf, size_t n, size_t room), (fd, buf, n, room), 0,
          ALL_OF(buf))
