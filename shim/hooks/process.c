@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 
 /* Idle connections were opened by somebody else, from now on. */
-static int identity_changed(int result)
+int hook_identity_changed(int result)
 {
     int saved = errno;
 
@@ -25,7 +25,7 @@ static int identity_changed(int result)
 #define IDENTITY_HOOK(name, params, args)                                                      \
     HOOKED int name params                                                                     \
     {                                                                                          \
-        return identity_changed(real_##name args);                                             \
+        return hook_identity_changed(real_##name args);                                        \
     }
 
 IDENTITY_HOOK(setuid, (uid_t uid), (uid))
@@ -213,7 +213,7 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_setfsgid:
     case SYS_setgroups:
     case SYS_chroot:
-        identity_changed(result == -1 ? -1 : 0);
+        hook_identity_changed(result == -1 ? -1 : 0);
         return result;
     default:
         return result;
@@ -235,6 +235,8 @@ HOOKED long syscall(long number, ...)
     if (number == SYS_close_range)
         return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                                 close_range_by_syscall);
+    if (hook_confines(number, a))
+        return hook_confine(number, a);
     before_syscall(number, a);
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }
