@@ -130,6 +130,13 @@ bool options_apply(int connection, const struct options *have, int fresh,
     return true;
 }
 
+void options_unlend(int fd, struct options *options)
+{
+    if (options->quick && !given(options, ROW_NODELAY))
+        set_nodelay(fd, false);
+    options->quick = false;
+}
+
 void options_seen(const struct options *options, int level, int name, void *value,
                   socklen_t len)
 {

@@ -66,6 +66,10 @@ bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want);
 void options_lend(struct options *lent, const struct options *want);
 
+/* Takes from FD, a TCP connection that carries OPTIONS, what options_apply() gave it unasked.
+ * Neither errno nor cancellation is touched. */
+COLD void options_unlend(int fd, struct options *options);
+
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */
 void options_seen(const struct options *options, int level, int name, void *value,

@@ -70,6 +70,16 @@ enum reason process_refusal(void)
     return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
 }
 
+pid_t process_disown(void)
+{
+    return atomic_exchange(process_owner, 0);
+}
+
+void process_own(pid_t owner)
+{
+    atomic_store(process_owner, owner);
+}
+
 void process_refuse(enum reason reason)
 {
     uint32_t none = REASON_NONE;

@@ -12,7 +12,7 @@
 #include <sys/syscall.h>
 
 /* Idle connections were opened by somebody else, from now on. */
-static int identity_changed(int result)
+int hook_identity_changed(int result)
 {
     int saved = errno;
 
@@ -27,7 +27,7 @@ static int identity_changed(int result)
 #define IDENTITY_HOOK(name, params, args)                                                      \
     HOOKED int name params                                                                     \
     {                                                                                          \
-        return identity_changed(real_##name args);                                             \
+        return hook_identity_changed(real_##name args);                                        \
     }
 
 IDENTITY_HOOK(setuid, (uid_t uid), (uid))
@@ -67,14 +67,22 @@ HOOKED int setns(int fd, int type)
     return namespace_changed(real_setns(fd, type), true);
 }
 
+/* Another is about to get what FD names. */
+static void share(int fd, enum reason reason)
+{
+    if (PLAIN(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, reason);
+}
+
 /* Whose descriptor it is that PIDFD's process has at FD cannot be told without asking: one of
  * that number here is taken for it. */
 HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
 {
     int result;
 
-    if (!PLAIN(fd))
-        track_shared(fd, REASON_DUPLICATED);
+    share(fd, REASON_DUPLICATED);
     result = real_pidfd_getfd(pidfd, fd, flags);
     if (hook_should_retry(result))
         result = real_pidfd_getfd(pidfd, fd, flags);
@@ -88,15 +96,6 @@ HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
 HOOKED void *dlopen(const char *file, int flags)
 {
     return real_dlopen(file, deepbind_flags(file, flags));
-}
-
-/* Another is about to get what FD names. */
-static void share(int fd, enum reason reason)
-{
-    if (PLAIN(fd))
-        return;
-    protocol_renew(fd);
-    track_shared(fd, reason);
 }
 
 /* Also clears close-on-exec when both numbers are the same. */
@@ -253,7 +252,7 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_setfsgid:
     case SYS_setgroups:
     case SYS_chroot:
-        identity_changed(result == -1 ? -1 : 0);
+        hook_identity_changed(result == -1 ? -1 : 0);
         return result;
     default:
         return result;
@@ -288,6 +287,8 @@ HOOKED long syscall(long number, ...)
                                 close_range_by_syscall);
     if (number == SYS_io_uring_enter)
         return io_uring_enter_by_syscall(a);
+    if (hook_confines(number, a))
+        return hook_confine(number, a);
     before_syscall(number, a);
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }
