@@ -12,6 +12,7 @@
 #include "lending.h"
 #include "process.h"
 #include "proof.h"
+#include "readable.h"
 #include "spare.h"
 #include "twin.h"
 
@@ -236,7 +237,7 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-void track_passed(const struct msghdr *msg)
+static COLD void refuse_passed(const struct msghdr *msg)
 {
     struct cmsghdr *control;
 
@@ -254,4 +255,15 @@ void track_passed(const struct msghdr *msg)
                 track_shared(fd, REASON_PASSED);
         }
     }
+}
+
+/* After the call the message may be gone. Should the call fail, a connection is not pooled that
+ * could have been. */
+bool track_passing(const struct msghdr *msg)
+{
+    if (fdmap_end() == 0 || !is_readable(msg, sizeof(*msg)))
+        return false;
+    if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+        refuse_passed(msg);
+    return true;
 }

@@ -75,7 +75,8 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
 
-/* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
-COLD void track_passed(const struct msghdr *msg);
+/* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
+ * another process's hands. False when it is not readable, or nothing can be of interest. */
+bool track_passing(const struct msghdr *msg);
 
 #endif
