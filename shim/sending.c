@@ -27,8 +27,7 @@ static bool is_page_readable(struct sending *sending, const void *at)
 /* Whether an object of N bytes, fewer than a page, is readable. */
 static bool is_object_readable(struct sending *sending, const void *at, size_t n)
 {
-    return is_page_readable(sending, at) &&
-           is_page_readable(sending, (const char *)at + n - 1);
+    return is_page_readable(sending, at) && is_page_readable(sending, (const char *)at + n - 1);
 }
 
 static size_t may_look(void *sending, const void *at, size_t n)

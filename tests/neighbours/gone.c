@@ -138,9 +138,10 @@ static void turn(const char *port, const char *call, const char *kind)
         *after_sending = wait_for_the_hearer;
         printf("%zd\n", send(fd, room->request, n, 0));
     } else {
-        printf("%s\n", send_by(call, fd, n) == (call[4] == 'm' && call[5] == 'm' ? 1 : (ssize_t)n)
-                           ? "all"
-                           : strerror(errno));
+        printf("%s\n",
+               send_by(call, fd, n) == (call[4] == 'm' && call[5] == 'm' ? 1 : (ssize_t)n)
+                   ? "all"
+                   : strerror(errno));
         hear(fd, strcmp(kind, "many") == 0 ? 3 : 1);
     }
     close(fd);
@@ -174,8 +175,8 @@ int main(int argc, char **argv)
         return 2;
     setvbuf(stdout, malloc(BUFSIZ), _IOFBF, BUFSIZ);
     for (int i = 0; i < TURNS; i++) {
-        room = mmap(NULL, sizeof(*room), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-                    0);
+        room = mmap(NULL, sizeof(*room), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                    -1, 0);
         if (room == MAP_FAILED)
             return 2;
         if (strcmp(argv[3], "passed") == 0)
