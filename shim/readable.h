@@ -60,6 +60,18 @@ static inline bool is_readable(const void *bytes, size_t n)
     return are_ends_readable(bytes, n, n);
 }
 
+/* Whether N bytes at BYTES, however many, are readable. */
+static inline bool are_readable(const void *bytes, size_t n)
+{
+    const char *at = bytes;
+
+    for (; n >= READABLE_PAGE; at += READABLE_PAGE - 1, n -= READABLE_PAGE - 1) {
+        if (!is_readable(at, READABLE_PAGE - 1))
+            return false;
+    }
+    return is_readable(at, n);
+}
+
 /* Whether AT can be read, and nothing beside it is: what else lies in its word may never have
  * been written, and a checker of memory would say so. Slower. A futex that is compared and then
  * has nobody to wake is left as it is; FUTEX_WAKE would not look (futex(2)). */

@@ -332,36 +332,28 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
     }
 }
 
-static void renew(int fd)
-{
-    if (!fdmap_is_plain(fd))
-        protocol_renew(fd);
-}
-
+/* What is passed may be written on by another process: renewed before, shared after. */
 static void pass(int fd)
 {
-    if (!fdmap_is_plain(fd))
-        track_shared(fd, REASON_PASSED);
+    if (fdmap_is_plain(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, REASON_PASSED);
 }
 
-/* The largest set of fds that the kernel takes, SCM_MAX_FD, and some credentials. */
-#define CONTROL_MOST 2048
-
-/* The struct of another libc, where no process is ever the owner, has another layout. */
-void track_passing(const struct msghdr *msg)
+/* After the call the message may be gone. Should the call fail, a connection is not pooled that
+ * could have been. The struct of another libc, where no process is ever the owner, has another
+ * layout. */
+bool track_passing(const struct msghdr *msg)
 {
     int saved = errno;
 
-    if (process_is_owner() && msg->msg_controllen <= CONTROL_MOST &&
-        is_readable(msg->msg_control, msg->msg_controllen))
-        each_passed(msg, renew);
-    errno = saved;
-}
-
-void track_passed(const struct msghdr *msg)
-{
-    if (process_is_owner())
+    if (fdmap_end() == 0 || !process_is_owner() || !is_readable(msg, sizeof(*msg)))
+        return false;
+    if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
         each_passed(msg, pass);
+    errno = saved;
+    return true;
 }
 
 void track_received(const struct msghdr *msg)

@@ -93,9 +93,8 @@ COLD void track_namespace_lost(void);
 /* MSG was received: what its SCM_RIGHTS carry are new fds. */
 void track_received(const struct msghdr *msg);
 
-/* MSG is about to be sent, or was sent: what its SCM_RIGHTS carry gets into another process's
- * hands. It must be readable, what it points to need not be before the call. */
-COLD void track_passing(const struct msghdr *msg);
-COLD void track_passed(const struct msghdr *msg);
+/* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
+ * another process's hands. False when it is not readable, or nothing can be of interest. */
+bool track_passing(const struct msghdr *msg);
 
 #endif

@@ -1,12 +1,17 @@
 /*
- * Bytes: the real call, then what moved goes to the connection's account and its wire tracker.
+ * Bytes: what is to be sent is looked at, the real call made, and then what moved goes to the
+ * connection's account and its wire tracker.
  */
 #include "hooks.h"
+
+#include <limits.h>
+#include <stdint.h>
 
 #include "../cold.h"
 #include "../goodbye.h"
 #include "../protocol.h"
 #include "../readable.h"
+#include "../sending.h"
 #include "../unwind.h"
 
 /* A call on a connection, from before the real call until its bytes are accounted. */
@@ -62,12 +67,16 @@ static bool account_begin(struct call *call, size_t moved)
     return true;
 }
 
-static inline void account_bytes(struct call *call, const void *bytes, size_t n)
+/* What was sent. Only where memory changed while it was sent can it differ from what a second
+ * look found. */
+static void account_sent(struct call *call, const struct sending *sending, size_t moved)
 {
-    if (call->kind == CONN_CALL_SEND)
-        wire_sent(&call->conn->wire, bytes, n);
-    else
-        wire_received(&call->conn->wire, bytes, n);
+    if (!sending_is(sending, moved))
+        conn_refuse(call->conn, REASON_UNTRACKED_IO);
+    if (!account_begin(call, moved))
+        return;
+    sending_commit(sending, &call->conn->wire);
+    conn_let_go(call->conn);
 }
 
 static void account_iov(struct call *call, const struct iovec *iov, size_t count, size_t moved)
@@ -77,7 +86,7 @@ static void account_iov(struct call *call, const struct iovec *iov, size_t count
     for (size_t i = 0; i < count && moved > 0; i++) {
         size_t n = iov[i].iov_len < moved ? iov[i].iov_len : moved;
 
-        account_bytes(call, iov[i].iov_base, n);
+        wire_received(&call->conn->wire, iov[i].iov_base, n);
         moved -= n;
     }
     conn_let_go(call->conn);
@@ -87,7 +96,7 @@ static void account(struct call *call, const void *bytes, ssize_t moved)
 {
     if (moved <= 0 || !account_begin(call, (size_t)moved))
         return;
-    account_bytes(call, bytes, (size_t)moved);
+    wire_received(&call->conn->wire, bytes, (size_t)moved);
     conn_let_go(call->conn);
 }
 
@@ -108,15 +117,25 @@ static void check_flags(struct call *call, int flags)
         conn_refuse(call->conn, REASON_UNTRACKED_IO);
 }
 
-/* What a message holds, none when it cannot be read. */
-static const struct iovec *pieces_of(const struct msghdr *msg)
+/* What a message holds, nothing when it cannot be read. */
+static struct pieces pieces_of(const struct msghdr *msg)
 {
-    return is_readable(msg, sizeof(*msg)) ? msg->msg_iov : NULL;
+    if (!is_readable(msg, sizeof(*msg)))
+        return (struct pieces){NULL, 0, false};
+    return (struct pieces){msg->msg_iov, msg->msg_iovlen, false};
 }
 
-static size_t count_of(const struct msghdr *msg)
+/* How many bytes of COUNT messages were sent; more than there are when nobody can tell. */
+static size_t bytes_sent(const struct mmsghdr *msgs, int count)
 {
-    return is_readable(msg, sizeof(*msg)) ? msg->msg_iovlen : 0;
+    size_t n = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (!is_readable(&msgs[i], sizeof(msgs[i])))
+            return SIZE_MAX;
+        n += msgs[i].msg_len;
+    }
+    return n;
 }
 
 /* As begin(), for PIECES that are to be sent. False, with errno set, when they must not be. */
@@ -135,15 +154,16 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
     return true;
 }
 
-/* The real call, in a call on a connection that has begun. ACCOUNT is what to do with `moved`,
- * the result, in `call`. */
-#define MOVE(name, args, flags, account)                                                       \
+/* The real call, in a call on a connection that has begun. LOOK comes before it; ACCOUNT is
+ * what to do with `moved`, the result, in `call`. */
+#define MOVE(name, args, flags, look, account)                                                 \
     do {                                                                                       \
         struct _pthread_cleanup_buffer cleanup;                                                \
                                                                                                \
         if (!call.conn)                                                                        \
             return real_##name args;                                                           \
         check_flags(&call, flags);                                                             \
+        look;                                                                                  \
         _pthread_cleanup_push(&cleanup, abandoned, &call);                                     \
         moved = real_##name args;                                                              \
         account;                                                                               \
@@ -168,7 +188,7 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         ret moved;                                                                             \
                                                                                                \
         begin(&call, fd, CONN_CALL_RECEIVE);                                                   \
-        MOVE(name, args, flags, account);                                                      \
+        MOVE(name, args, flags, , account);                                                    \
         return moved;                                                                          \
     }
 
@@ -176,25 +196,46 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
     TAKES(ret, name, params, args, flags, account)                                             \
     HOOKED_STREAM(ret, name, params, args, tracked_##name)
 
-/* COUNT pieces at IOV are about to be sent. */
-#define SENDS(ret, name, params, args, flags, account, iov, count)                             \
+/* The account of BYTES that were sent, which `sending` has looked at; AGAIN looks at them if
+ * they are not all of what it saw. */
+#define SENT(bytes, again)                                                                     \
+    do {                                                                                       \
+        if (moved > 0) {                                                                       \
+            const size_t sent = bytes;                                                         \
+                                                                                               \
+            if (!sending_is(&sending, sent))                                                   \
+                again;                                                                         \
+            account_sent(&call, &sending, sent);                                               \
+        }                                                                                      \
+    } while (0)
+
+/* The pieces WANTED are about to be sent. LOOK_AT is the function that looks at them, with
+ * ARGUMENTS in the middle; of what was sent the bytes are SENT_BYTES. */
+#define SENDS(ret, name, params, args, flags, wanted, look_at, arguments, sent_bytes)          \
     static __attribute__((noinline)) ret tracked_##name params                                 \
     {                                                                                          \
+        struct pieces pieces = wanted;                                                         \
+        struct sending sending;                                                                \
         struct call call;                                                                      \
         ret moved;                                                                             \
                                                                                                \
-        if (!begin_sending(&call, fd, &(struct pieces){iov, (size_t)(count), false}))          \
+        if (!begin_sending(&call, fd, &pieces))                                                \
             return -1;                                                                         \
-        MOVE(name, args, flags, account);                                                      \
+        MOVE(name, args, flags, look_at(&sending, &call.conn->wire, EACH arguments, SIZE_MAX), \
+             SENT(sent_bytes, look_at(&sending, &call.conn->wire, EACH arguments, sent)));     \
         return moved;                                                                          \
     }
 
-/* N bytes at BUF, which may be a goodbye. */
+#define EACH(...) __VA_ARGS__
+
+/* N bytes at BUF, which may be a goodbye. Whether the first and the last of a few can be read
+ * is asked at once. */
 #define SAYS(name, params, args, flags)                                                        \
     static __attribute__((noinline)) ssize_t tracked_##name params                             \
     {                                                                                          \
-        bool readable = are_ends_readable(buf, n, 1);                                          \
+        bool readable = are_ends_readable(buf, n <= WIRE_ONE_GET_MAX ? n : 1, 1);              \
         struct iovec one = {(void *)buf, n};                                                   \
+        struct sending sending;                                                                \
         struct call call;                                                                      \
         ssize_t moved;                                                                         \
                                                                                                \
@@ -203,7 +244,9 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
             return (ssize_t)n;                                                                 \
         if (!begin_sending(&call, fd, &(struct pieces){&one, 1, readable}))                    \
             return -1;                                                                         \
-        MOVE(name, args, flags, ALL_OF(buf));                                                  \
+        MOVE(name, args, flags, sending_look(&sending, &call.conn->wire, buf, n, readable),    \
+             SENT((size_t)moved,                                                               \
+                  sending_look_at_bytes(&sending, &call.conn->wire, buf, false, sent)));       \
         return moved;                                                                          \
     }                                                                                          \
     HOOKED_STREAM(ssize_t, name, params, args, tracked_##name)
@@ -230,7 +273,8 @@ RECEIVES(ssize_t, readv, (int fd, const struct iovec *iov, int count), (fd, iov,
          IOV(iov, count))
 
 SENDS(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count), 0,
-      IOV(iov, count), iov, count > 0 ? count : 0)
+      ((struct pieces){iov, count > 0 ? (size_t)count : 0, false}), sending_look_at_pieces,
+      (iov, count > 0 ? (size_t)count : 0), (size_t)moved)
 HOOKED_STREAM(ssize_t, writev, (int fd, const struct iovec *iov, int count), (fd, iov, count),
               tracked_writev)
 
@@ -289,46 +333,26 @@ RECEIVES(ssize_t, __recvfrom_chk,
           socklen_t *len),
          (fd, buf, n, room, flags, from, len), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-/* The message is looked at after the call: only then is it known to be readable. */
 SENDS(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags), flags,
-      IOV(msg->msg_iov, msg->msg_iovlen), pieces_of(msg), count_of(msg))
-
-/* Before MSG is sent. One in memory that would have to be asked about costs every sender too
- * much; what it carries is noted when it was sent. */
-static inline void passing(const struct msghdr *msg)
-{
-    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed) &&
-        is_word_certain((uintptr_t)msg) && is_word_certain((uintptr_t)&msg->msg_flags) &&
-        msg->msg_controllen > 0)
-        track_passing(msg);
-}
+      pieces_of(msg), sending_look_at_messages, (msg, sizeof(*msg), 1), (size_t)moved)
 
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    ssize_t moved;
-
-    passing(msg);
-    moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
-    if (moved >= 0 && msg->msg_controllen > 0)
-        track_passed(msg);
-    return moved;
+    track_passing(msg);
+    return PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
 }
 
 SENDS(int, sendmmsg, (int fd, struct mmsghdr *msgs, unsigned int count, int flags),
-      (fd, msgs, count, flags), flags, account_messages(&call, msgs, moved),
-      count > 0 ? pieces_of(&msgs->msg_hdr) : NULL, count > 0 ? count_of(&msgs->msg_hdr) : 0)
+      (fd, msgs, count, flags), flags,
+      (count > 0 ? pieces_of(&msgs->msg_hdr) : (struct pieces){NULL, 0, false}),
+      sending_look_at_messages, (msgs, sizeof(*msgs), count), bytes_sent(msgs, moved))
 
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
-    int moved;
-
-    for (unsigned int i = 0; i < count; i++)
-        passing(&msgs[i].msg_hdr);
-    moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
-                      : tracked_sendmmsg(fd, msgs, count, flags);
-    for (int i = 0; i < moved; i++)
-        track_passed(&msgs[i].msg_hdr);
-    return moved;
+    for (unsigned int i = 0; i < count && i < IOV_MAX && track_passing(&msgs[i].msg_hdr); i++)
+        ;
+    return PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
+                     : tracked_sendmmsg(fd, msgs, count, flags);
 }
 
 /* Calls that move bytes past the tracker make the connection unpoolable; see track_unseen(). */

@@ -213,6 +213,18 @@ static void end_request(struct wire *wire)
     memset(packet, 0, sizeof *packet);
 }
 
+size_t binary_skip(struct wire *wire, size_t n)
+{
+    struct wire_packet *packet = &wire->request.packet;
+
+    if (packet->have < WIRE_PACKET_HEADER)
+        return 0;
+    n = take_body(packet, n);
+    if (packet->body == 0)
+        end_request(wire);
+    return n;
+}
+
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_packet *packet = &wire->request.packet;
