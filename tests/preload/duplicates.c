@@ -111,7 +111,9 @@ static int by_message(int number)
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &number, sizeof(number));
-    cr_assert(sendmsg(pair[0], &msg, 0) == 1);
+    /* What idled there was closed before the call, as there would be nothing without us. */
+    if (sendmsg(pair[0], &msg, 0) == -1 && errno == EBADF)
+        return -1;
     cr_assert(recvmsg(pair[1], &msg, 0) == 1);
     memcpy(&twin, CMSG_DATA(&control.header), sizeof(twin));
     return twin;
