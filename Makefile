@@ -213,11 +213,16 @@ $(B)/shaken/stress: tests/shake/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g $< -o $@
 
+# The library calls a function of this one.
+$(B)/shaken/stopped: tests/shake/stopped.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
+
 $(B)/tsan/stress: tests/shake/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
-STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/tsan/stress
+STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/shaken/stopped $(B)/tsan/stress
 
 shake: $(STRESSED)
 	/usr/bin/python3 tests/shake/run.py $(B) $(SHAKE_SECONDS)
