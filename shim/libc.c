@@ -58,6 +58,17 @@ static void libc_closefrom_before(int first)
         va_end(list_);                                                                         \
         result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5])); \
     })
+/* The system call with LAST and the four variadic arguments behind it. */
+#define RAW_FOUR(number, last)                                                                 \
+    ({                                                                                         \
+        long four_[4];                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        for (int i = 0; i < 4; i++)                                                            \
+            four_[i] = va_arg(list_, long);                                                    \
+        va_end(list_);                                                                         \
+        RAW(number, last, four_[0], four_[1], four_[2], four_[3]);                             \
+    })
 #define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
 
 #define HOOK(ret, name, params, before)                                                        \
@@ -67,6 +78,7 @@ static void libc_closefrom_before(int first)
     }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
+#define HOOK_FOREIGN(ret, name, version, params)
 #define HOOK_CHILD(name) void *real_##name;
 #include "hooks.def"
 #undef HOOK

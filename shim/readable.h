@@ -16,18 +16,24 @@
 
 #define READABLE_PAGE 4096
 
+/* Whether the word at WORD is readable for certain: it lies in the page of our own frame, as
+ * small things on the stack often do, or is memory that is always there. Asks nobody. */
+static inline bool is_word_certain(uintptr_t word)
+{
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+
+    return word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame);
+}
+
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
  * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
- * nobody can tell, and a program that means what it says is the likelier one. What lies in the
- * page of our own frame, as small things on the stack often do, or is there for certain, needs
- * no question. */
+ * nobody can tell, and a program that means what it says is the likelier one. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
     uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
-    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
 
-    if (word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame))
+    if (is_word_certain(word))
         return true;
     return word != 0 &&
            raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;

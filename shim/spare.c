@@ -97,9 +97,8 @@ struct conn *spare_lend(int domain, int type)
 
 static bool can_be_one(const struct conn *conn)
 {
-    return conn->domain != AF_UNIX && conn_refusal(conn) == REASON_NONE &&
-           conn_flags(conn) != CONN_UNKNOWN && conn->watches.count == 0 &&
-           options_can_be_cleared(&conn->options);
+    return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
+           conn->watches.count == 0 && options_can_be_cleared(&conn->options);
 }
 
 void spare_save(struct conn *fresh, int fd)

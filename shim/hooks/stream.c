@@ -20,15 +20,20 @@ struct call {
     enum conn_call kind;
 };
 
-static bool begin(struct call *call, int fd, enum conn_call kind)
+/* One that is refused is not accounted. */
+static void leave_refused(struct call *call)
+{
+    if (call->conn && conn_refusal(call->conn) != REASON_NONE) {
+        conn_leave(call->conn, call->kind);
+        call->conn = NULL;
+    }
+}
+
+static void begin(struct call *call, int fd, enum conn_call kind)
 {
     call->kind = kind;
     call->conn = conn_enter(fd, kind);
-    if (call->conn && conn_refusal(call->conn) != REASON_NONE) {
-        conn_leave(call->conn, kind);
-        call->conn = NULL;
-    }
-    return call->conn != NULL;
+    leave_refused(call);
 }
 
 static void end(struct call *call)
@@ -136,8 +141,12 @@ static size_t bytes_sent(const struct mmsghdr *msgs, int count)
 /* As begin(), for PIECES that are to be sent. False, with errno set, when they must not be. */
 static bool begin_sending(struct call *call, int fd, const struct pieces *pieces)
 {
-    if (!begin(call, fd, CONN_CALL_SEND) || protocol_fits(call->conn, pieces))
+    call->kind = CONN_CALL_SEND;
+    call->conn = conn_enter(fd, CONN_CALL_SEND);
+    if (!call->conn || protocol_fits(call->conn, pieces)) {
+        leave_refused(call);
         return true;
+    }
     end(call);
     if (!protocol_repair(fd, pieces))
         return false;
@@ -172,7 +181,7 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         return tracked args;                                                                   \
     }
 
-#define RECEIVES(ret, name, params, args, flags, account)                                      \
+#define TAKES(ret, name, params, args, flags, account)                                         \
     static __attribute__((noinline)) ret tracked_##name params                                 \
     {                                                                                          \
         struct call call;                                                                      \
@@ -181,7 +190,10 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         begin(&call, fd, CONN_CALL_RECEIVE);                                                   \
         MOVE(name, args, flags, , account);                                                    \
         return moved;                                                                          \
-    }                                                                                          \
+    }
+
+#define RECEIVES(ret, name, params, args, flags, account)                                      \
+    TAKES(ret, name, params, args, flags, account)                                             \
     HOOKED_STREAM(ret, name, params, args, tracked_##name)
 
 /* The account of BYTES that were sent, which `sending` has looked at; AGAIN looks at them if
@@ -280,14 +292,35 @@ RECEIVES(ssize_t, recvfrom,
          (int fd, void *buf, size_t n, int flags, struct sockaddr *from, socklen_t *len),
          (fd, buf, n, flags, from, len), flags, UNLESS_PEEKED(flags, ALL_OF(buf)))
 
-RECEIVES(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), flags,
-         UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
+TAKES(ssize_t, recvmsg, (int fd, struct msghdr *msg, int flags), (fd, msg, flags), flags,
+      UNLESS_PEEKED(flags, IOV(msg->msg_iov, msg->msg_iovlen)))
 
-RECEIVES(int, recvmmsg,
-         (int fd, struct mmsghdr *msgs, unsigned int count, int flags,
-          struct timespec *timeout),
-         (fd, msgs, count, flags, timeout), flags,
-         UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
+HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+    ssize_t moved = PLAIN(fd) ? real_recvmsg(fd, msg, flags) : tracked_recvmsg(fd, msg, flags);
+
+    if (moved >= 0 && msg->msg_controllen > 0)
+        track_received(msg);
+    return moved;
+}
+
+TAKES(int, recvmmsg,
+      (int fd, struct mmsghdr *msgs, unsigned int count, int flags, struct timespec *timeout),
+      (fd, msgs, count, flags, timeout), flags,
+      UNLESS_PEEKED(flags, account_messages(&call, msgs, moved)))
+
+HOOKED int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
+                    struct timespec *timeout)
+{
+    int moved = PLAIN(fd) ? real_recvmmsg(fd, msgs, count, flags, timeout)
+                          : tracked_recvmmsg(fd, msgs, count, flags, timeout);
+
+    for (int i = 0; i < moved; i++) {
+        if (msgs[i].msg_hdr.msg_controllen > 0)
+            track_received(&msgs[i].msg_hdr);
+    }
+    return moved;
+}
 
 RECEIVES(ssize_t, __read_chk, (int fd, void *buf, size_t n, size_t room), (fd, buf, n, room), 0,
          ALL_OF(buf))
@@ -322,13 +355,13 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
                      : tracked_sendmmsg(fd, msgs, count, flags);
 }
 
-/* Calls that move bytes past the tracker only make the connection unpoolable. */
+/* Calls that move bytes past the tracker make the connection unpoolable; see track_unseen(). */
+#define MAY_MOVE_UNSEEN(fd) (PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO))
+
 #define UNTRACKED(ret, name, params, args)                                                     \
     HOOKED ret name params                                                                     \
     {                                                                                          \
-        if (!PLAIN(fd))                                                                        \
-            track_refuse(fd, REASON_UNTRACKED_IO);                                             \
-        return real_##name args;                                                               \
+        return MAY_MOVE_UNSEEN(fd) ? real_##name args : -1;                                    \
     }
 
 UNTRACKED(ssize_t, preadv2, (int fd, const struct iovec *iov, int count, off_t at, int flags),
@@ -344,12 +377,24 @@ UNTRACKED(ssize_t, pwritev64v2,
 UNTRACKED(ssize_t, sendfile, (int fd, int in, off_t *at, size_t n), (fd, in, at, n))
 UNTRACKED(ssize_t, sendfile64, (int fd, int in, off64_t *at, size_t n), (fd, in, at, n))
 
+UNTRACKED(int, vdprintf, (int fd, const char *format, va_list list), (fd, format, list))
+UNTRACKED(int, __vdprintf_chk, (int fd, int flag, const char *format, va_list list),
+          (fd, flag, format, list))
+
+HOOKED int dprintf(int fd, const char *format, ...)
+{
+    return MAY_MOVE_UNSEEN(fd) ? PRINTED(vdprintf, format, fd, format) : -1;
+}
+
+HOOKED int __dprintf_chk(int fd, int flag, const char *format, ...)
+{
+    return MAY_MOVE_UNSEEN(fd) ? PRINTED(__vdprintf_chk, format, fd, flag, format) : -1;
+}
+
 #define ASYNCHRONOUS(name, block_type)                                                         \
     HOOKED int name(block_type *block)                                                         \
     {                                                                                          \
-        if (!PLAIN(block->aio_fildes))                                                         \
-            track_refuse(block->aio_fildes, REASON_UNTRACKED_IO);                              \
-        return real_##name(block);                                                             \
+        return MAY_MOVE_UNSEEN(block->aio_fildes) ? real_##name(block) : -1;                   \
     }
 
 ASYNCHRONOUS(aio_read, struct aiocb)
@@ -360,9 +405,7 @@ ASYNCHRONOUS(aio_write64, struct aiocb64)
 HOOKED ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n,
                       unsigned int flags)
 {
-    if (!PLAIN(in))
-        track_refuse(in, REASON_UNTRACKED_IO);
-    if (!PLAIN(out))
-        track_refuse(out, REASON_UNTRACKED_IO);
-    return real_splice(in, in_at, out, out_at, n, flags);
+    return MAY_MOVE_UNSEEN(in) && MAY_MOVE_UNSEEN(out)
+               ? real_splice(in, in_at, out, out_at, n, flags)
+               : -1;
 }

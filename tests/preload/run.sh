@@ -75,7 +75,7 @@ preloaded() {
         LD_PRELOAD="$library" $command "$tests" --jobs 1 --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|lent|stats|places)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|unix_sockets|sandbox|children|threads|goodbyes|owing|protocols|deepbind|spares|lent|stats|places|pending|duplicates|ring)*/*'
 preloaded 'policy/*'
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
@@ -87,5 +87,6 @@ preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
 preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
 preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
+preloaded 'unix_rules/*' MCPOOL_SERVERS="$TEST_PATH,127.0.0.1:$TEST_PORT,!/elsewhere"
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 exit "$result"
