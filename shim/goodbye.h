@@ -3,7 +3,8 @@
  * that hears it ends the connection. What is clean is checked in at that moment instead, and a
  * tombstone takes its number: one end of a socket pair whose other end is closed, so that
  * reading gives what is left to say and then end of file, writing EPIPE, and waiting a hang-up,
- * all from the kernel.
+ * all from the kernel. What the fd names is asked first: the program may have closed it and
+ * have got it again for something else, unseen.
  *
  * Called for numbers with a slot in the map, without the pool's lock. errno is kept.
  */

@@ -52,8 +52,8 @@ void lending_discard(struct conn *conn, enum reason reason)
 
     stats_count(&endpoint->stats->discarded[reason]);
     report_discarded(conn, reason);
-    if (conn->fd >= 0 && fdmap_replace(conn->fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(conn->fd);
+    if (conn->fd >= 0)
+        twin_close(conn, conn->fd);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -410,10 +410,8 @@ void lending_after_fork_in_child(void)
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
 
-        if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL)) {
-            fdmap_exchange(fd, FDMAP_NONE);
-            libc_close_quietly(fd);
-        }
+        if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL))
+            twin_close(conn_of_slot(slot), fd);
     }
     twin_forget_sweeps();
     spare_flush();

@@ -61,6 +61,9 @@ bool options_apply(int connection, bool tcp, const struct options *have, int fre
                    const struct options *want);
 void options_lend(struct options *lent, bool tcp, const struct options *want);
 
+/* Whether getsockopt() must not show the option as it is on a socket that carries OPTIONS. */
+bool options_hides(const struct options *options, int level, int name);
+
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */
 void options_seen(const struct options *options, int level, int name, void *value,

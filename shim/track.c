@@ -118,6 +118,17 @@ void track_forget(int fd)
         forget(fd, false);
 }
 
+bool track_close_private(int fd)
+{
+    struct conn *conn = conn_of_slot(fdmap_get(fd));
+    bool ours = conn && !proof_is_elsewhere(conn, fd);
+
+    track_forget(fd);
+    if (ours)
+        libc_close_quietly(fd);
+    return ours;
+}
+
 bool track_forget_range(unsigned int first, unsigned int last)
 {
     unsigned int end;
@@ -207,6 +218,13 @@ void track_duplicated(int fd, int twin)
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 
+/* Whether something else is at FD: noted for CONN, an option would be taken for one that CONN
+ * has when it is lent again. Before connect() nothing is asked, as for connect() itself. */
+static bool is_strange(struct conn *conn, int fd)
+{
+    return conn_state(conn) == CONN_IN_USE && lending_is_elsewhere(conn, fd);
+}
+
 /* Whether a new connection took the place of what was at FD. */
 static bool was_renewed(int fd)
 {
@@ -226,7 +244,7 @@ bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 
     if (!conn)
         return false;
-    if (process_is_owner() && conn_hold(conn)) {
+    if (process_is_owner() && !is_strange(conn, fd) && conn_hold(conn)) {
         ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
                               value, len);
         if (ended) {
@@ -247,7 +265,8 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
 
     if (!conn)
         return;
-    options_seen(&conn->options, level, name, value, len);
+    if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
+        options_seen(&conn->options, level, name, value, len);
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
