@@ -217,7 +217,8 @@ Test(strangers, options_are_shown, .timeout = 20)
     cr_expect(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &got, &len) == 0 && got != 0);
 }
 
-/* A socket made unseen in the place of one that was not connected yet is not kept for others. */
+/* A socket made unseen in the place of one that was not connected yet is not kept for others.
+ */
 Test(strangers, are_no_spares, .timeout = 20)
 {
     struct sockaddr_in addr;
