@@ -289,6 +289,9 @@ RECEIVES(ssize_t, __recvfrom_chk,
 SENDS(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags), flags,
       IOV(msg->msg_iov, msg->msg_iovlen), pieces_of(msg), count_of(msg))
 
+/* The kernel takes no more at once (UIO_MAXIOV). */
+#define MESSAGES_MOST 1024
+
 /* Before MSG is sent. One in memory that would have to be asked about costs every sender too
  * much; what it carries is noted when it was sent. */
 static inline void passing(const struct msghdr *msg)
@@ -318,7 +321,7 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
     int moved;
 
-    for (unsigned int i = 0; i < count; i++)
+    for (unsigned int i = 0; i < count && i < MESSAGES_MOST; i++)
         passing(&msgs[i].msg_hdr);
     moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
                       : tracked_sendmmsg(fd, msgs, count, flags);
