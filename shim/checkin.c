@@ -30,8 +30,7 @@ static void give_up_private_number(struct check_in *check_in)
     int fd = check_in->private_fd;
 
     check_in->private_fd = -1;
-    if (fdmap_replace(fd, conn_slot(check_in->conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(fd);
+    twin_close(check_in->conn, fd);
 }
 
 static enum reason prepare_to_keep(struct check_in *check_in)

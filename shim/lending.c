@@ -67,10 +67,9 @@ static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
 
-    if (!fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        return;
-    raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-    libc_close_quietly(private_fd);
+    if (proof_is_at(conn, private_fd))
+        raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+    twin_close(conn, private_fd);
 }
 
 void lending_discard(struct conn *conn, enum reason reason)
@@ -513,9 +512,7 @@ static void close_private_fds(void)
 
         if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
             continue;
-        fdmap_exchange(fd, FDMAP_NONE);
-        if (proof_is_at(conn_of_slot(slot), fd))
-            libc_close_quietly(fd);
+        twin_close(conn_of_slot(slot), fd);
     }
 }
 

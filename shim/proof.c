@@ -65,10 +65,12 @@ bool proof_is_at(const struct conn *conn, int fd)
 bool proof_is_elsewhere(const struct conn *conn, int fd)
 {
     uint64_t cookie = 0;
+    long answer;
 
     if (proof_cookie(fd, &cookie))
         return cookie != conn->cookie;
-    return raw_syscall(SYS_getpeername, fd, NULL, NULL) == -ENOTSOCK;
+    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
+    return answer == -ENOTSOCK || answer == -EBADF;
 }
 
 static enum reason ask_tcp(int fd, struct tcp_info *info)

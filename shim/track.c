@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include "disguise.h"
@@ -124,6 +125,17 @@ void track_forget(int fd)
 {
     if (process_is_owner())
         forget(fd, false);
+}
+
+bool track_close_private(int fd)
+{
+    struct conn *conn = conn_of_slot(fdmap_get(fd));
+    bool ours = conn && !proof_is_elsewhere(conn, fd);
+
+    track_forget(fd);
+    if (ours)
+        libc_close_quietly(fd);
+    return ours;
 }
 
 bool track_forget_range(unsigned int first, unsigned int last)
@@ -246,6 +258,21 @@ void track_duplicated(int fd, int twin)
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 
+/* Whether something else is at FD. Before connect() nothing is asked, as in connect() itself.
+ */
+static bool is_strange(struct conn *conn, int fd)
+{
+    return conn_state(conn) == CONN_IN_USE && lending_is_elsewhere(conn, fd);
+}
+
+/* Whether an option that was set on something else would do harm, taken for one that a
+ * connection has when it is lent again. TCP_NODELAY, which many programs set after connect(),
+ * is set on what is lent, and only makes it slower or faster. */
+static bool does_harm_elsewhere(int level, int name)
+{
+    return level != IPPROTO_TCP || name != TCP_NODELAY;
+}
+
 /* Whether a new connection took the place of what was at FD. */
 static bool was_renewed(int fd)
 {
@@ -265,7 +292,8 @@ bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 
     if (!conn)
         return false;
-    if (process_is_owner() && conn_hold(conn)) {
+    if (process_is_owner() && !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) &&
+        conn_hold(conn)) {
         ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
                               value, len);
         if (ended) {
@@ -286,7 +314,8 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
 
     if (!conn)
         return;
-    options_seen(&conn->options, level, name, value, len);
+    if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
+        options_seen(&conn->options, level, name, value, len);
     conn_leave(conn, CONN_CALL_OTHER);
 }
 

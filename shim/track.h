@@ -42,6 +42,10 @@ static inline void track_new_number(int fd)
  * of ours under that number is given up, and the descriptor is the caller's to close. */
 void track_forget(int fd);
 
+/* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
+ * unseen before and what is there by now is the caller's, to be closed. */
+COLD bool track_close_private(int fd);
+
 /* The same for all numbers from FIRST to LAST. When true, track_swept() is due after the call.
  */
 COLD bool track_forget_range(unsigned int first, unsigned int last);

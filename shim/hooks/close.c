@@ -16,9 +16,7 @@ int hook_close(int fd, int (*real)(int fd))
     struct check_in check_in;
     int result;
 
-    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner()) {
-        track_forget(fd);
-        libc_close_quietly(fd);
+    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner() && track_close_private(fd)) {
         errno = EBADF;
         return -1;
     }
