@@ -100,7 +100,7 @@ struct conn {
     _Atomic uint8_t word; /* enum conn_word */
     bool untimed;         /* connecting without blocking; see timing.h */
     uint8_t habit;        /* by which the endpoint guesses what he will speak */
-    enum fence fence;     /* while owing; see settle.c */
+    uint8_t fence;        /* enum fence, while owing; see settle.c */
 
     /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;
