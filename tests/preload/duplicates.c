@@ -64,8 +64,7 @@ Test(duplicates, pidfd, .timeout = 20)
         expect_nothing_at(twin);
         close(twin);
     }
-    cr_expect(log_count(": not kept: DUPLICATED ") +
-                  log_count(": not kept: RAW_SYSCALL ") ==
+    cr_expect(log_count(": not kept: DUPLICATED ") + log_count(": not kept: RAW_SYSCALL ") ==
               ROUNDS);
 }
 
