@@ -93,6 +93,7 @@ struct conn {
     _Atomic int flags;
     _Atomic int fd_flags;
     uint32_t children;
+    uint32_t orphans; /* when it was made: process_orphans */
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;

@@ -162,6 +162,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 enum reason proof_check_out(const struct conn *conn)
 {
     GATE(process_refusal());
+    GATE(unless(conn->orphans == atomic_load(&process_orphans), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));

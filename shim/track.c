@@ -46,7 +46,8 @@ int track_spare(int domain, int type, int protocol)
     return conn->fd;
 }
 
-void track_opened(int fd, int domain, int type, int protocol)
+void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                  uint32_t orphans)
 {
     struct conn *conn;
 
@@ -56,7 +57,8 @@ void track_opened(int fd, int domain, int type, int protocol)
     conn = conn_new(fd, domain);
     if (!conn)
         return;
-    conn->children = atomic_load(&process_children);
+    conn->children = children;
+    conn->orphans = orphans;
     conn->identities = atomic_load(&process_identities);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);

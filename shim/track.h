@@ -22,8 +22,10 @@
 int track_spare(int domain, int type, int protocol);
 
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
- * be pooled. */
-COLD void track_opened(int fd, int domain, int type, int protocol);
+ * be pooled. CHILDREN and ORPHANS are how many there were before the call (process.h): a child
+ * that another thread makes after it has the socket as well. */
+COLD void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                       uint32_t orphans);
 
 /* epoll_create() gave FD. */
 COLD void track_epoll(int fd);

@@ -14,14 +14,17 @@ bool hook_should_retry(int result)
 HOOKED int socket(int domain, int type, int protocol)
 {
     int fd = track_spare(domain, type, protocol);
+    uint32_t children, orphans;
 
     if (fd >= 0)
         return fd;
+    children = atomic_load(&process_children);
+    orphans = atomic_load(&process_orphans);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_opened(fd, domain, type, protocol);
+        track_opened(fd, domain, type, protocol, children, orphans);
     return fd;
 }
 

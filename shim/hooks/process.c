@@ -5,6 +5,7 @@
 
 #include "../deepbind.h"
 #include "../protocol.h"
+#include "../readable.h"
 #include "../ring.h"
 #include "../waiting.h"
 
@@ -138,10 +139,25 @@ static int close_range_by_syscall(unsigned int first, unsigned int last, int fla
     return (int)real_syscall(SYS_close_range, first, last, flags);
 }
 
-static void child_by_syscall(void)
+/* As hooks/children.S does it. A thread is no child, but may have a table of its own. */
+static void child_by_syscall(uint64_t flags)
 {
+    bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
+
+    if (same_table ? !same_memory : flags & CLONE_THREAD)
+        atomic_store(&process_shares_table, 1);
+    if (flags & CLONE_THREAD)
+        return;
     atomic_fetch_add(&process_children, 1);
     atomic_fetch_add(&process_sharers, 1);
+    if (!same_memory || !(same_table || flags & CLONE_VFORK))
+        atomic_fetch_add(&process_orphans, 1);
+}
+
+/* The first member of clone3()'s struct; see clone(2). */
+static uint64_t flags_of_clone3(const uint64_t *flags)
+{
+    return is_readable(flags, sizeof(*flags)) ? *flags : 0;
 }
 
 /* What a system call made by number does to the number in its first argument, or to all. */
@@ -186,16 +202,18 @@ static void before_syscall(long number, const long *a)
         share((int)a[2], REASON_RAW_SYSCALL);
         break;
     case SYS_clone:
-        if (a[0] & CLONE_THREAD)
-            break;
-        child_by_syscall();
+        child_by_syscall((unsigned long)a[0]);
         break;
 #ifdef SYS_fork
     case SYS_fork:
+        child_by_syscall(0);
+        break;
     case SYS_vfork:
+        child_by_syscall(CLONE_VM | CLONE_VFORK);
+        break;
 #endif
     case SYS_clone3:
-        child_by_syscall();
+        child_by_syscall(flags_of_clone3((const uint64_t *)a[0]));
         break;
 #ifdef SYS_poll
     case SYS_poll:

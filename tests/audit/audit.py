@@ -160,7 +160,7 @@ class Audit:
                 continue
             start = int(address.group(1), 16)
             code = output("objdump", "-d", f"--start-address={start}",
-                          f"--stop-address={start + 48}", self.library)
+                          f"--stop-address={start + 192}", self.library)
             before = re.split(r"jmp +\*|\bbr\t", code)[0]
             if before == code or re.search(r"\b(call|bl|blr|push|stp|ret)\b", before):
                 wrong.add(name)
