@@ -114,6 +114,19 @@ static int close_range_by_syscall(unsigned int first, unsigned int last, int fla
     return (int)real_syscall(SYS_close_range, first, last, flags);
 }
 
+static int dup3_by_syscall(int fd, int to, int flags)
+{
+    return (int)real_syscall(SYS_dup3, fd, to, flags);
+}
+
+#ifdef SYS_dup2
+static int dup2_by_syscall(int fd, int to, int flags)
+{
+    (void)flags;
+    return (int)real_syscall(SYS_dup2, fd, to);
+}
+#endif
+
 static void child_by_syscall(void)
 {
     atomic_fetch_add(&process_children, 1);
@@ -153,8 +166,6 @@ static void before_syscall(long number, const long *a)
     case SYS_dup3:
         if (!PLAIN((int)a[0]))
             track_shared((int)a[0], REASON_RAW_SYSCALL);
-        if (!PLAIN((int)a[1]) && a[0] != a[1])
-            track_forget((int)a[1]);
         break;
     case SYS_splice:
         if (!PLAIN((int)a[0]))
@@ -236,5 +247,11 @@ HOOKED long syscall(long number, ...)
         return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                                 close_range_by_syscall);
     before_syscall(number, a);
+    if (number == SYS_dup3 && !PLAIN((int)a[1]))
+        return hook_replace((int)a[0], (int)a[1], (int)a[2], dup3_by_syscall);
+#ifdef SYS_dup2
+    if (number == SYS_dup2 && !PLAIN((int)a[1]))
+        return hook_replace((int)a[0], (int)a[1], 0, dup2_by_syscall);
+#endif
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }
