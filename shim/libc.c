@@ -78,6 +78,7 @@ static void libc_closefrom_before(int first)
     }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
+#define HOOK_FOREIGN(ret, name, version, params)
 #define HOOK_CHILD(name) void *real_##name;
 #include "hooks.def"
 #undef HOOK

@@ -10,6 +10,7 @@
 
 #include "raw.h"
 
+#define ROW_LINGER  3
 #define ROW_NODELAY 5
 
 static const struct row {
@@ -22,7 +23,7 @@ static const struct row {
     {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, true},
     {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false, true},
     {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false, true},
-    {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
+    [ROW_LINGER] = {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
     {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, true},
     [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, true},
     {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, false},
@@ -142,6 +143,28 @@ void options_seen(const struct options *options, int level, int name, void *valu
     if (level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name && options->quick &&
         !given(options, ROW_NODELAY))
         memset(value, 0, len);
+}
+
+static bool lingers(const struct options *options)
+{
+    struct linger linger;
+
+    if (!given(options, ROW_LINGER))
+        return false;
+    memcpy(&linger, options->value[ROW_LINGER], sizeof(linger));
+    return linger.l_onoff != 0 && linger.l_linger != 0;
+}
+
+bool options_stop_lingering(int fd, struct options *options)
+{
+    static const struct linger off;
+
+    if (!lingers(options))
+        return true;
+    if (raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) != 0)
+        return false;
+    options->given &= (uint16_t) ~(1u << ROW_LINGER);
+    return true;
 }
 
 bool options_give(int fd, const struct options *options)

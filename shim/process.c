@@ -3,8 +3,13 @@
  */
 #include "process.h"
 
+#include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "raw.h"
 
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
@@ -15,6 +20,9 @@ static bool is_wiped;
 
 static _Atomic uint32_t refusal;
 
+/* libc's; NULL where it has none. */
+static const volatile char *single_threaded;
+
 bool process_start(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -22,6 +30,7 @@ bool process_start(void)
 
     if (memory == MAP_FAILED)
         return false;
+    single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     process_owner = memory;
@@ -39,6 +48,21 @@ void process_adopt(void)
 bool process_is_owner_by_number(void)
 {
     return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
+}
+
+static bool has_one_thread(void)
+{
+    enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
+    struct stat threads;
+
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
+           threads.st_nlink == LINKS_OF_A_DIRECTORY + 1;
+}
+
+bool process_is_alone(void)
+{
+    return ((single_threaded && *single_threaded) || has_one_thread()) &&
+           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
 }
 
 enum reason process_refusal(void)

@@ -48,6 +48,11 @@ static inline bool process_is_owner(void)
             process_is_owner_by_number());
 }
 
+/* Whether the calling thread is certainly the only one there is, and no child runs in our
+ * memory. glibc may say so (__libc_single_threaded, since 2.32), else /proc does: one system
+ * call. Keeps errno. */
+COLD bool process_is_alone(void);
+
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
 COLD void process_refuse(enum reason reason);

@@ -14,6 +14,7 @@
 #include "pool.h"
 #include "process.h"
 #include "raw.h"
+#include "ring.h"
 #include "settle.h"
 #include "twin.h"
 
@@ -143,6 +144,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     bool clean;
 
     GATE(process_refusal());
+    GATE(unless(ring_all_seen(), REASON_IO_URING));
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));

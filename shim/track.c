@@ -3,6 +3,7 @@
  */
 #include "track.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -12,6 +13,9 @@
 #include "lending.h"
 #include "process.h"
 #include "proof.h"
+#include "protocol.h"
+#include "readable.h"
+#include "ring.h"
 #include "spare.h"
 #include "twin.h"
 
@@ -61,7 +65,11 @@ void track_opened(int fd, int domain, int type, int protocol)
         conn_move(conn, CONN_CLOSED);
 }
 
-/* An epoll set is shared with every child made while it lives. */
+/* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
+ * it alive when its fd is closed, and is still told of every event (epoll_wait(2) does not
+ * return by that): then a connection that is registered there has to end when the program
+ * closes it, or the thread would be told of its next user. It must not be deregistered before:
+ * until it is closed the thread may wait for it. */
 static uint32_t epoll_slot(void)
 {
     return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
@@ -93,8 +101,12 @@ static void forget(int fd, bool stale)
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
         return;
-    if (slot & FDMAP_EPOLL)
-        conn_for_each_in_use(slot == epoll_slot() && !stale ? lose_epoll : lose_shared_epoll,
+    if (slot & FDMAP_RING)
+        ring_closed(slot);
+    else if (slot & FDMAP_EPOLL)
+        conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
+                                 ? lose_epoll
+                                 : lose_shared_epoll,
                              fd);
     else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);
@@ -145,16 +157,63 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
+void track_shut_down(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    conn_is_connected(conn);
+    conn_leave(conn, CONN_CALL_OTHER);
+    track_refuse(fd, REASON_SHUT_DOWN);
+}
+
+bool track_unseen(int fd, enum reason reason)
+{
+    bool good = protocol_renew(fd);
+
+    track_refuse(fd, reason);
+    return good;
+}
+
+void track_unseen_everywhere(enum reason reason)
+{
+    if (!process_is_owner())
+        return;
+    protocol_renew_all();
+    process_refuse(reason);
+    lending_flush(reason);
+}
+
+/* Who has a duplicate of our number has the connection: it is refused to its present user, if
+ * it has one, and idles no more. */
+static void give_up_private(int fd, uint32_t slot, enum reason reason)
+{
+    struct conn *conn = conn_of_slot(slot);
+
+    if (!process_is_owner())
+        return;
+    conn_refuse(conn, reason);
+    if (fdmap_replace(fd, slot, FDMAP_NONE)) {
+        lending_lose_private(conn, fd);
+        libc_close_quietly(fd);
+    }
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);
 
     if (slot & FDMAP_EPOLL) {
-        if (process_is_owner())
+        if (process_is_owner() && !(slot & FDMAP_RING))
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
-    track_refuse(fd, reason);
+    if (slot & FDMAP_PRIVATE)
+        give_up_private(fd, slot, reason);
+    else
+        track_refuse(fd, reason);
 }
 
 struct conn *track_set_flags(int fd)
@@ -182,25 +241,43 @@ void track_set_flags_range(unsigned int first, unsigned int last)
 void track_duplicated(int fd, int twin)
 {
     track_shared(fd, REASON_DUPLICATED);
-    if (fdmap_get(fd) & FDMAP_EPOLL && twin < FDMAP_SIZE && process_is_owner())
+    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
+        process_is_owner())
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 
-void track_option(int fd, int level, int name, const void *value, socklen_t len)
+/* Whether a new connection took the place of what was at FD. */
+static bool was_renewed(int fd)
+{
+    uint32_t slot = fdmap_get(fd);
+    uint32_t now;
+
+    protocol_renew(fd);
+    now = fdmap_get(fd);
+    return now != slot && now != FDMAP_NONE;
+}
+
+bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    int saved = errno;
+    bool ended = false, again;
 
     if (!conn)
-        return;
+        return false;
     if (process_is_owner() && conn_hold(conn)) {
-        if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
-                          len)) {
+        ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
+                              value, len);
+        if (ended) {
             conn_refuse(conn, REASON_OPTION);
             twin_drop(conn);
         }
         conn_let_go(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
+    again = ended && was_renewed(fd);
+    errno = saved;
+    return again;
 }
 
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
@@ -235,7 +312,8 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-void track_passed(const struct msghdr *msg)
+/* Calls VISIT for each fd that MSG carries. */
+static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
 {
     struct cmsghdr *control;
 
@@ -249,8 +327,37 @@ void track_passed(const struct msghdr *msg)
             int fd;
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            if (!fdmap_is_plain(fd))
-                track_shared(fd, REASON_PASSED);
+            visit(fd);
         }
     }
+}
+
+/* What is passed may be written on by another process: renewed before, shared after. */
+static void pass(int fd)
+{
+    if (fdmap_is_plain(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, REASON_PASSED);
+}
+
+/* After the call the message may be gone. Should the call fail, a connection is not pooled that
+ * could have been. The struct of another libc, where no process is ever the owner, has another
+ * layout. */
+bool track_passing(const struct msghdr *msg)
+{
+    int saved = errno;
+
+    if (fdmap_end() == 0 || !process_is_owner() || !is_readable(msg, sizeof(*msg)))
+        return false;
+    if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+        each_passed(msg, pass);
+    errno = saved;
+    return true;
+}
+
+void track_received(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        each_passed(msg, track_new_number);
 }

@@ -47,14 +47,28 @@ void track_forget(int fd);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(void);
 
-/* TWIN is a new number for what FD names. */
+/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
+ * due. */
 COLD void track_duplicated(int fd, int twin);
 
-/* Another process has what FD names, or will have it. */
+/* Another process has what FD names, or will have it. After protocol_renew(), if that was
+ * possible before the other had it. */
 COLD void track_shared(int fd, enum reason reason);
+
+/* Bytes are about to move on FD past the tracker, or may do so from now on: what is at FD is
+ * renewed first if its protocol is not that user's choice (protocol_renew()), and the
+ * connection must not be pooled. To be called before the call that moves bytes. False, with
+ * errno set, when that call should fail. */
+COLD bool track_unseen(int fd, enum reason reason);
+
+/* The same for all there are and will be: pooling is over. */
+COLD void track_unseen_everywhere(enum reason reason);
 
 /* The connection at FD, if it is one, must not be pooled. */
 COLD void track_refuse(int fd, enum reason reason);
+
+/* shutdown() is about to be called on FD, and not on our behalf. */
+COLD void track_shut_down(int fd);
 
 /* The flags of FD are about to be set. The connection, if it is one, for conn_leave() with
  * OTHER when they are; NULL when it is none. */
@@ -63,8 +77,9 @@ struct conn *track_set_flags(int fd);
 /* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
 COLD void track_set_flags_range(unsigned int first, unsigned int last);
 
-/* setsockopt() succeeded on FD. */
-void track_option(int fd, int level, int name, const void *value, socklen_t len);
+/* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
+ * connection took the fd, which is to be given the option as well. */
+bool track_option(int fd, int level, int name, const void *value, socklen_t len);
 
 /* getsockopt() succeeded on FD; changes what the program must not see. */
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
@@ -75,7 +90,11 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
 
-/* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
-COLD void track_passed(const struct msghdr *msg);
+/* MSG was received: what its SCM_RIGHTS carry are new fds. */
+void track_received(const struct msghdr *msg);
+
+/* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
+ * another process's hands. False when it is not readable, or nothing can be of interest. */
+bool track_passing(const struct msghdr *msg);
 
 #endif

@@ -3,9 +3,13 @@
  */
 #include "hooks.h"
 
+#include "../protocol.h"
+
 #include <linux/close_range.h>
 #include <pthread.h>
 #include <sys/resource.h>
+
+#include "../unwind.h"
 
 int hook_close(int fd, int (*real)(int fd))
 {
@@ -48,8 +52,11 @@ int hook_duplicated(int fd, int result)
 
 HOOKED int dup(int fd)
 {
-    int result = real_dup(fd);
+    int result;
 
+    if (!PLAIN(fd))
+        protocol_renew(fd);
+    result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
     return hook_duplicated(fd, result);
@@ -75,6 +82,8 @@ static int replace(int fd, int to, int flags, int (*real)(int fd, int to, int fl
     bool kept = false;
     int result;
 
+    if (fd != to && !PLAIN(fd))
+        protocol_renew(fd);
     if (!PLAIN(to) && will_replace(fd, to, flags)) {
         kept = check_in_begin(&check_in, to);
         if (!kept)
@@ -109,6 +118,14 @@ HOOKED int dup3(int fd, int to, int flags)
     return replace(fd, to, flags, real_dup3);
 }
 
+/* What fcntl_done() will refuse. */
+static void before_fcntl(int fd, int command)
+{
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETOWN ||
+        command == F_SETOWN_EX || command == F_SETSIG)
+        protocol_renew(fd);
+}
+
 /* Commands that make signals come, or a duplicate, cannot be undone by us. */
 static int fcntl_done(int fd, int command, int result)
 {
@@ -132,12 +149,17 @@ static int fcntl_done(int fd, int command, int result)
 /* The flags of a connection, which are ours to keep. */
 static int set_flags(int fd, int command, void *argument, int (*real)(int, int, ...))
 {
-    struct conn *conn = track_set_flags(fd);
-    int result = real(fd, command, argument);
+    bool asynchronous = command == F_SETFL && (long)argument & O_ASYNC;
+    struct conn *conn;
+    int result;
 
+    if (asynchronous)
+        protocol_renew(fd);
+    conn = track_set_flags(fd);
+    result = real(fd, command, argument);
     if (!conn)
         return result;
-    if (result == 0 && command == F_SETFL && (long)argument & O_ASYNC)
+    if (result == 0 && asynchronous)
         track_refuse(fd, REASON_ODD_FLAGS);
     conn_leave(conn, CONN_CALL_OTHER);
     return result;
@@ -150,8 +172,11 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
         void *argument = VARIADIC(command);                                                    \
         int result;                                                                            \
                                                                                                \
-        if ((command == F_SETFL || command == F_SETFD) && !PLAIN(fd))                          \
-            return set_flags(fd, command, argument, real_##name);                              \
+        if (!PLAIN(fd)) {                                                                      \
+            if (command == F_SETFL || command == F_SETFD)                                      \
+                return set_flags(fd, command, argument, real_##name);                          \
+            before_fcntl(fd, command);                                                         \
+        }                                                                                      \
         result = real_##name(fd, command, argument);                                           \
         if (hook_should_retry(result))                                                         \
             result = real_##name(fd, command, argument);                                       \
@@ -176,14 +201,26 @@ static bool before_close_range(unsigned int first, unsigned int last, unsigned i
     return false;
 }
 
+/* A signal handler jumped out of the bulk close, which may block in the close of a socket with
+ * SO_LINGER: the kernel is done with it all the same. */
+static void left_bulk_close(void *unused)
+{
+    (void)unused;
+    track_swept();
+}
+
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags))
 {
+    struct _pthread_cleanup_buffer left;
     bool swept = before_close_range(first, last, (unsigned int)flags);
-    int result = real(first, last, flags);
+    int result;
 
-    if (swept)
-        track_swept();
+    if (!swept)
+        return real(first, last, flags);
+    _pthread_cleanup_push(&left, left_bulk_close, NULL);
+    result = real(first, last, flags);
+    _pthread_cleanup_pop(&left, 1);
     return result;
 }
 
@@ -194,18 +231,22 @@ HOOKED int close_range(unsigned int first, unsigned int last, int flags)
 
 HOOKED void closefrom(int first)
 {
-    bool swept = track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+    struct _pthread_cleanup_buffer left;
 
+    if (!track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U)) {
+        real_closefrom(first);
+        return;
+    }
+    _pthread_cleanup_push(&left, left_bulk_close, NULL);
     real_closefrom(first);
-    if (swept)
-        track_swept();
+    _pthread_cleanup_pop(&left, 1);
 }
 
 /* Stdio reads and writes past us, in pieces the program never sees. */
 HOOKED FILE *fdopen(int fd, const char *mode)
 {
     if (!PLAIN(fd))
-        track_refuse(fd, REASON_STDIO);
+        track_unseen(fd, REASON_STDIO);
     return real_fdopen(fd, mode);
 }
 HOOKED_ALIAS(_IO_fdopen, fdopen);

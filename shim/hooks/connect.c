@@ -29,7 +29,8 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     if (PLAIN(fd))
         return real_connect(fd, addr, len);
-    return lending_connect(fd, addr, len);
+    return lending_connect(fd, addr, len,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
 }
 HOOKED_ALIAS(__connect, connect);
 
@@ -71,19 +72,20 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 HOOKED int shutdown(int fd, int how)
 {
     if (!PLAIN(fd)) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
             return 0;
-        track_refuse(fd, REASON_SHUT_DOWN);
+        track_shut_down(fd);
     }
     return real_shutdown(fd, how);
 }
 
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    int result = real_setsockopt(fd, level, name, value, len);
+    int result;
 
-    if (result == 0 && !PLAIN(fd))
-        track_option(fd, level, name, value, len);
+    do
+        result = real_setsockopt(fd, level, name, value, len);
+    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
     return result;
 }
 

@@ -35,6 +35,10 @@ int hook_close_range(unsigned int first, unsigned int last, int flags,
 /* epoll_ctl() by the libc function or by syscall() gave RESULT. */
 int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);
 
+/* The N requests in LIST, of io_submit(), are about to be submitted: what they name is not
+ * pooled for REASON. */
+COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
+
 /* RESULT is -1, or what the process was when it opened its connections it is no more: they are
  * not lent again, and not kept. Returns RESULT; errno is kept. */
 int hook_identity_changed(int result);

@@ -4,6 +4,8 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../protocol.h"
+#include "../ring.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
@@ -65,6 +67,29 @@ HOOKED int setns(int fd, int type)
     return namespace_changed(real_setns(fd, type), true);
 }
 
+/* Another is about to get what FD names. */
+static void share(int fd, enum reason reason)
+{
+    if (PLAIN(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, reason);
+}
+
+/* Whose descriptor it is that PIDFD's process has at FD cannot be told without asking: one of
+ * that number here is taken for it. */
+HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
+{
+    int result;
+
+    share(fd, REASON_DUPLICATED);
+    result = real_pidfd_getfd(pidfd, fd, flags);
+    if (hook_should_retry(result))
+        result = real_pidfd_getfd(pidfd, fd, flags);
+    track_new_number(result);
+    return result;
+}
+
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
  * jump: nothing may be left to do after it, and tests/audit looks whether the compiler agreed.
  */
@@ -76,8 +101,7 @@ HOOKED void *dlopen(const char *file, int flags)
 /* Also clears close-on-exec when both numbers are the same. */
 HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
-    if (!PLAIN(fd))
-        track_shared(fd, REASON_PASSED);
+    share(fd, REASON_PASSED);
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
@@ -144,23 +168,22 @@ static void before_syscall(long number, const long *a)
     case SYS_fcntl:
     case SYS_dup:
     case SYS_sendfile:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
         break;
 #ifdef SYS_dup2
     case SYS_dup2:
 #endif
     case SYS_dup3:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
         if (!PLAIN((int)a[1]) && a[0] != a[1])
             track_forget((int)a[1]);
         break;
+    case SYS_pidfd_getfd:
+        share((int)a[1], REASON_RAW_SYSCALL);
+        break;
     case SYS_splice:
-        if (!PLAIN((int)a[0]))
-            track_refuse((int)a[0], REASON_RAW_SYSCALL);
-        if (!PLAIN((int)a[2]))
-            track_refuse((int)a[2], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[2], REASON_RAW_SYSCALL);
         break;
     case SYS_clone:
         if (a[0] & CLONE_THREAD)
@@ -182,11 +205,8 @@ static void before_syscall(long number, const long *a)
     case SYS_pselect6:
         waited_for_by_syscall(number, a);
         break;
-    case SYS_io_uring_setup:
-        if (process_is_owner()) {
-            process_refuse(REASON_IO_URING);
-            lending_flush(REASON_IO_URING);
-        }
+    case SYS_io_submit:
+        hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
         break;
     default:
         break;
@@ -196,9 +216,28 @@ static void before_syscall(long number, const long *a)
 static long after_syscall(long number, const long *a, long result)
 {
     switch (number) {
+    case SYS_io_uring_setup:
+        if (result >= 0 && process_is_owner())
+            ring_opened((int)result, (const struct io_uring_params *)a[1]);
+        return result;
+    case SYS_io_uring_register:
+        if (result >= 0)
+            ring_registered((uint32_t)a[1]);
+        return result;
     case SYS_epoll_ctl:
         return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
                                    (const struct epoll_event *)a[3]);
+    case SYS_socket:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_dup:
+    case SYS_pidfd_getfd:
+        track_new_number((int)result);
+        return result;
+    case SYS_recvmsg:
+        if (result >= 0)
+            track_received((const struct msghdr *)a[1]);
+        return result;
     case SYS_unshare:
         return namespace_changed((int)result, concerns_us((int)a[0]));
     case SYS_setns:
@@ -220,6 +259,17 @@ static long after_syscall(long number, const long *a, long result)
     }
 }
 
+static __attribute__((noinline)) long io_uring_enter_by_syscall(const long *a)
+{
+    struct ring_enter enter;
+    long result;
+
+    ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
+    result = real_syscall(SYS_io_uring_enter, a[0], a[1], a[2], a[3], a[4], a[5]);
+    ring_enter_end(&enter);
+    return result;
+}
+
 /* Six arguments are passed on whatever the call takes; the kernel ignores the rest. */
 HOOKED long syscall(long number, ...)
 {
@@ -235,6 +285,8 @@ HOOKED long syscall(long number, ...)
     if (number == SYS_close_range)
         return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                                 close_range_by_syscall);
+    if (number == SYS_io_uring_enter)
+        return io_uring_enter_by_syscall(a);
     if (hook_confines(number, a))
         return hook_confine(number, a);
     before_syscall(number, a);

@@ -6,9 +6,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 int close_range(unsigned int first, unsigned int last, int flags);
@@ -158,4 +162,80 @@ Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
     pid_t child = run_early((char *const[]){"/bin/sh", "-c", "( : ); :", NULL});
 
     cr_expect(log_count_of(child, "not tracked: REENTERED ") == 6);
+}
+
+/* A lock of the program's, which a handler of fork() takes, as libraries do that must be whole
+ * in the child. The handler was registered before the library's own, so it runs after it. */
+static pthread_mutex_t account = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool is_guarded, forking;
+
+static void take_account(void)
+{
+    if (!is_guarded)
+        return;
+    forking = true;
+    pthread_mutex_lock(&account);
+}
+
+static void give_account(void)
+{
+    if (is_guarded)
+        pthread_mutex_unlock(&account);
+}
+
+static void register_first(void)
+{
+    pthread_atfork(take_account, give_account, give_account);
+}
+
+static void (*const before_every_constructor)(void)
+    __attribute__((used, section(".preinit_array"))) = register_first;
+
+/* Speaks with the server under that lock, at the moment in which another thread forks. */
+static void *speak_while_forking(void *argument)
+{
+    struct timespec began, ended;
+    double *took = argument;
+
+    pthread_mutex_lock(&account);
+    is_guarded = true;
+    while (!forking)
+        sched_yield();
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int i = 0; i < 100; i++) {
+        int fd = dial_server();
+
+        exchange(fd);
+        close(fd);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    *took =
+        (double)(ended.tv_sec - began.tv_sec) + (double)(ended.tv_nsec - began.tv_nsec) / 1e9;
+    pthread_mutex_unlock(&account);
+    return NULL;
+}
+
+Test(children, a_fork_waits_for_a_thread_that_connects, .timeout = 20)
+{
+    int port = park();
+    double took = 0;
+    pthread_t thread;
+    pid_t child;
+
+    forking = is_guarded = false;
+    cr_assert(pthread_create(&thread, NULL, speak_while_forking, &took) == 0);
+    while (!is_guarded)
+        sched_yield();
+    child = fork();
+    if (child == 0) {
+        is_guarded = false;
+        park();
+        _exit(0);
+    }
+    pthread_join(thread, NULL);
+    is_guarded = false;
+    expect_good_end(child);
+    cr_expect(log_count("not tracked: LOCKED ") > 0);
+    cr_expect(took < 5, "%f s", took);
+    cr_expect(local_port(dial_server()) == port);
 }

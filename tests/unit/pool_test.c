@@ -4,9 +4,12 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -294,23 +297,157 @@ Test(pool, turned_away_inside_and_free_after)
     struct address address = address_of(1);
     pthread_t thread;
 
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
     conn_move(conn, CONN_LEAVING);
     cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_REENTERED);
     cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
-    cr_expect(!pool_before_fork());
+    cr_expect(pool_before_fork() == REASON_REENTERED);
     pool_after_fork_in_parent();
     cr_assert(pthread_create(&thread, NULL, enter_from_another_thread, NULL) == 0);
     pthread_join(thread, NULL);
     cr_expect(take(1, 0) != NULL);
 }
 
+static atomic_int holding; /* 0: not yet, 1: a thread has the lock, 2: it is to give it back */
+
+static void *hold_the_lock(void *argument)
+{
+    (void)argument;
+    cr_assert(pool_before_fork() == REASON_NONE);
+    atomic_store(&holding, 1);
+    while (atomic_load(&holding) != 2)
+        usleep(1000);
+    pool_after_fork_in_parent();
+    return NULL;
+}
+
+/* A thread that has the lock and does not go on. */
+static pthread_t stop_a_thread(void)
+{
+    pthread_t thread;
+
+    atomic_store(&holding, 0);
+    cr_assert(pthread_create(&thread, NULL, hold_the_lock, NULL) == 0);
+    while (atomic_load(&holding) != 1)
+        usleep(1000);
+    return thread;
+}
+
+static void let_it_go_on(pthread_t thread)
+{
+    atomic_store(&holding, 2);
+    pthread_join(thread, NULL);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* One call waits 10 ms, those after it do not wait: 1,000 that did would take 10 s. */
+Test(pool, nobody_waits_for_a_stopped_thread, .timeout = 60)
+{
+    struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET);
+    struct address address = address_of(1);
+    pthread_t thread;
+    double began;
+
+    put(connect_at(1, 0), 0);
+    conn_move(conn, CONN_LEAVING);
+    thread = stop_a_thread();
+    began = seconds();
+    for (int i = 0; i < 1000; i++) {
+        cr_expect(pool_enlist(fresh, &address, 0) == REASON_LOCKED);
+        cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_LOCKED);
+        cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
+        cr_expect(pool_before_fork() == REASON_LOCKED);
+    }
+    cr_expect(seconds() - began < 5, "%f s", seconds() - began);
+    let_it_go_on(thread);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_NONE);
+    cr_expect(take(1, 0) == conn);
+}
+
+static void on_nothing(int signal)
+{
+    (void)signal;
+}
+
+/* Signals that come all the time do not make the wait longer. */
+Test(pool, interrupted_waits_end, .timeout = 60)
+{
+    struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    struct address address = address_of(1);
+    pthread_t thread = stop_a_thread();
+
+    signal(SIGALRM, on_nothing);
+    setitimer(ITIMER_REAL, &often, NULL);
+    cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
+    setitimer(ITIMER_REAL, &never, NULL);
+    let_it_go_on(thread);
+}
+
+static struct victims undone;
+static pthread_t caught_up_by;
+
+static void catch_up(void)
+{
+    caught_up_by = pthread_self();
+    while (pool_catch_up(&undone))
+        continue;
+}
+
+/* What must be done all the same is done by the thread that has the lock. */
+Test(pool, a_flush_is_left_to_the_stopped_thread, .timeout = 60)
+{
+    struct conn *conn = connect_at(1, 0);
+    pthread_t thread;
+
+    undone.count = 0;
+    pool_when_undone(catch_up);
+    put(conn, 0);
+    thread = stop_a_thread();
+    pool_flush(REASON_IDENTITY, &victims);
+    cr_expect(victims.count == 0 && undone.count == 0);
+    let_it_go_on(thread);
+    cr_assert(undone.count == 1);
+    cr_expect(undone.conn[0] == conn && undone.reason[0] == REASON_IDENTITY);
+    cr_expect(conn_state(conn) == CONN_DOOMED);
+    cr_expect(pthread_equal(caught_up_by, thread));
+    cr_expect(take(1, 0) == NULL);
+}
+
+Test(pool, a_lost_number_is_left_to_the_stopped_thread, .timeout = 60)
+{
+    struct conn *conns[2];
+    pthread_t thread;
+
+    undone.count = 0;
+    pool_when_undone(catch_up);
+    for (int i = 0; i < 2; i++) {
+        conns[i] = connect_at(1, 0);
+        conns[i]->fd = 1000 + i;
+        fdmap_exchange(1000 + i, conn_slot(conns[i]) | FDMAP_PRIVATE);
+        put(conns[i], 0);
+    }
+    thread = stop_a_thread();
+    fdmap_exchange(1000, FDMAP_NONE);
+    cr_expect(pool_take_private(conns[0], 1000) == NULL);
+    let_it_go_on(thread);
+    cr_assert(undone.count == 1);
+    cr_expect(undone.conn[0] == conns[0] && undone.reason[0] == REASON_SWEPT);
+    cr_expect(take(1, 0) == conns[1]);
+}
+
 Test(pool, empty_in_the_child)
 {
     put(connect_at(1, 0), 0);
     put(connect_at(2, 0), 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
     cr_expect(take(1, 0) == NULL && take(2, 0) == NULL);
     put(connect_at(1, 0), 0);
@@ -594,7 +731,7 @@ Test(pool, nothing_is_taken_out_from_inside)
     struct conn *conn = connect_at(1, 0);
 
     put(conn, 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_flush(REASON_IDENTITY, &victims);
     cr_expect(victims.count == 0);
     cr_expect(pool_take_private(conn, conn->fd) == NULL);
@@ -718,7 +855,7 @@ Test(pool, real_forks_under_load)
         pid_t child;
         int status;
 
-        cr_assert(pool_before_fork());
+        cr_assert(pool_before_fork() == REASON_NONE);
         child = fork();
         cr_assert(child >= 0);
         if (child == 0) {
@@ -913,7 +1050,7 @@ Test(pool, owing_ones_and_the_rest)
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
     put_owing(conn, 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
     cr_expect(take_owing(1, 0) == NULL);
 }
