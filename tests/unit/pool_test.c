@@ -851,11 +851,14 @@ Test(pool, real_forks_under_load)
 
     put(connect_at(1, 0), 0);
     cr_assert(pthread_create(&thread, NULL, work, NULL) == 0);
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0, given_up = 0; i < 50; i++) {
         pid_t child;
         int status;
 
-        cr_assert(pool_before_fork() == REASON_NONE);
+        /* On a busy machine the other thread may sleep in the pool for longer than is waited.
+         */
+        while (pool_before_fork() != REASON_NONE)
+            cr_assert(++given_up < 200);
         child = fork();
         cr_assert(child >= 0);
         if (child == 0) {
