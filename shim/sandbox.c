@@ -64,6 +64,13 @@ static void wait_a_moment(void)
     raw_syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &look);
 }
 
+/* Whether another thread may still be in a hook that it entered before: seen, where it moves a
+ * connection; elsewhere, as in socket(), it needs microseconds, and has had LOOKED moments. */
+static bool others_may_be_inside(int looked)
+{
+    return (looked == 0 && atomic_load(&conn_ever_used)) || conn_others_pass(NULL);
+}
+
 bool sandbox_begin(void)
 {
     pid_t had;
@@ -76,7 +83,7 @@ bool sandbox_begin(void)
         atomic_store(&owner, had);
     log_line(LOG_INFO, "the program tries to enter a sandbox: all connections are given up");
     lending_flush(REASON_SANDBOX);
-    for (int i = 0; i < LOOKS && conn_others_pass(NULL); i++) {
+    for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {
         wait_a_moment();
         lending_flush(REASON_SANDBOX);
     }

@@ -96,14 +96,14 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
 }
 
 /* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. */
-static void forget(int fd, bool stale)
+ * nobody knows how. Whether the fd is a private one, which is the caller's to close. */
+static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
     struct conn *conn = conn_of_slot(slot);
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
-        return;
+        return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
     else if (slot & FDMAP_EPOLL)
@@ -115,6 +115,7 @@ static void forget(int fd, bool stale)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
+    return slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL);
 }
 
 void track_new_number_slow(int fd)
@@ -123,10 +124,24 @@ void track_new_number_slow(int fd)
         forget(fd, true);
 }
 
-void track_forget(int fd)
+bool track_forget(int fd)
 {
-    if (process_is_owner())
-        forget(fd, false);
+    return process_is_owner() && forget(fd, false);
+}
+
+static void refuse_swept(struct conn *conn, int unused)
+{
+    (void)unused;
+    conn_refuse(conn, REASON_SWEPT);
+    twin_drop(conn);
+}
+
+void track_still_open(int fd, bool is_private)
+{
+    if (is_private)
+        libc_close_quietly(fd);
+    else
+        conn_for_each_in_use(refuse_swept, 0);
 }
 
 bool track_close_private(int fd)
@@ -148,14 +163,18 @@ bool track_forget_range(unsigned int first, unsigned int last)
         return false;
     twin_sweep_begins();
     end = (unsigned int)fdmap_end();
-    for (unsigned int fd = first; fd < end && fd <= last; fd++)
-        forget((int)fd, false);
+    for (unsigned int fd = first; fd < end && fd <= last; fd++) {
+        if (forget((int)fd, false))
+            libc_close_quietly((int)fd);
+    }
     return true;
 }
 
-void track_swept(void)
+void track_swept(bool closed)
 {
     twin_sweep_ends();
+    if (!closed)
+        conn_for_each_in_use(refuse_swept, 0);
 }
 
 void track_refuse(int fd, enum reason reason)

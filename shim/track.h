@@ -40,18 +40,24 @@ static inline void track_new_number(int fd)
         track_new_number_slow(fd);
 }
 
-/* The caller's next call closes or replaces FD, whatever it is: forgets it. An idle connection
- * of ours under that number is given up, and the descriptor is the caller's to close. */
-void track_forget(int fd);
+/* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
+ * private fd: its connection is given up, and the caller must close FD if its call does not. */
+bool track_forget(int fd);
 
 /* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
  * unseen before and what is there by now is the caller's, to be closed. */
 COLD bool track_close_private(int fd);
 
-/* The same for all numbers from FIRST to LAST. When true, track_swept() is due after the call.
- */
+/* The call for which FD was forgotten failed; IS_PRIVATE is what track_forget() said. A private
+ * fd is closed. FD may have been an epoll set, and what is registered there reports events for
+ * ever: no connection in use is pooled after that. */
+COLD void track_still_open(int fd, bool is_private);
+
+/* Before a bulk close: forgets every fd from FIRST to LAST, and closes the private ones. When
+ * true, track_swept() is due after the call, with whether it CLOSED them; if it did not, no
+ * connection in use is pooled, as above. */
 COLD bool track_forget_range(unsigned int first, unsigned int last);
-COLD void track_swept(void);
+COLD void track_swept(bool closed);
 
 /* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
  * due. */

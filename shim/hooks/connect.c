@@ -39,17 +39,21 @@ HOOKED_ALIAS(__connect, connect);
 
 HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (!PLAIN(fd))
+    int result = real_bind(fd, addr, len);
+
+    if (result == 0 && !PLAIN(fd))
         track_refuse(fd, REASON_BOUND);
-    return real_bind(fd, addr, len);
+    return result;
 }
 
 /* A server's socket is none of ours. */
 HOOKED int listen(int fd, int backlog)
 {
-    if (!PLAIN(fd))
+    int result = real_listen(fd, backlog);
+
+    if (result == 0 && !PLAIN(fd))
         track_forget(fd);
-    return real_listen(fd, backlog);
+    return result;
 }
 
 HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)

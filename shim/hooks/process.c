@@ -139,6 +139,19 @@ static int close_range_by_syscall(unsigned int first, unsigned int last, int fla
     return (int)real_syscall(SYS_close_range, first, last, flags);
 }
 
+static int dup3_by_syscall(int fd, int to, int flags)
+{
+    return (int)real_syscall(SYS_dup3, fd, to, flags);
+}
+
+#ifdef SYS_dup2
+static int dup2_by_syscall(int fd, int to, int flags)
+{
+    (void)flags;
+    return (int)real_syscall(SYS_dup2, fd, to);
+}
+#endif
+
 /* As hooks/children.S does it. A thread is no child, but may have a table of its own. */
 static void child_by_syscall(uint64_t flags)
 {
@@ -191,8 +204,6 @@ static void before_syscall(long number, const long *a)
 #endif
     case SYS_dup3:
         share((int)a[0], REASON_RAW_SYSCALL);
-        if (!PLAIN((int)a[1]) && a[0] != a[1])
-            track_forget((int)a[1]);
         break;
     case SYS_pidfd_getfd:
         share((int)a[1], REASON_RAW_SYSCALL);
@@ -308,5 +319,11 @@ HOOKED long syscall(long number, ...)
     if (hook_confines(number, a))
         return hook_confine(number, a);
     before_syscall(number, a);
+    if (number == SYS_dup3 && !PLAIN((int)a[1]))
+        return hook_replace((int)a[0], (int)a[1], (int)a[2], dup3_by_syscall);
+#ifdef SYS_dup2
+    if (number == SYS_dup2 && !PLAIN((int)a[1]))
+        return hook_replace((int)a[0], (int)a[1], 0, dup2_by_syscall);
+#endif
     return after_syscall(number, a, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
 }

@@ -1,6 +1,7 @@
 /*
  * A program that enters a sandbox while it has connections: sandboxed KIND PORT. KIND is how:
  * "filter", that kills for every system call which main() does not make from there on;
+ * "threads", the same for all threads, of which others open and close connections meanwhile;
  * "strict", that kills for all but read(), write() and an end of this thread. Before that one
  * connection was closed, one is open, and one was closed and is open again; a child was made
  * that shared this memory.
@@ -8,6 +9,8 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,8 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+
+#define THREADS 3
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
 
@@ -68,7 +73,7 @@ static const int allowed[] = {
 };
 #define ALLOWED (sizeof(allowed) / sizeof(allowed[0]))
 
-static void enter_filter(void)
+static void enter_filter(unsigned int flags)
 {
     struct sock_filter code[2 * ALLOWED + 2];
     struct sock_fprog filter = {0, code};
@@ -83,7 +88,10 @@ static void enter_filter(void)
     code[filter.len++] =
         (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
     check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no_new_privs");
-    check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0, "filter");
+    if (flags == 0)
+        check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0, "filter");
+    else
+        check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter) == 0, "filter");
 }
 
 static void wait_for(int fd)
@@ -96,6 +104,42 @@ static void wait_for(int fd)
     FD_SET(fd, &set);
     check(poll(&wanted, 1, 0) == 0, "poll");
     check(select(fd + 1, &set, NULL, NULL, &no_time) == 0, "select");
+}
+
+static atomic_int turns[THREADS];
+
+static void *take_turns(void *own_turns)
+{
+    while (1) {
+        int fd = dial();
+
+        get(fd);
+        check(close(fd) == 0, "close");
+        atomic_fetch_add((atomic_int *)own_turns, 1);
+    }
+    return NULL;
+}
+
+/* Of each thread so many more. */
+static void wait_for_turns(int more)
+{
+    for (int i = 0; i < THREADS; i++) {
+        int enough = atomic_load(&turns[i]) + more;
+
+        while (atomic_load(&turns[i]) < enough)
+            poll(NULL, 0, 1);
+    }
+}
+
+static void enter_among_threads(void)
+{
+    pthread_t thread;
+
+    for (int i = 0; i < THREADS; i++)
+        check(pthread_create(&thread, NULL, take_turns, &turns[i]) == 0, "thread");
+    wait_for_turns(20);
+    enter_filter(SECCOMP_FILTER_FLAG_TSYNC);
+    wait_for_turns(20);
 }
 
 int main(int argc, char **argv)
@@ -123,7 +167,11 @@ int main(int argc, char **argv)
         get(again);
         syscall(SYS_exit, 0);
     }
-    enter_filter();
+    if (strcmp(argv[1], "threads") == 0) {
+        enter_among_threads();
+        return 0;
+    }
+    enter_filter(0);
     get(open);
     get(again);
     wait_for(open);
