@@ -220,18 +220,18 @@ void track_unseen_everywhere(enum reason reason)
 }
 
 /* Who has a duplicate of our number has the connection: it is refused to its present user, if
- * it has one, and idles no more. */
-static void give_up_private(int fd, uint32_t slot, enum reason reason)
+ * it has one, and idles no more. True when FD is the caller's to close. */
+static bool give_up_private(int fd, uint32_t slot, enum reason reason)
 {
     struct conn *conn = conn_of_slot(slot);
 
     if (!process_is_owner())
-        return;
+        return false;
     conn_refuse(conn, reason);
-    if (fdmap_replace(fd, slot, FDMAP_NONE)) {
-        lending_lose_private(conn, fd);
-        libc_close_quietly(fd);
-    }
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
+        return false;
+    lending_lose_private(conn, fd);
+    return true;
 }
 
 void track_shared(int fd, enum reason reason)
@@ -243,10 +243,10 @@ void track_shared(int fd, enum reason reason)
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
-    if (slot & FDMAP_PRIVATE)
-        give_up_private(fd, slot, reason);
-    else
+    if (!(slot & FDMAP_PRIVATE))
         track_refuse(fd, reason);
+    else if (give_up_private(fd, slot, reason))
+        libc_close_quietly(fd);
 }
 
 struct conn *track_set_flags(int fd)
@@ -363,7 +363,8 @@ void track_namespace_lost(void)
 }
 
 /* Calls VISIT for each fd that MSG carries. */
-static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
+static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
+                        void *context)
 {
     struct cmsghdr *control;
 
@@ -377,16 +378,25 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd))
             int fd;
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            visit(fd);
+            visit(fd, context);
         }
     }
 }
 
-/* What is passed may be written on by another process: renewed before, shared after. */
-static void pass(int fd)
+/* What is passed may be written on by another process: a connection is renewed before. One of
+ * ours is given up before, so that it is not lent meanwhile, and closed after. */
+static void pass(int fd, void *context)
 {
-    if (fdmap_is_plain(fd))
+    struct track_passed *passed = context;
+    uint32_t slot = fdmap_get(fd);
+
+    if (slot == FDMAP_NONE)
         return;
+    if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
+        if (give_up_private(fd, slot, REASON_PASSED))
+            passed->fds[passed->count++] = fd;
+        return;
+    }
     protocol_renew(fd);
     track_shared(fd, REASON_PASSED);
 }
@@ -394,20 +404,32 @@ static void pass(int fd)
 /* After the call the message may be gone. Should the call fail, a connection is not pooled that
  * could have been. The struct of another libc, where no process is ever the owner, has another
  * layout. */
-bool track_passing(const struct msghdr *msg)
+bool track_passing(const struct msghdr *msg, struct track_passed *passed)
 {
     int saved = errno;
 
     if (fdmap_end() == 0 || !process_is_owner() || !is_readable(msg, sizeof(*msg)))
         return false;
     if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
-        each_passed(msg, pass);
+        each_passed(msg, pass, passed);
     errno = saved;
     return true;
+}
+
+void track_close_passed(const struct track_passed *passed)
+{
+    for (unsigned int i = 0; i < passed->count; i++)
+        libc_close_quietly(passed->fds[i]);
+}
+
+static void receive(int fd, void *unused)
+{
+    (void)unused;
+    track_new_number(fd);
 }
 
 void track_received(const struct msghdr *msg)
 {
     if (process_is_owner())
-        each_passed(msg, track_new_number);
+        each_passed(msg, receive, NULL);
 }

@@ -105,8 +105,25 @@ COLD void track_namespace_lost(void);
 /* MSG was received: what its SCM_RIGHTS carry are new fds. */
 void track_received(const struct msghdr *msg);
 
+/* Private fds of ours that a program has found and passes on. More of them are closed before
+ * the call, which then fails. */
+#define TRACK_PASSED_MOST 16
+struct track_passed {
+    unsigned int count;
+    int fds[TRACK_PASSED_MOST];
+};
+
 /* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
- * another process's hands. False when it is not readable, or nothing can be of interest. */
-bool track_passing(const struct msghdr *msg);
+ * another process's hands. Adds to PASSED, whose count is 0 at first, what is to be closed by
+ * track_passed() after the call. False when MSG is not readable, or nothing can be of interest.
+ */
+bool track_passing(const struct msghdr *msg, struct track_passed *passed);
+COLD void track_close_passed(const struct track_passed *passed);
+
+static inline void track_passed(const struct track_passed *passed)
+{
+    if (__builtin_expect(passed->count > 0, 0))
+        track_close_passed(passed);
+}
 
 #endif
