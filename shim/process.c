@@ -9,7 +9,6 @@
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
 _Atomic uint32_t process_orphans;
-_Atomic uint32_t process_shares_table;
 _Atomic uint32_t process_identities;
 
 _Atomic pid_t *process_owner;
@@ -45,8 +44,6 @@ bool process_is_owner_by_number(void)
 
 enum reason process_refusal(void)
 {
-    if (atomic_load_explicit(&process_shares_table, memory_order_relaxed) != 0)
-        return REASON_NAMESPACE;
     return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
 }
 
