@@ -284,16 +284,6 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
     return enlist(conn, address, now);
 }
 
-/* hooks/children.S can do no more than leave a note. */
-static void note_shared_table(void)
-{
-    if (atomic_load_explicit(&process_shares_table, memory_order_relaxed) == 0)
-        return;
-    process_refuse(REASON_NAMESPACE);
-    atomic_store(&process_shares_table, 0);
-    lending_flush(REASON_NAMESPACE);
-}
-
 static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
                             socklen_t len, const void *caller)
 {
@@ -309,7 +299,6 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         return false;
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
-    note_shared_table();
     reason = proof_fresh(conn, fd);
     if (reason == REASON_NONE && check_out(conn, fd, now, caller))
         return true;
@@ -509,6 +498,8 @@ static bool end_fork(void)
 
 void lending_after_fork_in_parent(void)
 {
+    /* Another thread may have opened a socket after the first count and before the child. */
+    atomic_fetch_add(&process_children, 1);
     if (end_fork())
         pool_after_fork_in_parent();
 }
