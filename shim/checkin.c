@@ -77,6 +77,7 @@ bool check_in_begin(struct check_in *check_in, int fd)
             return true;
         }
         lending_note_refused(conn, reason);
+        stats_write_if_due(check_in->now);
     }
     twin_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
@@ -116,6 +117,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         lending_discard(conn, reason);
     lending_discard_all(&victims);
+    stats_write_if_due(check_in->now);
     pthread_setcancelstate(check_in->cancel_state, NULL);
     errno = saved;
 }

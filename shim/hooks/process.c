@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../due.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
@@ -63,6 +64,21 @@ HOOKED int unshare(int flags)
 HOOKED int setns(int fd, int type)
 {
     return namespace_changed(real_setns(fd, type), true);
+}
+
+HOOKED void _exit(int status)
+{
+    due_before_end();
+    real__exit(status);
+    __builtin_unreachable();
+}
+HOOKED_ALIAS(_Exit, _exit);
+
+HOOKED void quick_exit(int status)
+{
+    due_before_end();
+    real_quick_exit(status);
+    __builtin_unreachable();
 }
 
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
@@ -181,6 +197,9 @@ static void before_syscall(long number, const long *a)
     case SYS_ppoll:
     case SYS_pselect6:
         waited_for_by_syscall(number, a);
+        break;
+    case SYS_exit_group:
+        due_before_end();
         break;
     case SYS_io_uring_setup:
         if (process_is_owner()) {
