@@ -165,6 +165,17 @@ def test_odd_files(host):
     assert set(host.seen()) == {client.pid}
 
 
+@pytest.mark.parametrize("left", [0, 1, 0.5])
+def test_files_that_were_cut_short(host, left):
+    """Servers that are whole are shown."""
+    path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
+    size = path.stat().st_size
+    os.truncate(path, HEADER.size + int((size - HEADER.size) * left))
+    assert len(host.seen()[os.getpid()]["servers"]) == (1 if left == 1 else 0)
+    os.truncate(path, HEADER.size - 1)
+    assert os.getpid() not in host.seen()
+
+
 def test_a_name_cannot_write_on_the_terminal(host):
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
     content = path.read_bytes()

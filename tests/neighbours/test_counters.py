@@ -30,7 +30,7 @@ def file():
     assert len(names) == 1
     return f"{directory}/{names[0]}"
 def go_on():
-    for _ in range(3):
+    for _ in range(2):
         turns(5)
         select.select([], [], [], 1.1)
     turns(5)
