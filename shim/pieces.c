@@ -46,23 +46,6 @@ static nsec_t of_timeval(const struct timeval *timeout)
     return ((nsec_t)timeout->tv_sec * MILLION + timeout->tv_usec) * 1000;
 }
 
-/* Precise, and never another library's idea of the time. */
-static nsec_t now(void)
-{
-    struct timespec time = {0, 0};
-
-    raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time);
-    return (nsec_t)time.tv_sec * 1000 * MILLION + time.tv_nsec;
-}
-
-/* What is left of a wait for WHOLE that began at BEGAN. */
-static nsec_t left_of(nsec_t whole, nsec_t began)
-{
-    nsec_t left = whole - (now() - began);
-
-    return left > 0 ? left : 0;
-}
-
 static struct timespec as_timespec(nsec_t ns)
 {
     return (struct timespec){ns / (1000 * MILLION), ns % (1000 * MILLION)};
@@ -140,12 +123,11 @@ static bool work(void)
 #define IN_PIECES(name, params, args, of_kind, piece)                                          \
     int pieces_##name params                                                                   \
     {                                                                                          \
-        nsec_t whole = of_kind(timeout), ns = first_piece(whole), began;                       \
+        nsec_t whole = of_kind(timeout), first = first_piece(whole), ns = first;               \
         int result;                                                                            \
                                                                                                \
-        if (ns == 0)                                                                           \
+        if (first == 0)                                                                        \
             return real_##name args;                                                           \
-        began = now();                                                                         \
         result = piece;                                                                        \
         if (result != 0)                                                                       \
             return result;                                                                     \
@@ -153,7 +135,7 @@ static bool work(void)
             return -1;                                                                         \
         if (whole == NO_END)                                                                   \
             return real_##name args;                                                           \
-        ns = left_of(whole, began);                                                            \
+        ns = whole - first;                                                                    \
         return piece;                                                                          \
     }
 
@@ -222,14 +204,21 @@ static bool work_for(const struct sets *sets)
     return work();
 }
 
+/* Whether the word at AT can be written; if it is not known, a mask of signals is put there. */
+static bool is_writable(uint64_t *at)
+{
+    return memory_is_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
+           raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
+}
+
 /* Tells, as the kernel does, how long was not waited; where that cannot be written it is not
- * told (select(2)). A mask of signals is put there first, to see whether it can be. */
+ * told (select(2)). */
 static void tell_left(struct timeval *timeout, nsec_t ns)
 {
     uint64_t *words = (uint64_t *)(void *)timeout;
 
     for (size_t i = 0; i < sizeof(*timeout) / sizeof(*words); i++) {
-        if (raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &words[i], sizeof(*words)) != 0)
+        if (!is_writable(&words[i]))
             return;
     }
     *timeout = as_timeval(ns);
@@ -239,23 +228,24 @@ int pieces_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
                   struct timeval *timeout)
 {
     struct sets sets = {.at = {readable, writable, odd}};
-    nsec_t whole = of_timeval(timeout), first = first_piece(whole), began;
+    nsec_t whole = of_timeval(timeout), first = first_piece(whole);
     struct timeval piece = as_timeval(first);
+    nsec_t later = whole - first;
     int result, saved;
 
     if (first == 0 || !save(&sets, n))
         return real_select(n, readable, writable, odd, timeout);
-    began = now();
     result = real_select(n, readable, writable, odd, &piece);
     if (result == 0 && !work_for(&sets)) {
         result = -1;
     } else if (result == 0) {
-        piece = as_timeval(left_of(whole, began));
+        piece = as_timeval(later);
+        later = 0;
         result = real_select(n, readable, writable, odd, timeout ? &piece : NULL);
     }
     saved = errno;
     if (timeout)
-        tell_left(timeout, left_of(whole, began));
+        tell_left(timeout, later + of_timeval(&piece));
     errno = saved;
     return result;
 }
@@ -264,18 +254,17 @@ int pieces_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
                    const struct timespec *timeout, const sigset_t *mask)
 {
     struct sets sets = {.at = {readable, writable, odd}};
-    nsec_t whole = of_timespec(timeout), first = first_piece(whole), began;
+    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
     struct timespec piece = as_timespec(first);
     int result;
 
     if (first == 0 || !save(&sets, n))
         return real_pselect(n, readable, writable, odd, timeout, mask);
-    began = now();
     result = real_pselect(n, readable, writable, odd, &piece, mask);
     if (result != 0)
         return result;
     if (!work_for(&sets))
         return -1;
-    piece = as_timespec(left_of(whole, began));
+    piece = as_timespec(whole - first);
     return real_pselect(n, readable, writable, odd, timeout ? &piece : NULL, mask);
 }

@@ -173,7 +173,7 @@ Test(waits, are_as_long_as_wanted, .timeout = 60)
 
         cr_expect(waits[i].wait(1700) == 0, "%s", waits[i].name);
         took = now() - began;
-        cr_expect(took >= 1.7 && took < 2.2, "%s took %f", waits[i].name, took);
+        cr_expect(took >= 1.7 && took < 2.7, "%s took %f", waits[i].name, took);
         cr_expect(connects_in_file() == connects, "%s has nothing written", waits[i].name);
     }
 }
@@ -201,7 +201,7 @@ Test(waits, end_with_the_event, .timeout = 60)
             began = now();
             cr_assert(pthread_create(&writer, NULL, write_later, (void *)&after[j]) == 0);
             cr_expect(waits[i].wait(j == 0 ? 10000 : -1) == 1, "%s", waits[i].name);
-            cr_expect(now() - began < after[j] / 1e6 + 0.5);
+            cr_expect(now() - began < after[j] / 1e6 + 2);
             pthread_join(writer, NULL);
             cr_assert(read(ends[0], &byte, 1) == 1);
         }
@@ -259,7 +259,7 @@ Test(waits, of_select_tell_the_rest, .timeout = 20)
         interrupt_after(after);
         cr_expect(select(0, NULL, NULL, NULL, &timeout) == -1 && errno == EINTR);
         left = timeout.tv_sec * 1000000 + timeout.tv_usec;
-        cr_expect(left <= 5000000 - (long)after && left > 4500000 - (long)after, "%ld", left);
+        cr_expect(left < 5200000 - (long)after && left > 3000000 - (long)after, "%ld", left);
     }
     count();
     timeout = (struct timeval){1, 500000};
