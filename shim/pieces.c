@@ -10,15 +10,16 @@
 #include "quiet.h"
 #include "readable.h"
 
-#define MILLION 1000000
-
-/* A time to wait, as every of these calls is given it; NO_END: for ever. */
+/* A time to wait, in nanoseconds; NO_END: for ever. */
 typedef int64_t nsec_t;
-#define NO_END INT64_MAX
+
+#define MILLISECOND ((nsec_t)1000000)
+#define SECOND      (1000 * MILLISECOND)
+#define NO_END      INT64_MAX
 
 static nsec_t of_ms(int timeout)
 {
-    return timeout < 0 ? NO_END : (nsec_t)timeout * MILLION;
+    return timeout < 0 ? NO_END : timeout * MILLISECOND;
 }
 
 /* What the kernel would not take gives 0, which is never cut, and is left for it to refuse. */
@@ -27,11 +28,11 @@ static nsec_t of_timespec(const struct timespec *timeout)
     if (!timeout)
         return NO_END;
     if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
-        timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000 * MILLION)
+        timeout->tv_nsec < 0 || timeout->tv_nsec >= SECOND)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
         return NO_END - 1;
-    return (nsec_t)timeout->tv_sec * 1000 * MILLION + timeout->tv_nsec;
+    return timeout->tv_sec * SECOND + timeout->tv_nsec;
 }
 
 static nsec_t of_timeval(const struct timeval *timeout)
@@ -39,32 +40,32 @@ static nsec_t of_timeval(const struct timeval *timeout)
     if (!timeout)
         return NO_END;
     if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
-        timeout->tv_usec < 0 || timeout->tv_usec >= MILLION)
+        timeout->tv_usec < 0 || timeout->tv_usec >= SECOND / 1000)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
         return NO_END - 1;
-    return ((nsec_t)timeout->tv_sec * MILLION + timeout->tv_usec) * 1000;
+    return timeout->tv_sec * SECOND + timeout->tv_usec * 1000;
 }
 
 static struct timespec as_timespec(nsec_t ns)
 {
-    return (struct timespec){ns / (1000 * MILLION), ns % (1000 * MILLION)};
+    return (struct timespec){ns / SECOND, ns % SECOND};
 }
 
 static struct timeval as_timeval(nsec_t ns)
 {
-    return (struct timeval){ns / (1000 * MILLION), ns % (1000 * MILLION) / 1000};
+    return (struct timeval){ns / SECOND, ns % SECOND / 1000};
 }
 
 static int as_ms(nsec_t ns)
 {
-    return (int)((ns + MILLION - 1) / MILLION);
+    return (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
 /* The first piece of a wait of so long; 0 when it is not to be cut. */
 static nsec_t first_piece(nsec_t timeout)
 {
-    nsec_t first = (nsec_t)due_in() * MILLION;
+    nsec_t first = due_in() * MILLISECOND;
 
     return first < timeout ? first : 0;
 }
