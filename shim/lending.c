@@ -17,6 +17,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "quiet.h"
 #include "raw.h"
 #include "readable.h"
 #include "ring.h"
@@ -300,13 +301,16 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
     reason = proof_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now, caller))
+    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
+        stats_write_if_due(now);
         return true;
+    }
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->untimed = conn->flags & O_NONBLOCK;
+    stats_write_if_due(now);
     return false;
 }
 
@@ -533,6 +537,7 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../due.h"
 #include "../protocol.h"
 #include "../readable.h"
 #include "../ring.h"
@@ -89,6 +90,21 @@ HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
         result = real_pidfd_getfd(pidfd, fd, flags);
     track_new_number(result);
     return result;
+}
+
+HOOKED void _exit(int status)
+{
+    due_before_end();
+    real__exit(status);
+    __builtin_unreachable();
+}
+HOOKED_ALIAS(_Exit, _exit);
+
+HOOKED void quick_exit(int status)
+{
+    due_before_end();
+    real_quick_exit(status);
+    __builtin_unreachable();
 }
 
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
@@ -279,6 +295,9 @@ static void before_syscall(long number, const long *a)
         break;
     case SYS_io_submit:
         hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
+        break;
+    case SYS_exit_group:
+        due_before_end();
         break;
     default:
         break;
