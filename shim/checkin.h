@@ -22,7 +22,8 @@
 struct check_in {
     struct conn *conn;
     int fd;
-    int private_fd; /* -1 in a dry run */
+    int private_fd;      /* -1 in a dry run */
+    enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
     msec_t now;
@@ -46,5 +47,10 @@ void check_in_call_off(struct check_in *check_in, const struct watches *again);
  * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False
  * when FD is what it was, tracked only if the reason against may pass. */
 bool check_in_behind(int fd, int stand_in);
+
+/* The same, and where the connection cannot be kept STAND_IN takes its place nevertheless,
+ * which ends it. False when FD is what it was: another thread makes a call on it, or it could
+ * not be replaced. */
+COLD bool check_in_exchange(int fd, int stand_in);
 
 #endif

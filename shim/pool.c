@@ -196,7 +196,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     endpoint->address = *address;
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
-    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
+    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, sizeof(*address), endpoint);
     if (!out_of_memory)
         return endpoint;
     /* One that had been another's before stays unused; it need not be the last. */
@@ -209,7 +209,7 @@ static struct endpoint *find_endpoint(const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
 
-    HASH_FIND(hh, endpoints, address, address_key_length(address), endpoint);
+    HASH_FIND(hh, endpoints, address, sizeof(*address), endpoint);
     return endpoint ? endpoint : add_endpoint(address, now);
 }
 
@@ -508,8 +508,10 @@ void pool_publish_slow(struct endpoint *endpoint)
 
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 {
+    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
     for (size_t i = 0; i < endpoint_count; i++)
-        visit(&memory_of_endpoints[i]);
+        if (memory_of_endpoints[i].stats)
+            visit(&memory_of_endpoints[i]);
 }
 
 enum reason pool_before_fork(void)
