@@ -213,8 +213,8 @@ Test(lent_sending, arrays_that_end, .timeout = 20)
               errno == EFAULT);
     cr_expect(writev(fd, iov, 4000) == -1 && errno == EINVAL);
     msgs = (struct mmsghdr *)(void *)(room + PAGE) - 1;
-    *msgs = (struct mmsghdr){{.msg_iov = &(struct iovec){text, sizeof(text) - 1}, .msg_iovlen = 1},
-                             0};
+    *msgs = (struct mmsghdr){
+        {.msg_iov = &(struct iovec){text, sizeof(text) - 1}, .msg_iovlen = 1}, 0};
     cr_expect(sendmmsg(fd, msgs, 2, 0) == 1 && msgs->msg_len == sizeof(text) - 1);
     expect_text(fd, "END\r\n");
     close(fd);
