@@ -90,7 +90,7 @@ static COLD bool is_in_python(uint64_t site)
 {
     long fd = raw_syscall(SYS_openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC);
     struct line line = {.field = FROM};
-    char bytes[CHUNK];
+    char bytes[CHUNK] = {0};
     bool found = false;
     long n;
 

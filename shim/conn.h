@@ -93,6 +93,7 @@ struct conn {
     _Atomic int flags;
     _Atomic int fd_flags;
     uint32_t children;
+    uint32_t orphans; /* when it was made: process_orphans */
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;
@@ -100,7 +101,7 @@ struct conn {
     _Atomic uint8_t word; /* enum conn_word */
     bool untimed;         /* connecting without blocking; see timing.h */
     uint8_t habit;        /* by which the endpoint guesses what he will speak */
-    enum fence fence;     /* while owing; see settle.c */
+    uint8_t fence;        /* enum fence, while owing; see settle.c */
 
     /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;

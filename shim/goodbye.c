@@ -9,6 +9,7 @@
 
 #include "checkin.h"
 #include "conn.h"
+#include "lending.h"
 #include "libc.h"
 #include "process.h"
 #include "raw.h"
@@ -36,6 +37,7 @@ static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *far
             goodbye && wire_goodbye_answer(&conn->wire, goodbye, farewell->answer);
         conn_let_go(conn);
     }
+    may = may && !lending_is_elsewhere(conn, fd);
     conn_leave(conn, CONN_CALL_OTHER);
     return may;
 }

@@ -17,6 +17,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "quiet.h"
 #include "raw.h"
 #include "readable.h"
 #include "ring.h"
@@ -67,10 +68,9 @@ static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
 
-    if (!fdmap_replace(private_fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        return;
-    raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-    libc_close_quietly(private_fd);
+    if (proof_is_at(conn, private_fd))
+        raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+    twin_close(conn, private_fd);
 }
 
 void lending_discard(struct conn *conn, enum reason reason)
@@ -301,13 +301,16 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
     reason = proof_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now, caller))
+    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
+        stats_write_if_due(now);
         return true;
+    }
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->untimed = conn->flags & O_NONBLOCK;
+    stats_write_if_due(now);
     return false;
 }
 
@@ -499,6 +502,8 @@ static bool end_fork(void)
 
 void lending_after_fork_in_parent(void)
 {
+    /* Another thread may have opened a socket after the first count and before the child. */
+    atomic_fetch_add(&process_children, 1);
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -513,9 +518,7 @@ static void close_private_fds(void)
 
         if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
             continue;
-        fdmap_exchange(fd, FDMAP_NONE);
-        if (proof_is_at(conn_of_slot(slot), fd))
-            libc_close_quietly(fd);
+        twin_close(conn_of_slot(slot), fd);
     }
 }
 
@@ -534,6 +537,7 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

@@ -36,9 +36,9 @@ COLD void lending_lose_private(struct conn *conn, int fd);
  * the application's affair. */
 COLD void lending_drop(struct conn *conn, enum reason reason);
 
-/* Whether FD, at which CONN should be, certainly names something else: it was closed and given
- * out again unseen. CONN is given up then, and FD is not tracked. The caller has a call under
- * way on CONN. One system call, another where the kernel does not tell. */
+/* Whether FD, at which CONN should be, certainly names something else: it was closed unseen,
+ * and perhaps given out again. CONN is given up then, and FD is not tracked. The caller has a
+ * call under way on CONN. One system call, another where the kernel does not tell. */
 COLD bool lending_is_elsewhere(struct conn *conn, int fd);
 
 /* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it

@@ -137,11 +137,16 @@ void options_unlend(int fd, struct options *options)
     options->quick = false;
 }
 
+bool options_hides(const struct options *options, int level, int name)
+{
+    return level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name &&
+           options->quick && !given(options, ROW_NODELAY);
+}
+
 void options_seen(const struct options *options, int level, int name, void *value,
                   socklen_t len)
 {
-    if (level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name && options->quick &&
-        !given(options, ROW_NODELAY))
+    if (options_hides(options, level, name))
         memset(value, 0, len);
 }
 

@@ -70,6 +70,9 @@ void options_lend(struct options *lent, const struct options *want);
  * Neither errno nor cancellation is touched. */
 COLD void options_unlend(int fd, struct options *options);
 
+/* Whether getsockopt() must not show the option as it is on a socket that carries OPTIONS. */
+bool options_hides(const struct options *options, int level, int name);
+
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */
 void options_seen(const struct options *options, int level, int name, void *value,

@@ -520,8 +520,10 @@ void pool_publish_slow(struct endpoint *endpoint)
 
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 {
+    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
     for (size_t i = 0; i < endpoint_count; i++)
-        visit(&memory_of_endpoints[i]);
+        if (memory_of_endpoints[i].stats)
+            visit(&memory_of_endpoints[i]);
 }
 
 enum reason pool_before_fork(void)

@@ -13,6 +13,7 @@
 
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
+_Atomic uint32_t process_orphans;
 _Atomic uint32_t process_identities;
 
 _Atomic pid_t *process_owner;

@@ -65,10 +65,12 @@ bool proof_is_at(const struct conn *conn, int fd)
 bool proof_is_elsewhere(const struct conn *conn, int fd)
 {
     uint64_t cookie = 0;
+    long answer;
 
     if (proof_cookie(fd, &cookie))
         return cookie != conn->cookie;
-    return raw_syscall(SYS_getpeername, fd, NULL, NULL) == -ENOTSOCK;
+    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
+    return answer == -ENOTSOCK || answer == -EBADF;
 }
 
 static enum reason ask_tcp(int fd, struct tcp_info *info)
@@ -160,6 +162,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 enum reason proof_check_out(const struct conn *conn)
 {
     GATE(process_refusal());
+    GATE(unless(conn->orphans == atomic_load(&process_orphans), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));

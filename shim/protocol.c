@@ -112,12 +112,14 @@ static int dial_again(int fd, const struct conn *conn, int flags)
     return -1;
 }
 
-static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now)
+static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now,
+                              uint32_t orphans)
 {
     struct conn *record = conn_new(fd, conn->domain);
 
     if (!record)
         return NULL;
+    record->orphans = orphans;
     record->identities = atomic_load(&process_identities);
     record->options = conn->options;
     record->options.quick = false;
@@ -160,9 +162,11 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
         }
     }
     if (!substitute.record && flags >= 0 && may_dial(conn)) {
+        uint32_t orphans = atomic_load(&process_orphans);
+
         substitute.fd = dial_again(fd, conn, (int)flags);
         if (substitute.fd >= 0)
-            substitute.record = record_of(substitute.fd, fd, conn, now);
+            substitute.record = record_of(substitute.fd, fd, conn, now, orphans);
     }
     return substitute;
 }

@@ -10,6 +10,7 @@
 #include "libc.h"
 #include "pool.h"
 #include "process.h"
+#include "proof.h"
 #include "raw.h"
 #include "twin.h"
 
@@ -103,7 +104,8 @@ static bool can_be_one(const struct conn *conn)
 
 void spare_save(struct conn *fresh, int fd)
 {
-    if (can_be_one(fresh))
+    /* One that has no twin yet may be gone, and something else be at its fd. */
+    if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
         twin_make(fresh, fd);
     else
         twin_drop(fresh);

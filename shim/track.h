@@ -22,8 +22,10 @@
 int track_spare(int domain, int type, int protocol);
 
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
- * be pooled. */
-COLD void track_opened(int fd, int domain, int type, int protocol);
+ * be pooled. CHILDREN and ORPHANS are how many there were before the call (process.h): a child
+ * that another thread makes after it has the socket as well. */
+COLD void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                       uint32_t orphans);
 
 /* epoll_create() gave FD. */
 COLD void track_epoll(int fd);
@@ -38,14 +40,24 @@ static inline void track_new_number(int fd)
         track_new_number_slow(fd);
 }
 
-/* The caller's next call closes or replaces FD, whatever it is: forgets it. An idle connection
- * of ours under that number is given up, and the descriptor is the caller's to close. */
-void track_forget(int fd);
+/* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
+ * private fd: its connection is given up, and the caller must close FD if its call does not. */
+bool track_forget(int fd);
 
-/* The same for all numbers from FIRST to LAST. When true, track_swept() is due after the call.
- */
+/* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
+ * unseen before and what is there by now is the caller's, to be closed. */
+COLD bool track_close_private(int fd);
+
+/* The call for which FD was forgotten failed; IS_PRIVATE is what track_forget() said. A private
+ * fd is closed. FD may have been an epoll set, and what is registered there reports events for
+ * ever: no connection in use is pooled after that. */
+COLD void track_still_open(int fd, bool is_private);
+
+/* Before a bulk close: forgets every fd from FIRST to LAST, and closes the private ones. When
+ * true, track_swept() is due after the call, with whether it CLOSED them; if it did not, no
+ * connection in use is pooled, as above. */
 COLD bool track_forget_range(unsigned int first, unsigned int last);
-COLD void track_swept(void);
+COLD void track_swept(bool closed);
 
 /* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
  * due. */
@@ -93,8 +105,25 @@ COLD void track_namespace_lost(void);
 /* MSG was received: what its SCM_RIGHTS carry are new fds. */
 void track_received(const struct msghdr *msg);
 
+/* Private fds of ours that a program has found and passes on. More of them are closed before
+ * the call, which then fails. */
+#define TRACK_PASSED_MOST 16
+struct track_passed {
+    unsigned int count;
+    int fds[TRACK_PASSED_MOST];
+};
+
 /* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
- * another process's hands. False when it is not readable, or nothing can be of interest. */
-bool track_passing(const struct msghdr *msg);
+ * another process's hands. Adds to PASSED, whose count is 0 at first, what is to be closed by
+ * track_passed() after the call. False when MSG is not readable, or nothing can be of interest.
+ */
+bool track_passing(const struct msghdr *msg, struct track_passed *passed);
+COLD void track_close_passed(const struct track_passed *passed);
+
+static inline void track_passed(const struct track_passed *passed)
+{
+    if (__builtin_expect(passed->count > 0, 0))
+        track_close_passed(passed);
+}
 
 #endif

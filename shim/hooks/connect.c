@@ -3,6 +3,7 @@
  */
 #include "hooks.h"
 
+#include "../due.h"
 #include "../goodbye.h"
 
 bool hook_should_retry(int result)
@@ -14,14 +15,17 @@ bool hook_should_retry(int result)
 HOOKED int socket(int domain, int type, int protocol)
 {
     int fd = track_spare(domain, type, protocol);
+    uint32_t children, orphans;
 
     if (fd >= 0)
         return fd;
+    children = atomic_load(&process_children);
+    orphans = atomic_load(&process_orphans);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_opened(fd, domain, type, protocol);
+        track_opened(fd, domain, type, protocol, children, orphans);
     return fd;
 }
 
@@ -36,23 +40,29 @@ HOOKED_ALIAS(__connect, connect);
 
 HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (!PLAIN(fd))
+    int result = real_bind(fd, addr, len);
+
+    if (result == 0 && !PLAIN(fd))
         track_refuse(fd, REASON_BOUND);
-    return real_bind(fd, addr, len);
+    return result;
 }
 
 /* A server's socket is none of ours. */
 HOOKED int listen(int fd, int backlog)
 {
-    if (!PLAIN(fd))
+    int result = real_listen(fd, backlog);
+
+    if (result == 0 && !PLAIN(fd))
         track_forget(fd);
-    return real_listen(fd, backlog);
+    return result;
 }
 
 HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    int result = real_accept(fd, addr, len);
+    int result;
 
+    due_before_accept();
+    result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
     track_new_number(result);
@@ -61,8 +71,10 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
 HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    int result = real_accept4(fd, addr, len, flags);
+    int result;
 
+    due_before_accept();
+    result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
     track_new_number(result);

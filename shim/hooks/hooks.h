@@ -27,8 +27,12 @@ int hook_close(int fd, int (*real)(int fd));
 /* FD was duplicated; the result is the new number or -1. */
 int hook_duplicated(int fd, int result);
 
-/* close_range(FIRST, LAST, FLAGS) by whatever REAL call; the kernel refuses some arguments and
- * then closes nothing. */
+/* dup3(FD, TO, FLAGS) by whatever REAL call, with check-in of what was at TO. */
+int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags));
+
+/* close_range(FIRST, LAST, FLAGS) by whatever REAL call, which is made twice: with an empty
+ * range first, to learn whether the kernel refuses it. Refused, it closes nothing and ends
+ * nothing. */
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags));
 

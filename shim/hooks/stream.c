@@ -338,8 +338,14 @@ SENDS(ssize_t, sendmsg, (int fd, const struct msghdr *msg, int flags), (fd, msg,
 
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    track_passing(msg);
-    return PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
+    struct track_passed passed;
+    ssize_t moved;
+
+    passed.count = 0;
+    track_passing(msg, &passed);
+    moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
+    track_passed(&passed);
+    return moved;
 }
 
 SENDS(int, sendmmsg, (int fd, struct mmsghdr *msgs, unsigned int count, int flags),
@@ -349,10 +355,17 @@ SENDS(int, sendmmsg, (int fd, struct mmsghdr *msgs, unsigned int count, int flag
 
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
-    for (unsigned int i = 0; i < count && i < IOV_MAX && track_passing(&msgs[i].msg_hdr); i++)
+    struct track_passed passed;
+    int moved;
+
+    passed.count = 0;
+    for (unsigned int i = 0;
+         i < count && i < IOV_MAX && track_passing(&msgs[i].msg_hdr, &passed); i++)
         ;
-    return PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
-                     : tracked_sendmmsg(fd, msgs, count, flags);
+    moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
+                      : tracked_sendmmsg(fd, msgs, count, flags);
+    track_passed(&passed);
+    return moved;
 }
 
 /* Calls that move bytes past the tracker make the connection unpoolable; see track_unseen(). */
