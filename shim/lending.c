@@ -198,7 +198,7 @@ struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol,
 
 static enum conn_word word_for(const struct conn *fresh, const void *caller)
 {
-    bool waits = fresh->domain != AF_UNIX && conn_flags(fresh) & O_NONBLOCK;
+    bool waits = conn_flags(fresh) & O_NONBLOCK;
 
     return waits && !callers_take_zero(caller) ? CONN_WORD_CONNECTING : CONN_WORD_CONNECTED;
 }
