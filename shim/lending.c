@@ -17,6 +17,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "quiet.h"
 #include "raw.h"
 #include "readable.h"
 #include "ring.h"
@@ -284,16 +285,6 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
     return enlist(conn, address, now);
 }
 
-/* hooks/children.S can do no more than leave a note. */
-static void note_shared_table(void)
-{
-    if (atomic_load_explicit(&process_shares_table, memory_order_relaxed) == 0)
-        return;
-    process_refuse(REASON_NAMESPACE);
-    atomic_store(&process_shares_table, 0);
-    lending_flush(REASON_NAMESPACE);
-}
-
 static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
                             socklen_t len, const void *caller)
 {
@@ -309,15 +300,17 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         return false;
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
-    note_shared_table();
     reason = proof_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now, caller))
+    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
+        stats_write_if_due(now);
         return true;
+    }
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->untimed = conn->flags & O_NONBLOCK;
+    stats_write_if_due(now);
     return false;
 }
 
@@ -509,6 +502,8 @@ static bool end_fork(void)
 
 void lending_after_fork_in_parent(void)
 {
+    /* Another thread may have opened a socket after the first count and before the child. */
+    atomic_fetch_add(&process_children, 1);
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -542,6 +537,7 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }
