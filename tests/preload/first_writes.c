@@ -488,7 +488,7 @@ Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
 
     cr_assert(pthread_create(&thread, NULL, read_answer, &reader) == 0);
     while (reader.tid == 0)
-        ;
+        sched_yield();
     wait_inside(reader.tid, SYS_recvfrom);
     say_dup(reader.fd, &text);
     cr_assert(pthread_join(thread, NULL) == 0);
