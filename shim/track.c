@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -404,16 +405,22 @@ static void pass(int fd, void *context)
 /* After the call the message may be gone. Should the call fail, a connection is not pooled that
  * could have been. The struct of another libc, where no process is ever the owner, has another
  * layout. */
-bool track_passing(const struct msghdr *msg, struct track_passed *passed)
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
 {
     int saved = errno;
 
-    if (fdmap_end() == 0 || !process_is_owner() || !is_readable(msg, sizeof(*msg)))
-        return false;
-    if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
-        each_passed(msg, pass, passed);
+    passed->count = 0;
+    if (fdmap_end() == 0 || !process_is_owner())
+        return;
+    for (size_t i = 0; i < count && i < IOV_MAX; i++) {
+        const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
+
+        if (!is_readable(msg, sizeof(*msg)))
+            break;
+        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+            each_passed(msg, pass, passed);
+    }
     errno = saved;
-    return true;
 }
 
 void track_close_passed(const struct track_passed *passed)

@@ -36,8 +36,9 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags));
 
-/* epoll_ctl() by the libc function or by syscall() gave RESULT. */
-int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);
+/* epoll_ctl(EPFD, OP, FD, EVENT) by whatever REAL call. */
+int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                   int (*real)(int epfd, int op, int fd, struct epoll_event *event));
 
 /* The N requests in LIST, of io_submit(), are about to be submitted: what they name is not
  * pooled for REASON. */
