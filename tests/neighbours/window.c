@@ -1,7 +1,8 @@
 /*
- * What another thread may do between the moment in which a child is seen coming and the child: with
- * -DLIBRARY, preloaded behind the shim, a _Fork(), a clone() and a handler of fork() that open a
- * socket first; else window PORT WAY, which connects that socket when the child is there and closes it.
+ * What another thread may do between the moment in which a child is seen coming and the child:
+ * with -DLIBRARY, preloaded behind the shim, a _Fork(), a clone() and a handler of fork() that
+ * open a socket first; else window PORT WAY, which connects that socket when the child is there
+ * and closes it.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
