@@ -68,6 +68,8 @@ static bool is_version(const struct tables *tables, ElfW(Versym) index, const ch
 {
     const ElfW(Verdef) *definition = tables->definitions;
 
+    if (!version)
+        return index > VER_NDX_GLOBAL; /* which our own functions have */
     while (definition->vd_ndx != index) {
         if (definition->vd_next == 0)
             return false;

@@ -52,10 +52,10 @@ def foreign_hooks():
             in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
 
 
-def exported(library):
+def exported(library, nm="nm"):
     """What a library defines, with the versions and without the names of these."""
     return {line.split()[-1]
-            for line in output("nm", "-D", "--defined-only", library).splitlines() if " A " not in line}
+            for line in output(nm, "-D", "--defined-only", library).splitlines() if " A " not in line}
 
 
 def listed_hooks():
