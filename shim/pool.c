@@ -10,6 +10,7 @@
 
 #include <utlist.h>
 
+#include "fdmap.h"
 #include "lock.h"
 #include "process.h"
 #include "unwind.h"
@@ -53,33 +54,81 @@ static _Atomic msec_t limits_noted;
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
 static atomic_bool torn;
 
+/* What was left undone because the lock was another thread's: set before the lock is asked for
+ * once more, and looked at after it was given back, so that one of the two threads does it. */
+#define UNDONE_FLUSH 1U
+#define UNDONE_LOSS  2U
+static _Atomic uint32_t undone;
+static _Atomic uint32_t flush_reason;
+static void (*catch_up)(void);
+
 static void abandon(void *unused)
 {
     (void)unused;
-    atomic_store(&torn, true);
+    if (lock_is_mine(&lock))
+        atomic_store(&torn, true);
     lock_abandon(&lock);
     inside = false;
 }
 
-static void leave(struct _pthread_cleanup_buffer *stay)
+static void give_back(void)
 {
     lock_give(&lock);
     inside = false;
+}
+
+static void catch_up_if_due(void)
+{
+    if (__builtin_expect(atomic_load(&undone) != 0, 0) && catch_up)
+        catch_up();
+}
+
+static void leave(struct _pthread_cleanup_buffer *stay)
+{
+    give_back();
     _pthread_cleanup_pop(stay, 0);
+    catch_up_if_due();
 }
 
 /* To be ended by leave() unless it gives a reason why not. */
-static enum reason enter(struct _pthread_cleanup_buffer *stay)
+static inline enum reason enter_by(bool (*take)(struct lock *lock),
+                                   struct _pthread_cleanup_buffer *stay)
 {
+    enum reason reason = REASON_LOCKED;
+
     if (inside)
         return REASON_REENTERED;
     _pthread_cleanup_push(stay, abandon, NULL);
     inside = true;
-    lock_take(&lock);
-    if (!atomic_load_explicit(&torn, memory_order_relaxed))
-        return REASON_NONE;
-    leave(stay);
-    return REASON_TORN;
+    if (take(&lock)) {
+        if (!atomic_load_explicit(&torn, memory_order_relaxed))
+            return REASON_NONE;
+        lock_give(&lock);
+        reason = REASON_TORN;
+    }
+    inside = false;
+    _pthread_cleanup_pop(stay, 0);
+    return reason;
+}
+
+static enum reason enter(struct _pthread_cleanup_buffer *stay)
+{
+    return enter_by(lock_take, stay);
+}
+
+/* The same for work that must not be skipped: when false, the thread that has the lock does it
+ * when it gives the lock back. */
+static bool enter_or_leave_undone(struct _pthread_cleanup_buffer *stay, uint32_t work)
+{
+    if (enter(stay) == REASON_NONE)
+        return true;
+    atomic_fetch_or(&undone, work);
+    return enter_by(lock_try, stay) == REASON_NONE;
+}
+
+void pool_when_undone(void (*work)(void))
+{
+    catch_up = work;
 }
 
 bool pool_start(const struct config *config)
@@ -153,7 +202,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     endpoint->address = *address;
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
-    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
+    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, sizeof(*address), endpoint);
     if (!out_of_memory)
         return endpoint;
     /* One that had been another's before stays unused; it need not be the last. */
@@ -166,7 +215,7 @@ static struct endpoint *find_endpoint(const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
 
-    HASH_FIND(hh, endpoints, address, address_key_length(address), endpoint);
+    HASH_FIND(hh, endpoints, address, sizeof(*address), endpoint);
     return endpoint ? endpoint : add_endpoint(address, now);
 }
 
@@ -387,14 +436,20 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
     return reason;
 }
 
+static void take_out_all(enum reason reason, struct victims *victims)
+{
+    while (idle && victims->count < POOL_VICTIMS)
+        take_out(idle->newer, reason, victims);
+}
+
 void pool_flush(enum reason reason, struct victims *victims)
 {
     struct _pthread_cleanup_buffer stay;
 
-    if (enter(&stay) != REASON_NONE)
+    atomic_store_explicit(&flush_reason, (uint32_t)reason, memory_order_relaxed);
+    if (!enter_or_leave_undone(&stay, UNDONE_FLUSH))
         return;
-    while (idle && victims->count < POOL_VICTIMS)
-        take_out(idle->newer, reason, victims);
+    take_out_all(reason, victims);
     leave(&stay);
 }
 
@@ -402,7 +457,7 @@ struct conn *pool_take_private(struct conn *conn, int fd)
 {
     struct _pthread_cleanup_buffer stay;
 
-    if (enter(&stay) != REASON_NONE)
+    if (!enter_or_leave_undone(&stay, UNDONE_LOSS))
         return NULL;
     if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
         conn = NULL;
@@ -412,6 +467,38 @@ struct conn *pool_take_private(struct conn *conn, int fd)
     }
     leave(&stay);
     return conn;
+}
+
+/* The map does not say any more that their fds are theirs. */
+static void take_out_lost(struct victims *victims)
+{
+    struct conn *conn, *next;
+
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        if (victims->count < POOL_VICTIMS && conn->fd >= 0 &&
+            fdmap_get(conn->fd) != (conn_slot(conn) | FDMAP_PRIVATE))
+            take_out(conn, REASON_SWEPT, victims);
+    }
+}
+
+bool pool_catch_up(struct victims *victims)
+{
+    struct _pthread_cleanup_buffer stay;
+    uint32_t work;
+
+    if (atomic_load(&undone) == 0 || enter(&stay) != REASON_NONE)
+        return false;
+    work = atomic_exchange(&undone, 0);
+    if (work & UNDONE_LOSS)
+        take_out_lost(victims);
+    if (work & UNDONE_FLUSH)
+        take_out_all((enum reason)atomic_load(&flush_reason), victims);
+    if (victims->count == POOL_VICTIMS)
+        atomic_fetch_or(&undone, work);
+    give_back();
+    _pthread_cleanup_pop(&stay, 0);
+    return true;
 }
 
 void pool_publish_slow(struct endpoint *endpoint)
@@ -433,26 +520,33 @@ void pool_publish_slow(struct endpoint *endpoint)
 
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 {
+    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
     for (size_t i = 0; i < endpoint_count; i++)
-        visit(&memory_of_endpoints[i]);
+        if (memory_of_endpoints[i].stats)
+            visit(&memory_of_endpoints[i]);
 }
 
-bool pool_before_fork(void)
+enum reason pool_before_fork(void)
 {
+    enum reason reason = REASON_LOCKED;
+
     if (inside)
-        return false;
+        return REASON_REENTERED;
     inside = true;
-    lock_take(&lock);
-    if (!atomic_load(&torn))
-        return true;
-    pool_after_fork_in_parent();
-    return false;
+    if (lock_take(&lock)) {
+        if (!atomic_load(&torn))
+            return REASON_NONE;
+        lock_give(&lock);
+        reason = REASON_TORN;
+    }
+    inside = false;
+    return reason;
 }
 
 void pool_after_fork_in_parent(void)
 {
-    lock_give(&lock);
-    inside = false;
+    give_back();
+    catch_up_if_due();
 }
 
 /* The child counts what it does itself, in memory of its own. */
@@ -475,6 +569,7 @@ void pool_after_fork_in_child(void)
         unlink_idle(conn);
         conn_move(conn, CONN_CLOSED);
     }
+    atomic_store(&undone, 0);
     atomic_store(&lock.word, 0);
     inside = false;
 }

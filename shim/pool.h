@@ -3,8 +3,11 @@
  *
  * The lock guards the table of endpoints and the lists, nothing else, and is held for changes
  * of tables only. A thread that is inside already (a signal handler interrupted it) is turned
- * away. Functions that take connections out of the pool hand them to the caller, who closes
- * them after the lock is free.
+ * away, and so is one that has waited for the lock for LOCK_PATIENCE_MS (lock.h), or meets it
+ * after another has: REENTERED, LOCKED. Nothing is taken or kept then, and the call is the
+ * plain one; what must be done all the same is left to the thread that has the lock. Functions
+ * that take connections out of the pool hand them to the caller, who closes them after the lock
+ * is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -86,7 +89,7 @@ bool pool_may_keep(unsigned int others);
 int pool_private_base(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
- * or why not: NO_ROOM, REENTERED. */
+ * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
 
 /* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
@@ -117,24 +120,31 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now,
                      struct victims *victims);
 
 /* CONN, LENDING, is still OWING: it goes to the end of the queue, and its time runs on. False
- * when it cannot, from a signal handler inside the pool. */
+ * when it cannot. */
 COLD bool pool_put_back(struct conn *conn);
 
 /* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
- * all are out when VICTIMS is not full afterwards. */
+ * all are out, or left to the thread that has the lock, when VICTIMS is not full afterwards. */
 COLD void pool_flush(enum reason reason, struct victims *victims);
 
-/* The application closes our private number FD: takes CONN out, DOOMED, if it is idle there.
- * NULL when it is not. */
+/* The application closes our private number FD, which is in the map no more: takes CONN out,
+ * DOOMED, if it is idle there. NULL when it is not, and when that is left to the thread that
+ * has the lock. */
 COLD struct conn *pool_take_private(struct conn *conn, int fd);
+
+/* WORK is called without the lock by a thread that gave it back and finds work that was left to
+ * it; it is to call pool_catch_up() until that is false, and close VICTIMS each time. */
+void pool_when_undone(void (*work)(void));
+COLD bool pool_catch_up(struct victims *victims);
 
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
 
 /* Around a fork: the lock is held over it so that the child finds the tables whole. In the
- * child the lists are emptied; their descriptors are the caller's to close. False from
- * pool_before_fork() means that the tables may be torn in the child, which must not pool. */
-COLD bool pool_before_fork(void);
+ * child the lists are emptied; their fds are the caller's to close. Another result than
+ * REASON_NONE says why the lock was not to be had: the tables may be torn in the child, which
+ * must not pool, and pool_after_fork_in_...() must not be called. */
+COLD enum reason pool_before_fork(void);
 COLD void pool_after_fork_in_parent(void);
 COLD void pool_after_fork_in_child(void);
 

@@ -15,14 +15,17 @@ bool hook_should_retry(int result)
 HOOKED int socket(int domain, int type, int protocol)
 {
     int fd = track_spare(domain, type, protocol);
+    uint32_t children, orphans;
 
     if (fd >= 0)
         return fd;
+    children = atomic_load(&process_children);
+    orphans = atomic_load(&process_orphans);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_opened(fd, domain, type, protocol);
+        track_opened(fd, domain, type, protocol, children, orphans);
     return fd;
 }
 
@@ -30,23 +33,28 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     if (PLAIN(fd))
         return real_connect(fd, addr, len);
-    return lending_connect(fd, addr, len);
+    return lending_connect(fd, addr, len,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
 }
 HOOKED_ALIAS(__connect, connect);
 
 HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (!PLAIN(fd))
+    int result = real_bind(fd, addr, len);
+
+    if (result == 0 && !PLAIN(fd))
         track_refuse(fd, REASON_BOUND);
-    return real_bind(fd, addr, len);
+    return result;
 }
 
 /* A server's socket is none of ours. */
 HOOKED int listen(int fd, int backlog)
 {
-    if (!PLAIN(fd))
+    int result = real_listen(fd, backlog);
+
+    if (result == 0 && !PLAIN(fd))
         track_forget(fd);
-    return real_listen(fd, backlog);
+    return result;
 }
 
 HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
@@ -76,19 +84,20 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 HOOKED int shutdown(int fd, int how)
 {
     if (!PLAIN(fd)) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
             return 0;
-        track_refuse(fd, REASON_SHUT_DOWN);
+        track_shut_down(fd);
     }
     return real_shutdown(fd, how);
 }
 
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    int result = real_setsockopt(fd, level, name, value, len);
+    int result;
 
-    if (result == 0 && !PLAIN(fd))
-        track_option(fd, level, name, value, len);
+    do
+        result = real_setsockopt(fd, level, name, value, len);
+    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
     return result;
 }
 

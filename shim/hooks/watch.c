@@ -56,7 +56,7 @@ static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request
     int result;
 
     if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
-        track_refuse(fd, REASON_ODD_FLAGS);
+        track_unseen(fd, REASON_ODD_FLAGS);
     else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX)
         conn = track_set_flags(fd);
     result = real_ioctl(fd, request, argument);

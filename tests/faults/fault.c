@@ -31,7 +31,6 @@ static const struct {
     {SYS_recvfrom, {EAGAIN, ECONNRESET, ENOMEM, EINTR}},
     {SYS_close, {EINTR, EIO, 0, 0}},
     {SYS_rt_sigprocmask, {EPERM, ENOSYS, 0, 0}},
-    {SYS_ioctl, {ENOTTY, EPERM, 0, 0}},
     {SYS_shutdown, {ENOTCONN, EPERM, 0, 0}},
     {SYS_mmap, {ENOMEM, EPERM, 0, 0}},
     {SYS_madvise, {EINVAL, EPERM, 0, 0}},

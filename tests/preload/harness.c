@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -228,6 +229,12 @@ void not_under_valgrind(void)
 {
     if (RUNNING_ON_VALGRIND)
         cr_skip_test("impossible under valgrind");
+}
+
+void needs_close_range(void)
+{
+    if (unseen(SYS_close_range, ~0U, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
+        cr_skip_test("this kernel has no close_range()");
 }
 
 void expect_good_end(pid_t child)

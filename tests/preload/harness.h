@@ -74,6 +74,10 @@ void not_under_asan(void);
  * every bad address. */
 void not_under_valgrind(void);
 
+/* Skips the test where the kernel has no close_range() with all its flags: before Linux 5.11.
+ */
+void needs_close_range(void);
+
 /* A system call the shim cannot see. */
 #define unseen raw_syscall
 

@@ -76,7 +76,7 @@ preloaded() {
         LD_PRELOAD="$library" $command "$tests" --jobs "$jobs" --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|lent|stats|places)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|unix_sockets|sandbox|children|threads|goodbyes|owing|protocols|deepbind|spares|strangers|lent|stats|places|pending|duplicates|ring)*/*'
 preloaded 'policy/*'
 jobs=12 # they sleep
 preloaded 'waits/*'
@@ -91,5 +91,6 @@ preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
 preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
 preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
+preloaded 'unix_rules/*' MCPOOL_SERVERS="$TEST_PATH,127.0.0.1:$TEST_PORT,!/elsewhere"
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 exit "$result"
