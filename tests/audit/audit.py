@@ -29,7 +29,7 @@ FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|
 DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
 # Newer than the oldest glibc supported; there the hook makes the bare system call.
-NEWER = {"close_range", "closefrom", "_Fork", "pidfd_getfd"}
+NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
 
 
 def output(*command):
