@@ -313,7 +313,7 @@ $(TIMED): $(B)/timed/lock_times.o $(wildcard shim/*.[ch] shim/*/*.[chS])
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint instructions forwarder fleet lib/turns \
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet lib/turns \
                     growth/threads) $(TIMED)
 
 bench:

@@ -10,6 +10,7 @@
 
 #include "disguise.h"
 #include "fdmap.h"
+#include "fdtable.h"
 #include "libc.h"
 #include "log.h"
 #include "pool.h"
@@ -405,6 +406,7 @@ void lending_after_fork_in_child(void)
         }
     }
     twin_forget_sweeps();
+    fdtable_after_fork_in_child();
     spare_flush();
     twin_drop_all();
     conn_forget_other_threads();

@@ -58,7 +58,7 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
-    track_new_number(result);
+    track_lowest_number(result);
     return result;
 }
 
@@ -68,7 +68,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
-    track_new_number(result);
+    track_lowest_number(result);
     return result;
 }
 
