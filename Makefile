@@ -319,7 +319,7 @@ $(TIMED): $(B)/timed/lock_times.o $(wildcard shim/*.[ch] shim/*/*.[chS])
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint instructions forwarder fleet unix_fence lib/turns \
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
                     growth/threads) $(TIMED)
 
 bench:

@@ -57,6 +57,7 @@ HOOKED int dup(int fd)
     result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
+    track_lowest_number(result);
     return hook_duplicated(fd, result);
 }
 

@@ -547,3 +547,23 @@ POOLED_VICTIM(files_between_connections)
         STEP(close(fds[5 - i]));
     STEP(open("/dev/null", O_RDONLY));
 }
+
+/* Past the sizes of the kernel's table, by calls that the shim sees and calls that it does not,
+ * while connections come and go. */
+POOLED_VICTIM(numbers_are_given_out_in_order)
+{
+    int fds[3];
+
+    for (int turn = 0; turn < 90; turn++) {
+        for (int i = 0; i < 3; i++)
+            fds[i] = dial();
+        for (int i = 0; i < 3; i++) {
+            ask(fds[i], "one");
+            STEP(close(fds[i]));
+        }
+        for (int i = 0; i < 4; i++)
+            STEP(open("/dev/null", O_RDONLY));
+        STEP(socket(AF_INET, SOCK_STREAM, 0));
+        STEP(dup(0));
+    }
+}
