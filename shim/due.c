@@ -19,7 +19,7 @@ msec_t due_in(void)
     return due_is_anything() ? stats_in(now) : 0;
 }
 
-void due_before_accept_slow(void)
+void due_ahead_slow(void)
 {
     static _Atomic msec_t paid_until;
     msec_t now = clock_now();

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "due.h"
+#include "process.h"
 #include "quiet.h"
 #include "readable.h"
 
@@ -65,8 +66,13 @@ static int as_ms(nsec_t ns)
 /* The first piece of a wait of so long; 0 when it is not to be cut. */
 static nsec_t first_piece(nsec_t timeout)
 {
-    nsec_t first = due_in() * MILLISECOND;
+    nsec_t first;
 
+    if (!process_is_alone()) {
+        due_ahead_slow();
+        return 0;
+    }
+    first = due_in() * MILLISECOND;
     return first < timeout ? first : 0;
 }
 
