@@ -25,7 +25,8 @@ static inline bool due_is_anything(void)
  * lock. */
 COLD void due_slow(void);
 
-/* The same; returns in how many milliseconds the next thing is due, 0: there is none. */
+/* The same; returns in how many milliseconds the next thing is due, 0: there is none, as in a
+ * process that does not own what is to be done (process.h). */
 COLD msec_t due_in(void);
 
 /* For waits that are not cut: accept(), of which it is not known whether the program wants it

@@ -114,10 +114,10 @@ static bool work(void)
     bool interrupted;
     int saved = errno;
 
-    if (!quiet_begin(&quiet)) {
-        due_slow();
+    /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
+     */
+    if (!process_is_owner() || !quiet_begin(&quiet))
         return true;
-    }
     due_slow();
     interrupted = was_interrupted(&quiet);
     quiet_end(&quiet, 0, 0);
