@@ -103,7 +103,7 @@ $(B)/mcpool: $(COMMAND_OBJECTS)
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
 UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process \
-             stats stats_file)
+             quiet stats stats_file)
 UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

@@ -94,6 +94,7 @@ bool check_in_begin(struct check_in *check_in, int fd)
         lending_note_refused(conn, reason);
         if (!conn_calls_under_way(conn))
             check_in->refusal = reason;
+        stats_write_if_due(check_in->now);
     }
     twin_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
@@ -139,6 +140,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         lending_discard(conn, reason);
     lending_discard_all(&victims);
+    stats_write_if_due(check_in->now);
     errno = saved;
 }
 

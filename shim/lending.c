@@ -17,6 +17,7 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "quiet.h"
 #include "raw.h"
 #include "readable.h"
 #include "ring.h"
@@ -31,13 +32,13 @@
 
 static const struct config *settings;
 
-/* What other threads left to this one, which had the pool's lock. */
-static void catch_up(void)
+/* Idle connections that lost their fds while a thread had the pool's lock. */
+static void discard_lost(void)
 {
     struct victims victims = {.count = 0};
     int saved = errno;
 
-    while (pool_catch_up(&victims))
+    while (pool_take_lost(&victims))
         lending_discard_all(&victims);
     errno = saved;
 }
@@ -45,7 +46,7 @@ static void catch_up(void)
 void lending_start(const struct config *config)
 {
     settings = config;
-    pool_when_undone(catch_up);
+    pool_when_lost(discard_lost);
 }
 
 bool lending_is_dry_run(void)
@@ -197,7 +198,7 @@ struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol,
 
 static enum conn_word word_for(const struct conn *fresh, const void *caller)
 {
-    bool waits = fresh->domain != AF_UNIX && conn_flags(fresh) & O_NONBLOCK;
+    bool waits = conn_flags(fresh) & O_NONBLOCK;
 
     return waits && !callers_take_zero(caller) ? CONN_WORD_CONNECTING : CONN_WORD_CONNECTED;
 }
@@ -284,16 +285,6 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
     return enlist(conn, address, now);
 }
 
-/* hooks/children.S can do no more than leave a note. */
-static void note_shared_table(void)
-{
-    if (atomic_load_explicit(&process_shares_table, memory_order_relaxed) == 0)
-        return;
-    process_refuse(REASON_NAMESPACE);
-    atomic_store(&process_shares_table, 0);
-    lending_flush(REASON_NAMESPACE);
-}
-
 static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
                             socklen_t len, const void *caller)
 {
@@ -309,15 +300,17 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         return false;
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
-    note_shared_table();
     reason = proof_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now, caller))
+    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
+        stats_write_if_due(now);
         return true;
+    }
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->untimed = conn->flags & O_NONBLOCK;
+    stats_write_if_due(now);
     return false;
 }
 
@@ -439,6 +432,28 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
+/* Without the pool's lock, as a bulk close of the program's: a connection that is lent just now
+ * is not lent any more when its private fd was taken out of the map. */
+static bool close_idle_fds(void)
+{
+    bool any = false;
+
+    twin_sweep_begins();
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+        const struct conn *conn = conn_of_slot(slot);
+
+        if (!conn || !(slot & FDMAP_PRIVATE) ||
+            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
+            !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        libc_close_quietly(fd);
+        any = true;
+    }
+    twin_sweep_ends();
+    return any;
+}
+
 bool lending_is_elsewhere(struct conn *conn, int fd)
 {
     if (!proof_is_elsewhere(conn, fd))
@@ -452,7 +467,7 @@ bool lending_flush(enum reason reason)
 {
     struct victims victims;
     unsigned int twins = twin_count();
-    bool any;
+    bool any, locked;
     int saved = errno;
 
     spare_flush();
@@ -460,7 +475,7 @@ bool lending_flush(enum reason reason)
     any = twin_count() < twins;
     do {
         victims.count = 0;
-        pool_flush(reason, &victims);
+        locked = !pool_flush(reason, &victims);
         any |= victims.count > 0;
         if (victims.count < POOL_VICTIMS) {
             lending_discard_all(&victims);
@@ -468,6 +483,10 @@ bool lending_flush(enum reason reason)
         }
         lending_discard_all(&victims);
     } while (true);
+    if (locked && close_idle_fds()) {
+        any = true;
+        pool_note_lost(reason);
+    }
     errno = saved;
     return any;
 }
@@ -509,6 +528,8 @@ static bool end_fork(void)
 
 void lending_after_fork_in_parent(void)
 {
+    /* Another thread may have opened a socket after the first count and before the child. */
+    atomic_fetch_add(&process_children, 1);
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -542,6 +563,7 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

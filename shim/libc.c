@@ -71,6 +71,21 @@ static void libc_closefrom_before(int first)
     })
 #define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
 
+static pid_t libc_fork_before(void)
+{
+    pid_t (*real)(void) = (pid_t(*)(void))(uintptr_t)dlsym(RTLD_NEXT, "_Fork");
+
+    return real ? real() : (pid_t)RAW(SYS_clone, SIGCHLD);
+}
+
+static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *argument,
+                             struct libc_three rest)
+{
+    return LATE(
+        int (*)(int (*)(void *), void *, int, void *, ...), clone,
+        (body, stack, flags, argument, rest.argument[0], rest.argument[1], rest.argument[2]));
+}
+
 #define HOOK(ret, name, params, before)                                                        \
     static ret before_##name params                                                            \
     {                                                                                          \
@@ -84,11 +99,6 @@ static void libc_closefrom_before(int first)
 #undef HOOK
 #undef HOOK_CHILD
 
-static pid_t before__Fork(void)
-{
-    return (pid_t)RAW(SYS_clone, SIGCHLD);
-}
-
 void libc_bind_children(void)
 {
 #define HOOK(ret, name, params, before)
@@ -96,8 +106,6 @@ void libc_bind_children(void)
 #include "hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
-    if (!real__Fork)
-        *(pid_t(**)(void))(void *)&real__Fork = before__Fork;
 }
 
 static void bind_one(void *real, const char *name)

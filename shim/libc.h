@@ -50,6 +50,22 @@
         printed_;                                                                              \
     })
 
+/* The three variadic arguments behind LAST, which need not be there: those of clone(). */
+struct libc_three {
+    void *argument[3];
+};
+
+#define VARIADIC_THREE(last)                                                                   \
+    ({                                                                                         \
+        struct libc_three three_;                                                              \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        for (int i = 0; i < 3; i++)                                                            \
+            three_.argument[i] = va_arg(list_, void *);                                        \
+        va_end(list_);                                                                         \
+        three_;                                                                                \
+    })
+
 /* Nothing but the names: the declarations of a few are missing in libc's headers. */
 #define HOOK(ret, name, params, before)                                                        \
     ret name params;                                                                           \

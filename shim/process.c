@@ -14,7 +14,6 @@
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
 _Atomic uint32_t process_orphans;
-_Atomic uint32_t process_shares_table;
 _Atomic uint32_t process_identities;
 
 _Atomic pid_t *process_owner;
@@ -69,8 +68,6 @@ bool process_is_alone(void)
 
 enum reason process_refusal(void)
 {
-    if (atomic_load_explicit(&process_shares_table, memory_order_relaxed) != 0)
-        return REASON_NAMESPACE;
     return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
 }
 

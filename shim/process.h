@@ -24,11 +24,8 @@ extern _Atomic uint32_t process_sharers __attribute__((visibility("hidden")));
 
 /* How many of them neither ran the handlers of fork() nor are about to exec, and so may hold
  * copies of our own fds as long as they live. A connection remembers the count it was made
- * under; one that idles under another is never lent again. Raised in assembly too. */
+ * under; one that idles under another is never lent again. */
 extern _Atomic uint32_t process_orphans __attribute__((visibility("hidden")));
-
-/* Not 0: a process with other memory has the same table of descriptors. Set in assembly too. */
-extern _Atomic uint32_t process_shares_table __attribute__((visibility("hidden")));
 
 /* How often the process changed its user, group, root or capabilities. */
 extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")));

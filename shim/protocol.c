@@ -249,21 +249,37 @@ bool protocol_repair(int fd, const struct pieces *pieces)
     return !first || exchange(fd, wire_protocol_of(*first), true);
 }
 
-static bool is_to_be_renewed(int fd)
+/* Not while another thread is in a call on it, which may be its first send, or go on on the old
+ * socket for ever. */
+static bool may_be_renewed(int fd)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-    bool due;
+    bool may;
 
     if (!conn)
         return false;
-    due = is_unspoken(conn) && wire_protocol(&conn->wire) != WIRE_UNDECIDED;
+    may = is_unspoken(conn) && conn_is_only_call(conn);
     conn_leave(conn, CONN_CALL_OTHER);
-    return due;
+    return may;
+}
+
+/* Of one that may be renewed: what the program opened itself waits for its first byte anyway.
+ */
+static bool is_decided(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool decided;
+
+    if (!conn)
+        return false;
+    decided = wire_protocol(&conn->wire) != WIRE_UNDECIDED;
+    conn_leave(conn, CONN_CALL_OTHER);
+    return decided;
 }
 
 bool protocol_renew(int fd)
 {
-    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
+    return !may_be_renewed(fd) || !is_decided(fd) || exchange(fd, WIRE_UNDECIDED, true);
 }
 
 void protocol_renew_all(void)
@@ -271,11 +287,12 @@ void protocol_renew_all(void)
     int saved = errno;
 
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        if (fdmap_is_plain(fd) || !is_to_be_renewed(fd))
+        if (fdmap_is_plain(fd) || !may_be_renewed(fd))
             continue;
         if (!process_is_alone())
             break;
-        exchange(fd, WIRE_UNDECIDED, false);
+        if (is_decided(fd))
+            exchange(fd, WIRE_UNDECIDED, false);
     }
     errno = saved;
 }

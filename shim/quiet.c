@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,11 +17,25 @@
 
 static const uint64_t raised_by_writes = SET_OF(SIGPIPE) | SET_OF(SIGXFSZ);
 
+static atomic_bool stopped;
+
+/* Fds of ours at this moment, which a child made by another thread inherits, each plus 1. More
+ * at once are not noted. */
+#define OPEN_MOST 8
+
+static _Atomic int open_now[OPEN_MOST];
+
+void quiet_stop(void)
+{
+    atomic_store(&stopped, true);
+}
+
 bool quiet_begin(struct quiet *quiet)
 {
     uint64_t all = ~UINT64_C(0);
 
-    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &quiet->mask, sizeof(all)) != 0)
+    if (atomic_load_explicit(&stopped, memory_order_relaxed) ||
+        raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &quiet->mask, sizeof(all)) != 0)
         return false;
     quiet->pending = 0;
     /* What was not blocked before cannot have been pending. */
@@ -46,7 +61,7 @@ void quiet_end(const struct quiet *quiet, long result, size_t n)
     raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &quiet->mask, NULL, sizeof(quiet->mask));
 }
 
-int quiet_open(const char *path, int flags)
+static int open_above_standard_fds(const char *path, int flags)
 {
     long low = raw_syscall(SYS_openat, AT_FDCWD, path,
                            flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
@@ -59,9 +74,39 @@ int quiet_open(const char *path, int flags)
     return (int)fd;
 }
 
+static void change_note(int from, int to)
+{
+    for (int i = 0; i < OPEN_MOST; i++) {
+        int found = from;
+
+        if (atomic_compare_exchange_strong(&open_now[i], &found, to))
+            return;
+    }
+}
+
+int quiet_open(const char *path, int flags)
+{
+    int fd = open_above_standard_fds(path, flags);
+
+    if (fd >= 0)
+        change_note(0, fd + 1);
+    return fd;
+}
+
 void quiet_close(int fd)
 {
+    change_note(fd + 1, 0);
     raw_syscall(SYS_close, fd);
+}
+
+void quiet_after_fork_in_child(void)
+{
+    for (int i = 0; i < OPEN_MOST; i++) {
+        int fd = atomic_exchange(&open_now[i], 0) - 1;
+
+        if (fd >= 0)
+            raw_syscall(SYS_close, fd);
+    }
 }
 
 bool quiet_identify(int fd, struct stat *found)

@@ -190,13 +190,13 @@ static void add_process(struct search *search, const struct stats_header *header
         read_slot(process, &slots[i]);
 }
 
-/* Read, not mapped: the writer may cut it short at any time. */
+/* Read, not mapped: anybody who may write to it may cut it short at any time. */
 static size_t read_all(int fd, void *bytes, size_t room)
 {
     size_t n = 0;
     ssize_t more;
 
-    while (n < room && (more = read(fd, (char *)bytes + n, room - n)) > 0)
+    while (n < room && (more = pread(fd, (char *)bytes + n, room - n, (off_t)n)) > 0)
         n += (size_t)more;
     return n;
 }

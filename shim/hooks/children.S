@@ -1,27 +1,18 @@
 /*
- * vfork(), _Fork(), clone(), popen() and system() make children without running the handlers of
- * pthread_atfork(). Each hook counts the child, so that no connection alive at this moment is
- * ever pooled (a child may have been handed it), and jumps to the real function. A child that may
- * run our code in our memory is counted as such, too; what popen() and system() make runs no code
- * but libc's own.
+ * vfork(), popen() and system() make children without running the handlers of pthread_atfork().
+ * Each hook counts the child, so that no connection alive at this moment is ever pooled (a child
+ * may have been handed it), and jumps to the real function. A child that may run our code in our
+ * memory is counted as such, too; what popen() and system() make runs no code but libc's own.
+ * All of them are about to exec, which closes their copies of our own numbers.
  *
- * They are written in assembly because a vfork() or a clone() cannot be called by a C function
- * that then returns: the child would return first and overwrite the frame. A jump leaves the
- * caller's stack and return address as they were.
- *
- * A child that neither ran the handlers nor is about to exec keeps copies of our own numbers: it is
- * counted as an orphan. The flags of clone() tell: with CLONE_VM, a child with CLONE_VFORK is about
- * to exec, and one with CLONE_FILES has no copy. CLONE_FILES without CLONE_VM is a process that
- * closes and opens our descriptors unseen.
+ * They are written in assembly because a vfork() cannot be called by a C function that then
+ * returns: the child would return first and overwrite the frame. A jump leaves the caller's stack
+ * and return address as they were.
  */
-
-#define CLONE_VM_BIT    8
-#define CLONE_FILES_BIT 10
-#define CLONE_VFORK_BIT 14
 
 #if defined(__x86_64__)
 
-.macro child name, shares=0, orphans=0, flags=0
+.macro child name, shares=0
     .globl \name
     .type \name, @function
 \name:
@@ -30,23 +21,6 @@
     lock incl process_children(%rip)
 .if \shares
     lock incl process_sharers(%rip)
-.endif
-.if \flags
-    testl $1 << CLONE_VM_BIT, %edx
-    jne 2f
-    testl $1 << CLONE_FILES_BIT, %edx
-    je 3f
-    movl $1, process_shares_table(%rip)
-    jmp 3f
-2:
-    testl $(1 << CLONE_FILES_BIT | 1 << CLONE_VFORK_BIT), %edx
-    jne 4f
-3:
-    lock incl process_orphans(%rip)
-4:
-.endif
-.if \orphans
-    lock incl process_orphans(%rip)
 .endif
     cmpq $0, real_\name(%rip)
     je 1f
@@ -98,7 +72,7 @@
     cbnz w11, 0b
 .endm
 
-.macro child name, shares=0, orphans=0, flags=0
+.macro child name, shares=0
     .globl \name
     .type \name, %function
 \name:
@@ -107,23 +81,6 @@
     count process_children
 .if \shares
     count process_sharers
-.endif
-.if \flags
-    tbnz w2, #CLONE_VM_BIT, 2f
-    tbz w2, #CLONE_FILES_BIT, 3f
-    adrp x9, process_shares_table
-    mov w10, #1
-    str w10, [x9, :lo12:process_shares_table]
-    b 3f
-2:
-    tbnz w2, #CLONE_FILES_BIT, 4f
-    tbnz w2, #CLONE_VFORK_BIT, 4f
-3:
-    count process_orphans
-4:
-.endif
-.if \orphans
-    count process_orphans
 .endif
     adrp x9, real_\name
     ldr x9, [x9, :lo12:real_\name]
@@ -164,23 +121,16 @@
 
     .hidden process_children
     .hidden process_sharers
-    .hidden process_orphans
-    .hidden process_shares_table
     .hidden real_vfork
-    .hidden real__Fork
-    .hidden real_clone
     .hidden real_popen
     .hidden real_system
     .hidden libc_bind_children
 
     .text
     child vfork, shares=1
-    child _Fork, orphans=1
-    child clone, shares=1, flags=1
     child popen
     child system
     same __vfork, vfork
-    same __clone, clone
     same _IO_popen, popen
 
     .section .note.GNU-stack, "", %progbits

@@ -3,6 +3,7 @@
  */
 #include "hooks.h"
 
+#include "../due.h"
 #include "../goodbye.h"
 
 bool hook_should_retry(int result)
@@ -58,8 +59,10 @@ HOOKED int listen(int fd, int backlog)
 
 HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    int result = real_accept(fd, addr, len);
+    int result;
 
+    due_before_accept();
+    result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
     track_new_number(result);
@@ -68,8 +71,10 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
 HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    int result = real_accept4(fd, addr, len, flags);
+    int result;
 
+    due_before_accept();
+    result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
     track_new_number(result);

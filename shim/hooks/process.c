@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../due.h"
 #include "../protocol.h"
 #include "../readable.h"
 #include "../ring.h"
@@ -91,6 +92,21 @@ HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
     return result;
 }
 
+HOOKED void _exit(int status)
+{
+    due_before_end();
+    real__exit(status);
+    __builtin_unreachable();
+}
+HOOKED_ALIAS(_Exit, _exit);
+
+HOOKED void quick_exit(int status)
+{
+    due_before_end();
+    real_quick_exit(status);
+    __builtin_unreachable();
+}
+
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
  * jump: nothing may be left to do after it, and tests/audit looks whether the compiler agreed.
  */
@@ -171,25 +187,82 @@ static int dup2_by_syscall(int fd, int to, int flags)
 }
 #endif
 
-/* As hooks/children.S does it. A thread is no child, but may have a table of its own. */
-static void child_by_syscall(uint64_t flags)
+/* A child by _Fork() or clone() with FLAGS runs no handler of pthread_atfork(). One that is not
+ * about to exec, and has a table of descriptors of its own, keeps copies of our fds. */
+static bool is_orphan(uint64_t flags)
 {
-    bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
+    return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
+}
 
-    if (same_table ? !same_memory : flags & CLONE_THREAD)
-        atomic_store(&process_shares_table, 1);
+static void child_begins(uint64_t flags)
+{
     if (flags & CLONE_THREAD)
         return;
     atomic_fetch_add(&process_children, 1);
-    atomic_fetch_add(&process_sharers, 1);
-    if (!same_memory || !(same_table || flags & CLONE_VFORK))
+    if (flags & CLONE_VM)
+        atomic_fetch_add(&process_sharers, 1);
+    if (is_orphan(flags))
         atomic_fetch_add(&process_orphans, 1);
 }
 
-/* The first member of clone3()'s struct; see clone(2). */
-static uint64_t flags_of_clone3(const uint64_t *flags)
+/* Counted once more: another thread may have opened a socket after the first count and before
+ * the child. A process with memory of its own and our table closes and opens our numbers
+ * unseen, and a thread with another table has not got them. Gives RESULT, and keeps errno. */
+static long child_made(uint64_t flags, long result)
 {
-    return is_readable(flags, sizeof(*flags)) ? *flags : 0;
+    bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
+
+    if (result <= 0)
+        return result;
+    if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
+        atomic_fetch_add(&process_children, 1);
+        atomic_fetch_add(&process_orphans, 1);
+    }
+    if ((same_table ? !same_memory : flags & CLONE_THREAD) && process_is_owner())
+        track_namespace_lost();
+    return result;
+}
+
+HOOKED pid_t _Fork(void)
+{
+    child_begins(0);
+    return (pid_t)child_made(0, real__Fork());
+}
+
+/* The child begins in BODY on a stack of its own and never comes back here. */
+HOOKED int clone(int (*body)(void *), void *stack, int flags, void *argument, ...)
+{
+    struct libc_three rest = VARIADIC_THREE(argument);
+
+    child_begins((unsigned int)flags);
+    return (int)child_made((unsigned int)flags,
+                           real_clone(body, stack, flags, argument, rest.argument[0],
+                                      rest.argument[1], rest.argument[2]));
+}
+HOOKED_ALIAS(__clone, clone);
+
+/* The flags of the child that a system call made by number makes; false when it makes none.
+ * Those of clone3() are the first member of its struct (clone(2)). */
+static bool makes_child(long number, const long *a, uint64_t *flags)
+{
+    switch (number) {
+#ifdef SYS_fork
+    case SYS_fork:
+        *flags = 0;
+        return true;
+    case SYS_vfork:
+        *flags = CLONE_VM | CLONE_VFORK;
+        return true;
+#endif
+    case SYS_clone:
+        *flags = (unsigned long)a[0];
+        return true;
+    case SYS_clone3:
+        *flags = is_readable((const void *)a[0], sizeof(*flags)) ? *(const uint64_t *)a[0] : 0;
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* What a system call made by number does to the number in its first argument, or to all. */
@@ -231,20 +304,6 @@ static void before_syscall(long number, const long *a)
         share((int)a[0], REASON_RAW_SYSCALL);
         share((int)a[2], REASON_RAW_SYSCALL);
         break;
-    case SYS_clone:
-        child_by_syscall((unsigned long)a[0]);
-        break;
-#ifdef SYS_fork
-    case SYS_fork:
-        child_by_syscall(0);
-        break;
-    case SYS_vfork:
-        child_by_syscall(CLONE_VM | CLONE_VFORK);
-        break;
-#endif
-    case SYS_clone3:
-        child_by_syscall(flags_of_clone3((const uint64_t *)a[0]));
-        break;
 #ifdef SYS_poll
     case SYS_poll:
     case SYS_select:
@@ -255,6 +314,9 @@ static void before_syscall(long number, const long *a)
         break;
     case SYS_io_submit:
         hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
+        break;
+    case SYS_exit_group:
+        due_before_end();
         break;
     default:
         break;
@@ -320,6 +382,7 @@ HOOKED long syscall(long number, ...)
 {
     long a[6];
     va_list list;
+    uint64_t flags;
 
     va_start(list, number);
     for (int i = 0; i < 6; i++)
@@ -334,6 +397,10 @@ HOOKED long syscall(long number, ...)
         return io_uring_enter_by_syscall(a);
     if (hook_confines(number, a))
         return hook_confine(number, a);
+    if (makes_child(number, a, &flags)) {
+        child_begins(flags);
+        return child_made(flags, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+    }
     if (number == SYS_epoll_ctl)
         return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
                               epoll_ctl_by_syscall);

@@ -6,6 +6,8 @@
 
 #include <asm/sockios.h>
 
+#include "../due.h"
+#include "../pieces.h"
 #include "../readable.h"
 #include "../unwind.h"
 #include "../waiting.h"
@@ -89,6 +91,29 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
     return tracked_ioctl(fd, request, argument);
 }
 
+HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
+{
+    if (due_is_anything())
+        return pieces_epoll_wait(epfd, events, n, timeout);
+    return real_epoll_wait(epfd, events, n, timeout);
+}
+
+HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
+                       const sigset_t *mask)
+{
+    if (due_is_anything())
+        return pieces_epoll_pwait(epfd, events, n, timeout, mask);
+    return real_epoll_pwait(epfd, events, n, timeout, mask);
+}
+
+HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
+                        const struct timespec *timeout, const sigset_t *mask)
+{
+    if (due_is_anything())
+        return pieces_epoll_pwait2(epfd, events, n, timeout, mask);
+    return real_epoll_pwait2(epfd, events, n, timeout, mask);
+}
+
 /* A call NAME that waits if it MAY_WAIT, for what BEGIN finds; see waiting.h. */
 #define WAITS(name, params, args, may_wait, begin)                                             \
     static __attribute__((noinline)) int guarded_##name params                                 \
@@ -99,7 +124,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
                                                                                                \
         begin;                                                                                 \
         _pthread_cleanup_push(&cleanup, waiting_end, &waiting);                                \
-        result = real_##name args;                                                             \
+        result = due_is_anything() ? pieces_##name args : real_##name args;                    \
         _pthread_cleanup_pop(&cleanup, 1);                                                     \
         return result;                                                                         \
     }                                                                                          \

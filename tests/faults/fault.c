@@ -38,7 +38,7 @@ static const struct {
     {SYS_openat, {ENOENT, EMFILE, EACCES, EEXIST}},
     {SYS_read, {EIO, EINTR, EPERM, 0}},
     {SYS_newfstatat, {EACCES, EPERM, ENOSYS, 0}},
-    {SYS_fallocate, {ENOSPC, EOPNOTSUPP, EFBIG, EPERM}},
+    {SYS_pwrite64, {ENOSPC, EFBIG, EIO, EPERM}},
     {SYS_getdents64, {ENOENT, EPERM, 0, 0}},
     {SYS_kill, {EPERM, ESRCH, 0, 0}},
     {SYS_unlinkat, {EACCES, ENOENT, EROFS, EPERM}},

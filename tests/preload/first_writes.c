@@ -7,11 +7,14 @@
 #include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -26,6 +29,7 @@
 
 #include <criterion/parameterized.h>
 
+int pidfd_getfd(int pidfd, int fd, unsigned int flags);
 int __dprintf_chk(int fd, int flag, const char *format, ...);
 int __vdprintf_chk(int fd, int flag, const char *format, va_list list);
 
@@ -205,6 +209,44 @@ static void say_aio_write64(int fd, const struct words *words)
     cr_assert(aio_write64(&block) == 0);
 }
 
+static void say_lio_listio(int fd, const struct words *words)
+{
+    static struct aiocb block;
+    struct aiocb *list[] = {&block};
+
+    block.aio_lio_opcode = LIO_WRITE;
+    block.aio_fildes = fd;
+    block.aio_buf = (void *)words->said;
+    block.aio_nbytes = words->length;
+    cr_assert(lio_listio(LIO_WAIT, list, 1, NULL) == 0);
+}
+
+static void say_lio_listio64(int fd, const struct words *words)
+{
+    static struct aiocb64 block;
+    struct aiocb64 *list[] = {&block};
+
+    block.aio_lio_opcode = LIO_WRITE;
+    block.aio_fildes = fd;
+    block.aio_buf = (void *)words->said;
+    block.aio_nbytes = words->length;
+    cr_assert(lio_listio64(LIO_WAIT, list, 1, NULL) == 0);
+}
+
+static void say_io_submit_by_number(int fd, const struct words *words)
+{
+    struct iocb block = {.aio_lio_opcode = IOCB_CMD_PWRITE,
+                         .aio_fildes = (uint32_t)fd,
+                         .aio_buf = (uintptr_t)words->said,
+                         .aio_nbytes = words->length};
+    struct iocb *list[] = {&block};
+    aio_context_t context = 0;
+
+    if (unseen(SYS_io_setup, 1, &context) != 0)
+        cr_skip_test("the kernel has no Linux AIO");
+    cr_assert(syscall(SYS_io_submit, context, 1, list) == 1);
+}
+
 static void say_by_number(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_write, fd, words->said, words->length) == (long)words->length);
@@ -267,6 +309,25 @@ static void say_dupfd(int fd, const struct words *words)
 static void say_dupfd_cloexec(int fd, const struct words *words)
 {
     say_unseen(fcntl64(fd, F_DUPFD_CLOEXEC, 300), words);
+}
+
+static int pidfd_of_self(void)
+{
+    int self = (int)unseen(SYS_pidfd_open, getpid(), 0);
+
+    if (self < 0)
+        cr_skip_test("the kernel has no pidfd");
+    return self;
+}
+
+static void say_pidfd_getfd(int fd, const struct words *words)
+{
+    say_unseen(pidfd_getfd(pidfd_of_self(), fd, 0), words);
+}
+
+static void say_pidfd_getfd_by_number(int fd, const struct words *words)
+{
+    say_unseen((int)syscall(SYS_pidfd_getfd, pidfd_of_self(), fd, 0), words);
 }
 
 static void say_dup_by_number(int fd, const struct words *words)
@@ -404,6 +465,36 @@ Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
 }
 
+struct reader {
+    int fd;
+    atomic_int tid;
+    char got[5];
+};
+
+static void *read_answer(void *argument)
+{
+    struct reader *reader = argument;
+
+    reader->tid = gettid();
+    recv(reader->fd, reader->got, sizeof(reader->got), MSG_WAITALL);
+    return NULL;
+}
+
+/* A thread that waits for the answer would go on waiting on the old socket. */
+Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
+{
+    struct reader reader = {.fd = dial_lent(&text)};
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, read_answer, &reader) == 0);
+    while (reader.tid == 0)
+        sched_yield();
+    wait_inside(reader.tid, SYS_recvfrom);
+    say_dup(reader.fd, &text);
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_expect(memcmp(reader.got, "END\r\n", 5) == 0, "no answer");
+}
+
 /* Another connection by now, to a server of the test. */
 Test(protocols, first_write_after_another_connect, .timeout = 20)
 {
@@ -449,6 +540,9 @@ static const struct member {
     {"pwritev64v2", say_pwritev64v2},
     {"aio_write", say_aio_write},
     {"aio_write64", say_aio_write64},
+    {"lio_listio", say_lio_listio},
+    {"lio_listio64", say_lio_listio64},
+    {"syscall(SYS_io_submit)", say_io_submit_by_number},
     {"syscall(SYS_write)", say_by_number},
     {"syscall(SYS_sendto)", say_sendto_by_number},
     {"syscall(SYS_splice)", say_splice_by_number},
@@ -461,6 +555,8 @@ static const struct member {
     {"F_DUPFD", say_dupfd},
     {"F_DUPFD_CLOEXEC", say_dupfd_cloexec},
     {"syscall(SYS_dup)", say_dup_by_number},
+    {"pidfd_getfd", say_pidfd_getfd},
+    {"syscall(SYS_pidfd_getfd)", say_pidfd_getfd_by_number},
     {"sendmsg with SCM_RIGHTS", say_passed},
     {"sendmmsg with SCM_RIGHTS", say_passed_with_many},
     {"posix_spawn with adddup2", say_spawned},
