@@ -29,7 +29,7 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
         return;
-    for (long i = 0; i < n && is_readable(&list[i], sizeof(list[i])) &&
+    for (long i = 0; i < n && is_readable(&list[i], sizeof(uintptr_t)) &&
                      is_readable(list[i], sizeof(*list[i]));
          i++) {
         if (!PLAIN((int)list[i]->aio_fildes))

@@ -32,7 +32,8 @@ int main(int argc, char **argv)
         if (i % 4 == 0)
             begun = i < 4 ? aio_write(&block) : aio_read(&block);
         else if (i % 4 == 1)
-            begun = i < 4 ? aio_write64((struct aiocb64 *)&block) : aio_read64((struct aiocb64 *)&block);
+            begun = i < 4 ? aio_write64((struct aiocb64 *)&block)
+                          : aio_read64((struct aiocb64 *)&block);
         else if (i % 4 == 2)
             begun = lio_listio(LIO_WAIT, list, 1, NULL);
         else
@@ -41,7 +42,7 @@ int main(int argc, char **argv)
             return 1;
         done[i / 4][i % 4] = end_of(&block);
     }
-    printf("written %ld %ld %ld %ld, read %ld %ld %ld %ld\n", done[0][0], done[0][1], done[0][2],
-           done[0][3], done[1][0], done[1][1], done[1][2], done[1][3]);
+    printf("written %ld %ld %ld %ld, read %ld %ld %ld %ld\n", done[0][0], done[0][1],
+           done[0][2], done[0][3], done[1][0], done[1][1], done[1][2], done[1][3]);
     return 0;
 }
