@@ -55,20 +55,30 @@ long hook_ring_made(long result)
 }
 
 /* One that cannot be found looks like a kernel without io_uring. */
-#define RING_MADE_BY(name, version, params, args)                                              \
-    int hook_##name params                                                                     \
+#define MAKES_RING(body, name, version, params, args)                                          \
+    int body params                                                                            \
     {                                                                                          \
-        int(*made) params = (int(*) params)foreign_find(#name, version);                       \
+        int(*make) params = (int(*) params)foreign_find(name, version);                        \
                                                                                                \
-        return made ? (int)hook_ring_made(made args) : -ENOSYS;                                \
+        return make ? (int)hook_ring_made(make args) : -ENOSYS;                                \
     }
 
-RING_MADE_BY(io_uring_queue_init, "LIBURING_2.0",
-             (unsigned int entries, void *ring, unsigned int flags), (entries, ring, flags))
-RING_MADE_BY(io_uring_queue_init_params, "LIBURING_2.0",
-             (unsigned int entries, void *ring, void *params), (entries, ring, params))
-RING_MADE_BY(io_uring_setup, "LIBURING_2.3", (unsigned int entries, void *params),
-             (entries, params))
-RING_MADE_BY(io_uring_queue_init_mem, "LIBURING_2.5",
-             (unsigned int entries, void *ring, void *params, void *bytes, size_t size),
-             (entries, ring, params, bytes, size))
+#define QUEUE_INIT(body, version)                                                              \
+    MAKES_RING(body, "io_uring_queue_init", version,                                           \
+               (unsigned int entries, void *ring, unsigned int flags), (entries, ring, flags))
+#define QUEUE_INIT_PARAMS(body, version)                                                       \
+    MAKES_RING(body, "io_uring_queue_init_params", version,                                    \
+               (unsigned int entries, void *ring, void *params), (entries, ring, params))
+#define SETUP(body, version)                                                                   \
+    MAKES_RING(body, "io_uring_setup", version, (unsigned int entries, void *params),          \
+               (entries, params))
+
+QUEUE_INIT(hook_queue_init, "LIBURING_2.0")
+QUEUE_INIT(hook_queue_init_ffi, "LIBURING_2.4")
+QUEUE_INIT_PARAMS(hook_queue_init_params, "LIBURING_2.0")
+QUEUE_INIT_PARAMS(hook_queue_init_params_ffi, "LIBURING_2.4")
+SETUP(hook_setup, "LIBURING_2.3")
+SETUP(hook_setup_ffi, "LIBURING_2.4")
+MAKES_RING(hook_queue_init_mem, "io_uring_queue_init_mem", "LIBURING_2.5",
+           (unsigned int entries, void *ring, void *params, void *bytes, size_t size),
+           (entries, ring, params, bytes, size))
