@@ -42,6 +42,9 @@ COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
 /* A ring of io_uring was made if RESULT is not negative. Gives RESULT. */
 COLD long hook_ring_made(long result);
 
+/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
+COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
+
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */
 bool hook_should_retry(int result);

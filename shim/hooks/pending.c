@@ -6,6 +6,9 @@
  */
 #include "hooks.h"
 
+#include <string.h>
+
+#include "../deepbind.h"
 #include "../foreign.h"
 #include "../raw.h"
 #include "../readable.h"
@@ -52,6 +55,17 @@ long hook_ring_made(long result)
             lending_flush(REASON_IO_URING);
     }
     return result;
+}
+
+/* Who opens liburing by its name looks its functions up by dlsym(), past our hooks. */
+int hook_dlopen_flags(const char *file, int flags)
+{
+    static const char rings[] = "liburing";
+    const char *slash = file ? strrchr(file, '/') : NULL;
+
+    if (file && strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
+        hook_ring_made(0);
+    return deepbind_flags(file, flags);
 }
 
 /* One that cannot be found looks like a kernel without io_uring. */

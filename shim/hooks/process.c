@@ -3,7 +3,6 @@
  */
 #include "hooks.h"
 
-#include "../deepbind.h"
 #include "../readable.h"
 #include "../waiting.h"
 
@@ -86,7 +85,7 @@ HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
  */
 HOOKED void *dlopen(const char *file, int flags)
 {
-    return real_dlopen(file, deepbind_flags(file, flags));
+    return real_dlopen(file, hook_dlopen_flags(file, flags));
 }
 
 /* Also clears close-on-exec when both numbers are the same. */

@@ -17,7 +17,8 @@
 
 int io_uring_setup(unsigned int entries, struct io_uring_params *params);
 int io_uring_queue_init(unsigned int entries, void *ring, unsigned int flags);
-int io_uring_queue_init_params(unsigned int entries, void *ring, struct io_uring_params *params);
+int io_uring_queue_init_params(unsigned int entries, void *ring,
+                               struct io_uring_params *params);
 int io_uring_queue_init_mem(unsigned int entries, void *ring, struct io_uring_params *params,
                             void *bytes, size_t size);
 
@@ -75,8 +76,9 @@ static int turn(const char *port)
     char answer[5];
 
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    return connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 && send(fd, "get a\r\n", 7, 0) == 7 &&
-           recv(fd, answer, 5, MSG_WAITALL) == 5 && close(fd) == 0;
+    return connect(fd, (struct sockaddr *)&to, sizeof(to)) == 0 &&
+           send(fd, "get a\r\n", 7, 0) == 7 && recv(fd, answer, 5, MSG_WAITALL) == 5 &&
+           close(fd) == 0;
 }
 
 int main(int argc, char **argv)

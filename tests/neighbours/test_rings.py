@@ -3,7 +3,7 @@ are linked with them, and plugins that bring them along."""
 
 import pytest
 
-from beside import HERE
+from beside import HERE, PYTHON
 
 KINDS = ("ring", "params", "setup", "aio")
 LIBRARIES = ("-Wl,--no-as-needed", "-luring", "-laio")
@@ -37,6 +37,25 @@ def test_versions_of_others(bench, built, name):
                                         f"-Wl,--version-script={HERE}/newring.map"))
     program = built("newring.c", flags=("-Wl,--no-as-needed", str(library)))
     plain = bench.unnoticed([program, bench.server.port, name])
+    if plain.code == 77:
+        pytest.skip(plain.out)
+    assert plain.code == 0 and ": not kept: IO_URING " in bench.log()
+
+
+BY_DLSYM = """
+import ctypes, os, socket, sys
+uring = ctypes.CDLL("liburing.so.2")
+if uring.io_uring_queue_init(4, ctypes.create_string_buffer(4096), 0) != 0:
+    print("no ring may be made here")
+    sys.exit(77)
+with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as fd:
+    fd.sendall(b"get a\\r\\n")
+    assert fd.recv(64) == b"END\\r\\n"
+"""
+
+
+def test_functions_found_by_dlsym(bench):
+    plain = bench.unnoticed([PYTHON, "-c", BY_DLSYM, bench.server.port])
     if plain.code == 77:
         pytest.skip(plain.out)
     assert plain.code == 0 and ": not kept: IO_URING " in bench.log()
