@@ -93,7 +93,6 @@ struct conn {
     _Atomic int flags;
     _Atomic int fd_flags;
     uint32_t children;
-    uint32_t orphans; /* when it was made: process_orphans */
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;
@@ -117,8 +116,9 @@ struct conn {
 
     struct options options;
     struct watches watches;
-    uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
-    size_t drained;  /* bytes read without a user, while owing */
+    uint64_t cookie;  /* the kernel's name of the socket, SO_COOKIE */
+    size_t drained;   /* bytes read without a user, while owing */
+    uint32_t orphans; /* process_orphans when it was made */
     _Atomic uint32_t next_free;
 };
 
