@@ -70,14 +70,15 @@ $(B)/profile/learned: $(B)/bench/training $(wildcard shim/*.[ch] shim/*/*.[chS] 
 	fi
 	touch $@
 
-# Unversioned, so that programs bound to any version of a libc symbol meet the hook.
+# Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
+# other libraries have the version they have there (hooks/foreign.S). The loader takes the first
+# version for that of references without one, so the first is nobody's.
 $(B)/libmcpool.map: shim/hooks.def Makefile
 	@mkdir -p $(@D)
-	{ echo '{ global:'; \
-	  printf '%s\n' '#define HOOK(ret, name, params, before) name;' \
-	    '#define HOOK_CHILD(name) name;' '#define ALIAS(name, hook) name;' \
-	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c -; \
-	  echo 'local: *; };'; } > $@
+	{ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \
+	  printf '%s\n' '#define HOOK(ret, name, params, before)' '#define HOOK_CHILD(name)' \
+	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, params) version { };' \
+	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c - | tr -d '"' | sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 	$(CC) $(SHIM_LDFLAGS) $(LTO) $(USE_PROFILE) $(CFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
@@ -102,7 +103,7 @@ $(B)/mcpool: $(COMMAND_OBJECTS)
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
 UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process \
-             stats stats_file)
+             quiet stats stats_file)
 UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -212,11 +213,16 @@ $(B)/shaken/stress: tests/shake/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g $< -o $@
 
+# The library calls a function of this one.
+$(B)/shaken/stopped: tests/shake/stopped.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
+
 $(B)/tsan/stress: tests/shake/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
-STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/tsan/stress
+STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/shaken/stopped $(B)/tsan/stress
 
 shake: $(STRESSED)
 	/usr/bin/python3 tests/shake/run.py $(B) $(SHAKE_SECONDS)
@@ -313,7 +319,7 @@ $(TIMED): $(B)/timed/lock_times.o $(wildcard shim/*.[ch] shim/*/*.[chS])
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet lib/turns \
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
                     growth/threads) $(TIMED)
 
 bench:

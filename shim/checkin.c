@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 
 #include "disguise.h"
 #include "fdmap.h"
@@ -31,8 +30,7 @@ static void give_up_private_number(struct check_in *check_in)
     int fd = check_in->private_fd;
 
     check_in->private_fd = -1;
-    if (fdmap_replace(fd, conn_slot(check_in->conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(fd);
+    twin_close(check_in->conn, fd);
 }
 
 static enum reason prepare_to_keep(struct check_in *check_in)
@@ -57,6 +55,22 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
+/* The record and its private number go; the application's number, whether it is closed by now
+ * or not, is the application's. Nothing was changed that others would wait for: the state of
+ * cancellation is the thread's own, as a jump would not bring it back. */
+static void abandoned(void *argument)
+{
+    struct check_in *check_in = argument;
+    struct conn *conn = check_in->conn;
+
+    if (check_in->private_fd >= 0)
+        give_up_private_number(check_in);
+    twin_drop(conn);
+    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    lending_note_refused(conn, REASON_ABANDONED);
+    conn_move(conn, CONN_CLOSED);
+}
+
 bool check_in_begin(struct check_in *check_in, int fd)
 {
     uint32_t slot = fdmap_get(fd);
@@ -64,19 +78,23 @@ bool check_in_begin(struct check_in *check_in, int fd)
     enum reason reason;
     int saved = errno;
 
+    *check_in = (struct check_in){
+        .conn = conn, .fd = fd, .private_fd = -1, .slot = slot, .refusal = REASON_IN_FLIGHT};
     if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
         !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
         return false;
-    *check_in = (struct check_in){.conn = conn, .fd = fd, .private_fd = -1, .slot = slot};
     if (conn_state(conn) == CONN_IN_USE) {
+        _pthread_cleanup_push(&check_in->left, abandoned, check_in);
         conn_move(conn, CONN_LEAVING);
         reason = prepare_to_keep(check_in);
         errno = saved;
-        if (reason == REASON_NONE) {
-            pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &check_in->cancel_state);
+        if (reason == REASON_NONE)
             return true;
-        }
+        _pthread_cleanup_pop(&check_in->left, 0);
         lending_note_refused(conn, reason);
+        if (!conn_calls_under_way(conn))
+            check_in->refusal = reason;
+        stats_write_if_due(check_in->now);
     }
     twin_drop(conn);
     fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
@@ -89,8 +107,13 @@ bool check_in_begin(struct check_in *check_in, int fd)
 static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
 {
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
-    enum reason reason = clean ? REASON_NONE : settle_begin(conn, now);
+    enum reason reason;
 
+    /* It may be closed in another's call, by exec() or in a child, which must not wait for what
+     * its last user left unsent. */
+    if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
+        return REASON_OPTION_FAILED;
+    reason = clean ? REASON_NONE : settle_begin(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
@@ -108,6 +131,7 @@ void check_in_end(struct check_in *check_in)
     int saved = errno;
 
     victims.count = 0;
+    _pthread_cleanup_pop(&check_in->left, 0);
     /* Up to here a call of another thread on the number could still reach this connection. */
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->private_fd;
@@ -116,7 +140,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         lending_discard(conn, reason);
     lending_discard_all(&victims);
-    pthread_setcancelstate(check_in->cancel_state, NULL);
+    stats_write_if_due(check_in->now);
     errno = saved;
 }
 
@@ -124,12 +148,12 @@ void check_in_call_off(struct check_in *check_in, const struct watches *again)
 {
     int saved = errno;
 
+    _pthread_cleanup_pop(&check_in->left, 0);
     disguise_replay_watches(check_in->fd, again);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
     conn_move(check_in->conn, CONN_CLOSED);
-    pthread_setcancelstate(check_in->cancel_state, NULL);
     errno = saved;
 }
 
@@ -170,13 +194,37 @@ static bool copy_watches(int fd, struct watches *watches)
     return copied;
 }
 
-bool check_in_behind(int fd, int stand_in)
+/* A copy of the old socket in another process would go on reporting events. */
+static void end_watches(int fd, const struct watches *watches)
+{
+    struct epoll_event ignored = {0};
+
+    for (unsigned int i = 0; i < watches->count; i++)
+        raw_syscall(SYS_epoll_ctl, watches->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
+}
+
+static bool put_instead(int fd, int stand_in, const struct watches *watches)
+{
+    end_watches(fd, watches);
+    if (take_place(fd, stand_in)) {
+        disguise_replay_watches(fd, watches);
+        return true;
+    }
+    disguise_replay_watches(fd, watches);
+    return false;
+}
+
+/* ANYWAY: also where the connection is not kept. */
+static bool put_behind(int fd, int stand_in, bool anyway)
 {
     struct check_in check_in;
     struct watches watches;
 
-    if (!copy_watches(fd, &watches) || !check_in_begin(&check_in, fd))
+    if (!copy_watches(fd, &watches))
         return false;
+    if (!check_in_begin(&check_in, fd))
+        return anyway && check_in.refusal != REASON_IN_FLIGHT &&
+               put_instead(fd, stand_in, &watches);
     if (check_in.private_fd < 0) {
         check_in_end(&check_in);
         return false;
@@ -188,4 +236,14 @@ bool check_in_behind(int fd, int stand_in)
     disguise_replay_watches(fd, &watches);
     check_in_end(&check_in);
     return true;
+}
+
+bool check_in_behind(int fd, int stand_in)
+{
+    return put_behind(fd, stand_in, false);
+}
+
+bool check_in_exchange(int fd, int stand_in)
+{
+    return put_behind(fd, stand_in, true);
 }

@@ -14,23 +14,27 @@
 
 #include "clock.h"
 #include "conn.h"
+#include "unwind.h"
 
 /* A check-in under way: the connection has a private number already, the application's number
- * is still open. */
+ * is still open. It lives in the frame of the function that makes the real call: LEFT is
+ * registered there until check_in_end() or check_in_call_off(). */
 struct check_in {
     struct conn *conn;
     int fd;
-    int private_fd; /* -1 in a dry run */
+    int private_fd;      /* -1 in a dry run */
+    enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
     msec_t now;
-    int cancel_state;
+    struct _pthread_cleanup_buffer left;
 };
 
 /* FD is about to be closed or replaced. True when its connection is to be kept: the caller then
- * makes the real call, which cannot be cancelled meanwhile, and must call check_in_end(). False
- * when there is nothing to keep, whatever FD was is forgotten, and the real call is all that is
- * left to do. */
+ * makes the real call and must call check_in_end(). If the real call never returns, because its
+ * thread is cancelled in it or a signal handler jumps out of it, the connection is given up
+ * (unwind.h). False when there is nothing to keep, whatever FD was is forgotten, and the real
+ * call is all that is left to do. */
 bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
@@ -43,5 +47,10 @@ void check_in_call_off(struct check_in *check_in, const struct watches *again);
  * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False
  * when FD is what it was, tracked only if the reason against may pass. */
 bool check_in_behind(int fd, int stand_in);
+
+/* The same, and where the connection cannot be kept STAND_IN takes its place nevertheless,
+ * which ends it. False when FD is what it was: another thread makes a call on it, or it could
+ * not be replaced. */
+COLD bool check_in_exchange(int fd, int stand_in);
 
 #endif

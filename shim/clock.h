@@ -10,6 +10,8 @@
 
 typedef int64_t msec_t;
 
+#define CLOCK_LAG ((msec_t)10)
+
 static inline msec_t clock_now(void)
 {
     struct timespec now;

@@ -15,22 +15,42 @@
 #define PREFIX  "MCPOOL_"
 #define RUNTIME "XDG_RUNTIME_DIR="
 
+static void warn(struct config *config, const char *name, size_t n, const char *problem)
+{
+    char copy[64];
+
+    if (config->warning_count == CONFIG_MAX_WARNINGS)
+        return;
+    text_format(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
+    text_format(config->warnings[config->warning_count++], sizeof(config->warnings[0]),
+                "%s: %s", copy, problem);
+}
+
 static bool read_servers(struct config *config, const char *value)
 {
-    bool positive = false;
+    bool positive = false, path = false;
 
     config->rule_count = 0;
     while (*value) {
         size_t n = strcspn(value, ",");
+        bool exclude = *value == '!';
 
-        if (config->rule_count == CONFIG_MAX_RULES ||
-            !rule_parse(&config->rules[config->rule_count], value, n))
-            return false;
-        positive |= !config->rules[config->rule_count++].exclude;
+        if (value[exclude] == '/') {
+            path = true;
+        } else {
+            if (config->rule_count == CONFIG_MAX_RULES ||
+                !rule_parse(&config->rules[config->rule_count], value, n))
+                return false;
+            config->rule_count++;
+        }
+        positive |= !exclude;
         value += n;
         if (*value == ',' && *++value == '\0')
             return false;
     }
+    if (path)
+        warn(config, PREFIX "SERVERS", sizeof(PREFIX "SERVERS") - 1,
+             "Unix sockets are not pooled");
     /* Exclusions alone are exceptions to the default. */
     if (positive)
         return true;
@@ -213,17 +233,6 @@ static const struct variable {
 };
 
 #define VARIABLES (sizeof(variables) / sizeof(variables[0]))
-
-static void warn(struct config *config, const char *name, size_t n, const char *problem)
-{
-    char copy[64];
-
-    if (config->warning_count == CONFIG_MAX_WARNINGS)
-        return;
-    text_format(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
-    text_format(config->warnings[config->warning_count++], sizeof(config->warnings[0]),
-                "%s: %s", copy, problem);
-}
 
 static void read_assignment(struct config *config, const char *assignment)
 {

@@ -115,6 +115,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->options.quick = false;
     conn->endpoint = NULL;
     conn->untimed = false;
+    conn_set_word(conn, CONN_WORD_KERNEL);
     conn_move(conn, CONN_FRESH);
 }
 
@@ -203,6 +204,13 @@ bool conn_is_only_call(const struct conn *conn)
 {
     return (atomic_load(&conn->traffic) & UNDER_WAY) == UINT64_C(1)
                                                             << calls[CONN_CALL_OTHER].shift;
+}
+
+bool conn_is_connected(struct conn *conn)
+{
+    uint8_t connecting = CONN_WORD_CONNECTING;
+
+    return atomic_compare_exchange_strong(&conn->word, &connecting, CONN_WORD_CONNECTED);
 }
 
 void conn_refuse(struct conn *conn, enum reason reason)

@@ -53,6 +53,14 @@ enum conn_state {
     CONN_CLOSED,
 };
 
+/* What connect() says of a connection that is open already, as inet_stream_connect() of Linux
+ * has it. What the kernel would say of a lent one depends on its former users. */
+enum conn_word {
+    CONN_WORD_KERNEL,     /* the program opened it itself: what the kernel says */
+    CONN_WORD_CONNECTING, /* the program was told EINPROGRESS: 0, once */
+    CONN_WORD_CONNECTED,  /* EISCONN */
+};
+
 /* What was sent to have the end of quiet requests confirmed. */
 enum fence { FENCE_NONE, FENCE_MN, FENCE_OTHER };
 
@@ -85,13 +93,15 @@ struct conn {
     _Atomic int flags;
     _Atomic int fd_flags;
     uint32_t children;
+    uint32_t orphans; /* when it was made: process_orphans */
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;
-    atomic_bool spoke; /* its present user was seen to send something */
-    bool untimed;      /* connecting without blocking; see timing.h */
-    uint8_t habit;     /* by which the endpoint guesses what he will speak */
-    enum fence fence;  /* while owing; see settle.c */
+    atomic_bool spoke;    /* its present user was seen to send something */
+    _Atomic uint8_t word; /* enum conn_word */
+    bool untimed;         /* connecting without blocking; see timing.h */
+    uint8_t habit;        /* by which the endpoint guesses what he will speak */
+    uint8_t fence;        /* enum fence, while owing; see settle.c */
 
     /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;
@@ -170,6 +180,16 @@ static inline enum conn_state conn_state(const struct conn *conn)
     return (enum conn_state)atomic_load_explicit(&conn->state, memory_order_acquire);
 }
 
+static inline enum conn_word conn_word(const struct conn *conn)
+{
+    return (enum conn_word)atomic_load_explicit(&conn->word, memory_order_relaxed);
+}
+
+static inline void conn_set_word(struct conn *conn, enum conn_word word)
+{
+    atomic_store_explicit(&conn->word, (uint8_t)word, memory_order_relaxed);
+}
+
 /* Begins a call on the application's number FD: the record stays what it is until conn_leave().
  * NULL when the number is no connection of ours. Two threads sending, or two receiving, at the
  * same time make it unpoolable: the order of their bytes is unknown. */
@@ -181,6 +201,10 @@ void conn_leave(struct conn *conn, enum conn_call call);
 uint64_t conn_calls_begun(const struct conn *conn);
 bool conn_calls_under_way(const struct conn *conn);
 bool conn_is_only_call(const struct conn *conn);
+
+/* From now on connect() says of CONN, which was lent, that it is connected. True when it was
+ * said to be connecting up to here. */
+bool conn_is_connected(struct conn *conn);
 
 /* Makes CONN unpoolable for good; the first reason stays. */
 COLD void conn_refuse(struct conn *conn, enum reason reason);

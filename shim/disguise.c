@@ -180,7 +180,7 @@ enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *f
     if (((flags ^ conn_flags(conn)) & O_NONBLOCK) &&
         raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
         return REASON_ODD_FLAGS;
-    if (!options_apply(conn->fd, conn->domain != AF_UNIX, &conn->options, fd, &fresh->options))
+    if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
         return REASON_OPTION_FAILED;
     return REASON_NONE;
 }

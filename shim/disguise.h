@@ -18,8 +18,8 @@
 /* Notes that epoll_ctl(EPFD, OP, the number of CONN, EVENT) succeeded. */
 void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll_event *event);
 
-/* Notes that the epoll set EPFD is gone, and its registrations with it; or, if it may live on
- * out of our reach, that CONN can never be pooled. */
+/* Notes that the fd EPFD of an epoll set goes, and its registrations with it; or, if the set
+ * LIVES_ON out of our reach, that CONN can never be pooled. */
 COLD void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on);
 
 /* Ends all registrations of CONN, which the application still has at FD; or none. */

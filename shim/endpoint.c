@@ -10,6 +10,9 @@
 
 #include "text.h"
 
+/* More than the longest rule, "[v6/128]:65535". */
+#define RULE_TEXT_SIZE 64
+
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
 static void map_v4(uint8_t *ip, const void *v4)
@@ -30,7 +33,6 @@ static bool from_inet(struct address *address, const struct sockaddr *addr, sock
     if (len < sizeof(in))
         return false;
     memcpy(&in, addr, sizeof(in));
-    address->kind = ADDRESS_INET;
     address->port = ntohs(in.sin_port);
     map_v4(address->ip, &in.sin_addr);
     return true;
@@ -45,24 +47,9 @@ static bool from_inet6(struct address *address, const struct sockaddr *addr, soc
     memcpy(&in6, addr, sizeof(in6));
     if (in6.sin6_flowinfo != 0)
         return false;
-    address->kind = ADDRESS_INET;
     address->port = ntohs(in6.sin6_port);
     address->scope = in6.sin6_scope_id;
     memcpy(address->ip, &in6.sin6_addr, sizeof(address->ip));
-    return true;
-}
-
-static bool from_unix(struct address *address, const struct sockaddr *addr, socklen_t len)
-{
-    const char *path = ((const struct sockaddr_un *)addr)->sun_path;
-    size_t room = len > offsetof(struct sockaddr_un, sun_path)
-                      ? len - offsetof(struct sockaddr_un, sun_path)
-                      : 0;
-
-    if (room == 0 || room >= sizeof(address->path) || path[0] != '/')
-        return false;
-    address->kind = ADDRESS_UNIX;
-    memcpy(address->path, path, strnlen(path, room));
     return true;
 }
 
@@ -76,33 +63,20 @@ bool address_from(struct address *address, const struct sockaddr *addr, socklen_
         return from_inet(address, addr, len);
     case AF_INET6:
         return from_inet6(address, addr, len);
-    case AF_UNIX:
-        return from_unix(address, addr, len);
     default:
         return false;
     }
 }
 
-size_t address_key_length(const struct address *address)
-{
-    return offsetof(struct address, path) + strlen(address->path);
-}
-
 bool address_equal(const struct address *a, const struct address *b)
 {
-    size_t n = address_key_length(a);
-
-    return n == address_key_length(b) && memcmp(a, b, n) == 0;
+    return memcmp(a, b, sizeof(*a)) == 0;
 }
 
 void address_text(const struct address *address, char *text)
 {
     char ip[INET6_ADDRSTRLEN];
 
-    if (address->kind == ADDRESS_UNIX) {
-        memcpy(text, address->path, sizeof(address->path));
-        return;
-    }
     if (is_mapped(address->ip)) {
         inet_ntop(AF_INET, address->ip + 12, ip, sizeof(ip));
         text_format(text, ADDRESS_TEXT_SIZE, "%s:%u", ip, address->port);
@@ -168,7 +142,6 @@ static bool parse_inet(struct rule *rule, char *text)
 {
     char *port;
 
-    rule->kind = ADDRESS_INET;
     if (text[0] == '[') {
         char *end = strchr(text, ']');
 
@@ -187,7 +160,7 @@ static bool parse_inet(struct rule *rule, char *text)
 
 bool rule_parse(struct rule *rule, const char *text, size_t n)
 {
-    char copy[sizeof(rule->path)];
+    char copy[RULE_TEXT_SIZE];
 
     memset(rule, 0, sizeof(*rule));
     if (n > 0 && text[0] == '!') {
@@ -201,11 +174,6 @@ bool rule_parse(struct rule *rule, const char *text, size_t n)
     copy[n] = '\0';
     if (strcmp(copy, "*") == 0) {
         rule->any = true;
-        return true;
-    }
-    if (copy[0] == '/') {
-        rule->kind = ADDRESS_UNIX;
-        memcpy(rule->path, copy, n);
         return true;
     }
     return parse_inet(rule, copy);
@@ -225,10 +193,6 @@ static bool rule_names(const struct rule *rule, const struct address *address)
 {
     if (rule->any)
         return true;
-    if (rule->kind != address->kind)
-        return false;
-    if (rule->kind == ADDRESS_UNIX)
-        return strcmp(rule->path, address->path) == 0;
     return rule->port == address->port && same_network(rule->ip, address->ip, rule->prefix);
 }
 

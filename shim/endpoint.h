@@ -9,50 +9,39 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/un.h>
-
-enum address_kind { ADDRESS_INET = 1, ADDRESS_UNIX };
 
 /* The key of the pool: compared and hashed as bytes, so every byte is defined. IPv4 is written
  * as v4-mapped IPv6: the same server is the same address through either family of socket. */
 struct address {
-    uint16_t kind;
-    uint16_t port;  /* host order; 0 for unix */
+    uint32_t port;  /* host order */
     uint32_t scope; /* of a link-local IPv6 address; 0 otherwise */
-    uint8_t ip[16]; /* network order; zero for unix */
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
+    uint8_t ip[16]; /* network order */
 };
 
-/* Longest text of an address: a unix path, or "[v6%scope]:port", with the final NUL. */
+/* Room for the text of an address ("[v6%scope]:port" at the longest) with its final NUL. */
 #define ADDRESS_TEXT_SIZE 128
 
 /* Fills ADDRESS from what was passed to connect(). False when it is no address we could pool:
- * another family, too short, an unnamed or abstract unix socket, an IPv6 flow label. */
+ * a family other than IPv4 and IPv6, too short, an IPv6 flow label. */
 bool address_from(struct address *address, const struct sockaddr *addr, socklen_t len);
-
-/* How many bytes of ADDRESS differ between addresses: the length of the hash key. */
-size_t address_key_length(const struct address *address);
 
 bool address_equal(const struct address *a, const struct address *b);
 
-/* Writes the text of ADDRESS ("127.0.0.1:11211", "[::1]:11211", "/run/memcached.sock") with its
- * final NUL into TEXT of ADDRESS_TEXT_SIZE bytes. */
+/* Writes the text of ADDRESS ("127.0.0.1:11211", "[::1]:11211") with its final NUL into TEXT of
+ * ADDRESS_TEXT_SIZE bytes. */
 void address_text(const struct address *address, char *text);
 
 /* One rule of MCPOOL_SERVERS. */
 struct rule {
     bool exclude;
-    bool any; /* "*": every stream peer */
-    uint8_t kind;
+    bool any;       /* "*": every TCP peer */
     uint8_t prefix; /* bits of IP that count, 0 to 128; 0 for a bare port */
     uint16_t port;
     uint8_t ip[16];
-    char path[sizeof(((struct sockaddr_un *)0)->sun_path) + 1];
 };
 
-/* Reads one item of the list: "port", "ip:port", "[v6]:port", "cidr:port", "[v6/bits]:port",
- * "/unix/path" or "*", after an optional "!". N is the length of TEXT. False when it is none.
- */
+/* Reads one item of the list: "port", "ip:port", "[v6]:port", "cidr:port", "[v6/bits]:port"
+ * or "*", after an optional "!". N is the length of TEXT. False when it is none. */
 bool rule_parse(struct rule *rule, const char *text, size_t n);
 
 /* Whether ADDRESS is to be pooled: some rule names it and no exclusion does. */

@@ -3,8 +3,8 @@
  * call on a number that is none of ours costs one bounds check and one load.
  *
  * A slot holds nothing, a connection (the application's number, or one of our private numbers),
- * or the mark of an epoll set. Only the owner of a slot's value changes it, by compare and
- * swap.
+ * or the mark of an epoll set or of a ring. Only the owner of a slot's value changes it, by
+ * compare and swap.
  */
 #ifndef MCPOOL_FDMAP_H
 #define MCPOOL_FDMAP_H
@@ -16,8 +16,10 @@
 /* Numbers from here on are never tracked. */
 #define FDMAP_SIZE 65536
 
-#define FDMAP_NONE    0u
-#define FDMAP_INDEX   0x00ffffffu /* connection number + 1, or the age of an epoll set */
+#define FDMAP_NONE 0u
+#define FDMAP_INDEX                                                                            \
+    0x00ffffffu /* connection number + 1, or the age of an epoll set, or ring number + 1 */
+#define FDMAP_RING    0x10000000u /* with FDMAP_EPOLL: a ring of io_uring, see ring.h */
 #define FDMAP_CLOSING 0x20000000u /* a connection that a close is about to end */
 #define FDMAP_PRIVATE 0x40000000u /* the number is ours, the application never got it */
 #define FDMAP_EPOLL   0x80000000u

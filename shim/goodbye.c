@@ -1,5 +1,5 @@
 /*
- * Recognising goodbyes, and the tombstone.
+ * Which goodbyes may be kept from the server, and the tombstone.
  */
 #include "goodbye.h"
 
@@ -9,37 +9,20 @@
 
 #include "checkin.h"
 #include "conn.h"
+#include "lending.h"
 #include "libc.h"
 #include "process.h"
 #include "raw.h"
-#include "settle.h"
-
-size_t goodbye_in(int fd, const void *bytes, size_t n)
-{
-    struct conn *conn;
-    size_t length = 0;
-
-    if (!wire_may_be_goodbye(bytes, n))
-        return 0;
-    conn = conn_enter(fd, CONN_CALL_OTHER);
-    if (!conn)
-        return 0;
-    if (conn_state(conn) == CONN_IN_USE && conn_refusal(conn) == REASON_NONE &&
-        conn_hold(conn)) {
-        length = wire_goodbye(&conn->wire, bytes, n);
-        conn_let_go(conn);
-    }
-    conn_leave(conn, CONN_CALL_OTHER);
-    return length;
-}
 
 struct farewell {
     uint8_t answer[WIRE_GOODBYE_ANSWER];
     bool answered;
 };
 
-/* Who still waits for replies has them coming from the server, and then its end of file. */
-static bool may_bury(int fd, const void *goodbye, struct farewell *farewell)
+/* The end of file that follows a goodbye tells the program that the server has done everything
+ * it was sent, and has answered what it answers. Only where the server's answers have said so
+ * already is ours as good as the server's. */
+static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *farewell)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     bool may = false;
@@ -48,12 +31,13 @@ static bool may_bury(int fd, const void *goodbye, struct farewell *farewell)
         return false;
     if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && conn_hold(conn)) {
-        may = wire_verdict(&conn->wire) != WIRE_OWING &&
-              settle_prospect(conn, clock_now()) == REASON_NONE;
+        may = wire_verdict(&conn->wire) == WIRE_CLEAN &&
+              (!goodbye || wire_goodbye(&conn->wire, goodbye, n));
         farewell->answered =
             goodbye && wire_goodbye_answer(&conn->wire, goodbye, farewell->answer);
         conn_let_go(conn);
     }
+    may = may && !lending_is_elsewhere(conn, fd);
     conn_leave(conn, CONN_CALL_OTHER);
     return may;
 }
@@ -72,14 +56,14 @@ static int make_tombstone(int flags, const struct farewell *farewell)
     return pair[0];
 }
 
-bool goodbye_bury(int fd, const void *goodbye)
+bool goodbye_bury(int fd, const void *goodbye, size_t n)
 {
     struct farewell farewell = {.answered = false};
     int saved = errno;
     bool buried;
     int tombstone;
 
-    if (!may_bury(fd, goodbye, &farewell))
+    if (!may_bury(fd, goodbye, n, &farewell))
         return false;
     tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
     if (tombstone < 0)

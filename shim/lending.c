@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "callers.h"
 #include "disguise.h"
 #include "fdmap.h"
 #include "fdtable.h"
@@ -17,7 +18,10 @@
 #include "process.h"
 #include "proof.h"
 #include "protocol.h"
+#include "quiet.h"
+#include "raw.h"
 #include "readable.h"
+#include "ring.h"
 #include "report.h"
 #include "settle.h"
 #include "spare.h"
@@ -29,9 +33,21 @@
 
 static const struct config *settings;
 
+/* Idle connections that lost their fds while a thread had the pool's lock. */
+static void discard_lost(void)
+{
+    struct victims victims = {.count = 0};
+    int saved = errno;
+
+    while (pool_take_lost(&victims))
+        lending_discard_all(&victims);
+    errno = saved;
+}
+
 void lending_start(const struct config *config)
 {
     settings = config;
+    pool_when_lost(discard_lost);
 }
 
 bool lending_is_dry_run(void)
@@ -47,14 +63,25 @@ void lending_note_refused(struct conn *conn, enum reason reason)
     report_refused(conn, reason);
 }
 
+/* Closes PRIVATE_FD, which alone names the socket of CONN, unless it was swept. The call under
+ * way is another's than that which set SO_LINGER (socket(7)), and must not wait for it. */
+static void close_at_once(const struct conn *conn, int private_fd)
+{
+    static const struct linger off;
+
+    if (proof_is_at(conn, private_fd))
+        raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+    twin_close(conn, private_fd);
+}
+
 void lending_discard(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
     stats_count(&endpoint->stats->discarded[reason]);
     report_discarded(conn, reason);
-    if (conn->fd >= 0 && fdmap_replace(conn->fd, conn_slot(conn) | FDMAP_PRIVATE, FDMAP_NONE))
-        libc_close_quietly(conn->fd);
+    if (conn->fd >= 0)
+        close_at_once(conn, conn->fd);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -83,11 +110,12 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ch
     conn->fd = fd;
     conn_set_flags(conn, conn_flags(fresh), conn_fd_flags(fresh));
     conn->children = children;
-    options_lend(&conn->options, conn->domain != AF_UNIX, &fresh->options);
+    options_lend(&conn->options, &fresh->options);
     conn->watches.count = 0;
     if (fresh->watches.count > 0)
         conn->watches = fresh->watches;
     conn->habit = fresh->habit;
+    conn_set_word(conn, conn_word(fresh));
     atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
     twin_adopt(conn, private_fd);
@@ -133,16 +161,17 @@ static struct conn *find_settled(const struct conn *fresh, enum wire_protocol pr
                                  msec_t now)
 {
     struct victims victims;
+    unsigned int reads = SETTLE_READS;
 
     victims.count = 0;
-    for (int i = 0; i < SETTLED_AT_ONCE; i++) {
+    for (int i = 0; i < SETTLED_AT_ONCE && reads > 0; i++) {
         struct conn *conn = pool_take_owing(fresh, protocol, now, &victims);
         enum reason reason;
 
         lending_discard_all(&victims);
         if (!conn)
             return NULL;
-        reason = settle(conn, now);
+        reason = settle(conn, now, &reads);
         if (settle_goes_on(reason) && pool_put_back(conn))
             continue;
         if (reason == REASON_NONE)
@@ -168,8 +197,15 @@ struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol,
     return conn ? conn : find_settled(fresh, protocol, now);
 }
 
+static enum conn_word word_for(const struct conn *fresh, const void *caller)
+{
+    bool waits = conn_flags(fresh) & O_NONBLOCK;
+
+    return waits && !callers_take_zero(caller) ? CONN_WORD_CONNECTING : CONN_WORD_CONNECTED;
+}
+
 /* One that cannot take on the looks of FRESH ends the search, as the next could not either. */
-static bool check_out(struct conn *fresh, int fd, msec_t now)
+static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller)
 {
     struct conn *conn = lending_find(fresh, protocol_guess(fresh), now);
     enum reason reason;
@@ -185,6 +221,7 @@ static bool check_out(struct conn *fresh, int fd, msec_t now)
         lending_discard(conn, reason);
         return false;
     }
+    conn_set_word(fresh, word_for(fresh, caller));
     /* Counted first: once handed over, another thread may close it, and it is not ours. */
     stats_count(&conn->endpoint->stats->reused);
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
@@ -201,15 +238,27 @@ static bool address_for(const struct conn *conn, struct address *address,
            address_from(address, addr, len);
 }
 
+/* Another connect() on a socket, for what is to be said of it. */
+struct again {
+    const struct conn *lent; /* NULL: what the kernel says */
+    bool dissolves;          /* the address is none: an end of the connection, connect(2) */
+};
+
 /* connect() on a socket that is connected or connecting: asking for the outcome is usual,
  * another peer is the end of pooling. */
-static void connect_again(struct conn *conn, const struct sockaddr *addr, socklen_t len)
+static struct again connect_again(struct conn *conn, const struct sockaddr *addr, socklen_t len)
 {
+    struct again again = {.lent = conn_word(conn) == CONN_WORD_KERNEL ? NULL : conn};
     struct address address;
 
-    if (!address_for(conn, &address, addr, len) ||
-        !address_equal(&address, &conn->endpoint->address))
-        conn_refuse(conn, REASON_RECONNECTED);
+    if (address_for(conn, &address, addr, len) &&
+        address_equal(&address, &conn->endpoint->address))
+        return again;
+    conn_refuse(conn, REASON_RECONNECTED);
+    again.dissolves = again.lent && len >= sizeof(addr->sa_family) &&
+                      is_readable(addr, sizeof(addr->sa_family)) &&
+                      addr->sa_family == AF_UNSPEC;
+    return again;
 }
 
 static void note_birth(struct conn *conn, msec_t now)
@@ -238,7 +287,7 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
 }
 
 static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
-                            socklen_t len)
+                            socklen_t len, const void *caller)
 {
     struct address address;
     msec_t now;
@@ -253,19 +302,23 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     pool_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
     reason = proof_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now))
+    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
+        stats_write_if_due(now);
         return true;
+    }
     if (reason != REASON_NONE)
         conn_refuse(conn, reason);
     note_birth(conn, now);
     stats_count(&conn->endpoint->stats->opened);
-    conn->untimed = conn->domain != AF_UNIX && conn->flags & O_NONBLOCK;
+    conn->untimed = conn->flags & O_NONBLOCK;
+    stats_write_if_due(now);
     return false;
 }
 
 /* The first connect() on a socket. True when it was answered from the pool. Of two threads that
  * connect or close it at once, one has it to himself, and the other makes the plain call. */
-static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len)
+static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len,
+                          const void *caller)
 {
     uint32_t slot = conn_slot(conn);
     bool lent, tracked;
@@ -274,7 +327,7 @@ static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr
         conn_refuse(conn, REASON_CONCURRENT);
         return false;
     }
-    lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len);
+    lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len, caller);
     if (lent)
         return true;
     twin_drop(conn);
@@ -289,12 +342,45 @@ static bool connect_goes_on(int error)
     return error == EINPROGRESS || error == EALREADY || error == EINTR || error == EISCONN;
 }
 
-int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
+/* The kernel has said RESULT to another connect() on CONN, before which errno was SAVED. */
+static int say_again(struct conn *conn, const struct again *again, int result, int saved)
 {
+    if (result != 0 && errno != EISCONN)
+        return result;
+    if (again->dissolves) {
+        conn_set_word(conn, CONN_WORD_KERNEL);
+        return result;
+    }
+    if (conn_is_connected(conn)) {
+        errno = saved;
+        return 0;
+    }
+    errno = EISCONN;
+    return -1;
+}
+
+/* The kernel has said RESULT of FD, which may be closed by now. */
+static int note_outcome(int fd, const struct again *again, int result, int saved)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return result;
+    if (result != 0 && !connect_goes_on(errno))
+        conn_refuse(conn, REASON_RECONNECTED);
+    if (conn == again->lent)
+        result = say_again(conn, again, result, saved);
+    conn_leave(conn, CONN_CALL_OTHER);
+    return result;
+}
+
+int lending_connect(int fd, const struct sockaddr *addr, socklen_t len, const void *caller)
+{
+    struct again again = {NULL, false};
     struct conn *conn;
     struct endpoint *opens = NULL; /* to which this is the real connect, and may block */
     uint64_t began = 0;
-    bool lent = false;
+    bool lent = false, waits = false;
     int saved = errno;
     int result;
 
@@ -302,29 +388,23 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len)
     conn = process_is_owner() ? conn_enter(fd, CONN_CALL_OTHER) : NULL;
     if (conn) {
         if (conn_state(conn) == CONN_FRESH) {
-            lent = connect_fresh(conn, fd, addr, len);
+            lent = connect_fresh(conn, fd, addr, len, caller);
+            waits = conn_word(conn) == CONN_WORD_CONNECTING;
             opens = lent || conn->untimed ? NULL : conn->endpoint;
         } else if (conn->endpoint)
-            connect_again(conn, addr, len);
+            again = connect_again(conn, addr, len);
         conn_leave(conn, CONN_CALL_OTHER);
     }
-    errno = saved;
+    errno = lent && waits ? EINPROGRESS : saved;
     if (lent)
-        return 0;
+        return waits ? -1 : 0;
     if (opens)
         began = timing_now();
     result = real_connect(fd, addr, len);
     if (opens && result == 0)
         timing_count(opens, timing_now() - began);
-    if (result != 0 && conn && !connect_goes_on(errno)) {
-        saved = errno;
-        conn = conn_enter(fd, CONN_CALL_OTHER);
-        if (conn) {
-            conn_refuse(conn, REASON_RECONNECTED);
-            conn_leave(conn, CONN_CALL_OTHER);
-        }
-        errno = saved;
-    }
+    if (again.lent || (conn && result != 0 && !connect_goes_on(errno)))
+        result = note_outcome(fd, &again, result, saved);
     return result;
 }
 
@@ -343,15 +423,52 @@ void lending_drop(struct conn *conn, enum reason reason)
 {
     if (conn->endpoint)
         lending_note_refused(conn, reason);
+    if (reason == REASON_OTHER_SOCKET) {
+        int twin = twin_take(conn);
+
+        if (twin >= 0)
+            close_at_once(conn, twin);
+    }
     twin_drop(conn);
     conn_move(conn, CONN_CLOSED);
+}
+
+/* Without the pool's lock, as a bulk close of the program's: a connection that is lent just now
+ * is not lent any more when its private fd was taken out of the map. */
+static bool close_idle_fds(void)
+{
+    bool any = false;
+
+    twin_sweep_begins();
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+        const struct conn *conn = conn_of_slot(slot);
+
+        if (!conn || !(slot & FDMAP_PRIVATE) ||
+            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
+            !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        libc_close_quietly(fd);
+        any = true;
+    }
+    twin_sweep_ends();
+    return any;
+}
+
+bool lending_is_elsewhere(struct conn *conn, int fd)
+{
+    if (!proof_is_elsewhere(conn, fd))
+        return false;
+    if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
+        lending_drop(conn, REASON_OTHER_SOCKET);
+    return true;
 }
 
 bool lending_flush(enum reason reason)
 {
     struct victims victims;
     unsigned int twins = twin_count();
-    bool any;
+    bool any, locked;
     int saved = errno;
 
     spare_flush();
@@ -359,7 +476,7 @@ bool lending_flush(enum reason reason)
     any = twin_count() < twins;
     do {
         victims.count = 0;
-        pool_flush(reason, &victims);
+        locked = !pool_flush(reason, &victims);
         any |= victims.count > 0;
         if (victims.count < POOL_VICTIMS) {
             lending_discard_all(&victims);
@@ -367,44 +484,80 @@ bool lending_flush(enum reason reason)
         }
         lending_discard_all(&victims);
     } while (true);
+    if (locked && close_idle_fds()) {
+        any = true;
+        pool_note_lost(reason);
+    }
     errno = saved;
     return any;
 }
 
-/* Whether the tables will be whole in the child of the fork under way. Written and read by the
- * forking thread, under the pool's lock. */
-static bool tables_are_whole;
+/* The forks under way in this thread: more than one when a signal handler forks inside of
+ * fork(). LOCKED is which of them has the pool's lock, from 1; 0 for none. */
+static _Thread_local struct {
+    unsigned int depth;
+    unsigned int locked;
+    bool is_owner;
+} forks __attribute__((tls_model("initial-exec")));
 
 void lending_before_fork(void)
 {
-    bool locked = process_is_owner() && pool_before_fork();
+    enum reason reason;
+
+    protocol_renew_all();
+    forks.depth++;
+    forks.is_owner = process_is_owner();
+    reason = forks.is_owner ? pool_before_fork() : REASON_FORKED;
+    if (reason == REASON_NONE)
+        forks.locked = forks.depth;
+    else if (forks.is_owner)
+        log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
+                 reason_text(reason));
+    atomic_fetch_add(&process_children, 1);
+}
+
+/* Whether the fork that ends now has the lock. */
+static bool end_fork(void)
+{
+    bool locked = forks.locked == forks.depth;
 
     if (locked)
-        tables_are_whole = true;
-    atomic_fetch_add(&process_children, 1);
+        forks.locked = 0;
+    forks.depth--;
+    return locked;
 }
 
 void lending_after_fork_in_parent(void)
 {
-    if (tables_are_whole) {
-        tables_are_whole = false;
+    /* Another thread may have opened a socket after the first count and before the child. */
+    atomic_fetch_add(&process_children, 1);
+    if (end_fork())
         pool_after_fork_in_parent();
+}
+
+/* Of idle connections no other thread's work can be lost with: an fd is in the map as private
+ * for as long as a connection of the parent may be idle there. What the program has at that
+ * number by now is not closed. */
+static void close_private_fds(void)
+{
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+
+        if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
+            continue;
+        twin_close(conn_of_slot(slot), fd);
     }
 }
 
 void lending_after_fork_in_child(void)
 {
-    if (!tables_are_whole)
-        return;
-    tables_are_whole = false;
-    for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
+    bool is_whole = end_fork();
 
-        if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL)) {
-            fdmap_exchange(fd, FDMAP_NONE);
-            libc_close_quietly(fd);
-        }
-    }
+    if (forks.is_owner)
+        close_private_fds();
+    if (!is_whole)
+        return;
+    ring_after_fork_in_child();
     twin_forget_sweeps();
     fdtable_after_fork_in_child();
     spare_flush();
@@ -412,6 +565,7 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

@@ -22,9 +22,11 @@
 /* CONFIG stays the caller's and must not change. */
 void lending_start(const struct config *config);
 
-/* connect(): check-out when an idle connection passes the gates, else the real call with its
- * result and errno. A cancellation point, as connect() is. */
-int lending_connect(int fd, const struct sockaddr *addr, socklen_t len);
+/* connect(), called from CALLER: check-out when an idle connection passes the gates, else the
+ * real call with its result and errno. Of a connection from the pool it says what Linux would:
+ * on a TCP socket that does not block EINPROGRESS, but see callers.h, 0 the next time, and then
+ * EISCONN. A cancellation point, as connect() is. */
+int lending_connect(int fd, const struct sockaddr *addr, socklen_t len, const void *caller);
 
 /* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
  * given up if it is idle there. */
@@ -33,6 +35,11 @@ COLD void lending_lose_private(struct conn *conn, int fd);
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is
  * the application's affair. */
 COLD void lending_drop(struct conn *conn, enum reason reason);
+
+/* Whether FD, at which CONN should be, certainly names something else: it was closed unseen,
+ * and perhaps given out again. CONN is given up then, and FD is not tracked. The caller has a
+ * call under way on CONN. One system call, another where the kernel does not tell. */
+COLD bool lending_is_elsewhere(struct conn *conn, int fd);
 
 /* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it
  * is IN_USE then. False when it cannot be tracked. */
@@ -57,7 +64,8 @@ bool lending_is_dry_run(void);
 /* Closes all idle connections for REASON. True when there were any. */
 COLD bool lending_flush(enum reason reason);
 
-/* Around a fork; see pthread_atfork(3). */
+/* Around a fork; see pthread_atfork(3). A child made while the pool's lock was not to be had in
+ * time holds no connection of the pool, and never pools. */
 COLD void lending_before_fork(void);
 COLD void lending_after_fork_in_parent(void);
 COLD void lending_after_fork_in_child(void);

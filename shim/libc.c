@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
+#include "foreign.h"
 #include "raw.h"
 
 static long result_of(long raw)
@@ -58,7 +59,43 @@ static void libc_closefrom_before(int first)
         va_end(list_);                                                                         \
         result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5])); \
     })
-#define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
+/* The system call with LAST and the four variadic arguments behind it. */
+#define RAW_FOUR(number, last)                                                                 \
+    ({                                                                                         \
+        long four_[4];                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        for (int i = 0; i < 4; i++)                                                            \
+            four_[i] = va_arg(list_, long);                                                    \
+        va_end(list_);                                                                         \
+        RAW(number, last, four_[0], four_[1], four_[2], four_[3]);                             \
+    })
+
+/* Before glibc 2.34 some are in a library (librt) that may have been loaded for a plugin alone.
+ */
+static void *libc_late(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    return found ? found : foreign_find(name, NULL);
+}
+
+#define LATE(type, name, args) ((type)(uintptr_t)libc_late(#name)) args
+
+static pid_t libc_fork_before(void)
+{
+    pid_t (*real)(void) = (pid_t(*)(void))(uintptr_t)dlsym(RTLD_NEXT, "_Fork");
+
+    return real ? real() : (pid_t)RAW(SYS_clone, SIGCHLD);
+}
+
+static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *argument,
+                             struct libc_three rest)
+{
+    return LATE(
+        int (*)(int (*)(void *), void *, int, void *, ...), clone,
+        (body, stack, flags, argument, rest.argument[0], rest.argument[1], rest.argument[2]));
+}
 
 #define HOOK(ret, name, params, before)                                                        \
     static ret before_##name params                                                            \
@@ -67,15 +104,11 @@ static void libc_closefrom_before(int first)
     }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
+#define HOOK_FOREIGN(ret, name, version, params)
 #define HOOK_CHILD(name) void *real_##name;
 #include "hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
-
-static pid_t before__Fork(void)
-{
-    return (pid_t)RAW(SYS_clone, SIGCHLD);
-}
 
 void libc_bind_children(void)
 {
@@ -84,8 +117,6 @@ void libc_bind_children(void)
 #include "hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
-    if (!real__Fork)
-        *(pid_t(**)(void))(void *)&real__Fork = before__Fork;
 }
 
 static void bind_one(void *real, const char *name)

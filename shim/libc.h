@@ -10,6 +10,7 @@
 #include <aio.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -39,16 +40,44 @@
         argument_;                                                                             \
     })
 
+/* What NAME gives for the arguments behind it and the variadic ones behind LAST. */
+#define PRINTED(name, last, ...)                                                               \
+    ({                                                                                         \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        int printed_ = real_##name(__VA_ARGS__, list_);                                        \
+        va_end(list_);                                                                         \
+        printed_;                                                                              \
+    })
+
+/* The three variadic arguments behind LAST, which need not be there: those of clone(). */
+struct libc_three {
+    void *argument[3];
+};
+
+#define VARIADIC_THREE(last)                                                                   \
+    ({                                                                                         \
+        struct libc_three three_;                                                              \
+        va_list list_;                                                                         \
+        va_start(list_, last);                                                                 \
+        for (int i = 0; i < 3; i++)                                                            \
+            three_.argument[i] = va_arg(list_, void *);                                        \
+        va_end(list_);                                                                         \
+        three_;                                                                                \
+    })
+
 /* Nothing but the names: the declarations of a few are missing in libc's headers. */
 #define HOOK(ret, name, params, before)                                                        \
     ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
 #define ALIAS(name, hook)
-#define HOOK_CHILD(name) extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_CHILD(name)                         extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_FOREIGN(ret, name, version, params) MCPOOL_HIDDEN ret hook_##name params;
 #include "hooks.def"
 #undef HOOK
 #undef ALIAS
 #undef HOOK_CHILD
+#undef HOOK_FOREIGN
 
 /* Looks every real function up, once, at start-up. Names this libc lacks keep the bare system
  * call. May allocate: not to be called later. */

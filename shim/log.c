@@ -4,15 +4,21 @@
  */
 #include "log.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "quiet.h"
 #include "raw.h"
 #include "text.h"
 
@@ -20,12 +26,31 @@
 
 static const struct config *settings;
 
+/* What fd 2 was at start-up. */
+static struct stat first_stderr;
+
 int log_level = -1;
+
+static bool is_stderr(const struct config *config)
+{
+    return strcmp(config->log_path, "stderr") == 0;
+}
+
+static bool is_same(const struct stat *one, const struct stat *other)
+{
+    return one->st_dev == other->st_dev && one->st_ino == other->st_ino &&
+           (one->st_mode & S_IFMT) == (other->st_mode & S_IFMT) &&
+           one->st_rdev == other->st_rdev;
+}
 
 void log_start(const struct config *config)
 {
     settings = config;
-    log_level = config->log_path[0] != '\0' ? (int)config->log_level : -1;
+    if (config->log_path[0] == '\0' ||
+        (is_stderr(config) && !quiet_identify(STDERR_FILENO, &first_stderr)))
+        log_level = -1;
+    else
+        log_level = (int)config->log_level;
 }
 
 static struct {
@@ -59,35 +84,89 @@ void log_after_fork_in_child(void)
         kinds[i].others = 0;
 }
 
-/* A file that grows beyond its limit would be a signal to the program. */
-static bool may_grow(long fd, size_t n)
+/* A file that grows beyond its limit would be a signal to the program (setrlimit(2)); and half
+ * a line is none. */
+static bool may_grow(const struct stat *found, size_t n)
 {
     struct rlimit limit = {0};
+
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
+           (limit.rlim_cur == RLIM_INFINITY || (size_t)found->st_size + n <= limit.rlim_cur);
+}
+
+/* Whether FD takes something now. A pipe with room takes a line as a whole, as it is shorter
+ * than PIPE_BUF (pipe(7)). */
+static bool has_room(int fd)
+{
+    struct pollfd poller = {fd, POLLOUT, 0};
+    struct timespec at_once = {0, 0};
+
+    return raw_syscall(SYS_ppoll, &poller, 1, &at_once, NULL, sizeof(uint64_t)) == 1 &&
+           poller.revents == POLLOUT;
+}
+
+/* Another thread may fill the pipe first; kernels before 6.4 cannot be told not to wait then.
+ */
+static long write_to_pipe(int fd, const char *line, size_t n)
+{
+    struct iovec piece = {(void *)line, n};
+    long result = raw_syscall(SYS_pwritev2, fd, &piece, 1, -1, -1, RWF_NOWAIT);
+
+    return result == -EOPNOTSUPP || result == -ENOSYS ? raw_syscall(SYS_write, fd, line, n)
+                                                      : result;
+}
+
+static long write_to_stderr(const char *line, size_t n)
+{
+    const int fd = STDERR_FILENO;
     struct stat found = {0};
 
-    if (raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) != 0)
-        return false;
-    return limit.rlim_cur == RLIM_INFINITY ||
-           (raw_syscall(SYS_newfstatat, fd, "", &found, AT_EMPTY_PATH) == 0 &&
-            (!S_ISREG(found.st_mode) || (size_t)found.st_size + n <= limit.rlim_cur));
+    if (!quiet_identify(fd, &found) || !is_same(&found, &first_stderr))
+        return -EBADF;
+    if (S_ISSOCK(found.st_mode))
+        return raw_syscall(SYS_sendto, fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    if (S_ISREG(found.st_mode) ? !may_grow(&found, n) : !has_room(fd))
+        return -EAGAIN;
+    if (S_ISFIFO(found.st_mode))
+        return write_to_pipe(fd, line, n);
+    return raw_syscall(SYS_write, fd, line, n);
+}
+
+/* Not even opened: that alone tells the reader of a FIFO that a writer came and went, and sets
+ * some devices to work. */
+static bool is_other_than_file(const char *path)
+{
+    struct stat found = {0};
+
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+           !S_ISREG(found.st_mode);
+}
+
+static long write_to_file(const char *line, size_t n)
+{
+    struct stat found = {0};
+    long result = -EINVAL;
+    int fd;
+
+    if (is_other_than_file(settings->log_path))
+        return result;
+    fd = quiet_open(settings->log_path, O_WRONLY | O_CREAT | O_APPEND);
+    if (fd < 0)
+        return fd;
+    if (quiet_identify(fd, &found) && S_ISREG(found.st_mode) && may_grow(&found, n))
+        result = raw_syscall(SYS_write, fd, line, n);
+    quiet_close(fd);
+    return result;
 }
 
 static void write_line(const char *line, size_t n)
 {
-    bool to_stderr = strcmp(settings->log_path, "stderr") == 0;
-    long fd = STDERR_FILENO;
+    struct quiet quiet;
 
-    if (!to_stderr)
-        fd = raw_syscall(SYS_openat, AT_FDCWD, settings->log_path,
-                         O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK |
-                             O_NOCTTY,
-                         0600);
-    if (fd < 0)
+    if (!quiet_begin(&quiet))
         return;
-    if (may_grow(fd, n))
-        raw_syscall(SYS_write, fd, line, n);
-    if (!to_stderr)
-        raw_syscall(SYS_close, fd);
+    quiet_end(&quiet, is_stderr(settings) ? write_to_stderr(line, n) : write_to_file(line, n),
+              n);
 }
 
 void log_write(enum log_level level, const char *format, ...)

@@ -1,7 +1,10 @@
 /*
  * The log: off unless MCPOOL_LOG names a file. One write per line; usable in signal handlers
  * and after fork; never with the pool's lock held. errno is kept. A line that cannot be written
- * is dropped.
+ * at once is dropped, and no signal tells of it.
+ *
+ * With `stderr` lines go to fd 2 as long as it is what it was at start-up: a daemon closes it,
+ * and the number is soon a connection or a file with data. Only a regular file is a log file.
  */
 #ifndef MCPOOL_LOG_H
 #define MCPOOL_LOG_H

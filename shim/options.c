@@ -10,6 +10,7 @@
 
 #include "raw.h"
 
+#define ROW_LINGER  3
 #define ROW_NODELAY 5
 
 static const struct row {
@@ -22,7 +23,7 @@ static const struct row {
     {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, true},
     {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false, true},
     {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false, true},
-    {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
+    [ROW_LINGER] = {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
     {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, true},
     [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, true},
     {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, false},
@@ -96,10 +97,10 @@ static bool has_nodelay(const struct options *options)
     return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
 }
 
-void options_lend(struct options *lent, bool tcp, const struct options *want)
+void options_lend(struct options *lent, const struct options *want)
 {
     lent->given = want->given;
-    lent->quick = tcp && !given(want, ROW_NODELAY);
+    lent->quick = !given(want, ROW_NODELAY);
     if (want->given != 0)
         memcpy(lent->value, want->value, sizeof(lent->value));
 }
@@ -112,10 +113,10 @@ static bool set_nodelay(int fd, bool on)
     return raw_syscall(SYS_setsockopt, fd, row->level, row->name, &value, sizeof(value)) == 0;
 }
 
-bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
+bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want)
 {
-    bool nodelay = given(want, ROW_NODELAY) ? is_on(want, ROW_NODELAY) : tcp;
+    bool nodelay = !given(want, ROW_NODELAY) || is_on(want, ROW_NODELAY);
 
     if (has_nodelay(have) != nodelay && !set_nodelay(connection, nodelay))
         return false;
@@ -129,12 +130,46 @@ bool options_apply(int connection, bool tcp, const struct options *have, int fre
     return true;
 }
 
+void options_unlend(int fd, struct options *options)
+{
+    if (options->quick && !given(options, ROW_NODELAY))
+        set_nodelay(fd, false);
+    options->quick = false;
+}
+
+bool options_hides(const struct options *options, int level, int name)
+{
+    return level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name &&
+           options->quick && !given(options, ROW_NODELAY);
+}
+
 void options_seen(const struct options *options, int level, int name, void *value,
                   socklen_t len)
 {
-    if (level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name && options->quick &&
-        !given(options, ROW_NODELAY))
+    if (options_hides(options, level, name))
         memset(value, 0, len);
+}
+
+static bool lingers(const struct options *options)
+{
+    struct linger linger;
+
+    if (!given(options, ROW_LINGER))
+        return false;
+    memcpy(&linger, options->value[ROW_LINGER], sizeof(linger));
+    return linger.l_onoff != 0 && linger.l_linger != 0;
+}
+
+bool options_stop_lingering(int fd, struct options *options)
+{
+    static const struct linger off;
+
+    if (!lingers(options))
+        return true;
+    if (raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) != 0)
+        return false;
+    options->given &= (uint16_t) ~(1u << ROW_LINGER);
+    return true;
 }
 
 bool options_give(int fd, const struct options *options)

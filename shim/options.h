@@ -43,6 +43,11 @@ bool options_fit(const struct options *have, const struct options *want);
  * connection FD, which carries OPTIONS and is left with them. */
 void options_push(int fd, const struct options *options);
 
+/* Has close() of the connection FD, which carries OPTIONS, not wait for what is unsent
+ * (SO_LINGER with a time, socket(7)), and notes that in OPTIONS. One system call if it would
+ * wait, else none. False when that failed. Neither errno nor cancellation is touched. */
+bool options_stop_lingering(int fd, struct options *options);
+
 /* Sets on the socket FD, which carries none, all of OPTIONS. False when one failed. Neither
  * errno nor cancellation is touched. */
 COLD bool options_give(int fd, const struct options *options);
@@ -53,13 +58,20 @@ COLD bool options_give(int fd, const struct options *options);
 bool options_can_be_cleared(const struct options *options);
 bool options_clear(int fd, const struct options *options);
 
-/* Sets on CONNECTION, of TCP or not, which carries HAVE, what differs from FRESH, which carries
+/* Sets on CONNECTION, which carries HAVE, what differs from FRESH, which carries
  * WANT and from which the kernel's defaults are read. A few system calls, none when nothing
  * differs. False when one failed. Neither errno nor cancellation is touched. What it carries
  * then is told by options_lend(). */
-bool options_apply(int connection, bool tcp, const struct options *have, int fresh,
+bool options_apply(int connection, const struct options *have, int fresh,
                    const struct options *want);
-void options_lend(struct options *lent, bool tcp, const struct options *want);
+void options_lend(struct options *lent, const struct options *want);
+
+/* Takes from FD, a TCP connection that carries OPTIONS, what options_apply() gave it unasked.
+ * Neither errno nor cancellation is touched. */
+COLD void options_unlend(int fd, struct options *options);
+
+/* Whether getsockopt() must not show the option as it is on a socket that carries OPTIONS. */
+bool options_hides(const struct options *options, int level, int name);
 
 /* getsockopt() gave VALUE of LEN bytes on a socket that carries OPTIONS: makes it what the
  * program must see. */

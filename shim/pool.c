@@ -10,6 +10,7 @@
 
 #include <utlist.h>
 
+#include "fdmap.h"
 #include "fdtable.h"
 #include "lock.h"
 #include "process.h"
@@ -53,33 +54,75 @@ static _Atomic msec_t limits_noted;
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
 static atomic_bool torn;
 
+/* Why idle connections have no fd any more and are still in the lists, as the lock was another
+ * thread's; REASON_NONE when there are none. Set before the lock is asked for once more, and
+ * looked at after it was given back, so that one of the two threads takes them out. */
+static _Atomic uint32_t loss;
+static void (*catch_up)(void);
+
 static void abandon(void *unused)
 {
     (void)unused;
-    atomic_store(&torn, true);
+    if (lock_is_mine(&lock))
+        atomic_store(&torn, true);
     lock_abandon(&lock);
     inside = false;
 }
 
-static void leave(struct _pthread_cleanup_buffer *stay)
+static void give_back(void)
 {
     lock_give(&lock);
     inside = false;
+}
+
+static void catch_up_if_due(void)
+{
+    if (__builtin_expect(atomic_load(&loss) != REASON_NONE, 0) && catch_up)
+        catch_up();
+}
+
+static void leave(struct _pthread_cleanup_buffer *stay)
+{
+    give_back();
     _pthread_cleanup_pop(stay, 0);
+    catch_up_if_due();
 }
 
 /* To be ended by leave() unless it gives a reason why not. */
-static enum reason enter(struct _pthread_cleanup_buffer *stay)
+static inline enum reason enter_by(bool (*take)(struct lock *lock),
+                                   struct _pthread_cleanup_buffer *stay)
 {
+    enum reason reason = REASON_LOCKED;
+
     if (inside)
         return REASON_REENTERED;
     _pthread_cleanup_push(stay, abandon, NULL);
     inside = true;
-    lock_take(&lock);
-    if (!atomic_load_explicit(&torn, memory_order_relaxed))
-        return REASON_NONE;
-    leave(stay);
-    return REASON_TORN;
+    if (take(&lock)) {
+        if (!atomic_load_explicit(&torn, memory_order_relaxed))
+            return REASON_NONE;
+        lock_give(&lock);
+        reason = REASON_TORN;
+    }
+    inside = false;
+    _pthread_cleanup_pop(stay, 0);
+    return reason;
+}
+
+static enum reason enter(struct _pthread_cleanup_buffer *stay)
+{
+    return enter_by(lock_take, stay);
+}
+
+void pool_when_lost(void (*work)(void))
+{
+    catch_up = work;
+}
+
+void pool_note_lost(enum reason reason)
+{
+    atomic_store(&loss, (uint32_t)reason);
+    catch_up_if_due();
 }
 
 bool pool_start(const struct config *config)
@@ -157,7 +200,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     endpoint->address = *address;
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
-    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, address_key_length(address), endpoint);
+    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, sizeof(*address), endpoint);
     if (!out_of_memory)
         return endpoint;
     /* One that had been another's before stays unused; it need not be the last. */
@@ -170,7 +213,7 @@ static struct endpoint *find_endpoint(const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
 
-    HASH_FIND(hh, endpoints, address, address_key_length(address), endpoint);
+    HASH_FIND(hh, endpoints, address, sizeof(*address), endpoint);
     return endpoint ? endpoint : add_endpoint(address, now);
 }
 
@@ -391,23 +434,26 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
     return reason;
 }
 
-void pool_flush(enum reason reason, struct victims *victims)
+bool pool_flush(enum reason reason, struct victims *victims)
 {
     struct _pthread_cleanup_buffer stay;
 
     if (enter(&stay) != REASON_NONE)
-        return;
+        return false;
     while (idle && victims->count < POOL_VICTIMS)
         take_out(idle->newer, reason, victims);
     leave(&stay);
+    return true;
 }
 
 struct conn *pool_take_private(struct conn *conn, int fd)
 {
     struct _pthread_cleanup_buffer stay;
 
-    if (enter(&stay) != REASON_NONE)
+    if (enter(&stay) != REASON_NONE) {
+        pool_note_lost(REASON_SWEPT);
         return NULL;
+    }
     if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
         conn = NULL;
     } else {
@@ -416,6 +462,35 @@ struct conn *pool_take_private(struct conn *conn, int fd)
     }
     leave(&stay);
     return conn;
+}
+
+/* The map does not say any more that their fds are theirs. */
+static void take_out_lost(enum reason reason, struct victims *victims)
+{
+    struct conn *conn, *next;
+
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        if (victims->count < POOL_VICTIMS && conn->fd >= 0 &&
+            fdmap_get(conn->fd) != (conn_slot(conn) | FDMAP_PRIVATE))
+            take_out(conn, reason, victims);
+    }
+}
+
+bool pool_take_lost(struct victims *victims)
+{
+    struct _pthread_cleanup_buffer stay;
+    enum reason reason;
+
+    if (atomic_load(&loss) == REASON_NONE || enter_by(lock_try, &stay) != REASON_NONE)
+        return false;
+    reason = (enum reason)atomic_exchange(&loss, REASON_NONE);
+    take_out_lost(reason, victims);
+    if (victims->count == POOL_VICTIMS)
+        atomic_store(&loss, (uint32_t)reason);
+    give_back();
+    _pthread_cleanup_pop(&stay, 0);
+    return true;
 }
 
 void pool_publish_slow(struct endpoint *endpoint)
@@ -437,26 +512,33 @@ void pool_publish_slow(struct endpoint *endpoint)
 
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
 {
+    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
     for (size_t i = 0; i < endpoint_count; i++)
-        visit(&memory_of_endpoints[i]);
+        if (memory_of_endpoints[i].stats)
+            visit(&memory_of_endpoints[i]);
 }
 
-bool pool_before_fork(void)
+enum reason pool_before_fork(void)
 {
+    enum reason reason = REASON_LOCKED;
+
     if (inside)
-        return false;
+        return REASON_REENTERED;
     inside = true;
-    lock_take(&lock);
-    if (!atomic_load(&torn))
-        return true;
-    pool_after_fork_in_parent();
-    return false;
+    if (lock_take(&lock)) {
+        if (!atomic_load(&torn))
+            return REASON_NONE;
+        lock_give(&lock);
+        reason = REASON_TORN;
+    }
+    inside = false;
+    return reason;
 }
 
 void pool_after_fork_in_parent(void)
 {
-    lock_give(&lock);
-    inside = false;
+    give_back();
+    catch_up_if_due();
 }
 
 /* The child counts what it does itself, in memory of its own. */
@@ -479,6 +561,7 @@ void pool_after_fork_in_child(void)
         unlink_idle(conn);
         conn_move(conn, CONN_CLOSED);
     }
+    atomic_store(&loss, REASON_NONE);
     atomic_store(&lock.word, 0);
     inside = false;
 }

@@ -3,8 +3,11 @@
  *
  * The lock guards the table of endpoints and the lists, nothing else, and is held for changes
  * of tables only. A thread that is inside already (a signal handler interrupted it) is turned
- * away. Functions that take connections out of the pool hand them to the caller, who closes
- * them after the lock is free.
+ * away, and so is one that has waited for the lock for LOCK_PATIENCE_MS (lock.h), or meets it
+ * after another has: REENTERED, LOCKED. Nothing is taken or kept then, and the call is the
+ * plain one; what must be done all the same is done without the lock, as far as the map goes,
+ * and the lists are left to the thread that has it. Functions that take connections out of the
+ * pool hand them to the caller, who closes them after the lock is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -89,7 +92,7 @@ unsigned int pool_idle(void);
 int pool_fd_limit(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
- * or why not: NO_ROOM, REENTERED. */
+ * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
 
 /* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
@@ -120,24 +123,34 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now,
                      struct victims *victims);
 
 /* CONN, LENDING, is still OWING: it goes to the end of the queue, and its time runs on. False
- * when it cannot, from a signal handler inside the pool. */
+ * when it cannot. */
 COLD bool pool_put_back(struct conn *conn);
 
 /* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
- * all are out when VICTIMS is not full afterwards. */
-COLD void pool_flush(enum reason reason, struct victims *victims);
+ * all are out when VICTIMS is not full afterwards. False when the lock was not to be had. */
+COLD bool pool_flush(enum reason reason, struct victims *victims);
 
-/* The application closes our private number FD: takes CONN out, DOOMED, if it is idle there.
- * NULL when it is not. */
+/* The application closes our private number FD, which is in the map no more: takes CONN out,
+ * DOOMED, if it is idle there. NULL when it is not, or when it was lost, see below. */
 COLD struct conn *pool_take_private(struct conn *conn, int fd);
+
+/* What must be done although another thread has the lock: private fds are taken out of the map
+ * without it, and closed; no connection is lent from an fd that the map does not name. Then
+ * pool_note_lost() says why there are idle connections without an fd. WORK is called without
+ * the lock, by this thread or by the one that gives the lock back: it calls pool_take_lost(),
+ * which takes them out, until that is false, and gives up VICTIMS each time. */
+COLD void pool_note_lost(enum reason reason);
+void pool_when_lost(void (*work)(void));
+COLD bool pool_take_lost(struct victims *victims);
 
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
 
 /* Around a fork: the lock is held over it so that the child finds the tables whole. In the
- * child the lists are emptied; their descriptors are the caller's to close. False from
- * pool_before_fork() means that the tables may be torn in the child, which must not pool. */
-COLD bool pool_before_fork(void);
+ * child the lists are emptied; their fds are the caller's to close. Another result than
+ * REASON_NONE says why the lock was not to be had: the tables may be torn in the child, which
+ * must not pool, and pool_after_fork_in_...() must not be called. */
+COLD enum reason pool_before_fork(void);
 COLD void pool_after_fork_in_parent(void);
 COLD void pool_after_fork_in_child(void);
 

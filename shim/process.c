@@ -3,17 +3,26 @@
  */
 #include "process.h"
 
+#include <dlfcn.h>
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "raw.h"
 
 _Atomic uint32_t process_children;
 _Atomic uint32_t process_sharers;
+_Atomic uint32_t process_orphans;
 _Atomic uint32_t process_identities;
 
 _Atomic pid_t *process_owner;
 static bool is_wiped;
 
 static _Atomic uint32_t refusal;
+
+/* libc's; NULL where it has none. */
+static const volatile char *single_threaded;
 
 bool process_start(void)
 {
@@ -22,6 +31,7 @@ bool process_start(void)
 
     if (memory == MAP_FAILED)
         return false;
+    single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     process_owner = memory;
@@ -41,9 +51,34 @@ bool process_is_owner_by_number(void)
     return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
 }
 
+static bool has_one_thread(void)
+{
+    enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
+    struct stat threads;
+
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
+           threads.st_nlink == LINKS_OF_A_DIRECTORY + 1;
+}
+
+bool process_is_alone(void)
+{
+    return ((single_threaded && *single_threaded) || has_one_thread()) &&
+           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
+}
+
 enum reason process_refusal(void)
 {
     return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
+}
+
+pid_t process_disown(void)
+{
+    return atomic_exchange(process_owner, 0);
+}
+
+void process_own(pid_t owner)
+{
+    atomic_store(process_owner, owner);
 }
 
 void process_refuse(enum reason reason)

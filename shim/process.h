@@ -22,7 +22,12 @@ extern _Atomic uint32_t process_children __attribute__((visibility("hidden")));
  * too. */
 extern _Atomic uint32_t process_sharers __attribute__((visibility("hidden")));
 
-/* How often the process changed its user, group or root. */
+/* How many of them neither ran the handlers of fork() nor are about to exec, and so may hold
+ * copies of our own fds as long as they live. A connection remembers the count it was made
+ * under; one that idles under another is never lent again. */
+extern _Atomic uint32_t process_orphans __attribute__((visibility("hidden")));
+
+/* How often the process changed its user, group, root or capabilities. */
 extern _Atomic uint32_t process_identities __attribute__((visibility("hidden")));
 
 /* Makes the calling process the owner: at start-up, and in the child of a fork. False when
@@ -48,8 +53,18 @@ static inline bool process_is_owner(void)
             process_is_owner_by_number());
 }
 
+/* Whether the calling thread is certainly the only one there is, and no child runs in our
+ * memory. glibc may say so (__libc_single_threaded, since 2.32), else /proc does: one system
+ * call. Keeps errno. */
+COLD bool process_is_alone(void);
+
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
 COLD void process_refuse(enum reason reason);
+
+/* From now on nothing owns this memory, so that every hook is a plain call. Returns the owner
+ * it had; 0 when there was none already. The other gives it to OWNER. */
+COLD pid_t process_disown(void);
+COLD void process_own(pid_t owner);
 
 #endif

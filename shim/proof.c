@@ -6,16 +6,15 @@
 #include <asm/socket.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stddef.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "pool.h"
 #include "process.h"
 #include "raw.h"
+#include "ring.h"
 #include "settle.h"
 #include "twin.h"
 
@@ -66,10 +65,12 @@ bool proof_is_at(const struct conn *conn, int fd)
 bool proof_is_elsewhere(const struct conn *conn, int fd)
 {
     uint64_t cookie = 0;
+    long answer;
 
     if (proof_cookie(fd, &cookie))
         return cookie != conn->cookie;
-    return raw_syscall(SYS_getpeername, fd, NULL, NULL) == -ENOTSOCK;
+    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
+    return answer == -ENOTSOCK || answer == -EBADF;
 }
 
 static enum reason ask_tcp(int fd, struct tcp_info *info)
@@ -87,7 +88,7 @@ static enum reason ask_tcp(int fd, struct tcp_info *info)
  * unacknowledged, or that moved past the hooks makes a difference. The SYN counts as one
  * acknowledged byte.
  */
-static enum reason tcp_agrees(const struct conn *conn, int fd)
+static enum reason kernel_agrees(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
 
@@ -98,34 +99,12 @@ static enum reason tcp_agrees(const struct conn *conn, int fd)
                   REASON_UNSEEN_BYTES);
 }
 
-/* Unix sockets have no counters: nothing may be queued in either direction, and no end of file.
- */
-static enum reason unix_agrees(int fd)
-{
-    char byte;
-    int unsent = 0;
-    long peeked =
-        raw_syscall(SYS_recvfrom, fd, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT, NULL, NULL);
-
-    GATE(unless(peeked <= 0, REASON_UNSEEN_BYTES));
-    GATE(unless(peeked == -EAGAIN, REASON_NOT_ESTABLISHED));
-    GATE(unless(raw_syscall(SYS_ioctl, fd, SIOCOUTQ, &unsent) == 0, REASON_NO_PROOF));
-    return unless(unsent == 0, REASON_UNSEEN_BYTES);
-}
-
-static enum reason kernel_agrees(const struct conn *conn, int fd)
-{
-    return conn->domain == AF_UNIX ? unix_agrees(fd) : tcp_agrees(conn, fd);
-}
-
 /* While something is owed, bytes may be unread and unacknowledged: they are counted when the
  * connection is checked out. */
 static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
 
-    if (conn->domain == AF_UNIX)
-        return REASON_NONE;
     GATE(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received >= conn->received &&
                       info.tcpi_bytes_acked <= conn->sent + 1,
@@ -167,6 +146,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     bool clean;
 
     GATE(process_refusal());
+    GATE(unless(ring_all_seen(), REASON_IO_URING));
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
@@ -182,6 +162,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 enum reason proof_check_out(const struct conn *conn)
 {
     GATE(process_refusal());
+    GATE(unless(conn->orphans == atomic_load(&process_orphans), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));

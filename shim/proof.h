@@ -20,7 +20,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
 /* Whether FD names the socket of CONN. */
 bool proof_is_at(const struct conn *conn, int fd);
 
-/* Whether FD certainly names something else: not where the kernel does not tell. */
+/* Whether FD certainly names something else, or nothing: not where the kernel does not tell. */
 bool proof_is_elsewhere(const struct conn *conn, int fd);
 
 /* Why CONN, LENDING, must not be lent; REASON_NONE when it may, if what gets to the application

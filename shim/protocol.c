@@ -1,5 +1,5 @@
 /*
- * Guess, lesson and repair.
+ * Guess, lesson, repair and renewal.
  */
 #include "protocol.h"
 
@@ -60,15 +60,21 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
         atomic_store(habit, (uint8_t)protocol);
 }
 
+/* Whether the next byte on CONN is the first of its present user. That user may have made
+ * another connection of the socket by connect(), with a protocol of its own. */
+static bool is_unspoken(const struct conn *conn)
+{
+    return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
+           conn_state(conn) == CONN_IN_USE && conn_refusal(conn) != REASON_RECONNECTED &&
+           process_is_owner();
+}
+
 bool protocol_fits(struct conn *conn, const struct pieces *pieces)
 {
     enum wire_protocol spoken, wanted;
     const uint8_t *first;
 
-    /* Only once for each user; and not when bytes may have moved that were not seen. */
-    if (atomic_load_explicit(&conn->spoke, memory_order_relaxed) ||
-        conn_state(conn) != CONN_IN_USE || conn_refusal(conn) != REASON_NONE ||
-        !process_is_owner())
+    if (!is_unspoken(conn))
         return true;
     first = first_byte(pieces);
     if (!first)
@@ -106,12 +112,14 @@ static int dial_again(int fd, const struct conn *conn, int flags)
     return -1;
 }
 
-static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now)
+static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now,
+                              uint32_t orphans)
 {
     struct conn *record = conn_new(fd, conn->domain);
 
     if (!record)
         return NULL;
+    record->orphans = orphans;
     record->identities = atomic_load(&process_identities);
     record->options = conn->options;
     record->options.quick = false;
@@ -122,6 +130,16 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     return NULL;
 }
 
+/* From another network the address may lead to another server; and what is not known of its
+ * epoll sets could not be done to a new socket. */
+static bool may_dial(const struct conn *conn)
+{
+    enum reason reason = conn_refusal(conn);
+
+    return process_refusal() != REASON_NAMESPACE && reason != REASON_EPOLL_SETS &&
+           reason != REASON_EPOLL_UNKNOWN;
+}
+
 /* A new connection is as good as a pooled one: the send that made us look waits for it, or says
  * that it must be waited for, as on any socket that is connecting. Nothing here blocks. */
 static struct substitute find_substitute(int fd, const struct conn *conn,
@@ -129,7 +147,8 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 {
     msec_t now = clock_now();
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
-    struct conn *pooled = flags < 0 ? NULL : lending_find(conn, wanted, now);
+    struct conn *pooled =
+        flags < 0 || wanted == WIRE_UNDECIDED ? NULL : lending_find(conn, wanted, now);
     struct substitute substitute = {.fd = -1, .record = NULL};
 
     if (pooled) {
@@ -137,25 +156,28 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 
         if (reason == REASON_NONE) {
             substitute = (struct substitute){pooled->fd, pooled};
-            options_lend(&pooled->options, conn->domain != AF_UNIX, &conn->options);
+            options_lend(&pooled->options, &conn->options);
         } else {
             lending_discard(pooled, reason);
         }
     }
-    if (!substitute.record && flags >= 0) {
+    if (!substitute.record && flags >= 0 && may_dial(conn)) {
+        uint32_t orphans = atomic_load(&process_orphans);
+
         substitute.fd = dial_again(fd, conn, (int)flags);
         if (substitute.fd >= 0)
-            substitute.record = record_of(substitute.fd, fd, conn, now);
+            substitute.record = record_of(substitute.fd, fd, conn, now, orphans);
     }
     return substitute;
 }
 
-/* Like CONN in all that its user did. */
-static void take_after(struct conn *record, const struct conn *conn)
+/* Like CONN in all that its user did, and is about to do: to speak WANTED. */
+static void take_after(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
 {
     record->watches = conn->watches;
     record->habit = conn->habit;
-    record->spoke = true;
+    conn_set_word(record, conn_word(conn));
+    record->spoke = wanted != WIRE_UNDECIDED;
     /* Read before it gets its number: a child made from now on may have it. */
     record->children = atomic_load(&process_children);
 }
@@ -164,7 +186,7 @@ static void take_after(struct conn *record, const struct conn *conn)
 static bool put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
-    bool done = record && check_in_behind(fd, substitute->fd) && proof_is_at(record, fd);
+    bool done = record && check_in_exchange(fd, substitute->fd) && proof_is_at(record, fd);
     bool ours = substitute->fd >= 0;
 
     if (record && record->fd == substitute->fd)
@@ -181,34 +203,96 @@ static bool put_in_place(const struct substitute *substitute, int fd)
     return done;
 }
 
-bool protocol_repair(int fd, const struct pieces *pieces)
+static bool cut_off(int fd)
+{
+    raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
+    errno = ECONNRESET;
+    return false;
+}
+
+/* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
+ * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
+static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-    const uint8_t *first = first_byte(pieces);
     struct substitute substitute;
     struct endpoint *endpoint;
-    bool repaired;
+    bool done;
 
     if (!conn)
         return true;
     /* Another thread may have closed it meanwhile; or this program's number was reused behind
      * our back, and what it is now is none of ours. */
-    if (conn_state(conn) != CONN_IN_USE || !first || proof_is_elsewhere(conn, fd)) {
+    if (conn_state(conn) != CONN_IN_USE || lending_is_elsewhere(conn, fd)) {
         conn_leave(conn, CONN_CALL_OTHER);
         return true;
     }
     endpoint = conn->endpoint;
-    substitute = find_substitute(fd, conn, wire_protocol_of(*first));
+    substitute = find_substitute(fd, conn, wanted);
     if (substitute.record)
-        take_after(substitute.record, conn);
+        take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
-    repaired = put_in_place(&substitute, fd);
-    stats_count(repaired ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
-    log_line(LOG_DEBUG, "%s: %s at %d, whose user speaks another protocol", endpoint->text,
-             repaired ? "exchanged" : "cut off", fd);
-    if (repaired)
-        return true;
-    raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
-    errno = ECONNRESET;
-    return false;
+    done = put_in_place(&substitute, fd);
+    if (!done && !cutting_off)
+        return false;
+    stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
+    log_line(LOG_DEBUG, "%s: %s at %d, whose user %s", endpoint->text,
+             done ? "exchanged" : "cut off", fd,
+             wanted == WIRE_UNDECIDED ? "may speak unseen" : "speaks another protocol");
+    return done || cut_off(fd);
+}
+
+bool protocol_repair(int fd, const struct pieces *pieces)
+{
+    const uint8_t *first = first_byte(pieces);
+
+    return !first || exchange(fd, wire_protocol_of(*first), true);
+}
+
+/* Not while another thread is in a call on it, which may be its first send, or go on on the old
+ * socket for ever. */
+static bool may_be_renewed(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may;
+
+    if (!conn)
+        return false;
+    may = is_unspoken(conn) && conn_is_only_call(conn);
+    conn_leave(conn, CONN_CALL_OTHER);
+    return may;
+}
+
+/* Of one that may be renewed: what the program opened itself waits for its first byte anyway.
+ */
+static bool is_decided(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool decided;
+
+    if (!conn)
+        return false;
+    decided = wire_protocol(&conn->wire) != WIRE_UNDECIDED;
+    conn_leave(conn, CONN_CALL_OTHER);
+    return decided;
+}
+
+bool protocol_renew(int fd)
+{
+    return !may_be_renewed(fd) || !is_decided(fd) || exchange(fd, WIRE_UNDECIDED, true);
+}
+
+void protocol_renew_all(void)
+{
+    int saved = errno;
+
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        if (fdmap_is_plain(fd) || !may_be_renewed(fd))
+            continue;
+        if (!process_is_alone())
+            break;
+        if (is_decided(fd))
+            exchange(fd, WIRE_UNDECIDED, false);
+    }
+    errno = saved;
 }

@@ -5,6 +5,11 @@
  * connection goes back and a new one to the same server takes the number before that byte is
  * sent, or the call fails with ECONNRESET.
  *
+ * A byte that no hook sees may be the first as well: written by a call that is not parsed,
+ * through a second fd or a stdio stream, by another process. So before anything that lets bytes
+ * move unseen, a lent connection whose user has not spoken yet is renewed: a newly opened one
+ * takes its fd, on which that user's first byte decides.
+ *
  * Called without the pool's lock.
  */
 #ifndef MCPOOL_PROTOCOL_H
@@ -36,5 +41,18 @@ bool protocol_fits(struct conn *conn, const struct pieces *pieces);
 
 /* Puts something that speaks it at FD. False, with errno set, when there is nothing. */
 COLD bool protocol_repair(int fd, const struct pieces *pieces);
+
+/* Bytes may move unseen on FD from now on. If a connection is there that was lent and has not
+ * been spoken on, a new one to the same server takes the fd, which is set up as the old one is,
+ * and the old one goes back to the pool. Does not wait: the first call that sends waits for the
+ * new one, or says that it must be waited for. False, with errno set to ECONNRESET and FD shut
+ * down, when there is no new one; else errno is kept. What another thread is in a call on is
+ * left as it is. Called before the call that lets bytes move. */
+COLD bool protocol_renew(int fd);
+
+/* The same for all fds, before they are inherited or can be used past libc. What there is no
+ * new one for is left as it is: most likely its first byte will be seen. Only in a process with
+ * one thread: another one might be sending, and nothing could tell on which connection. */
+COLD void protocol_renew_all(void);
 
 #endif

@@ -16,18 +16,24 @@
 
 #define READABLE_PAGE 4096
 
+/* Whether the word at WORD is readable for certain: it lies in the page of our own frame, as
+ * small things on the stack often do, or is memory that is always there. Asks nobody. */
+static inline bool is_word_certain(uintptr_t word)
+{
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+
+    return word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame);
+}
+
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
  * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
- * nobody can tell, and a program that means what it says is the likelier one. What lies in the
- * page of our own frame, as small things on the stack often do, or is there for certain, needs
- * no question. */
+ * nobody can tell, and a program that means what it says is the likelier one. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
     uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
-    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
 
-    if (word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame))
+    if (is_word_certain(word))
         return true;
     return word != 0 &&
            raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
@@ -52,6 +58,18 @@ static inline bool are_ends_readable(const void *bytes, size_t n, size_t tail)
 static inline bool is_readable(const void *bytes, size_t n)
 {
     return are_ends_readable(bytes, n, n);
+}
+
+/* Whether N bytes at BYTES, however many, are readable. */
+static inline bool are_readable(const void *bytes, size_t n)
+{
+    const char *at = bytes;
+
+    for (; n >= READABLE_PAGE; at += READABLE_PAGE - 1, n -= READABLE_PAGE - 1) {
+        if (!is_readable(at, READABLE_PAGE - 1))
+            return false;
+    }
+    return is_readable(at, n);
 }
 
 /* Whether AT can be read, and nothing beside it is: what else lies in its word may never have

@@ -16,9 +16,8 @@
 #include "raw.h"
 
 /* A connection may be asked on a small signal stack. */
-#define CHUNK          1024
-#define CHUNKS_AT_ONCE 128
-#define DRAINED_MOST   ((size_t)1 << 20)
+#define CHUNK        1024
+#define DRAINED_MOST ((size_t)1 << 20)
 
 #define MN_AGAIN_AFTER ((msec_t)60 * 1000)
 
@@ -67,8 +66,7 @@ static enum reason send_fence(struct conn *conn, msec_t now)
         (long)n)
         return REASON_NO_FENCE;
     /* Behind another small request it would wait for the server's delayed acknowledgement. */
-    if (conn->domain != AF_UNIX)
-        options_push(conn->fd, &conn->options);
+    options_push(conn->fd, &conn->options);
     stats_count(&conn->endpoint->stats->fences);
     conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
     conn->sent += n;
@@ -129,16 +127,17 @@ bool settle_goes_on(enum reason reason)
            reason == REASON_UNCONFIRMED;
 }
 
-enum reason settle(struct conn *conn, msec_t now)
+enum reason settle(struct conn *conn, msec_t now, unsigned int *reads)
 {
     enum reason reason = REASON_REPLY_OWED;
 
     /* What another has at that number by now is not ours to read. */
     if (!proof_is_at(conn, conn->fd))
         return REASON_OTHER_SOCKET;
-    for (int i = 0; i < CHUNKS_AT_ONCE && settle_goes_on(reason); i++) {
+    while (*reads > 0 && settle_goes_on(reason)) {
         uint64_t before = conn->received;
 
+        --*reads;
         reason = read_chunk(conn, now);
         if (reason == REASON_UNCONFIRMED) {
             if (conn->fence != FENCE_NONE)

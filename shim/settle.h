@@ -22,9 +22,13 @@ enum reason settle_prospect(const struct conn *conn, msec_t now);
  * fence, if that is what it needs. REASON_NONE, or why it cannot be kept. */
 enum reason settle_begin(struct conn *conn, msec_t now);
 
-/* Reads what has come. REASON_NONE: CONN is clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not
- * yet. Anything else: never. */
-enum reason settle(struct conn *conn, msec_t now);
+/* Reads, of at most 1 KiB each, that one call of the program pays for, whatever servers send.
+ */
+#define SETTLE_READS 64
+
+/* Reads what has come, by at most *READS reads, which are subtracted. REASON_NONE: CONN is
+ * clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Anything else: never. */
+enum reason settle(struct conn *conn, msec_t now, unsigned int *reads);
 
 /* Whether REASON, an answer of settle(), means that more may come. */
 bool settle_goes_on(enum reason reason);

@@ -10,6 +10,7 @@
 #include "libc.h"
 #include "pool.h"
 #include "process.h"
+#include "proof.h"
 #include "raw.h"
 #include "twin.h"
 
@@ -97,14 +98,14 @@ struct conn *spare_lend(int domain, int type)
 
 static bool can_be_one(const struct conn *conn)
 {
-    return conn->domain != AF_UNIX && conn_refusal(conn) == REASON_NONE &&
-           conn_flags(conn) != CONN_UNKNOWN && conn->watches.count == 0 &&
-           options_can_be_cleared(&conn->options);
+    return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
+           conn->watches.count == 0 && options_can_be_cleared(&conn->options);
 }
 
 void spare_save(struct conn *fresh, int fd)
 {
-    if (can_be_one(fresh))
+    /* One that has no twin yet may be gone, and something else be at its fd. */
+    if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
         twin_make(fresh, fd);
     else
         twin_drop(fresh);

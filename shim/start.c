@@ -1,8 +1,9 @@
 /*
  * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if
- * anything is missing, it stays so.
+ * anything is missing, it stays so. So it does where there is no environment, not even an empty
+ * one: libc.so.6 run as a program never sets environ, an earlier constructor may have called
+ * clearenv(3), and what was wished for is not known then.
  */
-#include <pthread.h>
 #include <stdbool.h>
 #include <sys/auxv.h>
 #include <unistd.h>
@@ -19,6 +20,18 @@
 
 static struct config config;
 
+/* What pthread_atfork() is in glibc, with the object that the handlers belong to. Only glibc
+ * has it, hence weak: programs inherit the library by their environment, and one that is linked
+ * with another libc (musl) must start and find nothing changed. */
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*): the names are glibc's. */
+extern int __register_atfork(void (*before)(void), void (*in_parent)(void),
+                             void (*in_child)(void), void *object) __attribute__((weak));
+extern void *__dso_handle __attribute__((visibility("hidden")));
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl*) */
+
+/* cgo exports it from every program and library that holds Go's runtime. */
+extern void crosscall2(void) __attribute__((weak));
+
 static void log_warnings(void)
 {
     for (size_t i = 0; i < config.warning_count; i++)
@@ -28,7 +41,7 @@ static void log_warnings(void)
 __attribute__((constructor)) static void start(void)
 {
     libc_bind();
-    if (getauxval(AT_SECURE) != 0)
+    if (!__register_atfork || getauxval(AT_SECURE) != 0 || !environ)
         return;
     config_read(&config, environ);
     log_start(&config);
@@ -38,13 +51,17 @@ __attribute__((constructor)) static void start(void)
     lending_start(&config);
     memory_start();
     deepbind_start(&config);
-    if (pthread_atfork(lending_before_fork, lending_after_fork_in_parent,
-                       lending_after_fork_in_child) != 0)
+    if (__register_atfork(lending_before_fork, lending_after_fork_in_parent,
+                          lending_after_fork_in_child, __dso_handle) != 0)
         return;
+    if (crosscall2)
+        process_refuse(REASON_GO_PROGRAM);
     /* Last: from here on the hooks find an owner. */
     if (process_start())
         log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
-                 config.dry_run ? " is only counted (dry run)" : "");
+                 crosscall2       ? " nothing (GO_PROGRAM)"
+                 : config.dry_run ? " is only counted (dry run)"
+                                  : "");
 }
 
 static void sum_up_reasons(const struct endpoint *endpoint, const char *what,

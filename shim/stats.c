@@ -1,5 +1,5 @@
 /*
- * Making, extending and leaving the file of counters.
+ * Making, writing and leaving the file of counters.
  */
 #include "stats.h"
 
@@ -13,14 +13,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "process.h"
+#include "quiet.h"
 #include "raw.h"
 #include "stats_file.h"
 #include "text.h"
 
 #define PATH_SIZE (CONFIG_DIRECTORY_SIZE + 48)
-
-/* Room is taken in steps of a page. */
-#define STEP 4096
+#define NEVER     INT64_MAX
 
 /* Of those who ended without removing their file a newcomer removes so many, and looks for them
  * among the names that so many calls read. */
@@ -28,6 +28,8 @@
 #define READS_AT_MOST 16
 
 atomic_bool stats_wanted;
+_Atomic unsigned int stats_state;
+_Atomic msec_t stats_due = NEVER;
 
 static const struct config *settings;
 static size_t most_slots;
@@ -35,12 +37,9 @@ static atomic_bool busy;
 
 /* Written between stats_begin() and stats_end() only. */
 static char path[PATH_SIZE];
-static struct stats_header *file; /* as much as there may ever be; NULL: none is made yet */
-static size_t room;               /* so many bytes of it can be touched */
+static struct stats_header *image; /* of the largest file; NULL: none is made yet */
+static size_t used;                /* so many bytes of it are in the file */
 static struct stat identity;
-
-/* A descriptor of ours at this moment, which a child made by another thread would inherit. */
-static _Atomic int passing = -1;
 
 void stats_start(const struct config *config, size_t slots)
 {
@@ -59,31 +58,16 @@ void stats_end(void)
     atomic_store(&busy, false);
 }
 
-static int open_briefly(const char *name, int flags)
-{
-    int fd = (int)raw_syscall(SYS_openat, AT_FDCWD, name,
-                              flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
-
-    atomic_store(&passing, fd < 0 ? -1 : fd);
-    return fd;
-}
-
-static void close_again(int fd)
-{
-    atomic_store(&passing, -1);
-    raw_syscall(SYS_close, fd);
-}
-
 /* How much of NAME was read into BYTES; 0 also when there is no such file. */
 static size_t read_some(const char *name, void *bytes, size_t n)
 {
-    int fd = open_briefly(name, O_RDONLY);
+    int fd = quiet_open(name, O_RDONLY);
     long got;
 
     if (fd < 0)
         return 0;
     got = raw_syscall(SYS_read, fd, bytes, n);
-    close_again(fd);
+    quiet_close(fd);
     return got < 0 ? 0 : (size_t)got;
 }
 
@@ -129,7 +113,7 @@ struct directory_entry {
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
     _Alignas(struct directory_entry) char bytes[1024] = {0};
-    int fd = open_briefly(directory, O_RDONLY | O_DIRECTORY);
+    int fd = quiet_open(directory, O_RDONLY | O_DIRECTORY);
     size_t found = 0;
 
     if (fd < 0)
@@ -147,7 +131,7 @@ static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
         if (n <= 0)
             break;
     }
-    close_again(fd);
+    quiet_close(fd);
     return found;
 }
 
@@ -171,24 +155,6 @@ static void remove_gone(const char *directory)
     }
 }
 
-/* A file that grows beyond this limit would be a signal to the program. */
-static bool may_be_large(size_t size)
-{
-    struct rlimit limit = {0};
-
-    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
-           limit.rlim_cur >= size;
-}
-
-static bool grow(int fd, size_t size)
-{
-    size = (size + STEP - 1) / STEP * STEP;
-    if (!may_be_large(size) || raw_syscall(SYS_fallocate, fd, 0, 0, size) != 0)
-        return false;
-    room = size;
-    return true;
-}
-
 static void fill_header(struct stats_header *header, uint64_t start)
 {
     struct timespec now = {0};
@@ -208,41 +174,37 @@ static void fill_header(struct stats_header *header, uint64_t start)
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
-static bool identify(int fd, struct stat *found)
+/* Larger than this limit a file cannot become. */
+static bool may_be_large(size_t size)
 {
-    return raw_syscall(SYS_newfstatat, fd, "", found, AT_EMPTY_PATH) == 0;
+    struct rlimit limit = {0};
+
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
+           limit.rlim_cur >= size;
 }
 
 /* FD is a new and empty file. */
-static bool map_file(int fd, uint64_t start)
+static bool fill_file(int fd)
 {
-    long memory = -1;
-
-    if (identify(fd, &identity) && grow(fd, sizeof(struct stats_header)))
-        memory = raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots),
-                             PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory <= 0)
-        return false;
-    file = (struct stats_header *)memory;
-    fill_header(file, start);
-    return true;
+    return quiet_identify(fd, &identity) && may_be_large(used) &&
+           raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 
-static bool make_file_in(const char *directory, uint64_t start)
+static bool make_file_in(const char *directory)
 {
     int fd;
     bool made;
 
-    name_file(path, directory, getpid(), start);
-    fd = open_briefly(path, O_RDWR | O_CREAT | O_EXCL);
-    if (fd == -EEXIST && is_gone(path, getpid())) {
+    name_file(path, directory, image->pid, image->start);
+    fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd == -EEXIST && is_gone(path, image->pid)) {
         raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-        fd = open_briefly(path, O_RDWR | O_CREAT | O_EXCL);
+        fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
     }
     if (fd < 0)
         return false;
-    made = map_file(fd, start);
-    close_again(fd);
+    made = fill_file(fd);
+    quiet_close(fd);
     if (made)
         remove_gone(directory);
     else
@@ -252,31 +214,49 @@ static bool make_file_in(const char *directory, uint64_t start)
 
 static bool make_file(void)
 {
-    uint64_t start = start_of_this_process();
-
-    if (start == 0)
+    if (image->start == 0)
         return false;
-    if (make_file_in(settings->stats, start))
+    if (make_file_in(settings->stats))
         return true;
     if (settings->stats_instead[0] == '\0')
         return false;
     raw_syscall(SYS_mkdirat, AT_FDCWD, settings->stats_instead, 0700);
-    return make_file_in(settings->stats_instead, start);
+    return make_file_in(settings->stats_instead);
 }
 
-/* Under its name may be another file by now. */
-static bool extend(size_t size)
+static bool make_image(void)
 {
-    int fd = open_briefly(path, O_RDWR);
-    struct stat found = {0};
-    bool done;
+    long memory =
+        raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    if (fd < 0)
+    if (memory <= 0)
         return false;
-    done = identify(fd, &found) && found.st_ino == identity.st_ino &&
-           found.st_dev == identity.st_dev && grow(fd, size);
-    close_again(fd);
-    return done;
+    image = (struct stats_header *)memory;
+    return true;
+}
+
+static bool make_all(void)
+{
+    if (!image && !make_image())
+        return false;
+    used = STATS_FILE_SIZE(1);
+    fill_header(image, start_of_this_process());
+    return make_file();
+}
+
+/* Calls of the program that read the file, or the signal that a limit is met, must not end it
+ * halfway. */
+static bool make_quietly(void)
+{
+    struct quiet quiet;
+    bool made;
+
+    if (!quiet_begin(&quiet))
+        return false;
+    made = make_all();
+    quiet_end(&quiet, made ? 0 : -EFBIG, 0);
+    return made;
 }
 
 struct stats *stats_publish(size_t slot_number, const char *text)
@@ -284,19 +264,74 @@ struct stats *stats_publish(size_t slot_number, const char *text)
     size_t end = STATS_FILE_SIZE(slot_number + 1);
     struct stats_slot *slot;
 
-    if (!file && !make_file()) {
+    if (path[0] == '\0' && !make_quietly()) {
         path[0] = '\0';
         atomic_store(&stats_wanted, false);
         return NULL;
     }
-    if (end > room && !extend(end))
-        return NULL;
-    slot = (struct stats_slot *)(file + 1) + slot_number;
+    if (end > used)
+        used = end;
+    slot = (struct stats_slot *)(image + 1) + slot_number;
     atomic_fetch_or(&slot->change, 1);
     text_format(slot->endpoint, sizeof(slot->endpoint), "%s", text);
     memset((void *)&slot->stats, 0, sizeof(slot->stats));
     atomic_fetch_add(&slot->change, 1);
+    atomic_store(&stats_state, STATS_UNWRITTEN);
+    atomic_store(&stats_due, 0);
     return &slot->stats;
+}
+
+/* Under its name may be anything by now, also another name of somebody's file. The number of an
+ * inode may be used again, but then the file is of the same owner still. */
+static bool is_our_file(int fd)
+{
+    struct stat found = {0};
+
+    return quiet_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_nlink == 1 &&
+           found.st_ino == identity.st_ino && found.st_dev == identity.st_dev &&
+           found.st_uid == identity.st_uid;
+}
+
+static long write_file(void)
+{
+    int fd = quiet_open(path, O_WRONLY);
+    long result = -ESTALE;
+
+    if (fd < 0)
+        return fd;
+    if (is_our_file(fd))
+        result = raw_syscall(SYS_pwrite64, fd, image, used, 0);
+    quiet_close(fd);
+    return result;
+}
+
+static void write_no_more(void)
+{
+    atomic_store(&stats_state, STATS_NO_FILE);
+    atomic_store(&stats_due, NEVER);
+}
+
+static void write_quietly(void)
+{
+    struct quiet quiet;
+
+    if (quiet_begin(&quiet))
+        quiet_end(&quiet, write_file(), used);
+    else
+        write_no_more();
+}
+
+void stats_write(msec_t now)
+{
+    if (!process_is_owner() || !stats_begin())
+        return;
+    if (path[0] != '\0') {
+        atomic_store(&stats_due, now + STATS_PERIOD);
+        /* What is counted from here on may be in the copy or not. */
+        atomic_store(&stats_state, STATS_WRITTEN);
+        write_quietly();
+    }
+    stats_end();
 }
 
 static void move_gauge(_Atomic uint64_t *to, _Atomic uint64_t *from)
@@ -309,7 +344,7 @@ static void move_counter(_Atomic uint64_t *to, _Atomic uint64_t *from)
     uint64_t n = atomic_exchange_explicit(from, 0, memory_order_relaxed);
 
     if (n > 0)
-        atomic_fetch_add_explicit(to, n, memory_order_relaxed);
+        stats_add(to, n);
 }
 
 void stats_move(struct stats *to, struct stats *from)
@@ -325,27 +360,23 @@ void stats_move(struct stats *to, struct stats *from)
 
 bool stats_after_fork_in_child(void)
 {
-    size_t size = STATS_FILE_SIZE(most_slots);
-    int fd = atomic_exchange(&passing, -1);
-
-    if (fd >= 0)
-        raw_syscall(SYS_close, fd);
     atomic_store(&busy, false);
     path[0] = '\0';
+    write_no_more();
     atomic_store(&stats_wanted, settings->stats[0] != '\0');
-    if (!file)
-        return true;
-    if (raw_syscall(SYS_mmap, file, size, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
-                    0) != (long)file)
-        return false;
-    file = NULL;
-    room = 0;
-    return true;
+    /* Fresh pages are cheaper than to have those of the parent copied. */
+    return !image ||
+           raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+                       0) == (long)image;
 }
 
 void stats_finish(void)
 {
-    if (path[0] != '\0')
-        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    struct quiet quiet;
+
+    if (path[0] == '\0' || !quiet_begin(&quiet))
+        return;
+    raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    quiet_end(&quiet, 0, 0);
 }

@@ -23,7 +23,7 @@ void timing_count(struct endpoint *endpoint, uint64_t microseconds)
 {
     struct stats *stats = endpoint->stats;
 
-    atomic_fetch_add_explicit(&stats->connect_us, microseconds, memory_order_relaxed);
+    stats_add(&stats->connect_us, microseconds);
     stats_count(&stats->connects_timed);
 }
 

@@ -3,7 +3,7 @@
  *
  * One that blocks is timed as the program lives it. One that does not is timed by the kernel:
  * the round trip of its handshake, asked for once when the program first sends something, as
- * what it did in between is its own affair. On unix sockets only those that block are timed.
+ * what it did in between is its own affair.
  */
 #ifndef MCPOOL_TIMING_H
 #define MCPOOL_TIMING_H

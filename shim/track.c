@@ -3,8 +3,11 @@
  */
 #include "track.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 
 #include "disguise.h"
@@ -12,18 +15,20 @@
 #include "lending.h"
 #include "process.h"
 #include "proof.h"
+#include "protocol.h"
+#include "readable.h"
+#include "ring.h"
 #include "spare.h"
 #include "twin.h"
 
 /* The age of an epoll set that others may have as well. */
 #define EPOLL_SHARED FDMAP_INDEX
 
+/* TCP, whose bytes the kernel counts. Of the bytes on other sockets there is no proof. */
 static bool could_be_pooled(int domain, int type, int protocol)
 {
     if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM)
         return false;
-    if (domain == AF_UNIX)
-        return protocol == 0;
     return (domain == AF_INET || domain == AF_INET6) &&
            (protocol == 0 || protocol == IPPROTO_TCP);
 }
@@ -46,7 +51,8 @@ int track_spare(int domain, int type, int protocol)
     return fd;
 }
 
-void track_opened(int fd, int domain, int type, int protocol)
+void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                  uint32_t orphans)
 {
     struct conn *conn;
 
@@ -56,7 +62,8 @@ void track_opened(int fd, int domain, int type, int protocol)
     conn = conn_new(fd, domain);
     if (!conn)
         return;
-    conn->children = atomic_load(&process_children);
+    conn->children = children;
+    conn->orphans = orphans;
     conn->identities = atomic_load(&process_identities);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
@@ -66,7 +73,11 @@ void track_opened(int fd, int domain, int type, int protocol)
         conn_move(conn, CONN_CLOSED);
 }
 
-/* An epoll set is shared with every child made while it lives. */
+/* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
+ * it alive when its fd is closed, and is still told of every event (epoll_wait(2) does not
+ * return by that): then a connection that is registered there has to end when the program
+ * closes it, or the thread would be told of its next user. It must not be deregistered before:
+ * until it is closed the thread may wait for it. */
 static uint32_t epoll_slot(void)
 {
     return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
@@ -98,8 +109,12 @@ static bool forget(int fd, bool stale)
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
-    if (slot & FDMAP_EPOLL)
-        conn_for_each_in_use(slot == epoll_slot() && !stale ? lose_epoll : lose_shared_epoll,
+    if (slot & FDMAP_RING)
+        ring_closed(slot);
+    else if (slot & FDMAP_EPOLL)
+        conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
+                                 ? lose_epoll
+                                 : lose_shared_epoll,
                              fd);
     else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);
@@ -142,6 +157,17 @@ void track_still_open(int fd, bool is_private)
         conn_for_each_in_use(refuse_swept, 0);
 }
 
+bool track_close_private(int fd)
+{
+    struct conn *conn = conn_of_slot(fdmap_get(fd));
+    bool ours = conn && !proof_is_elsewhere(conn, fd);
+
+    track_forget(fd);
+    if (ours)
+        libc_close_quietly(fd);
+    return ours;
+}
+
 bool track_forget_range(unsigned int first, unsigned int last)
 {
     unsigned int end;
@@ -177,16 +203,63 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
+void track_shut_down(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    conn_is_connected(conn);
+    conn_leave(conn, CONN_CALL_OTHER);
+    track_refuse(fd, REASON_SHUT_DOWN);
+}
+
+bool track_unseen(int fd, enum reason reason)
+{
+    bool good = protocol_renew(fd);
+
+    track_refuse(fd, reason);
+    return good;
+}
+
+void track_unseen_everywhere(enum reason reason)
+{
+    if (!process_is_owner())
+        return;
+    protocol_renew_all();
+    process_refuse(reason);
+    lending_flush(reason);
+}
+
+/* Who has a duplicate of our number has the connection: it is refused to its present user, if
+ * it has one, and idles no more. True when FD is the caller's to close. */
+static bool give_up_private(int fd, uint32_t slot, enum reason reason)
+{
+    struct conn *conn = conn_of_slot(slot);
+
+    if (!process_is_owner())
+        return false;
+    conn_refuse(conn, reason);
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
+        return false;
+    lending_lose_private(conn, fd);
+    return true;
+}
+
 void track_shared(int fd, enum reason reason)
 {
     uint32_t slot = fdmap_get(fd);
 
     if (slot & FDMAP_EPOLL) {
-        if (process_is_owner())
+        if (process_is_owner() && !(slot & FDMAP_RING))
             fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
         return;
     }
-    track_refuse(fd, reason);
+    if (!(slot & FDMAP_PRIVATE))
+        track_refuse(fd, reason);
+    else if (give_up_private(fd, slot, reason))
+        libc_close_quietly(fd);
 }
 
 struct conn *track_set_flags(int fd)
@@ -214,25 +287,59 @@ void track_set_flags_range(unsigned int first, unsigned int last)
 void track_duplicated(int fd, int twin)
 {
     track_shared(fd, REASON_DUPLICATED);
-    if (fdmap_get(fd) & FDMAP_EPOLL && twin < FDMAP_SIZE && process_is_owner())
+    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
+        process_is_owner())
         fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
 }
 
-void track_option(int fd, int level, int name, const void *value, socklen_t len)
+/* Whether something else is at FD. Before connect() nothing is asked, as in connect() itself.
+ */
+static bool is_strange(struct conn *conn, int fd)
+{
+    return conn_state(conn) == CONN_IN_USE && lending_is_elsewhere(conn, fd);
+}
+
+/* Whether an option that was set on something else would do harm, taken for one that a
+ * connection has when it is lent again. TCP_NODELAY, which many programs set after connect(),
+ * is set on what is lent, and only makes it slower or faster. */
+static bool does_harm_elsewhere(int level, int name)
+{
+    return level != IPPROTO_TCP || name != TCP_NODELAY;
+}
+
+/* Whether a new connection took the place of what was at FD. */
+static bool was_renewed(int fd)
+{
+    uint32_t slot = fdmap_get(fd);
+    uint32_t now;
+
+    protocol_renew(fd);
+    now = fdmap_get(fd);
+    return now != slot && now != FDMAP_NONE;
+}
+
+bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    int saved = errno;
+    bool ended = false, again;
 
     if (!conn)
-        return;
-    if (process_is_owner() && conn_hold(conn)) {
-        if (!options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name, value,
-                          len)) {
+        return false;
+    if (process_is_owner() && !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) &&
+        conn_hold(conn)) {
+        ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
+                              value, len);
+        if (ended) {
             conn_refuse(conn, REASON_OPTION);
             twin_drop(conn);
         }
         conn_let_go(conn);
     }
     conn_leave(conn, CONN_CALL_OTHER);
+    again = ended && was_renewed(fd);
+    errno = saved;
+    return again;
 }
 
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
@@ -241,7 +348,8 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
 
     if (!conn)
         return;
-    options_seen(&conn->options, level, name, value, len);
+    if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
+        options_seen(&conn->options, level, name, value, len);
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
@@ -267,7 +375,9 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-void track_passed(const struct msghdr *msg)
+/* Calls VISIT for each fd that MSG carries. */
+static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
+                        void *context)
 {
     struct cmsghdr *control;
 
@@ -281,8 +391,64 @@ void track_passed(const struct msghdr *msg)
             int fd;
 
             memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            if (!fdmap_is_plain(fd))
-                track_shared(fd, REASON_PASSED);
+            visit(fd, context);
         }
     }
+}
+
+/* What is passed may be written on by another process: a connection is renewed before. One of
+ * ours is given up before, so that it is not lent meanwhile, and closed after. */
+static void pass(int fd, void *context)
+{
+    struct track_passed *passed = context;
+    uint32_t slot = fdmap_get(fd);
+
+    if (slot == FDMAP_NONE)
+        return;
+    if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
+        if (give_up_private(fd, slot, REASON_PASSED))
+            passed->fds[passed->count++] = fd;
+        return;
+    }
+    protocol_renew(fd);
+    track_shared(fd, REASON_PASSED);
+}
+
+/* After the call the message may be gone. Should the call fail, a connection is not pooled that
+ * could have been. The struct of another libc, where no process is ever the owner, has another
+ * layout. */
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
+{
+    int saved = errno;
+
+    passed->count = 0;
+    if (fdmap_end() == 0 || !process_is_owner())
+        return;
+    for (size_t i = 0; i < count && i < IOV_MAX; i++) {
+        const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
+
+        if (!is_readable(msg, sizeof(*msg)))
+            break;
+        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+            each_passed(msg, pass, passed);
+    }
+    errno = saved;
+}
+
+void track_close_passed(const struct track_passed *passed)
+{
+    for (unsigned int i = 0; i < passed->count; i++)
+        libc_close_quietly(passed->fds[i]);
+}
+
+static void receive(int fd, void *unused)
+{
+    (void)unused;
+    track_new_number(fd);
+}
+
+void track_received(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        each_passed(msg, receive, NULL);
 }

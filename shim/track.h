@@ -23,8 +23,10 @@
 int track_spare(int domain, int type, int protocol);
 
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
- * be pooled. */
-COLD void track_opened(int fd, int domain, int type, int protocol);
+ * be pooled. CHILDREN and ORPHANS are how many there were before the call (process.h): a child
+ * that another thread makes after it has the socket as well. */
+COLD void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                       uint32_t orphans);
 
 /* epoll_create() gave FD. */
 COLD void track_epoll(int fd);
@@ -54,6 +56,10 @@ static inline void track_lowest_number(int fd)
  * private fd: its connection is given up, and the caller must close FD if its call does not. */
 bool track_forget(int fd);
 
+/* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
+ * unseen before and what is there by now is the caller's, to be closed. */
+COLD bool track_close_private(int fd);
+
 /* The call for which FD was forgotten failed; IS_PRIVATE is what track_forget() said. A private
  * fd is closed. FD may have been an epoll set, and what is registered there reports events for
  * ever: no connection in use is pooled after that. */
@@ -65,14 +71,28 @@ COLD void track_still_open(int fd, bool is_private);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(bool closed);
 
-/* TWIN is a new number for what FD names. */
+/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
+ * due. */
 COLD void track_duplicated(int fd, int twin);
 
-/* Another process has what FD names, or will have it. */
+/* Another process has what FD names, or will have it. After protocol_renew(), if that was
+ * possible before the other had it. */
 COLD void track_shared(int fd, enum reason reason);
+
+/* Bytes are about to move on FD past the tracker, or may do so from now on: what is at FD is
+ * renewed first if its protocol is not that user's choice (protocol_renew()), and the
+ * connection must not be pooled. To be called before the call that moves bytes. False, with
+ * errno set, when that call should fail. */
+COLD bool track_unseen(int fd, enum reason reason);
+
+/* The same for all there are and will be: pooling is over. */
+COLD void track_unseen_everywhere(enum reason reason);
 
 /* The connection at FD, if it is one, must not be pooled. */
 COLD void track_refuse(int fd, enum reason reason);
+
+/* shutdown() is about to be called on FD, and not on our behalf. */
+COLD void track_shut_down(int fd);
 
 /* The flags of FD are about to be set. The connection, if it is one, for conn_leave() with
  * OTHER when they are; NULL when it is none. */
@@ -81,8 +101,9 @@ struct conn *track_set_flags(int fd);
 /* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
 COLD void track_set_flags_range(unsigned int first, unsigned int last);
 
-/* setsockopt() succeeded on FD. */
-void track_option(int fd, int level, int name, const void *value, socklen_t len);
+/* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
+ * connection took the fd, which is to be given the option as well. */
+bool track_option(int fd, int level, int name, const void *value, socklen_t len);
 
 /* getsockopt() succeeded on FD; changes what the program must not see. */
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
@@ -93,7 +114,28 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
 
-/* MSG was sent: what its SCM_RIGHTS carry is in another process's hands. */
-COLD void track_passed(const struct msghdr *msg);
+/* MSG was received: what its SCM_RIGHTS carry are new fds. */
+void track_received(const struct msghdr *msg);
+
+/* Private fds of ours that a program has found and passes on. More of them are closed before
+ * the call, which then fails. */
+#define TRACK_PASSED_MOST 16
+struct track_passed {
+    unsigned int count;
+    int fds[TRACK_PASSED_MOST];
+};
+
+/* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
+ * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
+ * bytes behind the one before. What track_passed() is to close after the call goes to PASSED.
+ */
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
+COLD void track_close_passed(const struct track_passed *passed);
+
+static inline void track_passed(const struct track_passed *passed)
+{
+    if (__builtin_expect(passed->count > 0, 0))
+        track_close_passed(passed);
+}
 
 #endif

@@ -26,9 +26,9 @@ static uint32_t private_slot(const struct conn *conn)
     return conn_slot(conn) | FDMAP_PRIVATE;
 }
 
-static void close_private(const struct conn *conn, int fd)
+void twin_close(const struct conn *conn, int fd)
 {
-    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE))
+    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !proof_is_elsewhere(conn, fd))
         libc_close_quietly(fd);
 }
 
@@ -60,13 +60,6 @@ static bool sweeps_are_over(const struct conn *conn, uint32_t sweeps)
     return true;
 }
 
-/* A sweep that began meanwhile may have closed TWIN, or not seen it. */
-static void give_back(const struct conn *conn, int twin)
-{
-    if (fdmap_replace(twin, private_slot(conn), FDMAP_NONE) && proof_is_at(conn, twin))
-        libc_close_quietly(twin);
-}
-
 long twin_duplicate(int fd)
 {
     return fdtable_duplicate(fd,
@@ -85,7 +78,8 @@ static void make(struct conn *conn, int fd, uint32_t sweeps)
     }
     fdmap_exchange((int)twin, private_slot(conn));
     if (atomic_load(&sweeps_begun) != sweeps) {
-        give_back(conn, (int)twin);
+        /* A sweep that began meanwhile may have closed it, or not seen it. */
+        twin_close(conn, (int)twin);
         return;
     }
     atomic_fetch_add(&count, 1);
@@ -106,7 +100,7 @@ void twin_make(struct conn *conn, int fd)
 void twin_adopt(struct conn *conn, int private_fd)
 {
     if (!pool_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
-        close_private(conn, private_fd);
+        twin_close(conn, private_fd);
         return;
     }
     atomic_fetch_add(&count, 1);
@@ -148,7 +142,7 @@ void twin_drop(struct conn *conn)
     int fd = take(conn);
 
     if (fd >= 0)
-        close_private(conn, fd);
+        twin_close(conn, fd);
 }
 
 bool twin_lose(struct conn *conn, int fd)

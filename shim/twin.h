@@ -30,6 +30,10 @@ void twin_adopt(struct conn *conn, int private_fd);
  * when there is none. */
 int twin_take(struct conn *conn);
 
+/* Our private fd FD of CONN, if the map says that it is one, is closed and in no map any more.
+ * What the program put there after it had closed ours unseen stays open. */
+COLD void twin_close(const struct conn *conn, int fd);
+
 /* Around a sweep: a call of the application that closes whatever there is in a range of
  * numbers. What it may close has to be in no map any more when it does, so it begins before the
  * map is looked at. No twin is made until it has ended and whoever had a number of ours in his

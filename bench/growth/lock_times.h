@@ -13,13 +13,15 @@ void lock_times_taken(int64_t since) __attribute__((visibility("hidden")));
 /* It was given back. */
 void lock_times_given(void) __attribute__((visibility("hidden")));
 
-static inline void timed_take(struct lock *lock)
+static inline bool timed_take(struct lock *lock)
 {
     bool waits = atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
     int64_t since = waits ? lock_times_now() : 0;
+    bool taken = lock_take(lock);
 
-    lock_take(lock);
-    lock_times_taken(since);
+    if (taken)
+        lock_times_taken(since);
+    return taken;
 }
 
 static inline void timed_give(struct lock *lock)

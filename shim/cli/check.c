@@ -257,7 +257,7 @@ static int tell_mapped(int pid, const char *path)
     else if (value_of(&environment, "MCPOOL_DISABLE="))
         puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");
     else
-        puts("note: it shows no counters; it has not connected to a memcached that "
+        puts("note: it shows no counters; it has not connected over TCP to a memcached that "
              "MCPOOL_SERVERS\n    names, or MCPOOL_STATS is off or cannot be written");
     processes_free(&processes);
     return EXIT_SUCCESS;

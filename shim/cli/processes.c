@@ -126,7 +126,7 @@ static void name_process(struct process *process)
     make_printable(process->service);
 }
 
-static void add_derived(struct numbers *numbers, bool is_unix)
+static void add_derived(struct numbers *numbers)
 {
     uint64_t timed = numbers->stats[STAT_connects_timed];
     uint64_t reused = numbers->stats[STAT_reused];
@@ -134,7 +134,7 @@ static void add_derived(struct numbers *numbers, bool is_unix)
     if (timed > 0)
         numbers->seconds_avoided =
             (double)reused * (double)numbers->stats[STAT_connect_us] / (double)timed / 1e6;
-    numbers->time_wait_avoided = is_unix ? 0 : reused;
+    numbers->time_wait_avoided = reused;
 }
 
 static void read_slot(struct process *process, const struct stats_slot *slot)
@@ -154,7 +154,7 @@ static void read_slot(struct process *process, const struct stats_slot *slot)
         server->numbers.refused[i] = stats->refused[i];
         server->numbers.discarded[i] = stats->discarded[i];
     }
-    add_derived(&server->numbers, server->name[0] == '/');
+    add_derived(&server->numbers);
     process->server_count++;
 }
 
@@ -190,13 +190,13 @@ static void add_process(struct search *search, const struct stats_header *header
         read_slot(process, &slots[i]);
 }
 
-/* Read, not mapped: the writer may cut it short at any time. */
+/* Read, not mapped: anybody who may write to it may cut it short at any time. */
 static size_t read_all(int fd, void *bytes, size_t room)
 {
     size_t n = 0;
     ssize_t more;
 
-    while (n < room && (more = read(fd, (char *)bytes + n, room - n)) > 0)
+    while (n < room && (more = pread(fd, (char *)bytes + n, room - n, (off_t)n)) > 0)
         n += (size_t)more;
     return n;
 }

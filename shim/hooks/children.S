@@ -1,13 +1,13 @@
 /*
- * vfork(), _Fork(), clone(), popen() and system() make children without running the handlers of
- * pthread_atfork(). Each hook counts the child, so that no connection alive at this moment is
- * ever pooled (a child may have been handed it), and jumps to the real function. A child that may
- * run our code in our memory is counted as such, too; what popen() and system() make runs no code
- * but libc's own.
+ * vfork(), popen() and system() make children without running the handlers of pthread_atfork().
+ * Each hook counts the child, so that no connection alive at this moment is ever pooled (a child
+ * may have been handed it), and jumps to the real function. A child that may run our code in our
+ * memory is counted as such, too; what popen() and system() make runs no code but libc's own.
+ * All of them are about to exec, which closes their copies of our own numbers.
  *
- * They are written in assembly because a vfork() or a clone() cannot be called by a C function
- * that then returns: the child would return first and overwrite the frame. A jump leaves the
- * caller's stack and return address as they were.
+ * They are written in assembly because a vfork() cannot be called by a C function that then
+ * returns: the child would return first and overwrite the frame. A jump leaves the caller's stack
+ * and return address as they were.
  */
 
 #if defined(__x86_64__)
@@ -122,20 +122,15 @@
     .hidden process_children
     .hidden process_sharers
     .hidden real_vfork
-    .hidden real__Fork
-    .hidden real_clone
     .hidden real_popen
     .hidden real_system
     .hidden libc_bind_children
 
     .text
     child vfork, shares=1
-    child _Fork
-    child clone, shares=1
     child popen
     child system
     same __vfork, vfork
-    same __clone, clone
     same _IO_popen, popen
 
     .section .note.GNU-stack, "", %progbits

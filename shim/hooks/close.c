@@ -3,18 +3,20 @@
  */
 #include "hooks.h"
 
+#include "../protocol.h"
+
 #include <linux/close_range.h>
 #include <pthread.h>
 #include <sys/resource.h>
+
+#include "../unwind.h"
 
 int hook_close(int fd, int (*real)(int fd))
 {
     struct check_in check_in;
     int result;
 
-    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner()) {
-        if (track_forget(fd))
-            libc_close_quietly(fd);
+    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner() && track_close_private(fd)) {
         errno = EBADF;
         return -1;
     }
@@ -48,8 +50,11 @@ int hook_duplicated(int fd, int result)
 
 HOOKED int dup(int fd)
 {
-    int result = real_dup(fd);
+    int result;
 
+    if (!PLAIN(fd))
+        protocol_renew(fd);
+    result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
     track_lowest_number(result);
@@ -76,6 +81,8 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     bool forgotten = false, kept = false, is_private = false;
     int result;
 
+    if (fd != to && !PLAIN(fd))
+        protocol_renew(fd);
     if (!PLAIN(to) && will_replace(fd, to, flags)) {
         kept = check_in_begin(&check_in, to);
         forgotten = !kept;
@@ -112,6 +119,14 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
+/* What fcntl_done() will refuse. */
+static void before_fcntl(int fd, int command)
+{
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETOWN ||
+        command == F_SETOWN_EX || command == F_SETSIG)
+        protocol_renew(fd);
+}
+
 /* Commands that make signals come, or a duplicate, cannot be undone by us. */
 static int fcntl_done(int fd, int command, int result)
 {
@@ -135,12 +150,17 @@ static int fcntl_done(int fd, int command, int result)
 /* The flags of a connection, which are ours to keep. */
 static int set_flags(int fd, int command, void *argument, int (*real)(int, int, ...))
 {
-    struct conn *conn = track_set_flags(fd);
-    int result = real(fd, command, argument);
+    bool asynchronous = command == F_SETFL && (long)argument & O_ASYNC;
+    struct conn *conn;
+    int result;
 
+    if (asynchronous)
+        protocol_renew(fd);
+    conn = track_set_flags(fd);
+    result = real(fd, command, argument);
     if (!conn)
         return result;
-    if (result == 0 && command == F_SETFL && (long)argument & O_ASYNC)
+    if (result == 0 && asynchronous)
         track_refuse(fd, REASON_ODD_FLAGS);
     conn_leave(conn, CONN_CALL_OTHER);
     return result;
@@ -168,8 +188,11 @@ static bool must_make_way(int from, int result)
         void *argument = VARIADIC(command);                                                    \
         int result;                                                                            \
                                                                                                \
-        if ((command == F_SETFL || command == F_SETFD) && !PLAIN(fd))                          \
-            return set_flags(fd, command, argument, real_##name);                              \
+        if (!PLAIN(fd)) {                                                                      \
+            if (command == F_SETFL || command == F_SETFD)                                      \
+                return set_flags(fd, command, argument, real_##name);                          \
+            before_fcntl(fd, command);                                                         \
+        }                                                                                      \
         result = real_##name(fd, command, argument);                                           \
         if (hook_should_retry(result) ||                                                       \
             ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) &&                             \
@@ -208,15 +231,29 @@ static bool before_close_range(unsigned int first, unsigned int last, int flags)
     return false;
 }
 
+/* A signal handler jumped out of the bulk close, which may block in the close of a socket with
+ * SO_LINGER: the kernel is done with it all the same. */
+static void left_bulk_close(void *closed)
+{
+    track_swept(*(const bool *)closed);
+}
+
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags))
 {
+    struct _pthread_cleanup_buffer left;
     bool noted = first <= last && process_is_owner() && can_close_range(flags, real);
-    bool swept = noted && before_close_range(first, last, flags);
-    int result = real(first, last, flags);
+    bool closed = true;
+    int result;
 
-    if (swept)
-        track_swept(result == 0);
+    if (noted && before_close_range(first, last, flags)) {
+        _pthread_cleanup_push(&left, left_bulk_close, &closed);
+        result = real(first, last, flags);
+        closed = result == 0;
+        _pthread_cleanup_pop(&left, 1);
+    } else {
+        result = real(first, last, flags);
+    }
     if (noted && result == 0 && flags & (int)CLOSE_RANGE_UNSHARE)
         track_namespace_lost();
     return result;
@@ -229,18 +266,26 @@ HOOKED int close_range(unsigned int first, unsigned int last, int flags)
 
 HOOKED void closefrom(int first)
 {
-    bool swept = track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U);
+    struct _pthread_cleanup_buffer left;
+    bool closed = true;
 
+    if (!track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U)) {
+        real_closefrom(first);
+        return;
+    }
+    _pthread_cleanup_push(&left, left_bulk_close, &closed);
     real_closefrom(first);
-    if (swept)
-        track_swept(true);
+    _pthread_cleanup_pop(&left, 1);
 }
 
 /* Stdio reads and writes past us, in pieces the program never sees. */
 HOOKED FILE *fdopen(int fd, const char *mode)
 {
-    FILE *stream = real_fdopen(fd, mode);
+    FILE *stream;
 
+    if (!PLAIN(fd))
+        protocol_renew(fd);
+    stream = real_fdopen(fd, mode);
     if (stream && !PLAIN(fd))
         track_refuse(fd, REASON_STDIO);
     return stream;

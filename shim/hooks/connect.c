@@ -3,6 +3,7 @@
  */
 #include "hooks.h"
 
+#include "../due.h"
 #include "../goodbye.h"
 
 bool hook_should_retry(int result)
@@ -14,14 +15,17 @@ bool hook_should_retry(int result)
 HOOKED int socket(int domain, int type, int protocol)
 {
     int fd = track_spare(domain, type, protocol);
+    uint32_t children, orphans;
 
     if (fd >= 0)
         return fd;
+    children = atomic_load(&process_children);
+    orphans = atomic_load(&process_orphans);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_opened(fd, domain, type, protocol);
+        track_opened(fd, domain, type, protocol, children, orphans);
     return fd;
 }
 
@@ -29,7 +33,8 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     if (PLAIN(fd))
         return real_connect(fd, addr, len);
-    return lending_connect(fd, addr, len);
+    return lending_connect(fd, addr, len,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
 }
 HOOKED_ALIAS(__connect, connect);
 
@@ -54,8 +59,10 @@ HOOKED int listen(int fd, int backlog)
 
 HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
-    int result = real_accept(fd, addr, len);
+    int result;
 
+    due_before_accept();
+    result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
     track_lowest_number(result);
@@ -64,8 +71,10 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 
 HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
-    int result = real_accept4(fd, addr, len, flags);
+    int result;
 
+    due_before_accept();
+    result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
     track_lowest_number(result);
@@ -75,19 +84,20 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 HOOKED int shutdown(int fd, int how)
 {
     if (!PLAIN(fd)) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL))
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
             return 0;
-        track_refuse(fd, REASON_SHUT_DOWN);
+        track_shut_down(fd);
     }
     return real_shutdown(fd, how);
 }
 
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    int result = real_setsockopt(fd, level, name, value, len);
+    int result;
 
-    if (result == 0 && !PLAIN(fd))
-        track_option(fd, level, name, value, len);
+    do
+        result = real_setsockopt(fd, level, name, value, len);
+    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
     return result;
 }
 

@@ -4,13 +4,17 @@
 #include "hooks.h"
 
 #include "../deepbind.h"
+#include "../due.h"
+#include "../protocol.h"
+#include "../readable.h"
+#include "../ring.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
 #include <sys/syscall.h>
 
 /* Idle connections were opened by somebody else, from now on. */
-static int identity_changed(int result)
+int hook_identity_changed(int result)
 {
     int saved = errno;
 
@@ -25,7 +29,7 @@ static int identity_changed(int result)
 #define IDENTITY_HOOK(name, params, args)                                                      \
     HOOKED int name params                                                                     \
     {                                                                                          \
-        return identity_changed(real_##name args);                                             \
+        return hook_identity_changed(real_##name args);                                        \
     }
 
 IDENTITY_HOOK(setuid, (uid_t uid), (uid))
@@ -65,6 +69,44 @@ HOOKED int setns(int fd, int type)
     return namespace_changed(real_setns(fd, type), true);
 }
 
+/* Another is about to get what FD names. */
+static void share(int fd, enum reason reason)
+{
+    if (PLAIN(fd))
+        return;
+    protocol_renew(fd);
+    track_shared(fd, reason);
+}
+
+/* Whose descriptor it is that PIDFD's process has at FD cannot be told without asking: one of
+ * that number here is taken for it. */
+HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
+{
+    int result;
+
+    share(fd, REASON_DUPLICATED);
+    result = real_pidfd_getfd(pidfd, fd, flags);
+    if (hook_should_retry(result))
+        result = real_pidfd_getfd(pidfd, fd, flags);
+    track_new_number(result);
+    return result;
+}
+
+HOOKED void _exit(int status)
+{
+    due_before_end();
+    real__exit(status);
+    __builtin_unreachable();
+}
+HOOKED_ALIAS(_Exit, _exit);
+
+HOOKED void quick_exit(int status)
+{
+    due_before_end();
+    real_quick_exit(status);
+    __builtin_unreachable();
+}
+
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
  * jump: nothing may be left to do after it, and tests/audit looks whether the compiler agreed.
  */
@@ -76,8 +118,7 @@ HOOKED void *dlopen(const char *file, int flags)
 /* Also clears close-on-exec when both numbers are the same. */
 HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
-    if (!PLAIN(fd))
-        track_shared(fd, REASON_PASSED);
+    share(fd, REASON_PASSED);
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
@@ -119,6 +160,25 @@ static int dup3_by_syscall(int fd, int to, int flags)
     return (int)real_syscall(SYS_dup3, fd, to, flags);
 }
 
+static int epoll_ctl_by_syscall(int epfd, int op, int fd, struct epoll_event *event)
+{
+    return (int)real_syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
+
+/* One message, or many. */
+static long send_by_syscall(long number, const long *a)
+{
+    bool many = number == SYS_sendmmsg;
+    struct track_passed passed;
+    long result;
+
+    track_passing((const void *)a[1], many ? sizeof(struct mmsghdr) : 0,
+                  many ? (unsigned int)a[2] : 1, &passed);
+    result = real_syscall(number, a[0], a[1], a[2], a[3]);
+    track_passed(&passed);
+    return result;
+}
+
 #ifdef SYS_dup2
 static int dup2_by_syscall(int fd, int to, int flags)
 {
@@ -127,10 +187,82 @@ static int dup2_by_syscall(int fd, int to, int flags)
 }
 #endif
 
-static void child_by_syscall(void)
+/* A child by _Fork() or clone() with FLAGS runs no handler of pthread_atfork(). One that is not
+ * about to exec, and has a table of descriptors of its own, keeps copies of our fds. */
+static bool is_orphan(uint64_t flags)
 {
+    return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
+}
+
+static void child_begins(uint64_t flags)
+{
+    if (flags & CLONE_THREAD)
+        return;
     atomic_fetch_add(&process_children, 1);
-    atomic_fetch_add(&process_sharers, 1);
+    if (flags & CLONE_VM)
+        atomic_fetch_add(&process_sharers, 1);
+    if (is_orphan(flags))
+        atomic_fetch_add(&process_orphans, 1);
+}
+
+/* Counted once more: another thread may have opened a socket after the first count and before
+ * the child. A process with memory of its own and our table closes and opens our numbers
+ * unseen, and a thread with another table has not got them. Gives RESULT, and keeps errno. */
+static long child_made(uint64_t flags, long result)
+{
+    bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
+
+    if (result <= 0)
+        return result;
+    if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
+        atomic_fetch_add(&process_children, 1);
+        atomic_fetch_add(&process_orphans, 1);
+    }
+    if ((same_table ? !same_memory : flags & CLONE_THREAD) && process_is_owner())
+        track_namespace_lost();
+    return result;
+}
+
+HOOKED pid_t _Fork(void)
+{
+    child_begins(0);
+    return (pid_t)child_made(0, real__Fork());
+}
+
+/* The child begins in BODY on a stack of its own and never comes back here. */
+HOOKED int clone(int (*body)(void *), void *stack, int flags, void *argument, ...)
+{
+    struct libc_three rest = VARIADIC_THREE(argument);
+
+    child_begins((unsigned int)flags);
+    return (int)child_made((unsigned int)flags,
+                           real_clone(body, stack, flags, argument, rest.argument[0],
+                                      rest.argument[1], rest.argument[2]));
+}
+HOOKED_ALIAS(__clone, clone);
+
+/* The flags of the child that a system call made by number makes; false when it makes none.
+ * Those of clone3() are the first member of its struct (clone(2)). */
+static bool makes_child(long number, const long *a, uint64_t *flags)
+{
+    switch (number) {
+#ifdef SYS_fork
+    case SYS_fork:
+        *flags = 0;
+        return true;
+    case SYS_vfork:
+        *flags = CLONE_VM | CLONE_VFORK;
+        return true;
+#endif
+    case SYS_clone:
+        *flags = (unsigned long)a[0];
+        return true;
+    case SYS_clone3:
+        *flags = is_readable((const void *)a[0], sizeof(*flags)) ? *(const uint64_t *)a[0] : 0;
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* What a system call made by number does to the number in its first argument, or to all. */
@@ -157,33 +289,20 @@ static void before_syscall(long number, const long *a)
     case SYS_fcntl:
     case SYS_dup:
     case SYS_sendfile:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
         break;
 #ifdef SYS_dup2
     case SYS_dup2:
 #endif
     case SYS_dup3:
-        if (!PLAIN((int)a[0]))
-            track_shared((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[0], REASON_RAW_SYSCALL);
+        break;
+    case SYS_pidfd_getfd:
+        share((int)a[1], REASON_RAW_SYSCALL);
         break;
     case SYS_splice:
-        if (!PLAIN((int)a[0]))
-            track_refuse((int)a[0], REASON_RAW_SYSCALL);
-        if (!PLAIN((int)a[2]))
-            track_refuse((int)a[2], REASON_RAW_SYSCALL);
-        break;
-    case SYS_clone:
-        if (a[0] & CLONE_THREAD)
-            break;
-        child_by_syscall();
-        break;
-#ifdef SYS_fork
-    case SYS_fork:
-    case SYS_vfork:
-#endif
-    case SYS_clone3:
-        child_by_syscall();
+        share((int)a[0], REASON_RAW_SYSCALL);
+        share((int)a[2], REASON_RAW_SYSCALL);
         break;
 #ifdef SYS_poll
     case SYS_poll:
@@ -193,11 +312,11 @@ static void before_syscall(long number, const long *a)
     case SYS_pselect6:
         waited_for_by_syscall(number, a);
         break;
-    case SYS_io_uring_setup:
-        if (process_is_owner()) {
-            process_refuse(REASON_IO_URING);
-            lending_flush(REASON_IO_URING);
-        }
+    case SYS_io_submit:
+        hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
+        break;
+    case SYS_exit_group:
+        due_before_end();
         break;
     default:
         break;
@@ -207,9 +326,25 @@ static void before_syscall(long number, const long *a)
 static long after_syscall(long number, const long *a, long result)
 {
     switch (number) {
-    case SYS_epoll_ctl:
-        return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
-                                   (const struct epoll_event *)a[3]);
+    case SYS_io_uring_setup:
+        if (result >= 0 && process_is_owner())
+            ring_opened((int)result, (const struct io_uring_params *)a[1]);
+        return result;
+    case SYS_io_uring_register:
+        if (result >= 0)
+            ring_registered((uint32_t)a[1]);
+        return result;
+    case SYS_socket:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_dup:
+    case SYS_pidfd_getfd:
+        track_new_number((int)result);
+        return result;
+    case SYS_recvmsg:
+        if (result >= 0)
+            track_received((const struct msghdr *)a[1]);
+        return result;
     case SYS_unshare:
         return namespace_changed((int)result, concerns_us((int)a[0]));
     case SYS_setns:
@@ -224,11 +359,22 @@ static long after_syscall(long number, const long *a, long result)
     case SYS_setfsgid:
     case SYS_setgroups:
     case SYS_chroot:
-        identity_changed(result == -1 ? -1 : 0);
+        hook_identity_changed(result == -1 ? -1 : 0);
         return result;
     default:
         return result;
     }
+}
+
+static __attribute__((noinline)) long io_uring_enter_by_syscall(const long *a)
+{
+    struct ring_enter enter;
+    long result;
+
+    ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
+    result = real_syscall(SYS_io_uring_enter, a[0], a[1], a[2], a[3], a[4], a[5]);
+    ring_enter_end(&enter);
+    return result;
 }
 
 /* Six arguments are passed on whatever the call takes; the kernel ignores the rest. */
@@ -236,6 +382,7 @@ HOOKED long syscall(long number, ...)
 {
     long a[6];
     va_list list;
+    uint64_t flags;
 
     va_start(list, number);
     for (int i = 0; i < 6; i++)
@@ -246,7 +393,20 @@ HOOKED long syscall(long number, ...)
     if (number == SYS_close_range)
         return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                                 close_range_by_syscall);
+    if (number == SYS_io_uring_enter)
+        return io_uring_enter_by_syscall(a);
+    if (hook_confines(number, a))
+        return hook_confine(number, a);
+    if (makes_child(number, a, &flags)) {
+        child_begins(flags);
+        return child_made(flags, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
+    }
+    if (number == SYS_epoll_ctl)
+        return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
+                              epoll_ctl_by_syscall);
     before_syscall(number, a);
+    if (number == SYS_sendmsg || number == SYS_sendmmsg)
+        return send_by_syscall(number, a);
     if (number == SYS_dup3 && !PLAIN((int)a[1]))
         return hook_replace((int)a[0], (int)a[1], (int)a[2], dup3_by_syscall);
 #ifdef SYS_dup2

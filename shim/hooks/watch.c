@@ -6,6 +6,9 @@
 
 #include <asm/sockios.h>
 
+#include "../due.h"
+#include "../pieces.h"
+#include "../readable.h"
 #include "../unwind.h"
 #include "../waiting.h"
 
@@ -34,16 +37,32 @@ HOOKED int epoll_create1(int flags)
     return epoll_opened(fd);
 }
 
-int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event)
+/* Another thread may get the event, and give the memory of EVENT back, before the call returns.
+ */
+int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                   int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
-    if (result == 0 && !PLAIN(fd))
-        track_watch(epfd, op, fd, event);
+    struct epoll_event wanted = {0};
+    bool known = op == EPOLL_CTL_DEL;
+    int result;
+
+    if (PLAIN(fd))
+        return real(epfd, op, fd, event);
+    if (!known && is_readable(event, sizeof(*event))) {
+        wanted = *event;
+        known = true;
+    }
+    result = real(epfd, op, fd, event);
+    if (result == 0 && !known)
+        track_refuse(fd, REASON_EPOLL_UNKNOWN);
+    else if (result == 0)
+        track_watch(epfd, op, fd, &wanted);
     return result;
 }
 
 HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    return hook_epoll_ctl_done(real_epoll_ctl(epfd, op, fd, event), epfd, op, fd, event);
+    return hook_epoll_ctl(epfd, op, fd, event, real_epoll_ctl);
 }
 
 /* What cannot be undone, and what sets flags. */
@@ -54,7 +73,7 @@ static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request
     int result;
 
     if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
-        track_refuse(fd, REASON_ODD_FLAGS);
+        track_unseen(fd, REASON_ODD_FLAGS);
     else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX)
         conn = track_set_flags(fd);
     result = real_ioctl(fd, request, argument);
@@ -72,6 +91,29 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
     return tracked_ioctl(fd, request, argument);
 }
 
+HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
+{
+    if (due_is_anything())
+        return pieces_epoll_wait(epfd, events, n, timeout);
+    return real_epoll_wait(epfd, events, n, timeout);
+}
+
+HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
+                       const sigset_t *mask)
+{
+    if (due_is_anything())
+        return pieces_epoll_pwait(epfd, events, n, timeout, mask);
+    return real_epoll_pwait(epfd, events, n, timeout, mask);
+}
+
+HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
+                        const struct timespec *timeout, const sigset_t *mask)
+{
+    if (due_is_anything())
+        return pieces_epoll_pwait2(epfd, events, n, timeout, mask);
+    return real_epoll_pwait2(epfd, events, n, timeout, mask);
+}
+
 /* A call NAME that waits if it MAY_WAIT, for what BEGIN finds; see waiting.h. */
 #define WAITS(name, params, args, may_wait, begin)                                             \
     static __attribute__((noinline)) int guarded_##name params                                 \
@@ -82,7 +124,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
                                                                                                \
         begin;                                                                                 \
         _pthread_cleanup_push(&cleanup, waiting_end, &waiting);                                \
-        result = real_##name args;                                                             \
+        result = due_is_anything() ? pieces_##name args : real_##name args;                    \
         _pthread_cleanup_pop(&cleanup, 1);                                                     \
         return result;                                                                         \
     }                                                                                          \

@@ -105,19 +105,13 @@ static const struct operation *operation_of(const struct wire_packet *packet)
     return opcode < sizeof operations / sizeof operations[0] ? &operations[opcode] : &unknown;
 }
 
-size_t binary_goodbye(const uint8_t *bytes, size_t n)
+bool binary_goodbye(const uint8_t *bytes, size_t n)
 {
     static const uint8_t nothing[FIELD_OPAQUE - FIELD_KEY_LENGTH];
-    const uint8_t *packet;
 
-    if (n < WIRE_PACKET_HEADER)
-        return 0;
-    packet = bytes + n - WIRE_PACKET_HEADER;
-    if (packet[FIELD_MAGIC] != BINARY_MAGIC_REQUEST ||
-        (packet[FIELD_OPCODE] != OPCODE_QUIT && packet[FIELD_OPCODE] != OPCODE_QUITQ) ||
-        memcmp(packet + FIELD_KEY_LENGTH, nothing, sizeof nothing) != 0)
-        return 0;
-    return WIRE_PACKET_HEADER;
+    return n == WIRE_PACKET_HEADER && bytes[FIELD_MAGIC] == BINARY_MAGIC_REQUEST &&
+           (bytes[FIELD_OPCODE] == OPCODE_QUIT || bytes[FIELD_OPCODE] == OPCODE_QUITQ) &&
+           memcmp(bytes + FIELD_KEY_LENGTH, nothing, sizeof nothing) == 0;
 }
 
 bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer)
@@ -217,6 +211,18 @@ static void end_request(struct wire *wire)
         wire->unfenced = true;
     queue_push(wire, packet->header[FIELD_OPCODE], quiet);
     memset(packet, 0, sizeof *packet);
+}
+
+size_t binary_skip(struct wire *wire, size_t n)
+{
+    struct wire_packet *packet = &wire->request.packet;
+
+    if (packet->have < WIRE_PACKET_HEADER)
+        return 0;
+    n = take_body(packet, n);
+    if (packet->body == 0)
+        end_request(wire);
+    return n;
 }
 
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)

@@ -17,11 +17,29 @@ void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet)
     }
 }
 
+struct wire_login login_ahead(const struct wire_login *login)
+{
+    return (struct wire_login){.judged = WIRE_GET(login->judged),
+                               .asked = login->asked,
+                               .set = login->set,
+                               .spaced_set = login->spaced_set};
+}
+
+/* What is sent behind the first good reply, which may have come since the look, is no login. */
+void login_commit(struct wire_login *login, const struct wire_login *ahead)
+{
+    if (login->judged)
+        return;
+    login->asked = ahead->asked;
+    login->set = ahead->set;
+    login->spaced_set = ahead->spaced_set;
+}
+
 void login_answered(struct wire_login *login, bool stored)
 {
     if (login->judged)
         return;
-    login->judged = true;
+    WIRE_SET(login->judged, true);
     /* Servers merge the error for a refused request into the STORED of a login pipelined behind
      * it, so this STORED need not belong to the first request. */
     login->no_auth = login->asked && !(login->set && stored);

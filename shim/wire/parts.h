@@ -63,10 +63,16 @@ COLD void wire_poison(struct wire *wire, enum reason reason);
 /* A request that demands a reply got it, and the reply was read in full. */
 void wire_answered(struct wire *wire);
 
+/* What the sender's thread reads while another one that receives may write it. */
+#define WIRE_GET(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
+#define WIRE_SET(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+
 /* queue.c: what is owed. */
 
-/* One more request waits for its reply; poisons the connection when there is no room. */
+/* One more request, or all those of ASKED, oldest first, wait for their replies; poisons the
+ * connection when there is no room. */
 void queue_push(struct wire *wire, uint8_t class, bool quiet);
+void queue_push_all(struct wire *wire, const struct wire_queue *asked);
 
 static inline bool queue_empty(const struct wire_queue *queue)
 {
@@ -129,19 +135,30 @@ bool word_is_int32(struct word word);
 /* A request was sent in full. */
 void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet);
 
+/* The sender's half of LOGIN for a look ahead, and back when what it saw was sent. */
+struct wire_login login_ahead(const struct wire_login *login);
+void login_commit(struct wire_login *login, const struct wire_login *ahead);
+
 /* A demanded reply without error was read in full; STORED says it was that one. */
 void login_answered(struct wire_login *login, bool stored);
 
 /* text.c and text_reply.c: the classic protocol. */
 
-/* The length of the goodbye that ends the N bytes at BYTES, wherever it may begin. */
-size_t text_goodbye(const uint8_t *bytes, size_t n);
+/* Whether the N bytes at BYTES are a goodbye. */
+bool text_goodbye(const uint8_t *bytes, size_t n);
 
 /* Parts of wire_place(). */
 bool text_request_place(const struct wire *wire, struct wire_place *place);
 bool text_reply_place(const struct wire *wire, struct wire_place *place);
 
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
+
+/* How many of the next N bytes are a value that need not be seen: they have been sent then. */
+size_t text_skip(struct wire *wire, size_t n);
+
+/* As wire_is_one_get() and wire_sent_one_get(). */
+bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n);
+void text_sent_one_get(struct wire *wire);
 void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
 bool text_inside_request(const struct wire *wire);
 bool text_inside_reply(const struct wire *wire);
@@ -158,14 +175,15 @@ unsigned meta_answers(enum text_class class, bool quiet);
 
 #define BINARY_MAGIC_REQUEST 0x80
 
-/* As their namesakes in wire.h. */
-size_t binary_goodbye(const uint8_t *bytes, size_t n);
+/* As text_goodbye(), and the namesakes in wire.h. */
+bool binary_goodbye(const uint8_t *bytes, size_t n);
 bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer);
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
 bool binary_place(const struct wire *wire, struct wire_place *place);
 
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
+size_t binary_skip(struct wire *wire, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);
 bool binary_inside_request(const struct wire *wire);
 bool binary_inside_reply(const struct wire *wire);

@@ -14,20 +14,31 @@ struct wire_run *queue_at(struct wire_queue *queue, unsigned index)
     return index < queue->used ? run_at(queue, index) : NULL;
 }
 
-void queue_push(struct wire *wire, uint8_t class, bool quiet)
+static inline void push(struct wire *wire, struct wire_run run)
 {
     struct wire_queue *queue = &wire->queue;
     struct wire_run *tail = queue->used > 0 ? run_at(queue, queue->used - 1u) : NULL;
 
-    if (tail && tail->class == class && tail->quiet == quiet && tail->count < UINT32_MAX) {
-        tail->count++;
+    if (tail && tail->class == run.class && tail->quiet == run.quiet &&
+        tail->count <= UINT32_MAX - run.count) {
+        tail->count += run.count;
     } else if (queue->used < WIRE_RUNS) {
-        *run_at(queue, queue->used) =
-            (struct wire_run){.class = class, .quiet = quiet, .count = 1};
+        *run_at(queue, queue->used) = run;
         queue->used++;
     } else {
         wire_poison(wire, REASON_TOO_DEEP);
     }
+}
+
+void queue_push(struct wire *wire, uint8_t class, bool quiet)
+{
+    push(wire, (struct wire_run){.class = class, .quiet = quiet, .count = 1});
+}
+
+void queue_push_all(struct wire *wire, const struct wire_queue *asked)
+{
+    for (unsigned i = 0; i < asked->used; i++)
+        push(wire, asked->runs[(asked->first + i) % WIRE_RUNS]);
 }
 
 void queue_drop(struct wire_queue *queue)

@@ -322,27 +322,48 @@ static void end_line(struct wire *wire)
         end_request(wire);
 }
 
-static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint8_t *end)
+/* Only what may be a login is told from others by its value. */
+static bool must_see_data(const struct wire *wire)
 {
-    struct wire_text_request *request = &wire->request.text;
-    size_t n = (size_t)(end - at);
+    const struct wire_text_request *request = &wire->request.text;
 
+    return command_of(request)->traits & LOGIN && !wire->login.judged && !request->spaced;
+}
+
+/* At most N bytes; how many. */
+static size_t take_data(struct wire_text_request *request, size_t n)
+{
     if (n > request->data)
         n = request->data;
-    if (command_of(request)->traits & LOGIN && !wire->login.judged && !request->spaced)
-        request->spaced = memchr(at, ' ', n) != NULL;
     request->data -= (uint32_t)n;
     if (request->data == 0)
         request->state = AT_DATA_CR;
+    return n;
+}
+
+static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    struct wire_text_request *request = &wire->request.text;
+    bool must_see = must_see_data(wire);
+    size_t n = take_data(request, (size_t)(end - at));
+
+    if (must_see)
+        request->spaced = memchr(at, ' ', n) != NULL;
     return at + n;
 }
 
-size_t text_goodbye(const uint8_t *bytes, size_t n)
+size_t text_skip(struct wire *wire, size_t n)
+{
+    struct wire_text_request *request = &wire->request.text;
+
+    return request->state == IN_DATA && !must_see_data(wire) ? take_data(request, n) : 0;
+}
+
+bool text_goodbye(const uint8_t *bytes, size_t n)
 {
     static const char quit[] = "quit\r\n";
-    const size_t length = sizeof quit - 1;
 
-    return n >= length && memcmp(bytes + n - length, quit, length) == 0 ? length : 0;
+    return n == sizeof quit - 1 && memcmp(bytes, quit, n) == 0;
 }
 
 bool text_inside_request(const struct wire *wire)
@@ -350,15 +371,16 @@ bool text_inside_request(const struct wire *wire)
     return wire->request.text.state != IN_LINE || wire->request.text.line > 0;
 }
 
-/* Whether the N bytes at BYTES are, from the first to the last, a `get` of one key: most of
- * what is ever sent. Nothing is accepted here that the grammar does not. */
-static bool is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
+/* Nothing is accepted here that the grammar does not. */
+bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
 {
     static const char head[] = "get ", tail[] = "\r\n";
     const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
 
-    if (n <= head_length + tail_length || n > head_length + WIRE_KEY_MAX + tail_length ||
-        text_inside_request(wire) || memcmp(bytes, head, head_length) != 0 ||
+    _Static_assert(sizeof head - 1 + WIRE_KEY_MAX + sizeof tail - 1 == WIRE_ONE_GET_MAX,
+                   "as wire.h says");
+    if (n <= head_length + tail_length || n > WIRE_ONE_GET_MAX || text_inside_request(wire) ||
+        memcmp(bytes, head, head_length) != 0 ||
         memcmp(bytes + n - tail_length, tail, tail_length) != 0)
         return false;
     for (size_t i = head_length; i < n - tail_length; i++) {
@@ -368,16 +390,17 @@ static bool is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
     return true;
 }
 
+void text_sent_one_get(struct wire *wire)
+{
+    wire->request.text.command = ROW_GET + 1;
+    end_request(wire);
+}
+
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_request *request = &wire->request.text;
     const uint8_t *end = bytes + n;
 
-    if (!wire->poison && is_one_get(wire, bytes, n)) {
-        request->command = ROW_GET + 1;
-        end_request(wire);
-        return;
-    }
     while (bytes < end && !wire->poison) {
         switch ((enum state)request->state) {
         case IN_LINE:

@@ -14,7 +14,7 @@ void wire_init(struct wire *wire)
 void wire_poison(struct wire *wire, enum reason reason)
 {
     if (wire->poison == REASON_NONE)
-        wire->poison = reason;
+        WIRE_SET(wire->poison, reason);
 }
 
 void wire_answered(struct wire *wire)
@@ -35,18 +35,95 @@ static void choose_protocol(struct wire *wire, uint8_t first)
         wire_poison(wire, REASON_TLS);
 }
 
+void wire_look_ahead(struct wire *ahead, const struct wire *wire)
+{
+    wire_init(ahead);
+    ahead->poison = WIRE_GET(wire->poison);
+    ahead->protocol = wire->protocol;
+    ahead->request = wire->request;
+    ahead->login = login_ahead(&wire->login);
+}
+
+static void look_at(struct wire *ahead, const uint8_t *bytes, size_t n)
+{
+    if (ahead->protocol == WIRE_UNDECIDED)
+        choose_protocol(ahead, *bytes);
+    if (ahead->protocol == WIRE_BINARY)
+        binary_sent(ahead, bytes, n);
+    else
+        text_sent(ahead, bytes, n);
+}
+
+static size_t skip(struct wire *ahead, size_t n)
+{
+    return ahead->protocol == WIRE_BINARY ? binary_skip(ahead, n) : text_skip(ahead, n);
+}
+
+bool wire_look_at(struct wire *ahead, const void *bytes, size_t n, wire_may_look *may_look,
+                  void *context)
+{
+    const uint8_t *at = bytes;
+    size_t used;
+
+    for (; n > 0 && !ahead->poison; at += used, n -= used) {
+        used = skip(ahead, n);
+        if (used > 0)
+            continue;
+        used = may_look(context, at, n);
+        if (used == 0)
+            return false;
+        look_at(ahead, at, used);
+    }
+    return true;
+}
+
+/* A reply that came since the look may have shown that the server is 1.6.0 or newer. */
+void wire_commit(struct wire *wire, const struct wire *ahead)
+{
+    if (wire->poison)
+        return;
+    wire->protocol = ahead->protocol;
+    wire->request = ahead->request;
+    queue_push_all(wire, &ahead->queue);
+    wire->unfenced |= ahead->unfenced;
+    wire->need_mn |= ahead->need_mn && !wire->known16;
+    login_commit(&wire->login, &ahead->login);
+    if (ahead->poison)
+        wire_poison(wire, ahead->poison);
+}
+
+bool wire_is_one_get(const struct wire *wire, const void *bytes, size_t n)
+{
+    return WIRE_GET(wire->poison) == REASON_NONE && wire->protocol != WIRE_BINARY &&
+           text_is_one_get(wire, bytes, n);
+}
+
+void wire_sent_one_get(struct wire *wire)
+{
+    if (wire->poison)
+        return;
+    wire->protocol = WIRE_TEXT;
+    text_sent_one_get(wire);
+}
+
+static size_t may_look_at_all(void *context, const void *at, size_t n)
+{
+    (void)context;
+    (void)at;
+    return n;
+}
+
 void wire_sent(struct wire *wire, const void *bytes, size_t n)
 {
-    const uint8_t *first = bytes;
+    struct wire ahead;
 
-    if (n == 0)
+    if (wire_is_one_get(wire, bytes, n)) {
+        wire_sent_one_get(wire);
         return;
-    if (wire->protocol == WIRE_UNDECIDED)
-        choose_protocol(wire, *first);
-    if (wire->protocol == WIRE_BINARY)
-        binary_sent(wire, first, n);
-    else
-        text_sent(wire, first, n);
+    }
+    wire_look_ahead(&ahead, wire);
+    wire_look_at(&ahead, bytes, n, may_look_at_all, NULL);
+    wire_commit(wire, &ahead);
 }
 
 void wire_received(struct wire *wire, const void *bytes, size_t n)
@@ -139,32 +216,16 @@ enum wire_protocol wire_protocol(const struct wire *wire)
     return (enum wire_protocol)wire->protocol;
 }
 
-/* Whether BYTES, of which N are the next to be sent, end at a boundary. */
-static bool leads_to_boundary(const struct wire *wire, const void *bytes, size_t n)
-{
-    struct wire ahead;
-
-    if (n == 0)
-        return !wire->poison && !inside_request(wire);
-    ahead = *wire;
-    wire_sent(&ahead, bytes, n);
-    return !ahead.poison && !inside_request(&ahead);
-}
-
 bool wire_may_be_goodbye(const void *bytes, size_t n)
 {
-    return text_goodbye(bytes, n) > 0 || binary_goodbye(bytes, n) > 0;
+    return text_goodbye(bytes, n) || binary_goodbye(bytes, n);
 }
 
-size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
+bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
 {
-    size_t length = 0;
-
-    if (wire->protocol == WIRE_TEXT)
-        length = text_goodbye(bytes, n);
-    else if (wire->protocol == WIRE_BINARY)
-        length = binary_goodbye(bytes, n);
-    return length > 0 && leads_to_boundary(wire, bytes, n - length) ? length : 0;
+    return wire->protocol == WIRE_BINARY
+               ? binary_goodbye(bytes, n)
+               : wire->protocol == WIRE_TEXT && text_goodbye(bytes, n);
 }
 
 bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer)

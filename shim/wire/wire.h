@@ -4,7 +4,11 @@
  * It is fed exactly the bytes that moved, in order, in either direction, in any fragmentation,
  * and answers whether the next user of the connection could receive, or cause, a byte that
  * belongs to this one. It knows bytes only: no descriptors, no clock, no allocation, no locks.
- * The caller serialises all calls on one struct wire.
+ * The caller serialises all calls on one struct wire, except for those marked SENDER.
+ *
+ * What is sent is looked at before the system call, as its memory may be gone afterwards, and
+ * counts only after it: so the parser of requests works on a copy, a look ahead, which is
+ * committed when all of it was sent.
  *
  * Source: memcached's doc/protocol.txt and doc/protocol-binary.txt; where servers differ from
  * them or from each other, the grammar accepted here is the part on which all of them agree.
@@ -126,8 +130,33 @@ struct wire {
 /* Starts afresh, for a connection on which no byte was sent or received. */
 void wire_init(struct wire *wire);
 
-/* N bytes at BYTES were accepted by the kernel for the server. */
+/* N bytes at BYTES were accepted by the kernel for the server: a look ahead at them and its
+ * commit. */
 void wire_sent(struct wire *wire, const void *bytes, size_t n);
+
+/* SENDER: begins a look ahead at the next bytes to be sent on WIRE. Reads only what no other
+ * thread changes while the caller is the only sender. Of AHEAD nothing but the functions below
+ * must be asked; it may be thrown away at any time. */
+void wire_look_ahead(struct wire *ahead, const struct wire *wire);
+
+/* How many of the N bytes at AT, at least one, may be read; 0 when the first may not. */
+typedef size_t wire_may_look(void *context, const void *at, size_t n);
+
+/* Adds N bytes at BYTES to AHEAD. MAY_LOOK is asked with CONTEXT before bytes are read; values
+ * are skipped, neither read nor asked about, unless they may be a login's. False when a byte
+ * that must be read may not: AHEAD is useless then. */
+bool wire_look_at(struct wire *ahead, const void *bytes, size_t n, wire_may_look *may_look,
+                  void *context);
+
+/* What AHEAD has looked at was sent, all of it and nothing else since it began. */
+void wire_commit(struct wire *wire, const struct wire *ahead);
+
+/* SENDER: whether the N bytes at BYTES, the next to be sent on WIRE, are from the first to the
+ * last a `get` of one key, of at most WIRE_ONE_GET_MAX bytes: most of what is ever sent. Then
+ * wire_sent_one_get() is as good as a look ahead and its commit. */
+#define WIRE_ONE_GET_MAX 256
+bool wire_is_one_get(const struct wire *wire, const void *bytes, size_t n);
+void wire_sent_one_get(struct wire *wire);
 
 /* N bytes at BYTES from the server were handed to the application. */
 void wire_received(struct wire *wire, const void *bytes, size_t n);
@@ -158,12 +187,13 @@ enum wire_protocol wire_protocol(const struct wire *wire);
 /* Which protocol a connection speaks whose first byte is FIRST. */
 enum wire_protocol wire_protocol_of(uint8_t first);
 
-/* Whether the end of the N bytes at BYTES may be a goodbye, on whatever connection. */
+/* Whether the N bytes at BYTES may be a goodbye (`quit`, Quit, QuitQ), on whatever connection.
+ */
 bool wire_may_be_goodbye(const void *bytes, size_t n);
 
-/* How many of the N bytes at BYTES, which are about to be sent, are a goodbye (`quit`, Quit,
- * QuitQ): it ends them and begins at a boundary between requests. 0 when there is none. */
-size_t wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
+/* Whether the N bytes at BYTES, which are about to be sent, are a goodbye and nothing else, in
+ * the protocol of this connection. */
+bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
 
 /* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_GOODBYE_ANSWER bytes.
  * False when it is not answered. */

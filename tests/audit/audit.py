@@ -29,7 +29,7 @@ FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|
 DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
 # Newer than the oldest glibc supported; there the hook makes the bare system call.
-NEWER = {"close_range", "closefrom", "_Fork"}
+NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
 
 
 def output(*command):
@@ -41,10 +41,26 @@ def names(*nm):
     return {line.split()[-1].split("@")[0] for line in output("nm", "-D", *nm).splitlines()}
 
 
-def listed_hooks():
-    """The names of the list that makes the library."""
+def hook_list():
     with open(HOOKS, encoding="ascii") as file:
-        text = re.sub(r"/\*.*?\*/", "", file.read(), flags=re.DOTALL)
+        return re.sub(r"/\*.*?\*/", "", file.read(), flags=re.DOTALL)
+
+
+def foreign_hooks():
+    """Those of other libraries, as nm prints a version that is not the default one."""
+    return {f"{name}@{version}" for name, version
+            in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
+
+
+def exported(library, nm="nm"):
+    """What a library defines, with the versions and without the names of these."""
+    return {line.split()[-1]
+            for line in output(nm, "-D", "--defined-only", library).splitlines() if " A " not in line}
+
+
+def listed_hooks():
+    """The names of libc in the list that makes the library."""
+    text = hook_list()
     hooks = set(re.findall(r"\bHOOK\([^,]+,\s*(\w+)\s*,", text))
     hooks |= set(re.findall(r"\bHOOK_CHILD\((\w+)\)", text))
     return hooks, set(re.findall(r"\bALIAS\((\w+)\s*,", text))
@@ -88,11 +104,14 @@ class Audit:
         self.relocations = output("readelf", "-rW", library)
 
     def exports_are_the_list(self):
-        return names("--defined-only", self.library) ^ (self.hooks | self.aliases)
+        """Those of libc without a version, those of others with one."""
+        return exported(self.library) ^ (self.hooks | self.aliases | foreign_hooks())
 
-    def exports_are_unversioned(self):
-        return {line for line in output("nm", "-D", "--defined-only", self.library).splitlines()
-                if "@" in line}
+    def no_foreign_hook_has_the_first_version(self):
+        """The loader takes it for that of references without a version."""
+        defined = re.findall(r"Index: (\d+)\b.*?Name: (\S+)", output("readelf", "-VW", self.library))
+        first = {name for index, name in defined if index in ("1", "2")}
+        return {name for name in foreign_hooks() if not first or name.split("@")[1] in first}
 
     def every_hook_is_a_libc_function(self):
         return (self.hooks | self.aliases) - self.libc - NEWER
@@ -132,7 +151,7 @@ class Audit:
     def children_are_made_by_a_jump(self):
         """A call would leave a frame that the child of vfork() returns over."""
         wrong = set()
-        for name in ("vfork", "clone", "_Fork", "popen", "system"):
+        for name in ("vfork", "popen", "system"):
             # Shown under its last alias, so looked up by address.
             address = re.search(rf"^0*([0-9a-f]+) . {name}$",
                                 output("nm", "-D", "--defined-only", self.library), re.MULTILINE)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
@@ -16,8 +17,8 @@ COMMAND = os.path.abspath(os.environ.get("MCPOOL_COMMAND", os.path.join(BUILD, "
 # Makes as many turns as it is told on stdin, in a line, and says when they are done. A turn that is
 # negative closes with half a request sent.
 CLIENT = """
-import socket, sys
-for line in sys.stdin:
+import select, socket, sys
+while select.select([sys.stdin], [], []) and (line := sys.stdin.readline()):
     for _ in range(abs(int(line))):
         s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
         s.sendall(b"get a\\r\\n" if int(line) > 0 else b"get a\\r\\nget ")
@@ -43,12 +44,32 @@ class Client:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                         preexec_fn=die_with_parent)
         self.pid = self.process.pid
+        self.stats = stats if library and "MCPOOL_DISABLE" not in more else None
+        self.made = 0
 
     def turns(self, number):
         self.process.stdin.write(f"{number}\n")
         self.process.stdin.flush()
         assert self.process.stdout.readline() == "done\n"
+        self.made += abs(number)
+        self.wait_until_written()
         return self
+
+    def wait_until_written(self):
+        """Until the file has what was counted, which a process writes once a second, or after as long
+        in a wait."""
+        deadline = time.monotonic() + 5
+        while self.stats and not self.is_written():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    def is_written(self):
+        done = mcpool("stat", "--json", self.pid, environment=preloaded(None, None,
+                                                                        MCPOOL_STATS=str(self.stats)))
+        servers = [server for process in json.loads(done.stdout)["processes"]
+                   for server in process["servers"]]
+        return (sum(server["connects"] for server in servers), sum(server["in_use"] for server in servers)
+                ) == (self.made, 0)
 
     def end(self):
         self.process.stdin.close()

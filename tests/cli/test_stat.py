@@ -93,6 +93,8 @@ def test_counters_can_be_read_while_they_change(host):
         assert counted["connects"] >= last
         last = counted["connects"]
     client.process.stdout.readline()
+    client.made += 3000
+    client.wait_until_written()
     assert only_server(host.seen()[client.pid])["connects"] == 3001
 
 
@@ -163,6 +165,17 @@ def test_odd_files(host):
     assert set(host.seen()) == {client.pid}
 
 
+@pytest.mark.parametrize("left", [0, 1, 0.5])
+def test_files_that_were_cut_short(host, left):
+    """Servers that are whole are shown."""
+    path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
+    size = path.stat().st_size
+    os.truncate(path, HEADER.size + int((size - HEADER.size) * left))
+    assert len(host.seen()[os.getpid()]["servers"]) == (1 if left == 1 else 0)
+    os.truncate(path, HEADER.size - 1)
+    assert os.getpid() not in host.seen()
+
+
 def test_a_name_cannot_write_on_the_terminal(host):
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
     content = path.read_bytes()
@@ -199,11 +212,12 @@ def test_watch(host):
     with subprocess.Popen([COMMAND, "stat", "--json", "--watch=0.1"], env=host.environment(),
                           stdout=subprocess.PIPE, text=True) as watching:
         for turn in (1, 2):
-            text = ""
-            while not text.endswith("]}\n") or text.count("{") != text.count("}"):
-                text += watching.stdout.readline()
-            seen = json.loads(text)["processes"][0]
-            assert only_server(seen)["connects"] >= turn
+            connects = 0
+            while connects < turn:
+                text = ""
+                while not text.endswith("]}\n") or text.count("{") != text.count("}"):
+                    text += watching.stdout.readline()
+                connects = only_server(json.loads(text)["processes"][0])["connects"]
             client.turns(1)
         watching.kill()
 

@@ -23,7 +23,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 from support import PYTHON, die_with_parent, free_port, preloaded
 
-INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby"]}
+INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby"],
+                ".java": ["java"]}
 
 LONGEST = 65536
 

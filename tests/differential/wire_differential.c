@@ -517,16 +517,41 @@ static bool readable(int fd, int timeout_ms)
     return poll(&pollfd, 1, timeout_ms) > 0;
 }
 
-/* Bytes that moved, each told to the tracker; -1 at the end of the connection, 0 when none can
- * move now. */
+/* As much as lies in one page. */
+static size_t may_look(void *context, const void *at, size_t n)
+{
+    size_t rest = 4096 - (uintptr_t)at % 4096;
+
+    (void)context;
+    return n < rest ? n : rest;
+}
+
+static void look(struct wire *ahead, const struct peer *peer, const char *bytes, size_t n)
+{
+    wire_look_ahead(ahead, &peer->wire);
+    if (!wire_look_at(ahead, bytes, n, may_look, NULL))
+        fail("a byte could not be looked at");
+}
+
+/* Bytes that moved, each told to the tracker as the hooks do; -1 at the end of the connection,
+ * 0 when none can move now. */
 static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
 {
-    ssize_t sent = send(peer->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct wire ahead;
+    ssize_t sent;
 
-    if (sent > 0)
-        wire_sent(&peer->wire, bytes, (size_t)sent);
-    else if (sent < 0 && errno == EAGAIN)
+    look(&ahead, peer, bytes, n);
+    sent = send(peer->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno == EAGAIN)
         return 0;
+    if (sent <= 0)
+        return sent;
+    if ((size_t)sent != n)
+        look(&ahead, peer, bytes, (size_t)sent);
+    if ((size_t)sent == n && wire_is_one_get(&peer->wire, bytes, n))
+        wire_sent_one_get(&peer->wire);
+    else
+        wire_commit(&peer->wire, &ahead);
     return sent;
 }
 

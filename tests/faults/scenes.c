@@ -283,6 +283,26 @@ static void replaced(void)
     cycles();
 }
 
+/* What was lent is renewed for the duplicate, or ends: an honest error as well. */
+static void duplicated(void)
+{
+    static const char request[] = "get nothing\r\n";
+
+    for (int i = 0; i < 2; i++) {
+        int fd, twin;
+
+        cycles();
+        fd = dial();
+        twin = dup(fd);
+        MUST(twin >= 0);
+        if (send(twin, request, strlen(request), MSG_NOSIGNAL) == -1)
+            MUST(errno == EPIPE);
+        else
+            hear_text(twin, "END\r\n");
+        MUST(close(twin) == 0 && close(fd) == 0);
+    }
+}
+
 static void parent(void)
 {
     int fd = dial(), status;
@@ -318,7 +338,7 @@ int main(int argc, char **argv)
         {"cycles", cycles},      {"quiet tail", quiet_tail}, {"quit", quit},
         {"shutdown", shut_down}, {"given up", given_up},     {"both protocols", both_protocols},
         {"watched", watched},    {"prepared", prepared},     {"impatient", impatient},
-        {"replaced", replaced},  {"parent", parent},
+        {"replaced", replaced},  {"duplicated", duplicated}, {"parent", parent},
     };
     int before = open_descriptors();
 

@@ -10,11 +10,12 @@ import pytest
 from beside import HERE, LIBRARY, PYTHON, SCENES, run
 
 # All the shim may call for itself, beside what it does for the program. openat, write and close also
-# write the log; fallocate getdents64 kill mkdirat newfstatat read unlinkat are for the counters; futex, clock_gettime, getcwd and prlimit64 are libc's.
-SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fallocate fcntl futex getcwd "
-                 "getdents64 getpeername getpid getsockopt ioctl kill madvise mkdirat mmap "
-                 "newfstatat openat prlimit64 read recvfrom rt_sigprocmask sendto setsockopt "
-                 "shutdown socket socketpair unlinkat write".split())
+# write the log, ppoll, pwritev2, rt_sigpending and rt_sigtimedwait where that is stderr; getdents64 kill mkdirat newfstatat pwrite64 read unlinkat are for the counters, rt_sigaction for waits; futex, clock_gettime, getcwd and prlimit64 are libc's.
+SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd "
+                 "getdents64 getpeername getpid getsockopt kill madvise mkdirat mmap "
+                 "newfstatat openat ppoll prlimit64 pwrite64 pwritev2 read recvfrom rt_sigaction "
+                 "rt_sigpending rt_sigprocmask rt_sigtimedwait sendto setsockopt shutdown socket socketpair "
+                 "unlinkat write".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
 IPPROTO_TCP, TCP_INFO = 6, 11
 

@@ -6,9 +6,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 int close_range(unsigned int first, unsigned int last, int flags);
@@ -101,25 +107,184 @@ Test(children, vfork, .timeout = 20)
     EXPECT_EVENT(": reused as ");
 }
 
-/* No handler runs in such a child: everything in it is a plain call. */
-Test(children, bare_fork, .timeout = 20)
+/* Children that run no handler of fork(), and what tells the shim. */
+enum orphan {
+    BY_BARE_FORK,
+    BY_CLONE,
+    BY_CLONE_IN_OUR_MEMORY,
+    BY_SYSCALL_FORK,
+    BY_SYSCALL_CLONE,
+    BY_SYSCALL_CLONE3,
+    ORPHANS,
+};
+
+static char stack[ORPHANS][65536] __attribute__((aligned(16)));
+static int wake[2];
+
+/* Waits for the word of the parent, then takes what there is at its numbers: the exit code is
+ * how many of them had something. Only calls that the shim does not see. */
+static int look_at_our_numbers(void *unused)
+{
+    char byte;
+    int found = 0;
+
+    (void)unused;
+    unseen(SYS_read, wake[0], &byte, 1);
+    for (int fd = 500; fd < 9000; fd++)
+        found += unseen(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL) == 1;
+    unseen(SYS_exit, found);
+    return 0;
+}
+
+static pid_t make_orphan(enum orphan way, int (*body)(void *))
+{
+    uint64_t arguments[11] = {[4] = SIGCHLD}; /* struct clone_args */
+    void *top = stack[way] + sizeof(stack[way]);
+    pid_t child = -1;
+
+    switch (way) {
+    case BY_BARE_FORK:
+        child = _Fork();
+        break;
+    case BY_CLONE:
+        return clone(body, top, SIGCHLD, NULL);
+    case BY_CLONE_IN_OUR_MEMORY:
+        return clone(body, top, SIGCHLD | CLONE_VM, NULL);
+    case BY_SYSCALL_FORK:
+#ifdef SYS_fork
+        child = (pid_t)syscall(SYS_fork);
+        break;
+#endif
+    case BY_SYSCALL_CLONE:
+        child = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+        break;
+    default:
+        child = (pid_t)syscall(SYS_clone3, arguments, sizeof(arguments));
+        if (child < 0)
+            cr_skip_test("no clone3() here");
+    }
+    if (child == 0)
+        body(NULL);
+    return child;
+}
+
+static void expect_nothing_for_orphan(enum orphan way)
 {
     int port = park();
-    pid_t child = _Fork();
+    pid_t child;
     int fd;
 
-    if (child == 0) {
-        fd = dial_server();
-        if (local_port(fd) == port || !exchange_quietly(fd))
-            _exit(1);
-        close(fd);
-        close_range(3, ~0U, 0);
-        _exit(0);
-    }
-    expect_good_end(child);
+    cr_assert(pipe(wake) == 0);
+    child = make_orphan(way, look_at_our_numbers);
+    cr_assert(child > 0);
     fd = dial_server();
-    cr_expect(local_port(fd) == port);
+    cr_expect(local_port(fd) != port, "way %d: lent although a child has it", way);
+    EXPECT_EVENT(": discarded: FORKED ");
+    send_text(fd, "get nothing\r\n");
+    cr_expect(recv(fd, (char[1]){0}, 1, MSG_PEEK) == 1);
+    cr_assert(write(wake[1], "!", 1) == 1);
+    expect_good_end(child);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_KEPT();
+    close(wake[0]);
+    close(wake[1]);
+}
+
+/* The parent's idle connections are open in such a child, and the parent lends them no more;
+ * what it opens from then on it lends. */
+Test(children, orphans, .timeout = 20)
+{
+    not_under_valgrind();
+    for (int way = 0; way < ORPHANS; way++)
+        expect_nothing_for_orphan(way);
+}
+
+static int parked;
+
+/* Each call is a plain one. */
+static int connect_as_orphan(void *unused)
+{
+    int fd = dial_server();
+    int result = local_port(fd) == parked || !exchange_quietly(fd);
+
+    (void)unused;
+    close(fd);
+    close_range(3, ~0U, 0);
+    unseen(SYS_exit, result);
+    return 0;
+}
+
+Test(children, orphans_use_no_pool, .timeout = 20)
+{
+    not_under_valgrind();
+    for (int way = 0; way < ORPHANS; way++) {
+        pid_t child;
+
+        parked = park();
+        child = make_orphan(way, connect_as_orphan);
+        expect_good_end(child);
+        cr_expect(log_count_of(child, "") == 0, "way %d", way);
+        exchange(dial_server());
+    }
+}
+
+static void make_passing_child(int way)
+{
+    char *program[] = {"/bin/true", NULL};
+    pid_t child = 0;
+
+    if (way == 0)
+        cr_assert(system("true") == 0);
+    else if (way == 1)
+        cr_assert(pclose(popen("true", "r")) == 0);
+    else if (way == 2)
+        cr_assert(posix_spawn(&child, program[0], NULL, NULL, program, environ) == 0);
+    else if (way == 3)
+        child = fork();
+    else
+        child = vfork();
+    if (way >= 3 && child == 0) {
+        execv(program[0], program);
+        _exit(127);
+    }
+    if (way >= 2)
+        expect_good_end(child);
+}
+
+/* What runs the handlers, or is about to exec, costs the parent no connection. */
+Test(children, that_cost_nothing, .timeout = 20)
+{
+    int port = park();
+
+    for (int way = 0; way < 5; way++) {
+        int fd;
+
+        make_passing_child(way);
+        fd = dial_server();
+        cr_expect(local_port(fd) == port, "way %d: %s", way, last_event());
+        exchange(fd);
+        close(fd);
+        EXPECT_KEPT();
+    }
+}
+
+/* A process that closes and opens our descriptors unseen. */
+Test(children, that_share_the_table, .timeout = 20)
+{
+    int port = park();
+    int fd;
+
+    not_under_valgrind();
+    cr_assert(pipe(wake) == 0 && write(wake[1], "!", 1) == 1);
+    expect_good_end(
+        clone(look_at_our_numbers, stack[0] + sizeof(stack[0]), SIGCHLD | CLONE_FILES, NULL));
+    fd = dial_server();
+    EXPECT_EVENT(": discarded: NAMESPACE ");
+    cr_expect(local_port(fd) != port);
     exchange(fd);
+    close(fd);
+    EXPECT_NOT_KEPT("NAMESPACE");
 }
 
 /* Runs PROGRAM with the library early.so, made by run.sh, which connects in its constructor and
@@ -158,4 +323,80 @@ Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
     pid_t child = run_early((char *const[]){"/bin/sh", "-c", "( : ); :", NULL});
 
     cr_expect(log_count_of(child, "not tracked: REENTERED ") == 6);
+}
+
+/* A lock of the program's, which a handler of fork() takes, as libraries do that must be whole
+ * in the child. The handler was registered before the library's own, so it runs after it. */
+static pthread_mutex_t account = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool is_guarded, forking;
+
+static void take_account(void)
+{
+    if (!is_guarded)
+        return;
+    forking = true;
+    pthread_mutex_lock(&account);
+}
+
+static void give_account(void)
+{
+    if (is_guarded)
+        pthread_mutex_unlock(&account);
+}
+
+static void register_first(void)
+{
+    pthread_atfork(take_account, give_account, give_account);
+}
+
+static void (*const before_every_constructor)(void)
+    __attribute__((used, section(".preinit_array"))) = register_first;
+
+/* Speaks with the server under that lock, at the moment in which another thread forks. */
+static void *speak_while_forking(void *argument)
+{
+    struct timespec began, ended;
+    double *took = argument;
+
+    pthread_mutex_lock(&account);
+    is_guarded = true;
+    while (!forking)
+        sched_yield();
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int i = 0; i < 100; i++) {
+        int fd = dial_server();
+
+        exchange(fd);
+        close(fd);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    *took =
+        (double)(ended.tv_sec - began.tv_sec) + (double)(ended.tv_nsec - began.tv_nsec) / 1e9;
+    pthread_mutex_unlock(&account);
+    return NULL;
+}
+
+Test(children, a_fork_waits_for_a_thread_that_connects, .timeout = 20)
+{
+    int port = park();
+    double took = 0;
+    pthread_t thread;
+    pid_t child;
+
+    forking = is_guarded = false;
+    cr_assert(pthread_create(&thread, NULL, speak_while_forking, &took) == 0);
+    while (!is_guarded)
+        sched_yield();
+    child = fork();
+    if (child == 0) {
+        is_guarded = false;
+        park();
+        _exit(0);
+    }
+    pthread_join(thread, NULL);
+    is_guarded = false;
+    expect_good_end(child);
+    cr_expect(log_count("not tracked: LOCKED ") > 0);
+    cr_expect(took < 5, "%f s", took);
+    cr_expect(local_port(dial_server()) == port);
 }

@@ -4,8 +4,13 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <sys/epoll.h>
 #include <unistd.h>
+
+int close_range(unsigned int first, unsigned int last, int flags);
 
 static int add(int epfd, int fd, uint32_t events, uint64_t data)
 {
@@ -77,7 +82,8 @@ static void registered_before_connect(uint32_t mode)
 
     cr_assert(add(epfd, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | mode, 77) == 0);
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
-              0);
+                  -1 &&
+              errno == EINPROGRESS);
     cr_expect(local_port(fd) == port);
     expect_event(epfd, EPOLLOUT, 77);
     send_text(fd, "get a\r\n");
@@ -139,16 +145,30 @@ Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
     expect_silence(epfd);
 }
 
+/* With one thread a set ends with its fd, and the connection is as good as any. This program
+ * has threads of its own, so it is another one. */
 Test(epoll, set_closed_before_the_connection, .timeout = 20)
 {
-    int epfd = epoll_create1(0);
-    int fd = dial_server();
+    static const char program[] = "import os, select, socket\n"
+                                  "epoll = select.epoll()\n"
+                                  "server = ('127.0.0.1', int(os.environ['TEST_PORT']))\n"
+                                  "connection = socket.create_connection(server)\n"
+                                  "epoll.register(connection, select.EPOLLIN)\n"
+                                  "connection.sendall(b'get a\\r\\n')\n"
+                                  "assert connection.recv(5) == b'END\\r\\n'\n"
+                                  "epoll.close()\n"
+                                  "connection.close()\n";
+    pid_t child;
 
-    cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
-    exchange(fd);
-    close(epfd);
-    close(fd);
-    EXPECT_KEPT();
+    not_under_valgrind(); /* which would follow it into Python */
+    child = fork();
+
+    if (child == 0) {
+        execl("/usr/bin/python3", "python3", "-S", "-c", program, NULL);
+        _exit(127);
+    }
+    expect_good_end(child);
+    cr_expect(log_count_of(child, ": kept") == 1);
 }
 
 Test(epoll, deregistered_by_the_program, .timeout = 20)
@@ -236,4 +256,110 @@ Test(epoll, changed_through_a_twin_of_the_set, .timeout = 20)
     send_text(fd, "get a\r\n");
     expect_event(epfd, EPOLLIN, 2);
     expect_text(fd, "END\r\n");
+}
+
+/* A thread that waits in a set keeps it alive when its fd is closed. */
+struct waiter {
+    int epfd;
+    int patience; /* milliseconds */
+    int result;
+    struct epoll_event event;
+    _Atomic pid_t tid;
+    pthread_t thread;
+};
+
+static void *wait_in_set(void *argument)
+{
+    struct waiter *waiter = argument;
+
+    waiter->tid = gettid();
+    waiter->result = epoll_wait(waiter->epfd, &waiter->event, 1, waiter->patience);
+    return NULL;
+}
+
+#ifdef SYS_epoll_wait
+#define EPOLL_WAIT_CALL SYS_epoll_wait
+#else
+#define EPOLL_WAIT_CALL SYS_epoll_pwait
+#endif
+
+static void begin_waiting(struct waiter *waiter, int epfd, int patience)
+{
+    *waiter = (struct waiter){.epfd = epfd, .patience = patience};
+    cr_assert(pthread_create(&waiter->thread, NULL, wait_in_set, waiter) == 0);
+    while (waiter->tid == 0)
+        sched_yield();
+    wait_inside(waiter->tid, EPOLL_WAIT_CALL);
+}
+
+static void end_by_close(int epfd)
+{
+    cr_assert(close(epfd) == 0);
+}
+
+static void end_by_number(int epfd)
+{
+    cr_assert(syscall(SYS_close, epfd) == 0);
+}
+
+static void end_by_dup2(int epfd)
+{
+    cr_assert(dup2(STDIN_FILENO, epfd) == epfd && close(epfd) == 0);
+}
+
+static void end_by_dup3(int epfd)
+{
+    cr_assert(dup3(STDIN_FILENO, epfd, 0) == epfd && close(epfd) == 0);
+}
+
+static void end_by_bulk_close(int epfd)
+{
+    cr_assert(close_range((unsigned int)epfd, (unsigned int)epfd, 0) == 0);
+}
+
+static void (*const ends[])(int epfd) = {end_by_close, end_by_number, end_by_dup2, end_by_dup3,
+                                         end_by_bulk_close};
+
+/* The program closes the set and then the connection: nothing that comes for the next user of
+ * that connection is told to the thread, under data that may be freed memory by now. */
+Test(epoll, set_closed_while_a_thread_waits_in_it, .timeout = 60)
+{
+    int stale = 0;
+
+    for (int turn = 0; turn < 20; turn++) {
+        struct waiter waiter;
+        int epfd = epoll_create1(0);
+        int fd = dial_server();
+
+        exchange(fd);
+        cr_assert(add(epfd, fd, EPOLLIN, 4711) == 0);
+        begin_waiting(&waiter, epfd, 200);
+        ends[turn % (int)(sizeof(ends) / sizeof(ends[0]))](epfd);
+        close(fd);
+        fd = dial_server();
+        exchange(fd);
+        close(fd);
+        pthread_join(waiter.thread, NULL);
+        stale += waiter.result != 0;
+    }
+    cr_expect(stale == 0, "%d of 20 threads were told of a connection that was closed", stale);
+}
+
+/* What is still open is still told to the thread. */
+Test(epoll, open_connection_of_a_closed_set, .timeout = 20)
+{
+    struct waiter waiter;
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+
+    exchange(fd);
+    cr_assert(add(epfd, fd, EPOLLIN, 4711) == 0);
+    begin_waiting(&waiter, epfd, 10000);
+    close(epfd);
+    send_text(fd, "get a\r\n");
+    pthread_join(waiter.thread, NULL);
+    cr_expect(waiter.result == 1 && waiter.event.data.u64 == 4711);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("EPOLL_UNKNOWN");
 }

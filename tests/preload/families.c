@@ -1,10 +1,9 @@
 /*
- * IPv4, IPv6, IPv4 through IPv6 sockets, and unix sockets.
+ * IPv4, IPv6 and IPv4 through IPv6 sockets.
  */
 #include "harness.h"
 
 #include <stdio.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 static int dial_v6(const struct in6_addr *to)
@@ -56,44 +55,4 @@ Test(families, v4_mapped, .timeout = 20)
     cr_expect(addr.ss_family == AF_INET6);
     fd = dial_server();
     cr_expect(local_port(fd) == port4);
-}
-
-static int dial_path(void)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", server_path());
-    cr_assert(connect(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
-    return fd;
-}
-
-Test(families, unix_path, .timeout = 20)
-{
-    int fd = dial_path();
-
-    exchange(fd);
-    close(fd);
-    EXPECT_KEPT();
-    fd = dial_path();
-    EXPECT_EVENT(": reused as ");
-    send_text(fd, "get a\r\n");
-    close(fd);
-    EXPECT_EVENT(": kept, owing");
-    usleep(20000);
-    fd = dial_path();
-    EXPECT_EVENT(": reused as ");
-    exchange(fd);
-}
-
-/* Without counters in the kernel, what is queued must be enough to be found. */
-Test(families, unix_bytes_behind_our_back, .timeout = 20)
-{
-    int fd = dial_path();
-
-    exchange(fd);
-    unseen(SYS_write, fd, "get a\r\n", 7);
-    usleep(50000);
-    close(fd);
-    EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -69,20 +70,6 @@ Test(goodbyes, quit_by_every_call, .timeout = 20)
     expect_reuse(port);
 }
 
-Test(goodbyes, quit_behind_other_commands, .timeout = 20)
-{
-    static const char tail[] = "set a 0 0 1 noreply\r\nx\r\nquit\r\n";
-    int fd = dial_server();
-    int port = local_port(fd);
-
-    exchange(fd);
-    cr_expect(send(fd, tail, strlen(tail), 0) == (ssize_t)strlen(tail));
-    EXPECT_EVENT(": kept, owing");
-    usleep(20000);
-    expect_reuse(port);
-    expect_tombstone(fd);
-}
-
 Test(goodbyes, quit_in_binary, .timeout = 20)
 {
     char answer[24];
@@ -117,6 +104,217 @@ Test(goodbyes, quit_with_replies_owed_is_passed_on, .timeout = 20)
     cr_expect(recv(fd, &byte, 1, 0) == 0);
     close(fd);
     cr_expect(log_count(": not kept: QUIT ") == 1);
+}
+
+/* What FD says up to its end. */
+static size_t read_to_the_end(int fd, char *heard, size_t room)
+{
+    size_t n = 0;
+    ssize_t more;
+
+    while (n < room && (more = recv(fd, heard + n, room - n, 0)) > 0)
+        n += (size_t)more;
+    return n;
+}
+
+/* A new key each round, so that its value can only be this round's. */
+static size_t many_quiet_sets(char *bytes, int round)
+{
+    size_t n = 0;
+
+    for (int i = 0; i <= 2000; i++)
+        n += (size_t)sprintf(bytes + n, "set barrier-%d 0 0 4 noreply\r\n%04d\r\n", round, i);
+    return n;
+}
+
+/* At the end of file everything that was sent has been done. */
+Test(goodbyes, are_a_barrier, .timeout = 60)
+{
+    enum { ROUNDS = 60 };
+    static char bytes[2001 * 64], heard[64];
+    int late = 0;
+
+    for (int round = 0; round < ROUNDS; round++) {
+        size_t n = many_quiet_sets(bytes, round);
+        int fd = dial_server(), other = dial_server();
+
+        exchange(fd);
+        exchange(other);
+        cr_assert(send(fd, bytes, n, 0) == (ssize_t)n);
+        send_text(fd, "quit\r\n");
+        cr_assert(read_to_the_end(fd, heard, sizeof(heard)) == 0);
+        n = (size_t)sprintf(bytes, "get barrier-%d\r\n", round);
+        cr_assert(send(other, bytes, n, 0) == (ssize_t)n);
+        n = 0;
+        while (n < 5 || memcmp(heard + n - 5, "END\r\n", 5) != 0)
+            n += (size_t)recv(other, heard + n, sizeof(heard) - n, 0);
+        late += memmem(heard, n, "\r\n2000\r\n", 8) == NULL;
+        close(fd);
+        close(other);
+    }
+    cr_expect(late == 0, "%d of %d rounds lacked the last value", late, ROUNDS);
+    cr_expect(log_count(": not kept: QUIT ") == ROUNDS);
+}
+
+/* How a conversation ends: by these bytes, or by shutdown(). */
+struct ending {
+    const char *bytes;
+    size_t n;
+    int how;
+};
+
+/* What somebody hears who says BYTES and then goodbye: on a lent connection, or PLAIN, on one
+ * of which the library knows nothing. */
+static size_t converse(bool plain, int port, const char *bytes, size_t n,
+                       const struct ending *ending, char *heard, size_t room)
+{
+    struct sockaddr_in addr;
+    int fd;
+    size_t got;
+
+    if (plain) {
+        fd = (int)unseen(SYS_socket, AF_INET, SOCK_STREAM, 0);
+        cr_assert(unseen(SYS_connect, fd, loopback(&addr, server_port()), sizeof(addr)) == 0);
+    } else {
+        fd = dial_server();
+        cr_assert(local_port(fd) == port, "the connection is not lent");
+    }
+    cr_assert(send(fd, bytes, n, 0) == (ssize_t)n);
+    if (ending->bytes)
+        cr_expect(send(fd, ending->bytes, ending->n, MSG_NOSIGNAL) == (ssize_t)ending->n);
+    else
+        cr_expect(shutdown(fd, ending->how) == 0);
+    got = read_to_the_end(fd, heard, room);
+    close(fd);
+    return got;
+}
+
+/* Leaves an idle connection that speaks binary if BINARY; returns its local port. */
+static int park_speaker_of(bool binary)
+{
+    int port, fd = dial_server();
+    char answer[24];
+
+    if (binary) {
+        cr_assert(send(fd, noop, sizeof(noop), 0) == sizeof(noop));
+        cr_assert(recv(fd, answer, sizeof(answer), MSG_WAITALL) == sizeof(answer));
+    } else {
+        exchange(fd);
+    }
+    port = local_port(fd);
+    close(fd);
+    EXPECT_KEPT();
+    return port;
+}
+
+static void expect_the_same(bool binary, const char *bytes, size_t n,
+                            const struct ending *ending)
+{
+    char heard[2][256];
+    size_t length[2];
+    int port = park_speaker_of(binary);
+
+    length[0] = converse(true, port, bytes, n, ending, heard[0], sizeof(heard[0]));
+    length[1] = converse(false, port, bytes, n, ending, heard[1], sizeof(heard[1]));
+    cr_expect(strstr(last_event(), ": not kept: ") != NULL, "'%.20s': %s", bytes, last_event());
+    cr_expect(length[0] == length[1] && memcmp(heard[0], heard[1], length[0]) == 0,
+              "'%.20s': '%.*s' instead of '%.*s'", bytes, (int)length[1], heard[1],
+              (int)length[0], heard[0]);
+}
+
+#define SAID(text)                                                                             \
+    {                                                                                          \
+        text, sizeof(text) - 1                                                                 \
+    }
+
+/* A binary request for the key that is stored, with EXTRAS bytes of zero and a value. */
+#define ASKED(opcode, extras, body, text)                                                      \
+    SAID("\x80" opcode "\0\1" extras "\0\0\0\0\0\0" body "\0\0\0\0\0\0\0\0\0\0\0\0" text)
+
+struct quiet_request {
+    const char *bytes;
+    size_t n;
+};
+
+/* Answered or not, what quiet requests bring comes before the end of file. */
+Test(goodbyes, behind_quiet_requests_in_text, .timeout = 60)
+{
+    static const struct quiet_request requests[] = {
+        SAID("mg q v q\r\n"),
+        SAID("mg nothing v q\r\n"),
+        SAID("ms q 1 ME q\r\nx\r\n"),
+        SAID("ms q 1 q\r\nx\r\n"),
+        SAID("md nothing q\r\n"),
+        SAID("ma q q\r\n"),
+        SAID("mg q v q\r\nmg q v q\r\n"),
+        SAID("set q 0 0 1 noreply\r\nx\r\n"),
+        SAID("incr q 1 noreply\r\n"),
+        SAID("delete nothing noreply\r\n"),
+        SAID("set q 0 0 1 noreply\r\nx\r\nquit\r\n"),
+        SAID("mg q v q\r\nquit\r\n"),
+    };
+    static const struct ending endings[] = {{"quit\r\n", 6, 0}, {NULL, 0, SHUT_WR}};
+    int fd = dial_server();
+
+    send_text(fd, "set q 0 0 1\r\nx\r\n");
+    expect_text(fd, "STORED\r\n");
+    close(fd);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        for (size_t end = 0; end < sizeof(endings) / sizeof(endings[0]); end++)
+            expect_the_same(false, requests[i].bytes, requests[i].n, &endings[end]);
+    }
+}
+
+Test(goodbyes, behind_quiet_requests_in_binary, .timeout = 60)
+{
+    static const struct quiet_request requests[] = {
+        ASKED("\x09", "\0", "\1", "q"),                    /* GETQ */
+        ASKED("\x0d", "\0", "\1", "q"),                    /* GETKQ */
+        ASKED("\x0d", "\0", "\1", "n"),                    /* of a key that is not there */
+        ASKED("\x1e", "\4", "\5", "\0\0\0\0q"),            /* GATQ */
+        ASKED("\x12", "\x8", "\xa", "\0\0\0\0\0\0\0\0qx"), /* ADDQ */
+        ASKED("\x11", "\x8", "\xa", "\0\0\0\0\0\0\0\0qx"), /* SETQ */
+        ASKED("\x14", "\0", "\1", "n"),                    /* DELETEQ */
+        ASKED("\x19", "\0", "\2", "nx"),                   /* APPENDQ */
+    };
+    static const struct ending endings[] = {
+        {quit, sizeof(quit), 0}, {quitq, sizeof(quitq), 0}, {NULL, 0, SHUT_WR}};
+    int fd = dial_server();
+
+    send_text(fd, "set q 0 0 1\r\nx\r\n");
+    expect_text(fd, "STORED\r\n");
+    close(fd);
+    for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+        for (size_t end = 0; end < sizeof(endings) / sizeof(endings[0]); end++)
+            expect_the_same(true, requests[i].bytes, requests[i].n, &endings[end]);
+    }
+}
+
+/* Whether answers that come after it are heard is a race without the library, too. */
+Test(goodbyes, behind_quiet_requests_both_ways, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+
+    cr_assert(local_port(fd) == port);
+    send_text(fd, "mg q v q\r\n");
+    cr_expect(shutdown(fd, SHUT_RDWR) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("SHUT_DOWN");
+}
+
+/* An answer to a later request says that the quiet ones are over. */
+Test(goodbyes, behind_confirmed_quiet_requests, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+
+    send_text(fd, "delete nothing noreply\r\nget nothing\r\n");
+    expect_text(fd, "END\r\n");
+    send_text(fd, "quit\r\n");
+    EXPECT_KEPT();
+    expect_reuse(port);
+    expect_tombstone(fd);
 }
 
 /* The end of a value is no goodbye, and neither is one in two pieces. */

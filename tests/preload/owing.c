@@ -5,9 +5,10 @@
 #include "harness.h"
 
 #include <errno.h>
-
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -375,6 +376,59 @@ Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
         close(fd);
     }
     cr_expect(log_count(": discarded: TOO_MUCH ") == 1);
+}
+
+/* Bytes that nobody has read yet of all that COUNT servers sent. */
+static size_t unread_of(const long *servers, int count)
+{
+    size_t sum = 0;
+
+    usleep(100000); /* what was delivered is acknowledged after it */
+    for (int i = 0; i < count; i++) {
+        int undelivered = 0;
+
+        cr_assert(unseen(SYS_ioctl, servers[i], SIOCOUTQ, &undelivered) == 0);
+        sum += (size_t)undelivered;
+    }
+    for (int fd = 0; fd < 65536; fd++) {
+        struct sockaddr_in peer;
+        socklen_t len = sizeof(peer);
+        int unread = 0;
+
+        if (unseen(SYS_getpeername, fd, &peer, &len) == 0 &&
+            ntohs(peer.sin_port) == port_here && unseen(SYS_ioctl, fd, FIONREAD, &unread) == 0)
+            sum += (size_t)unread;
+    }
+    return sum;
+}
+
+/* Whoever asked for it has gone: what a server sends without end is read a little at a time. */
+Test(owing, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
+{
+    enum { CONNECTIONS = 4, MOST = 65536 };
+    static char lines[1 << 20];
+    static const char line[] = "STAT a b\r\n";
+    int fds[CONNECTIONS];
+    long servers[CONNECTIONS];
+    size_t before, read;
+
+    for (size_t i = 0; i + strlen(line) < sizeof(lines); i += strlen(line))
+        memcpy(lines + i, line, strlen(line));
+    for (int i = 0; i < CONNECTIONS; i++) {
+        fds[i] = dial(port_here);
+        send_text(fds[i], "stats\r\n");
+        servers[i] = accept_here();
+        unseen(SYS_sendto, servers[i], lines, strlen(lines), MSG_DONTWAIT, NULL, 0);
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        close(fds[i]);
+        EXPECT_EVENT(": kept, owing");
+    }
+    before = unread_of(servers, CONNECTIONS);
+    cr_assert(before > 2 * MOST, "%zu bytes are no test", before);
+    dial(port_here);
+    read = before - unread_of(servers, CONNECTIONS);
+    cr_expect(read <= MOST, "%zu bytes were read", read);
 }
 
 /* A login that was given up on is a login still. */

@@ -1,9 +1,10 @@
 /*
- * An object that is loaded by the tests of RTLD_DEEPBIND: speaks to memcached, and loads
- * others.
+ * An object that is loaded by the tests of RTLD_DEEPBIND: speaks to memcached, reuses fds, and
+ * loads others.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -22,6 +23,12 @@ int speak(int port)
         memcmp(answer, "END\r\n", 5) != 0)
         return -1;
     return close(fd);
+}
+
+/* Closes FD, and opens the file PATH in its place. */
+int close_and_open(int fd, const char *path)
+{
+    return close(fd) == 0 ? open(path, O_RDWR | O_CREAT | O_TRUNC, 0600) : -1;
 }
 
 void *load(const char *file)

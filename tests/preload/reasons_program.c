@@ -398,15 +398,3 @@ Test(reasons_program, descriptors_unshared, .timeout = 20)
     close(fd);
     EXPECT_NOT_KEPT("NAMESPACE");
 }
-
-Test(reasons_program, io_uring, .timeout = 20)
-{
-    int fd;
-
-    park();
-    syscall(SYS_io_uring_setup, 0, NULL);
-    EXPECT_EVENT(": discarded: IO_URING ");
-    fd = used_connection();
-    close(fd);
-    EXPECT_NOT_KEPT("IO_URING");
-}

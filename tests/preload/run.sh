@@ -66,17 +66,21 @@ mkdir -m 1777 "$stats"
 # preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
 # count the connections at the server.
 result=0
+jobs=1
 preloaded() {
     filter=$1
     shift
     rm -f "$work/log" # a process may have the number of one that wrote to it before
     # shellcheck disable=SC2086 # the words of a command
     env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug MCPOOL_STATS="$stats" "$@" \
-        LD_PRELOAD="$library" $command "$tests" --jobs 1 --filter "$filter" || result=1
+        LD_PRELOAD="$library" $command "$tests" --jobs "$jobs" --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|children|threads|goodbyes|owing|protocols|deepbind|spares|lent|stats|places)*/*'
+preloaded '@(reasons|numbers|disguise|epoll|families|unix_sockets|sandbox|children|threads|goodbyes|owing|protocols|deepbind|spares|strangers|lent|stats|places|pending|duplicates|ring)*/*'
 preloaded 'policy/*'
+jobs=12 # they sleep
+preloaded 'waits/*'
+jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
 preloaded 'short_idle/*' MCPOOL_IDLE_TIMEOUT=200ms
@@ -87,5 +91,6 @@ preloaded 'rare/*' MCPOOL_LOG_LEVEL=info
 preloaded 'dry_stats/*' MCPOOL_DRY_RUN=on
 preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
+preloaded 'unix_rules/*' MCPOOL_SERVERS="$TEST_PATH,127.0.0.1:$TEST_PORT,!/elsewhere"
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 exit "$result"

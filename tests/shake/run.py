@@ -1,12 +1,14 @@
 """Threads that do everything at once, with pauses wherever they may meet.
 
-Usage: run.py BUILD_DIRECTORY SECONDS. Half of the time with the key-echo oracle alone, half of it under
+Usage: run.py BUILD_DIRECTORY SECONDS. First a thread is stopped under the pool's lock, in every way.
+Then half of the time with the key-echo oracle alone, half of it under
 ThreadSanitizer, in runs of at most 20 seconds with a seed each, which is printed. The last line counts
 runs like tests.
 """
 
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -34,10 +36,22 @@ def run(folder, server, seconds, seed):
     return done.returncode == 0
 
 
+def run_stopped(folder, server):
+    """How many scenes of a stopped thread went well, and how many did not."""
+    library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
+    done = subprocess.run([os.path.join(folder, "stopped"), str(server.port)],
+                          env=preloaded(library, server.address), text=True, stdout=subprocess.PIPE,
+                          preexec_fn=die_with_parent)
+    lines = done.stdout.splitlines() or ["0 passed, 1 failed"]
+    print(*lines[:-1], sep="\n", flush=True)
+    passed, failed = (int(number) for number in re.findall(r"\d+", lines[-1]))
+    return passed, failed or int(done.returncode != 0)
+
+
 def main():
     build, seconds = sys.argv[1], int(sys.argv[2])
-    passed = failed = 0
     with Memcached("-c", "8192") as server:
+        passed, failed = run_stopped(os.path.join(build, "shaken"), server)
         while seconds > 0:
             length = max(1, min(LONGEST, seconds // 2))
             for kind in "shaken", "tsan":

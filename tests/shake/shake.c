@@ -1,17 +1,22 @@
 /*
  * The pauses: of each 64 three give the processor away and one sleeps for a moment. By raw
- * system calls, as libc's would be cancellation points.
+ * system calls, as libc's would be cancellation points. A program can have a function of its
+ * own called as well.
  */
 #include <stdint.h>
 #include <time.h>
 
 #include "shake.h"
 
-void shake(void)
+void shake_visit(const char *at) __attribute__((weak, visibility("default")));
+
+void shake(const char *at)
 {
     static __thread uint64_t state __attribute__((tls_model("initial-exec")));
     struct timespec moment = {0, 20000};
 
+    if (shake_visit)
+        shake_visit(at);
     if (state == 0)
         state = (uint64_t)(uintptr_t)&state | 1;
     state ^= state << 13;

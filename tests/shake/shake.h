@@ -9,9 +9,10 @@
 
 #include <stdatomic.h>
 
-void shake(void) __attribute__((visibility("hidden")));
+/* Before an operation on what is named AT. */
+void shake(const char *at) __attribute__((visibility("hidden")));
 
-#define SHAKEN(operation) (shake(), operation)
+#define SHAKEN(at, operation) (shake(#at), operation)
 
 #undef atomic_load
 #undef atomic_load_explicit
@@ -23,25 +24,26 @@ void shake(void) __attribute__((visibility("hidden")));
 #undef atomic_fetch_sub
 #undef atomic_compare_exchange_strong
 #undef atomic_compare_exchange_weak
-#define atomic_load_explicit(at, order)            SHAKEN(__atomic_load_n(at, order))
-#define atomic_load(at)                            atomic_load_explicit(at, __ATOMIC_SEQ_CST)
-#define atomic_store_explicit(at, value, order)    SHAKEN(__atomic_store_n(at, value, order))
-#define atomic_store(at, value)                    atomic_store_explicit(at, value, __ATOMIC_SEQ_CST)
-#define atomic_exchange_explicit(at, value, order) SHAKEN(__atomic_exchange_n(at, value, order))
-#define atomic_exchange(at, value)                 atomic_exchange_explicit(at, value, __ATOMIC_SEQ_CST)
-#define atomic_fetch_add(at, value)                SHAKEN(__atomic_fetch_add(at, value, __ATOMIC_SEQ_CST))
-#define atomic_fetch_sub(at, value)                SHAKEN(__atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST))
+#define atomic_load_explicit(at, order)         SHAKEN(at, __atomic_load_n(at, order))
+#define atomic_load(at)                         atomic_load_explicit(at, __ATOMIC_SEQ_CST)
+#define atomic_store_explicit(at, value, order) SHAKEN(at, __atomic_store_n(at, value, order))
+#define atomic_store(at, value)                 atomic_store_explicit(at, value, __ATOMIC_SEQ_CST)
+#define atomic_exchange_explicit(at, value, order)                                             \
+    SHAKEN(at, __atomic_exchange_n(at, value, order))
+#define atomic_exchange(at, value)  atomic_exchange_explicit(at, value, __ATOMIC_SEQ_CST)
+#define atomic_fetch_add(at, value) SHAKEN(at, __atomic_fetch_add(at, value, __ATOMIC_SEQ_CST))
+#define atomic_fetch_sub(at, value) SHAKEN(at, __atomic_fetch_sub(at, value, __ATOMIC_SEQ_CST))
 #define atomic_compare_exchange_strong(at, expected, value)                                    \
-    SHAKEN(__atomic_compare_exchange_n(at, expected, value, 0, __ATOMIC_SEQ_CST,               \
-                                       __ATOMIC_SEQ_CST))
+    SHAKEN(at, __atomic_compare_exchange_n(at, expected, value, 0, __ATOMIC_SEQ_CST,           \
+                                           __ATOMIC_SEQ_CST))
 #define atomic_compare_exchange_weak(at, expected, value)                                      \
-    SHAKEN(__atomic_compare_exchange_n(at, expected, value, 1, __ATOMIC_SEQ_CST,               \
-                                       __ATOMIC_SEQ_CST))
+    SHAKEN(at, __atomic_compare_exchange_n(at, expected, value, 1, __ATOMIC_SEQ_CST,           \
+                                           __ATOMIC_SEQ_CST))
 
 #define raw_syscall6 raw_syscall6_unshaken
 #include "../../shim/raw.h"
 #undef raw_syscall6
-#define raw_syscall6(...) SHAKEN(raw_syscall6_unshaken(__VA_ARGS__))
+#define raw_syscall6(...) SHAKEN(kernel, raw_syscall6_unshaken(__VA_ARGS__))
 
 #endif
 #endif

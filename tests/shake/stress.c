@@ -1,6 +1,7 @@
 /*
  * Everything at once: stress PORT SECONDS SEED. Threads use connections in every way, while
- * others fork, flush, sweep our private numbers, cancel and interrupt. Every value names its
+ * others fork, flush, sweep our private numbers, cancel and interrupt, and one stops all others
+ * by signals, as collectors of garbage do, and goes on itself. Every value names its
  * key; one that does not ends the run with exit code 1, and so does a call in vain at its end:
  * nothing here closes what another thread uses.
  */
@@ -10,6 +11,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -204,11 +206,18 @@ static void polled(struct dice *dice)
     close(fd);
 }
 
+/* Threads in a function of libc's that takes locks of its own: stopped there they keep every
+ * other thread from forking, whatever library is loaded. */
+static atomic_int in_libc;
+
 static void family(struct dice *dice)
 {
-    pid_t child = fork();
+    pid_t child;
     int status = 0;
 
+    in_libc++;
+    child = fork();
+    in_libc--;
     if (child == 0) {
         for (unsigned int i = 0; i < 3; i++)
             cycle(dice, 5000 + (unsigned int)getpid() % 1000);
@@ -223,7 +232,9 @@ static void family(struct dice *dice)
 static void flush(struct dice *dice)
 {
     (void)dice;
+    in_libc++;
     setuid(getuid());
+    in_libc--;
 }
 
 static void sweep(struct dice *dice)
@@ -245,10 +256,12 @@ static void cancelled(struct dice *dice)
 
     if (fd < 0)
         return;
+    in_libc++;
     if (pthread_create(&thread, NULL, wait_for_ever, &fd) == 0) {
         pthread_cancel(thread);
         pthread_join(thread, NULL);
     }
+    in_libc--;
     close(fd);
 }
 
@@ -278,6 +291,10 @@ static const struct {
 } acts[] = {{replaced, 8}, {given_up, 8}, {quiet, 8}, {goodbye, 8}, {watched, 8},
             {polled, 8},   {family, 1},   {flush, 1}, {sweep, 16},  {cancelled, 4}};
 
+/* The collector is at work; threads that stand still for it; it has ended. */
+static atomic_bool collecting, collected;
+static atomic_int stopped;
+
 static void *live(void *argument)
 {
     unsigned int who = (unsigned int)(size_t)argument;
@@ -294,13 +311,59 @@ static void *live(void *argument)
         if (what < 110)
             cycle(&dice, who);
     }
+    while (!collected)
+        usleep(1000);
+    return NULL;
+}
+
+static void stand_still(int signal)
+{
+    int saved = errno;
+
+    (void)signal;
+    stopped++;
+    while (collecting)
+        usleep(200);
+    stopped--;
+    errno = saved;
+}
+
+/* Under ThreadSanitizer signals come late, and block all others, which setuid() waits for. */
+#ifdef __SANITIZE_THREAD__
+#define CAN_COLLECT false
+#else
+#define CAN_COLLECT true
+#endif
+
+/* Stops all THREADS, wherever they are, and does what they do. */
+static void *collect(void *threads)
+{
+    struct dice dice = {4711};
+
+    while (CAN_COLLECT && time(NULL) < end) {
+        collecting = true;
+        for (int i = 0; i < THREADS; i++)
+            pthread_kill(((pthread_t *)threads)[i], SIGUSR1);
+        while (stopped < THREADS)
+            sched_yield();
+        for (int i = 0; i < 3; i++)
+            cycle(&dice, 8888);
+        if (in_libc == 0)
+            family(&dice);
+        collecting = false;
+        while (stopped > 0)
+            sched_yield();
+        usleep(roll(&dice, 20000));
+    }
+    collected = true;
     return NULL;
 }
 
 int main(int argc, char **argv)
 {
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
-    pthread_t threads[THREADS];
+    struct sigaction stop = {.sa_handler = stand_still, .sa_flags = SA_RESTART};
+    pthread_t threads[THREADS], collector;
     unsigned int seed;
 
     if (argc != 4)
@@ -310,12 +373,16 @@ int main(int argc, char **argv)
                                   .sin_addr = {htonl(INADDR_LOOPBACK)}};
     end = time(NULL) + atoi(argv[2]);
     seed = (unsigned int)atoi(argv[3]);
+    sigfillset(&stop.sa_mask);
+    sigaction(SIGUSR1, &stop, NULL);
     sigaction(SIGALRM, &action, NULL);
     set_alarm();
     for (size_t i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, live, (void *)(seed % 1000 * THREADS + i + 1));
+    pthread_create(&collector, NULL, collect, threads);
     for (size_t i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);
+    pthread_join(collector, NULL);
     printf("%d right answers, %d calls in vain\n", answers, troubles);
     return answers > 0 && troubles == 0 ? 0 : 1;
 }

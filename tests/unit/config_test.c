@@ -121,9 +121,27 @@ Test(config, switches)
 
 Test(config, servers)
 {
-    read_one("MCPOOL_SERVERS=11212,10.0.0.0/8:11213,!10.0.0.1:11213,/run/m.sock");
-    cr_expect(config.rule_count == 4 && config.warning_count == 0);
-    cr_expect(config.rules[2].exclude && config.rules[3].kind == ADDRESS_UNIX);
+    read_one("MCPOOL_SERVERS=11212,10.0.0.0/8:11213,!10.0.0.1:11213");
+    cr_expect(config.rule_count == 3 && config.warning_count == 0);
+    cr_expect(config.rules[0].port == 11212 && config.rules[2].exclude);
+}
+
+/* What was named is not there to be pooled, and nothing takes its place. */
+Test(config, paths_are_ignored_with_one_warning)
+{
+    read_one("MCPOOL_SERVERS=/run/m.sock,11212,!/run/n.sock,!10.0.0.1:11212");
+    cr_expect(config.rule_count == 2 && config.warning_count == 1);
+    cr_expect(config.rules[0].port == 11212 && config.rules[1].exclude);
+    cr_expect(strcmp(config.warnings[0], "MCPOOL_SERVERS: Unix sockets are not pooled") == 0,
+              "%s", config.warnings[0]);
+    read_one("MCPOOL_SERVERS=/run/m.sock");
+    cr_expect(config.rule_count == 0 && config.warning_count == 1);
+    read_one("MCPOOL_SERVERS=!/run/m.sock");
+    cr_expect(config.rule_count == 1 && config.warning_count == 1);
+    cr_expect(config.rules[0].port == 11211 && !config.rules[0].exclude);
+    read_one("MCPOOL_SERVERS=/run/m.sock,x");
+    expect_defaults();
+    cr_expect(config.warning_count == 1, "the bad value");
 }
 
 /* Exceptions to nothing would mean nothing. */
@@ -258,7 +276,7 @@ Test(config, what_is_no_assignment_of_ours)
 
 Test(config, all_at_once)
 {
-    char *environment[] = {"MCPOOL_SERVERS=/run/m.sock",
+    char *environment[] = {"MCPOOL_SERVERS=11212",
                            "MCPOOL_MAX_IDLE=3",
                            "MCPOOL_MAX_IDLE_TOTAL=4",
                            "MCPOOL_IDLE_TIMEOUT=5s",
@@ -272,7 +290,7 @@ Test(config, all_at_once)
 
     config_read(&config, environment);
     cr_expect(config.warning_count == 0);
-    cr_expect(config.rule_count == 1 && config.rules[0].kind == ADDRESS_UNIX);
+    cr_expect(config.rule_count == 1 && config.rules[0].port == 11212);
     cr_expect(config.max_idle == 3 && config.max_idle_total == 4);
     cr_expect(config.idle_timeout == 5000 && config.max_lifetime == 6000);
     cr_expect(strcmp(config.log_path, "stderr") == 0 && config.log_level == LOG_WARNING);

@@ -57,8 +57,8 @@ Test(conn, records_begin_afresh)
     cr_assert(conn_hold(conn));
     conn_move(conn, CONN_IN_USE);
     conn_move(conn, CONN_CLOSED);
-    cr_assert(conn_new(5, AF_UNIX) == conn);
-    cr_expect(conn->fd == 5 && conn->domain == AF_UNIX && conn->endpoint == NULL);
+    cr_assert(conn_new(5, AF_INET6) == conn);
+    cr_expect(conn->fd == 5 && conn->domain == AF_INET6 && conn->endpoint == NULL);
     cr_expect(conn->options.given == 0 && conn->watches.count == 0);
     cr_expect(conn->sent == 0 && conn->received == 0);
     cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);

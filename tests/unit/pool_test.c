@@ -4,9 +4,12 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -38,10 +41,22 @@ static void set_up(void)
 
 static struct address address_of(uint16_t port)
 {
-    struct address address = {.kind = ADDRESS_INET, .port = port};
+    struct address address = {.port = port};
 
     return address;
 }
+
+/* On a busy machine another thread may sleep in the pool for longer than is waited. */
+#define UNTIL_UNLOCKED(call)                                                                   \
+    ({                                                                                         \
+        enum reason reason_ = (call);                                                          \
+                                                                                               \
+        for (int tries_ = 0; tries_ < 1000 && reason_ == REASON_LOCKED; tries_++) {            \
+            usleep(1000);                                                                      \
+            reason_ = (call);                                                                  \
+        }                                                                                      \
+        reason_;                                                                               \
+    })
 
 /* A connection in use, to PORT. */
 static struct conn *connect_at(uint16_t port, msec_t now)
@@ -51,14 +66,14 @@ static struct conn *connect_at(uint16_t port, msec_t now)
 
     cr_assert(conn);
     conn->children = process_children;
-    cr_assert(pool_enlist(conn, &address, now) == REASON_NONE);
+    cr_assert(UNTIL_UNLOCKED(pool_enlist(conn, &address, now)) == REASON_NONE);
     return conn;
 }
 
 static void put(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_LEAVING);
-    cr_assert(pool_put(conn, CONN_IDLE, now, &victims) == REASON_NONE);
+    cr_assert(UNTIL_UNLOCKED(pool_put(conn, CONN_IDLE, now, &victims)) == REASON_NONE);
 }
 
 /* What a connect() at NOW would be lent; it is in use then. */
@@ -294,23 +309,165 @@ Test(pool, turned_away_inside_and_free_after)
     struct address address = address_of(1);
     pthread_t thread;
 
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
     conn_move(conn, CONN_LEAVING);
     cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_REENTERED);
     cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
-    cr_expect(!pool_before_fork());
+    cr_expect(pool_before_fork() == REASON_REENTERED);
     pool_after_fork_in_parent();
     cr_assert(pthread_create(&thread, NULL, enter_from_another_thread, NULL) == 0);
     pthread_join(thread, NULL);
     cr_expect(take(1, 0) != NULL);
 }
 
+static atomic_int holding; /* 0: not yet, 1: a thread has the lock, 2: it is to give it back */
+
+static void *hold_the_lock(void *argument)
+{
+    (void)argument;
+    cr_assert(pool_before_fork() == REASON_NONE);
+    atomic_store(&holding, 1);
+    while (atomic_load(&holding) != 2)
+        usleep(1000);
+    pool_after_fork_in_parent();
+    return NULL;
+}
+
+/* A thread that has the lock and does not go on. */
+static pthread_t stop_a_thread(void)
+{
+    pthread_t thread;
+
+    atomic_store(&holding, 0);
+    cr_assert(pthread_create(&thread, NULL, hold_the_lock, NULL) == 0);
+    while (atomic_load(&holding) != 1)
+        usleep(1000);
+    return thread;
+}
+
+static void let_it_go_on(pthread_t thread)
+{
+    atomic_store(&holding, 2);
+    pthread_join(thread, NULL);
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* One call waits 10 ms, those after it do not wait: 1,000 that did would take 10 s. */
+Test(pool, nobody_waits_for_a_stopped_thread, .timeout = 60)
+{
+    struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET);
+    struct address address = address_of(1);
+    pthread_t thread;
+    double began;
+
+    put(connect_at(1, 0), 0);
+    conn_move(conn, CONN_LEAVING);
+    thread = stop_a_thread();
+    began = seconds();
+    for (int i = 0; i < 1000; i++) {
+        cr_expect(pool_enlist(fresh, &address, 0) == REASON_LOCKED);
+        cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_LOCKED);
+        cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
+        cr_expect(pool_before_fork() == REASON_LOCKED);
+    }
+    cr_expect(seconds() - began < 5, "%f s", seconds() - began);
+    let_it_go_on(thread);
+    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_NONE);
+    cr_expect(take(1, 0) == conn);
+}
+
+static void on_nothing(int signal)
+{
+    (void)signal;
+}
+
+/* Signals that come all the time do not make the wait longer. */
+Test(pool, interrupted_waits_end, .timeout = 60)
+{
+    struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+    struct address address = address_of(1);
+    pthread_t thread = stop_a_thread();
+
+    signal(SIGALRM, on_nothing);
+    setitimer(ITIMER_REAL, &often, NULL);
+    cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
+    setitimer(ITIMER_REAL, &never, NULL);
+    let_it_go_on(thread);
+}
+
+static struct victims lost;
+static pthread_t taken_by;
+
+static void take_lost(void)
+{
+    taken_by = pthread_self();
+    while (pool_take_lost(&lost))
+        continue;
+}
+
+static struct conn *put_at(int fd)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    conn->fd = fd;
+    fdmap_exchange(fd, conn_slot(conn) | FDMAP_PRIVATE);
+    put(conn, 0);
+    return conn;
+}
+
+/* The lists are left to the thread that has the lock. */
+Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
+{
+    struct conn *conns[] = {put_at(1000), put_at(1001), put_at(1002)};
+    pthread_t thread;
+
+    lost.count = 0;
+    pool_when_lost(take_lost);
+    thread = stop_a_thread();
+    cr_expect(!pool_flush(REASON_IDENTITY, &victims) && victims.count == 0);
+    fdmap_exchange(1000, FDMAP_NONE);
+    cr_expect(pool_take_private(conns[0], 1000) == NULL);
+    fdmap_exchange(1001, FDMAP_NONE);
+    pool_note_lost(REASON_IDENTITY);
+    cr_expect(lost.count == 0);
+    let_it_go_on(thread);
+    cr_assert(lost.count == 2);
+    cr_expect(pthread_equal(taken_by, thread));
+    for (int i = 0; i < 2; i++) {
+        cr_expect(lost.conn[i] == conns[1 - i] && lost.reason[i] == REASON_IDENTITY);
+        cr_expect(conn_state(conns[i]) == CONN_DOOMED);
+    }
+    cr_expect(take(1, 0) == conns[2]);
+    cr_expect(take(1, 0) == NULL);
+}
+
+/* When no thread has the lock, the one that lost them takes them out. */
+Test(pool, what_is_lost_while_no_thread_is_stopped, .timeout = 60)
+{
+    struct conn *conn = put_at(1000);
+
+    lost.count = 0;
+    pool_when_lost(take_lost);
+    fdmap_exchange(1000, FDMAP_NONE);
+    pool_note_lost(REASON_SWEPT);
+    cr_assert(lost.count == 1);
+    cr_expect(lost.conn[0] == conn);
+    cr_expect(!pool_take_lost(&lost));
+}
+
 Test(pool, empty_in_the_child)
 {
     put(connect_at(1, 0), 0);
     put(connect_at(2, 0), 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
     cr_expect(take(1, 0) == NULL && take(2, 0) == NULL);
     put(connect_at(1, 0), 0);
@@ -328,7 +485,7 @@ static void *churn(void *argument)
         struct conn *conn;
 
         fresh->children = process_children;
-        if (pool_enlist(fresh, &address, i) != REASON_NONE)
+        if (UNTIL_UNLOCKED(pool_enlist(fresh, &address, i)) != REASON_NONE)
             return argument;
         conn = pool_take(fresh, WIRE_UNDECIDED, i, &mine);
         if (conn) {
@@ -338,7 +495,7 @@ static void *churn(void *argument)
             conn = fresh;
         }
         conn_move(conn, CONN_LEAVING);
-        if (pool_put(conn, CONN_IDLE, i, &mine) != REASON_NONE)
+        if (UNTIL_UNLOCKED(pool_put(conn, CONN_IDLE, i, &mine)) != REASON_NONE)
             conn_move(conn, CONN_CLOSED);
         for (size_t v = 0; v < mine.count; v++)
             conn_move(mine.conn[v], CONN_CLOSED);
@@ -594,7 +751,7 @@ Test(pool, nothing_is_taken_out_from_inside)
     struct conn *conn = connect_at(1, 0);
 
     put(conn, 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_flush(REASON_IDENTITY, &victims);
     cr_expect(victims.count == 0);
     cr_expect(pool_take_private(conn, conn->fd) == NULL);
@@ -618,32 +775,6 @@ Test(pool, private_number_among_others)
     cr_expect(pool_take_private(conns[4], 104) == conns[4]);
     cr_expect(conn_state(conns[2]) == CONN_DOOMED && conns[2]->endpoint->idle_count == 2);
     cr_expect(take(1, 5) == conns[3] && take(1, 5) == conns[1] && take(1, 5) == NULL);
-}
-
-/* Paths that begin alike are other keys, as are the same path and port elsewhere. */
-Test(pool, unix_endpoints_are_apart)
-{
-    static const char *const names[] = {"/a", "/ab", "/b"};
-    struct conn *conns[3];
-
-    for (int i = 0; i < 3; i++) {
-        struct address address = {.kind = ADDRESS_UNIX};
-
-        strcpy(address.path, names[i]);
-        conns[i] = conn_new(3, AF_UNIX);
-        conns[i]->children = process_children;
-        cr_assert(pool_enlist(conns[i], &address, 0) == REASON_NONE);
-        cr_expect(strcmp(conns[i]->endpoint->text, names[i]) == 0);
-        put(conns[i], 0);
-    }
-    for (int i = 0; i < 3; i++) {
-        struct conn *fresh = conn_new(3, AF_UNIX);
-        struct address address = {.kind = ADDRESS_UNIX};
-
-        strcpy(address.path, names[i]);
-        cr_assert(pool_enlist(fresh, &address, 0) == REASON_NONE);
-        cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == conns[i]);
-    }
 }
 
 static int visited;
@@ -744,7 +875,7 @@ Test(pool, real_forks_under_load)
         pid_t child;
         int status;
 
-        cr_assert(pool_before_fork());
+        cr_assert(UNTIL_UNLOCKED(pool_before_fork()) == REASON_NONE);
         child = fork();
         cr_assert(child >= 0);
         if (child == 0) {
@@ -803,7 +934,7 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         cr_skip_test("the table never wanted to grow");
     pool_enlist(conns[0], &address, 0);
     for (int i = 1; i < POOL_ENDPOINTS; i++)
-        cr_expect(conns[i]->endpoint->address.port == i + 1, "endpoint %d", i);
+        cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
 
 /* Owing connections. */
@@ -939,7 +1070,7 @@ Test(pool, owing_ones_and_the_rest)
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
     put_owing(conn, 0);
-    cr_assert(pool_before_fork());
+    cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
     cr_expect(take_owing(1, 0) == NULL);
 }

@@ -3,6 +3,7 @@
  * which there can be none.
  */
 #include "stats_file.h"
+#include "process.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -29,6 +30,7 @@ static void set_up(void)
     cr_assert(mkdtemp(directory));
     strcpy(config.stats, directory);
     stats_start(&config, SLOTS);
+    cr_assert(process_start());
 }
 
 static void tear_down(void)
@@ -49,6 +51,15 @@ static struct stats *publish(size_t slot, const char *text)
     stats = stats_publish(slot, text);
     stats_end();
     return stats;
+}
+
+/* As a call that has counted something does, a second after the last copy. */
+static void write_out(void)
+{
+    static msec_t now;
+
+    now += STATS_PERIOD;
+    stats_write_if_due(now);
 }
 
 static uint64_t own_start(void)
@@ -141,6 +152,7 @@ Test(stats, a_reader_finds_what_was_counted)
     stats_count(&stats->connects);
     stats_count(&stats->refused[REASON_TLS]);
     stats_set(&stats->idle, 7);
+    write_out();
     cr_assert(stat(own_path(), &found) == 0);
     cr_expect((found.st_mode & 07777) == 0600 && found.st_uid == geteuid());
     cr_assert(read_file(own_path()) >= STATS_FILE_SIZE(1));
@@ -161,6 +173,7 @@ Test(stats, a_dry_run_says_so)
 {
     config.dry_run = true;
     cr_assert(publish(0, "a"));
+    write_out();
     read_file(own_path());
     cr_expect(file.header.dry_run == 1);
 }
@@ -171,6 +184,7 @@ Test(stats, a_slot_that_gets_another_endpoint_begins_at_nought)
 
     stats_count(&stats->connects);
     cr_assert(publish(0, "b") == stats);
+    write_out();
     read_file(own_path());
     cr_expect(strcmp(slot_in_file(0)->endpoint, "b") == 0);
     cr_expect(slot_in_file(0)->stats.connects == 0 && slot_in_file(0)->change == 4);
@@ -188,25 +202,168 @@ Test(stats, the_file_grows_with_the_endpoints)
         cr_assert(stats);
         stats_set(&stats->opened, i);
     }
+    write_out();
     cr_expect(read_file(own_path()) >= STATS_FILE_SIZE(40));
     for (size_t i = 0; i < 40; i++)
         cr_expect(slot_in_file(i)->stats.opened == i);
     cr_expect(files_in(directory) == 1);
 }
 
-/* Memory beyond the end of the mapped file would be a signal to the program. */
-Test(stats, a_file_that_is_not_ours_any_more_does_not_grow)
+Test(stats, copies_are_a_second_apart)
 {
+    struct stats *stats = publish(0, "a");
+
+    stats_write_if_due(5000);
+    cr_expect(stats_state == STATS_WRITTEN);
+    stats_count(&stats->connects);
+    cr_expect(stats_state == STATS_UNWRITTEN);
+    stats_write_if_due(5999);
+    read_file(own_path());
+    cr_expect(stats_state == STATS_UNWRITTEN && slot_in_file(0)->stats.connects == 0);
+    stats_write_if_due(6000);
+    read_file(own_path());
+    cr_expect(stats_state == STATS_WRITTEN && slot_in_file(0)->stats.connects == 1);
+    stats_count(&stats->connects);
+    stats_write(6001);
+    read_file(own_path());
+    cr_expect(slot_in_file(0)->stats.connects == 2, "at the end it is written in any case");
+}
+
+/* What can be done to the file by who may; each must leave us, and what is there, as they are.
+ */
+static void expect_nothing_written(const char *content)
+{
+    char found[16] = "";
+    int fd = open(own_path(), O_RDONLY | O_NONBLOCK);
+
+    write_out();
+    cr_expect(fd < 0 || read(fd, found, sizeof(found) - 1) == (ssize_t)strlen(content));
+    cr_expect(strcmp(found, content) == 0);
+    close(fd);
+}
+
+static void replace_by_file(const char *content)
+{
+    char name[128];
     int fd;
 
+    snprintf(name, sizeof(name), "%s/other", directory);
+    fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    cr_assert(write(fd, content, strlen(content)) == (ssize_t)strlen(content));
+    cr_assert(rename(name, own_path()) == 0);
+    close(fd);
+}
+
+Test(stats, a_file_that_was_cut_short_is_filled_again)
+{
+    struct stats *stats = publish(0, "a");
+
+    cr_assert(truncate(own_path(), 0) == 0);
+    stats_count(&stats->connects);
+    write_out();
+    cr_expect(read_file(own_path()) == STATS_FILE_SIZE(1));
+    cr_expect(slot_in_file(0)->stats.connects == 1);
+}
+
+Test(stats, a_file_that_was_removed_stays_so)
+{
     cr_assert(publish(0, "a"));
     cr_assert(unlink(own_path()) == 0);
-    cr_expect(publish(20, "b") == NULL);
-    fd = open(own_path(), O_RDWR | O_CREAT, 0600);
-    cr_assert(fd >= 0);
-    cr_expect(publish(20, "b") == NULL);
-    cr_expect(lseek(fd, 0, SEEK_END) == 0);
-    cr_expect(stats_wanted, "the first endpoint is still there to be read");
+    write_out();
+    cr_expect(files_in(directory) == 0);
+}
+
+Test(stats, a_directory_that_was_removed)
+{
+    cr_assert(publish(0, "a"));
+    cr_assert(unlink(own_path()) == 0 && rmdir(directory) == 0);
+    write_out();
+    cr_assert(mkdir(directory, 0700) == 0);
+}
+
+Test(stats, another_file_of_that_name)
+{
+    cr_assert(publish(0, "a"));
+    replace_by_file("another's");
+    expect_nothing_written("another's");
+}
+
+Test(stats, another_name_of_the_file)
+{
+    char name[128];
+
+    cr_assert(publish(0, "a"));
+    snprintf(name, sizeof(name), "%s/other", directory);
+    cr_assert(truncate(own_path(), 0) == 0 && link(own_path(), name) == 0);
+    expect_nothing_written("");
+}
+
+Test(stats, a_link_of_that_name)
+{
+    char name[128];
+
+    cr_assert(publish(0, "a"));
+    snprintf(name, sizeof(name), "%s/other", directory);
+    cr_assert(truncate(own_path(), 0) == 0 && rename(own_path(), name) == 0 &&
+              symlink(name, own_path()) == 0);
+    expect_nothing_written("");
+}
+
+/* Neither opening nor writing it may block, with a reader or without. */
+Test(stats, a_fifo_of_that_name)
+{
+    int reader;
+
+    cr_assert(publish(0, "a"));
+    cr_assert(unlink(own_path()) == 0 && mkfifo(own_path(), 0600) == 0);
+    write_out();
+    reader = open(own_path(), O_RDONLY | O_NONBLOCK);
+    expect_nothing_written("");
+    close(reader);
+}
+
+/* Without O_NONBLOCK opening it would wait until the holder of the lease lets go of it. */
+Test(stats, a_lease_on_the_file)
+{
+    struct stats *stats = publish(0, "a");
+    int fd = open(own_path(), O_RDONLY);
+
+    signal(SIGIO, SIG_IGN);
+    if (fcntl(fd, F_SETLEASE, F_RDLCK) != 0)
+        cr_skip_test("no leases here");
+    stats_count(&stats->connects);
+    write_out();
+    cr_expect(fcntl(fd, F_SETLEASE, F_UNLCK) == 0);
+    close(fd);
+    write_out();
+    read_file(own_path());
+    cr_expect(slot_in_file(0)->stats.connects == 1, "the next time it can be written");
+}
+
+Test(stats, a_file_that_is_not_writable)
+{
+    cr_assert(publish(0, "a"));
+    cr_assert(truncate(own_path(), 0) == 0 && chmod(own_path(), 0) == 0);
+    if (geteuid() == 0)
+        cr_assert(chown(own_path(), 65534, 65534) == 0);
+    write_out();
+    cr_assert(chmod(own_path(), 0600) == 0);
+    cr_expect(read_file(own_path()) == 0);
+}
+
+/* Every fd that it opens is closed again. */
+Test(stats, no_fd_stays)
+{
+    int before = open("/dev/null", O_RDONLY), after;
+
+    close(before);
+    cr_assert(publish(0, "a"));
+    write_out();
+    replace_by_file("x");
+    write_out();
+    after = open("/dev/null", O_RDONLY);
+    close(after);
+    cr_expect(before == after);
 }
 
 Test(stats, only_one_thread_at_a_time)
@@ -281,29 +438,69 @@ Test(stats, limited_size_of_files)
 Test(stats, limited_size_met_later)
 {
     struct rlimit limit = {4096, 4096};
+    sigset_t pending;
 
-    cr_assert(publish(0, "a"));
+    cr_assert(publish(0, "a") && publish(30, "b"));
     cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
-    cr_expect(publish(30, "b") == NULL);
+    write_out();
+    cr_expect(read_file(own_path()) == 4096);
+    limit.rlim_cur = 0;
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    write_out();
+    cr_expect(sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 0);
+}
+
+/* One that the program has itself is not taken from it. */
+Test(stats, the_signal_is_taken_away_unless_it_was_there_before)
+{
+    struct rlimit limit = {0, 4096};
+    sigset_t blocked, pending;
+
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGXFSZ);
+    cr_assert(publish(0, "a") && sigprocmask(SIG_BLOCK, &blocked, NULL) == 0);
+    cr_assert(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    write_out();
+    cr_expect(sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 0);
+    cr_assert(raise(SIGXFSZ) == 0);
+    write_out();
+    cr_expect(sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 1);
 }
 
 Test(stats, full_file_system)
 {
+    static const char full[8192];
+    struct stats *stats;
     int fd;
 
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("none", directory, "tmpfs", 0, "size=8k") != 0)
         cr_skip_test("only root can make a small file system");
-    cr_assert(publish(0, "a"));
+    stats = publish(0, "a");
+    cr_assert(stats && publish(20, "b"));
     fd = creat(path_in(directory, 1, 1), 0600);
-    cr_assert(write(fd, file.bytes, 4096) == 4096);
-    cr_expect(publish(20, "b") == NULL, "there is no room to grow");
+    cr_assert(write(fd, full, sizeof(full)) == 4096);
+    stats_count(&stats->connects);
+    write_out();
+    cr_expect(read_file(own_path()) == 4096 && slot_in_file(0)->stats.connects == 1,
+              "what there is room for");
     stats_finish();
     cr_assert(stats_after_fork_in_child());
-    cr_assert(write(fd, file.bytes, 4096) == 4096);
+    cr_assert(write(fd, full, sizeof(full)) == 4096);
     expect_none();
     cr_expect(files_in(directory) == 1);
     close(fd);
+    cr_expect(umount(directory) == 0);
+}
+
+Test(stats, read_only_file_system)
+{
+    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        mount("none", directory, "tmpfs", 0, "size=64k") != 0)
+        cr_skip_test("only root can mount");
+    cr_assert(publish(0, "a"));
+    cr_assert(mount(NULL, directory, NULL, MS_REMOUNT | MS_RDONLY, "size=64k") == 0);
+    write_out();
     cr_expect(umount(directory) == 0);
 }
 
@@ -316,9 +513,11 @@ Test(stats, a_child_has_a_file_of_its_own)
         struct stats *own;
 
         stats_count(&stats->kept);
+        process_adopt();
         if (!stats_after_fork_in_child())
             _exit(1);
         stats_count(&stats->opened);
+        write_out();
         own = publish(0, "a");
         if (!own || files_in(directory) != 2)
             _exit(2);
@@ -327,9 +526,10 @@ Test(stats, a_child_has_a_file_of_its_own)
         _exit(files_in(directory) == 1 ? 0 : 3);
     }
     expect_good_end(child);
+    write_out();
     read_file(own_path());
-    cr_expect(slot_in_file(0)->stats.kept == 1, "what was not let go of is shared");
-    cr_expect(slot_in_file(0)->stats.opened == 0 && slot_in_file(0)->stats.connects == 0);
+    cr_expect(slot_in_file(0)->stats.kept == 0 && slot_in_file(0)->stats.opened == 0);
+    cr_expect(slot_in_file(0)->stats.connects == 0);
 }
 
 Test(stats, a_child_tries_again_what_its_parent_could_not)

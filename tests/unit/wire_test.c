@@ -17,6 +17,10 @@
 
 #define RANDOM_ROUNDS 20
 
+#define KEY_50  "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
+#define KEY_250 KEY_50 KEY_50 KEY_50 KEY_50 KEY_50
+#define KEY_251 KEY_250 "k"
+
 static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN",
                                             "OWING", "BUSY",        "DIRTY"};
 
@@ -467,6 +471,185 @@ Test(wire, protocol)
     cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
 }
 
+/* A look at N bytes of which only those before LIMIT may be read. */
+struct sight {
+    const char *bytes;
+    size_t limit;
+    size_t asked; /* bytes that were asked about */
+};
+
+static size_t may_look(void *context, const void *at, size_t n)
+{
+    struct sight *sight = context;
+    size_t offset = (size_t)((const char *)at - sight->bytes);
+
+    if (offset >= sight->limit)
+        return 0;
+    n = n < sight->limit - offset ? n : sight->limit - offset;
+    n = n < 16 ? n : 16;
+    sight->asked += n;
+    return n;
+}
+
+static bool look_at(struct wire *ahead, const struct wire *wire, const char *bytes, size_t n,
+                    struct sight *sight)
+{
+    sight->bytes = bytes;
+    sight->asked = 0;
+    wire_look_ahead(ahead, wire);
+    return wire_look_at(ahead, bytes, n, may_look, sight);
+}
+
+#define LOOK(ahead, wire, text, sight) look_at(ahead, wire, text, sizeof(text) - 1, sight)
+
+Test(wire, a_look_is_no_send)
+{
+    struct wire wire = AFTER("set a 0 0 5\r\nab"), same = wire, ahead;
+    struct sight sight = {.limit = SIZE_MAX};
+
+    cr_assert(LOOK(&ahead, &wire, "cde\r\nget b\r\n", &sight));
+    cr_assert(memcmp(&wire, &same, sizeof wire) == 0);
+    cr_assert_eq(wire_verdict(&wire), WIRE_BUSY);
+    wire_commit(&wire, &ahead);
+    cr_assert_eq(wire_verdict(&wire), WIRE_OWING);
+    feed(&wire, '<', "STORED\r\nEND\r\n", 13);
+    check(&wire, WIRE_CLEAN, REASON_NONE, "look", 0, 0);
+}
+
+/* Of a value nothing is asked, unless it may be a login. */
+Test(wire, a_look_spares_values)
+{
+    static char long_set[20000] = "set a 0 0 10000\r\n";
+    static const char setq[] = "\x80\x11\0\1\x08\0\0\0\0\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    struct wire wire = AFTER("get a\r\n"), ahead;
+    struct sight sight = {.limit = SIZE_MAX};
+    size_t line = strlen(long_set), n = line + 10002;
+
+    memset(long_set + line, 'x', 10000);
+    memcpy(long_set + line + 10000, "\r\n", 2);
+    cr_assert(look_at(&ahead, &wire, long_set, n, &sight));
+    cr_assert_eq(sight.asked, n, "before the first reply it may be a login");
+    feed(&wire, '<', "END\r\n", 5);
+    cr_assert(look_at(&ahead, &wire, long_set, n, &sight));
+    cr_assert_leq(sight.asked, line + 32);
+    wire_commit(&wire, &ahead);
+    cr_assert_eq(wire_verdict(&wire), WIRE_OWING);
+    memcpy(long_set, setq, 24);
+    wire_init(&wire);
+    cr_assert(look_at(&ahead, &wire, long_set, 24 + 0x2000, &sight));
+    cr_assert_leq(sight.asked, 32);
+    wire_commit(&wire, &ahead);
+    cr_assert_eq(wire_verdict(&wire), WIRE_UNCONFIRMED);
+}
+
+Test(wire, a_look_ends_where_memory_does)
+{
+    static const char request[] = "set a 0 0 20\r\n01234567890123456789\r\nget b\r\n";
+    struct wire wire = AFTER("get a\r\n"), ahead;
+
+    feed(&wire, '<', "END\r\n", 5);
+    for (size_t limit = 0; limit < sizeof request - 1; limit++) {
+        struct sight sight = {.limit = limit};
+
+        cr_assert_not(LOOK(&ahead, &wire, request, &sight));
+    }
+}
+
+/* What was learned between the look and its commit counts as if it had come before. */
+Test(wire, replies_between_look_and_commit)
+{
+    static const char store[] = "set a 0 0 3 noreply\r\nb c\r\n";
+    struct wire wire = AFTER("mn\r\n"), ahead;
+    struct sight sight = {.limit = SIZE_MAX};
+
+    cr_assert(LOOK(&ahead, &wire, store, &sight));
+    feed(&wire, '<', "MN\r\n", 4);
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_UNCONFIRMED, REASON_UNCONFIRMED, "MN", 0, 0);
+    cr_assert_not(wire.login.set);
+    wire = AFTER("get a\r\n");
+    cr_assert(LOOK(&ahead, &wire, "get b\r\n", &sight));
+    feed(&wire, '<', "END\r\nEND\r\n", 10);
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_DIRTY, REASON_UNSOLICITED, "too early", 0, 0);
+}
+
+/* One look may find more than there is room for, by itself or with what waits already. */
+Test(wire, a_look_too_deep)
+{
+    char requests[WIRE_RUNS * 20] = "";
+    struct wire wire, ahead;
+    struct sight sight = {.limit = SIZE_MAX};
+
+    for (int i = 0; i < WIRE_RUNS / 2; i++)
+        strcat(requests, "get a\r\nversion\r\n");
+    wire_init(&wire);
+    cr_assert(look_at(&ahead, &wire, requests, strlen(requests), &sight));
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_OWING, REASON_REPLY_OWED, "as many as possible", 0, 0);
+    cr_assert(LOOK(&ahead, &wire, "version\r\n", &sight));
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_OWING, REASON_REPLY_OWED, "one more of the last", 0, 0);
+    cr_assert(LOOK(&ahead, &wire, "get a\r\nbogus\r\n", &sight));
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many", 0, 0);
+    strcat(requests, "get a\r\nbogus\r\n");
+    wire_init(&wire);
+    cr_assert(look_at(&ahead, &wire, requests, strlen(requests), &sight));
+    wire_commit(&wire, &ahead);
+    check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many at once", 0, 0);
+}
+
+/* The short way for the commonest request leads to where the long one does. */
+Test(wire, one_get)
+{
+    static const char *const befores[] = {"",
+                                          "get a\r\n",
+                                          "version\r\n",
+                                          "get",
+                                          "set a 0 0 9\r\n",
+                                          "set a 0 0 3\r\nb c\r\n",
+                                          "bogus\r\n",
+                                          "delete a noreply\r\n",
+                                          "\x80"};
+    static const struct {
+        const char *bytes;
+        bool one_get;
+    } cases[] = {{"get a\r\n", true},
+                 {"get " KEY_250 "\r\n", true},
+                 {"get " KEY_251 "\r\n", false},
+                 {"get a b\r\n", false},
+                 {"get \r\n", false},
+                 {"gets a\r\n", false},
+                 {"get a\n", false},
+                 {"get a\r\nget b\r\n", false},
+                 {"get a\t\r\n", false},
+                 {"get a\r", false},
+                 {"", false}};
+
+    for (size_t before = 0; before < sizeof befores / sizeof befores[0]; before++) {
+        struct wire wire = after(befores[before], strlen(befores[before]));
+        bool ready =
+            wire_verdict(&wire) != WIRE_BUSY && wire_protocol(&wire) != WIRE_BINARY &&
+            (wire_verdict(&wire) != WIRE_DIRTY || wire_refusal(&wire) == REASON_UNUSED);
+
+        for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+            const char *bytes = cases[i].bytes;
+            struct wire quick = wire, slow = wire, ahead;
+            struct sight sight = {.limit = SIZE_MAX};
+
+            cr_assert_eq(wire_is_one_get(&wire, bytes, strlen(bytes)),
+                         ready && cases[i].one_get, "'%s' '%s'", befores[before], bytes);
+            if (!ready || !cases[i].one_get)
+                continue;
+            wire_sent_one_get(&quick);
+            cr_assert(look_at(&ahead, &slow, bytes, strlen(bytes), &sight));
+            wire_commit(&slow, &ahead);
+            cr_assert(same_state(quick, slow), "'%s' '%s'", befores[before], bytes);
+        }
+    }
+}
+
 static const char binary_quit[24] = {'\x80', '\x07', [12] = 'o', 'p', 'a', 'q'};
 static const char binary_quitq[24] = {'\x80', '\x17'};
 
@@ -475,33 +658,26 @@ Test(wire, goodbyes_of_text)
     static const struct {
         const char *before;
         const char *bytes;
-        size_t goodbye;
+        bool goodbye;
     } cases[] = {
-        {"get a\r\n", "quit\r\n", 6},
-        {"get a\r\n", "get b\r\nquit\r\n", 6},
-        {"get a\r\n", "set a 0 0 1 noreply\r\nx\r\nquit\r\n", 6},
-        {"get a\r\n", "quit\n", 0},
-        {"get a\r\n", "xquit\r\n", 0},
-        {"get a\r\n", " quit\r\n", 0},
-        {"get a\r\n", "bogus\r\nquit\r\n", 0},
-        {"get a\r\n", "set a 0 0 6\r\nquit\r\n", 0},
-        {"get a\r\n", "quit\r\nget a\r\n", 0},
-        {"get a\r\n", "uit\r\n", 0},
-        {"get a", "quit\r\n", 0},
-        {"set a 0 0 6\r\n", "quit\r\n", 0},
-        {"bogus\r\n", "quit\r\n", 0},
-        {"", "quit\r\n", 0},
-        {"get a\r\n", "", 0},
+        {"get a\r\n", "quit\r\n", true},
+        {"get a\r\n", "get b\r\nquit\r\n", false},
+        {"get a\r\n", "set a 0 0 1 noreply\r\nx\r\nquit\r\n", false},
+        {"get a\r\n", "quit\n", false},
+        {"get a\r\n", "xquit\r\n", false},
+        {"get a\r\n", " quit\r\n", false},
+        {"get a\r\n", "quit\r\nget a\r\n", false},
+        {"get a\r\n", "uit\r\n", false},
+        {"\x80", "quit\r\n", false},
+        {"", "quit\r\n", false},
+        {"get a\r\n", "", false},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct wire wire = after(cases[i].before, strlen(cases[i].before));
-        struct wire same = wire;
-        size_t got = wire_goodbye(&wire, cases[i].bytes, strlen(cases[i].bytes));
 
-        cr_expect(got == cases[i].goodbye, "'%s' '%s': %zu", cases[i].before, cases[i].bytes,
-                  got);
-        cr_expect(memcmp(&wire, &same, sizeof wire) == 0);
+        cr_expect_eq(wire_goodbye(&wire, cases[i].bytes, strlen(cases[i].bytes)),
+                     cases[i].goodbye, "'%s' '%s'", cases[i].before, cases[i].bytes);
     }
 }
 
@@ -512,26 +688,24 @@ Test(wire, goodbyes_of_binary)
     char both[48], odd[24];
     uint8_t answer[WIRE_GOODBYE_ANSWER];
 
-    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 24);
-    cr_expect(wire_goodbye(&wire, binary_quitq, 24) == 24);
-    cr_expect(wire_goodbye(&wire, binary_quit, 23) == 0);
-    cr_expect(wire_goodbye(&wire, noop, 24) == 0);
-    cr_expect(wire_goodbye(&wire, "quit\r\n", 6) == 0);
+    cr_expect(wire_goodbye(&wire, binary_quit, 24));
+    cr_expect(wire_goodbye(&wire, binary_quitq, 24));
+    cr_expect_not(wire_goodbye(&wire, binary_quit, 23));
+    cr_expect_not(wire_goodbye(&wire, noop, 24));
+    cr_expect_not(wire_goodbye(&wire, "quit\r\n", 6));
     memcpy(both, noop, 24);
     memcpy(both + 24, binary_quitq, 24);
-    cr_expect(wire_goodbye(&wire, both, 48) == 24);
+    cr_expect_not(wire_goodbye(&wire, both, 48));
     for (int i = 2; i < 12; i++) {
         memcpy(odd, binary_quit, 24);
         odd[i] = 1;
-        cr_expect(wire_goodbye(&wire, odd, 24) == 0, "byte %d", i);
+        cr_expect_not(wire_goodbye(&wire, odd, 24), "byte %d", i);
     }
     cr_expect(wire_goodbye_answer(&wire, binary_quit, answer));
     cr_expect(answer[0] == 0x81 && answer[1] == 0x07 && memcmp(answer + 12, "opaq", 4) == 0);
     cr_expect_not(wire_goodbye_answer(&wire, binary_quitq, answer));
-    wire = after(noop, 23);
-    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 0);
     wire = AFTER("get a\r\n");
-    cr_expect(wire_goodbye(&wire, binary_quit, 24) == 0);
+    cr_expect_not(wire_goodbye(&wire, binary_quit, 24));
     cr_expect_not(wire_goodbye_answer(&wire, "quit\r\n", answer));
 }
 

@@ -9,9 +9,6 @@ function value_of($key)
 function host_and_port()
 {
     $server = getenv('APP_SERVER');
-    if ($server[0] === '/') {
-        return [$server, 0];
-    }
     $colon = strrpos($server, ':');
     return [trim(substr($server, 0, $colon), '[]'), (int)substr($server, $colon + 1)];
 }
@@ -30,7 +27,7 @@ function memcache_client()
 {
     [$host, $port] = host_and_port();
     $client = new Memcache();
-    $client->addServer($port ? $host : "unix://$host", $port, false);
+    $client->addServer($host, $port, false);
     return $client;
 }
 

@@ -24,7 +24,7 @@ POOLED_VICTIM(connect_that_need_not_wait)
         socklen_t len = sizeof(error);
         int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 
-        CONNECTS(fd);
+        STEP(connect(fd, SERVER));
         wait_for(fd, POLLOUT);
         STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
         SAY("SO_ERROR %d, %u bytes\n", error, len);
@@ -34,6 +34,120 @@ POOLED_VICTIM(connect_that_need_not_wait)
         wait_for(fd, POLLIN);
         STEP(fcntl(fd, F_SETFL, 0));
         hear_until(fd, "END\r\n");
+        STEP(close(fd));
+    }
+}
+
+/* A socket that has begun to connect and by now could say so. */
+static int connecting(void)
+{
+    int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+
+    STEP(connect(fd, SERVER));
+    wait_for(fd, POLLOUT);
+    return fd;
+}
+
+static void say_peer(int fd)
+{
+    struct sockaddr_in peer = {0};
+    socklen_t len = sizeof(peer);
+
+    STEP(getpeername(fd, (struct sockaddr *)&peer, &len));
+    SAY("peer %s, the server: %d\n", inet_ntoa(peer.sin_addr),
+        peer.sin_port == server.sin_port);
+}
+
+POOLED_VICTIM(asked_for_the_outcome_of_connect)
+{
+    park();
+    for (int i = 0; i < 2; i++) {
+        int fd = connecting();
+
+        say_peer(fd);
+        for (int again = 0; again < 3; again++)
+            STEP(connect(fd, SERVER));
+        STEP(fcntl(fd, F_SETFL, 0));
+        ask(fd, "one");
+        STEP(connect(fd, SERVER));
+        STEP(close(fd));
+    }
+}
+
+/* Whatever is done before, once it is said to have worked. */
+POOLED_VICTIM(connect_asked_late)
+{
+    park();
+    for (int way = 0; way < 5; way++) {
+        int error = 4711;
+        socklen_t len = sizeof(error);
+        int fd = connecting();
+
+        if (way == 1)
+            STEP(fcntl(fd, F_SETFL, 0));
+        if (way == 2)
+            STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
+        if (way >= 3) {
+            STEP(fcntl(fd, F_SETFL, 0));
+            ask(fd, "one");
+        }
+        if (way == 4)
+            STEP(shutdown(fd, SHUT_RD));
+        STEP(connect(fd, SERVER));
+        STEP(connect(fd, SERVER));
+        STEP(close(fd));
+        park();
+    }
+}
+
+/* While it connects the kernel does not look at the address. */
+POOLED_VICTIM(connect_asked_with_another_address)
+{
+    struct sockaddr_in6 other = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
+    struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    int fd;
+
+    park();
+    fd = connecting();
+    STEP(connect(fd, SERVER));
+    STEP(connect(fd, NOBODY));
+    STEP(close(fd));
+    park();
+    fd = connecting();
+    STEP(connect(fd, (void *)8, sizeof(server)));
+    STEP(connect(fd, (struct sockaddr *)&server, 1));
+    STEP(connect(fd, (struct sockaddr *)&server, 4711));
+    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NOBODY));
+    STEP(close(fd));
+    park();
+    fd = connecting();
+    STEP(connect(fd, (struct sockaddr *)&other, sizeof(other)));
+    STEP(connect(fd, (struct sockaddr *)&other, sizeof(other)));
+    STEP(close(fd));
+    park();
+    fd = connecting();
+    STEP(connect(fd, &nowhere, sizeof(nowhere)));
+    STEP(connect(fd, SERVER));
+    wait_for(fd, POLLOUT);
+    STEP(connect(fd, SERVER));
+    STEP(connect(fd, SERVER));
+    STEP(close(fd));
+}
+
+/* The one before did not ask for the outcome, so for the kernel it is still open. */
+POOLED_VICTIM(connected_by_another)
+{
+    for (int i = 0; i < 3; i++) {
+        int fd = connecting();
+
+        STEP(fcntl(fd, F_SETFL, 0));
+        ask(fd, "one");
+        STEP(close(fd));
+        fd = dial();
+        STEP(connect(fd, SERVER));
+        STEP(connect(fd, SERVER));
+        ask(fd, "one");
         STEP(close(fd));
     }
 }

@@ -516,7 +516,7 @@ POOLED_VICTIM(flags_of_numbers)
         int type = SOCK_STREAM | (i & 1 ? SOCK_CLOEXEC : 0) | (i & 2 ? SOCK_NONBLOCK : 0);
         int fd = (int)STEP(socket(AF_INET, type, 0));
 
-        CONNECTS(fd);
+        STEP(connect(fd, SERVER));
         wait_for(fd, POLLOUT);
         STEP(fcntl(fd, F_GETFL));
         STEP(fcntl(fd, F_GETFD));

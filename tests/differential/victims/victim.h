@@ -60,14 +60,6 @@ void victim_add(struct victim *victim);
         result_;                                                                               \
     })
 
-/* The same for a connect() that need not wait: whether it is done at once is the kernel's to
- * choose, and with a pooled connection it is. */
-#define CONNECTS(fd)                                                                           \
-    ({                                                                                         \
-        int result_ = connect(fd, SERVER);                                                     \
-        SAY("connects: %d\n", result_ == 0 || errno == EINPROGRESS);                           \
-    })
-
 /* socket() and connect(), each a step; quietly; and the whole life of a connection, quietly, so
  * that from now on there is one to be lent. */
 int dial(void);

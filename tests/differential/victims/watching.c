@@ -148,7 +148,7 @@ static void watched(uint32_t mode, bool before)
 
         if (before)
             epfd = epoll_on(fd, EPOLLIN | mode);
-        CONNECTS(fd);
+        STEP(connect(fd, SERVER));
         wait_for(fd, POLLOUT);
         if (!before)
             epfd = epoll_on(fd, EPOLLIN | mode);

@@ -1,0 +1,45 @@
+/*
+ * What is to be done when the process goes to wait, or ends. We have no thread, and a hit must
+ * not pay: what can be put off is done by the call that waits next, which has the time; and
+ * when it is too early then, the wait is cut (pieces.h).
+ *
+ * To have more done there: a condition in due_is_anything(), a moment in due_in(), the deed in
+ * due_slow().
+ */
+#ifndef MCPOOL_DUE_H
+#define MCPOOL_DUE_H
+
+#include <stdbool.h>
+
+#include "cold.h"
+#include "stats.h"
+
+/* Whether there is anything to do, now or later. */
+static inline bool due_is_anything(void)
+{
+    return __builtin_expect(
+        atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN, 0);
+}
+
+/* Does what is due by now; makes system calls, keeps errno, is no cancellation point, takes no
+ * lock. */
+COLD void due_slow(void);
+
+/* The same; returns in how many milliseconds the next thing is due, 0: there is none. */
+COLD msec_t due_in(void);
+
+/* For accept(), which cannot be cut: it would not be known whether the program wants it to be
+ * restarted after a signal. So things are done before their time, a few times in a row, and
+ * once a second in the long run. */
+COLD void due_before_accept_slow(void);
+
+static inline void due_before_accept(void)
+{
+    if (due_is_anything())
+        due_before_accept_slow();
+}
+
+/* The process ends without destructors. */
+COLD void due_before_end(void);
+
+#endif

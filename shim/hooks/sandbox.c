@@ -1,0 +1,113 @@
+/*
+ * What takes rights from the process: sandboxes and capabilities, by libc's functions and by
+ * number.
+ */
+#include "hooks.h"
+
+#include "../sandbox.h"
+
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+/* The number is the same on every architecture; headers before Linux 5.13 lack it. */
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
+
+enum effect { NO_EFFECT, LESS_RIGHTS, SANDBOX };
+
+/* Without a filter it is only asked what this kernel knows, and the call fails. */
+static enum effect effect_of_filter(bool strict, long filter)
+{
+    return strict || filter != 0 ? SANDBOX : NO_EFFECT;
+}
+
+/* That of prctl(2) with its first three arguments. */
+static enum effect effect_of_option(long option, long first, long second)
+{
+    switch (option) {
+    case PR_SET_SECCOMP:
+        return effect_of_filter(first == SECCOMP_MODE_STRICT, second);
+    case PR_CAPBSET_DROP:
+    case PR_CAP_AMBIENT:
+    case PR_SET_SECUREBITS:
+        return LESS_RIGHTS;
+    default:
+        return NO_EFFECT;
+    }
+}
+
+static enum effect effect_of(long number, const long *a)
+{
+    switch (number) {
+    case SYS_prctl:
+        return effect_of_option(a[0], a[1], a[2]);
+    case SYS_seccomp:
+        return effect_of_filter(a[0] == SECCOMP_SET_MODE_STRICT,
+                                a[0] == SECCOMP_SET_MODE_FILTER ? a[2] : 0);
+    case SYS_landlock_restrict_self:
+        return SANDBOX;
+    case SYS_capset:
+        return LESS_RIGHTS;
+    default:
+        return NO_EFFECT;
+    }
+}
+
+/* Around the real call: DUE is what the first says, and the second is told. */
+static bool before_confining(enum effect effect)
+{
+    return effect == SANDBOX && sandbox_begin();
+}
+
+static void after_confining(enum effect effect, bool due, long result)
+{
+    if (due)
+        sandbox_end(result != -1);
+    if (effect == LESS_RIGHTS)
+        hook_identity_changed(result == -1 ? -1 : 0);
+}
+
+bool hook_confines(long number, const long *a)
+{
+    return effect_of(number, a) != NO_EFFECT;
+}
+
+long hook_confine(long number, const long *a)
+{
+    enum effect effect = effect_of(number, a);
+    bool due = before_confining(effect);
+    long result = real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+
+    after_confining(effect, due, result);
+    return result;
+}
+
+/* Four arguments are passed on whatever the option takes, as libc does. */
+HOOKED int prctl(int option, ...)
+{
+    unsigned long a[4];
+    enum effect effect;
+    va_list list;
+    bool due;
+    int result;
+
+    va_start(list, option);
+    for (int i = 0; i < 4; i++)
+        a[i] = va_arg(list, unsigned long);
+    va_end(list);
+    effect = effect_of_option(option, (long)a[0], (long)a[1]);
+    due = before_confining(effect);
+    result = real_prctl(option, a[0], a[1], a[2], a[3]);
+    after_confining(effect, due, result);
+    return result;
+}
+
+HOOKED int capset(void *header, const void *data)
+{
+    int result = real_capset(header, data);
+
+    after_confining(LESS_RIGHTS, false, result);
+    return result;
+}

@@ -1,0 +1,47 @@
+/*
+ * Files of our own in a process that is not: the log and the counters. Opening and writing them
+ * must cost the program nothing it could notice: no signal, no standard fd, no fd in a child.
+ *
+ * Takes no lock and keeps errno.
+ */
+#ifndef MCPOOL_QUIET_H
+#define MCPOOL_QUIET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "cold.h"
+
+struct quiet {
+    uint64_t mask;    /* the signals that were blocked before */
+    uint64_t pending; /* those of our own making that were pending before */
+};
+
+/* Blocks all signals in the calling thread, so that no handler can jump out and no cancellation
+ * can end what comes next. To be ended by quiet_end(). False when a filter forbids it, or after
+ * quiet_stop(): then no file is to be touched. */
+COLD bool quiet_begin(struct quiet *quiet);
+
+/* RESULT is what the kernel gave for a write of N bytes. A SIGPIPE or SIGXFSZ that the write
+ * has raised (pipe(7), setrlimit(2)) is taken away; then the signals are as they were. */
+COLD void quiet_end(const struct quiet *quiet, long result, size_t n);
+
+/* For good: quiet_begin() is false from now on. For a process that confines itself: a filter
+ * may kill it for a call that it does not make. */
+COLD void quiet_stop(void);
+
+/* Opens PATH for a moment. Never follows a symbolic link at its end, never waits (for the other
+ * end of a FIFO, or the holder of a lease), and never gives one of the fds 0 to 2, which are
+ * closed in some daemons. -errno on failure. */
+COLD int quiet_open(const char *path, int flags);
+COLD void quiet_close(int fd);
+
+/* In the child of a fork, the only thread: closes what other threads of the parent had open. */
+COLD void quiet_after_fork_in_child(void);
+
+/* Fills FOUND with what FD refers to. */
+COLD bool quiet_identify(int fd, struct stat *found);
+
+#endif

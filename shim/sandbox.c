@@ -1,0 +1,114 @@
+/*
+ * Before and after the door of a sandbox.
+ */
+#include "sandbox.h"
+
+#include <linux/futex.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "conn.h"
+#include "fdmap.h"
+#include "lending.h"
+#include "log.h"
+#include "process.h"
+#include "proof.h"
+#include "protocol.h"
+#include "raw.h"
+
+/* How often, and after how many nanoseconds, it is looked whether other threads are done. */
+#define LOOKS    10
+#define LOOK_FOR 1000000
+
+/* Threads between sandbox_begin() and sandbox_end(), and whom this memory belonged to before.
+ */
+static _Atomic uint32_t at_the_door;
+static _Atomic pid_t owner;
+
+/* What the program did not ask for itself must not be seen on its connections when our hooks
+ * hide it no more. */
+static void undress(struct conn *conn, int unused)
+{
+    (void)unused;
+    if (conn_state(conn) != CONN_IN_USE || !conn->options.quick || !conn_hold(conn))
+        return;
+    if (proof_is_at(conn, conn->fd))
+        options_unlend(conn->fd, &conn->options);
+    conn_let_go(conn);
+}
+
+/* A call under way finds a record that was refused, and a later one an fd that is none of ours.
+ * What has one of the bits KNOWN in its slot stays known. */
+static void forget_all_but(uint32_t known)
+{
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+        struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
+
+        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | known) ||
+            !fdmap_replace(fd, slot, FDMAP_NONE) || !conn)
+            continue;
+        conn_refuse(conn, REASON_SANDBOX);
+        conn_move(conn, CONN_CLOSED);
+    }
+    /* poll() and select() need not look whether they wait for a connection of ours. */
+    atomic_store(&conn_ever_used, false);
+}
+
+/* By a call that a filter which is there already must allow for the pool's lock. */
+static void wait_a_moment(void)
+{
+    const struct timespec look = {.tv_nsec = LOOK_FOR};
+    uint32_t word = 0;
+
+    raw_syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &look);
+}
+
+/* Whether another thread may still be in a hook that it entered before: seen, where it moves a
+ * connection; elsewhere, as in socket(), it needs microseconds, and has had LOOKED moments. */
+static bool others_may_be_inside(int looked)
+{
+    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL);
+}
+
+bool sandbox_begin(void)
+{
+    pid_t had;
+
+    if (atomic_load(&at_the_door) == 0 && !process_is_owner())
+        return false;
+    atomic_fetch_add(&at_the_door, 1);
+    protocol_renew_all();
+    had = process_disown();
+    if (had != 0)
+        atomic_store(&owner, had);
+    log_line(LOG_INFO, "the program tries to enter a sandbox: all connections are given up");
+    lending_flush(REASON_SANDBOX);
+    for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {
+        wait_a_moment();
+        lending_flush(REASON_SANDBOX);
+    }
+    conn_for_each_in_use(undress, 0);
+    forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
+    return true;
+}
+
+/* Of two threads at the door the one that got in decides. Private fds that another thread was
+ * to close, and did not yet, are not closed any more then. What another thread was lent at the
+ * last moment was not watched since. */
+void sandbox_end(bool entered)
+{
+    if (entered) {
+        process_refuse(REASON_SANDBOX);
+        process_disown();
+        forget_all_but(0);
+    } else if (atomic_load(&at_the_door) == 1 && process_refusal() != REASON_SANDBOX) {
+        lending_flush(REASON_SANDBOX);
+        forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
+        process_own(atomic_load(&owner));
+        if (process_refusal() == REASON_SANDBOX)
+            process_disown();
+    }
+    atomic_fetch_sub(&at_the_door, 1);
+}

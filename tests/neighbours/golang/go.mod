@@ -1,0 +1,3 @@
+module duplicates
+
+go 1.19

@@ -1,0 +1,466 @@
+/*
+ * Rings of io_uring: those that only register for epoll pool, as libuv's do; everything else is
+ * refused.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ENTRIES 8
+
+struct ring {
+    int fd;
+    char *queues;
+    size_t queues_size;
+    struct io_uring_params params;
+    struct io_uring_sqe *sqes;
+};
+
+static void open_ring(struct ring *ring, unsigned flags)
+{
+    *ring = (struct ring){.params = {.flags = flags}};
+    ring->fd = (int)syscall(SYS_io_uring_setup, ENTRIES, &ring->params);
+    if (ring->fd < 0)
+        cr_skip_test("io_uring_setup() is not to be had here");
+    ring->queues_size =
+        ring->params.cq_off.cqes + ring->params.cq_entries * sizeof(struct io_uring_cqe);
+    ring->queues = mmap(NULL, ring->queues_size, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd,
+                        IORING_OFF_SQ_RING);
+    ring->sqes = mmap(NULL, ENTRIES * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE,
+                      MAP_SHARED, ring->fd, IORING_OFF_SQES);
+    cr_assert(ring->queues != MAP_FAILED && ring->sqes != MAP_FAILED);
+}
+
+static void close_ring(struct ring *ring)
+{
+    munmap(ring->queues, ring->queues_size);
+    munmap(ring->sqes, ENTRIES * sizeof(struct io_uring_sqe));
+    close(ring->fd);
+}
+
+static unsigned *word(const struct ring *ring, unsigned offset)
+{
+    return (unsigned *)(ring->queues + offset);
+}
+
+/* The entry that the next push() submits. */
+static struct io_uring_sqe *entry(const struct ring *ring)
+{
+    unsigned at = *word(ring, ring->params.sq_off.tail) & (ENTRIES - 1);
+
+    memset(&ring->sqes[at], 0, sizeof(ring->sqes[at]));
+    return &ring->sqes[at];
+}
+
+static void push(const struct ring *ring)
+{
+    unsigned tail = *word(ring, ring->params.sq_off.tail);
+
+    word(ring, ring->params.sq_off.array)[tail & (ENTRIES - 1)] = tail & (ENTRIES - 1);
+    __atomic_store_n(word(ring, ring->params.sq_off.tail), tail + 1, __ATOMIC_RELEASE);
+}
+
+static void enter(const struct ring *ring, unsigned n)
+{
+    long entered =
+        syscall(SYS_io_uring_enter, ring->fd, n, n, IORING_ENTER_GETEVENTS, NULL, 0L);
+
+    cr_assert(entered == n, "io_uring_enter() gave %ld, %s", entered, strerror(errno));
+}
+
+static int completion(const struct ring *ring)
+{
+    unsigned *head = word(ring, ring->params.cq_off.head);
+    struct io_uring_cqe *cqes =
+        (struct io_uring_cqe *)(ring->queues + ring->params.cq_off.cqes);
+    int result = cqes[*head & (ring->params.cq_entries - 1)].res;
+
+    cr_assert(*head != *word(ring, ring->params.cq_off.tail), "nothing has completed");
+    __atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
+    return result;
+}
+
+static void put_epoll_ctl(const struct ring *ring, int epfd, int op, int fd,
+                          struct epoll_event *event)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+
+    sqe->opcode = IORING_OP_EPOLL_CTL;
+    sqe->fd = epfd;
+    sqe->len = (unsigned)op;
+    sqe->off = (unsigned)fd;
+    sqe->addr = (uintptr_t)event;
+    sqe->user_data = (uint64_t)fd << 32 | (unsigned)op;
+    push(ring);
+}
+
+static int epoll_ctl_by(const struct ring *ring, int epfd, int op, int fd,
+                        struct epoll_event *event)
+{
+    put_epoll_ctl(ring, epfd, op, fd, event);
+    enter(ring, 1);
+    return completion(ring);
+}
+
+static int add_by(const struct ring *ring, int epfd, int fd, uint64_t data)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = data}};
+
+    return epoll_ctl_by(ring, epfd, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* The end of a ring interrupts waits of the thread that made it. */
+static int wait_for_event(int epfd, struct epoll_event *event, int timeout)
+{
+    int n;
+
+    do
+        n = epoll_wait(epfd, event, 1, timeout);
+    while (n == -1 && errno == EINTR);
+    return n;
+}
+
+static void expect_event(int epfd, uint64_t data)
+{
+    struct epoll_event event = {0, {.u64 = 0}};
+
+    cr_assert(wait_for_event(epfd, &event, 5000) == 1);
+    cr_expect(event.data.u64 == data, "an event of %lu", (unsigned long)event.data.u64);
+}
+
+static void expect_silence(int epfd)
+{
+    struct epoll_event event;
+
+    cr_expect(wait_for_event(epfd, &event, 50) == 0);
+}
+
+/* Registered before connect(), as libuv does; the former user's registration is gone, the new
+ * one's is there. */
+static void expect_pooling(const struct ring *ring)
+{
+    struct sockaddr_in addr;
+    int epfd = epoll_create1(0);
+    int fd = dial_server(), again;
+
+    cr_assert(add_by(ring, epfd, fd, 1) == 0);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    again = socket(AF_INET, SOCK_STREAM, 0);
+    cr_expect(again == fd);
+    cr_assert(add_by(ring, epfd, again, 2) == 0);
+    loopback(&addr, server_port());
+    cr_assert(connect(again, (struct sockaddr *)&addr, sizeof(addr)) == 0);
+    EXPECT_EVENT(": reused as ");
+    send_text(again, "get none_of_ring\r\n");
+    expect_event(epfd, 2);
+    expect_text(again, "END\r\n");
+    expect_silence(epfd);
+    cr_expect(add_by(ring, epfd, again, 3) == -EEXIST);
+    close(again);
+    EXPECT_KEPT();
+    expect_silence(epfd);
+    close(epfd);
+}
+
+static int used_connection(void)
+{
+    int fd = dial_server();
+
+    exchange(fd);
+    return fd;
+}
+
+static void expect_refusal(void)
+{
+    close(used_connection());
+    EXPECT_NOT_KEPT("IO_URING");
+}
+
+Test(ring, registrations_pool, .timeout = 20)
+{
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+}
+
+Test(ring, modified_and_deleted, .timeout = 20)
+{
+    struct ring ring;
+    struct epoll_event event = {EPOLLIN, {.u64 = 2}};
+    int epfd = epoll_create1(0);
+    int fd = dial_server();
+
+    open_ring(&ring, 0);
+    cr_assert(add_by(&ring, epfd, fd, 1) == 0);
+    cr_assert(epoll_ctl_by(&ring, epfd, EPOLL_CTL_MOD, fd, &event) == 0);
+    send_text(fd, "get none_of_ring\r\n");
+    expect_event(epfd, 2);
+    expect_text(fd, "END\r\n");
+    cr_assert(epoll_ctl_by(&ring, epfd, EPOLL_CTL_DEL, fd, &event) == 0);
+    close(fd);
+    EXPECT_KEPT();
+}
+
+/* What was refused is no ring: containers forbid it. */
+Test(ring, refused_is_none, .timeout = 20)
+{
+    park();
+    cr_assert(syscall(SYS_io_uring_setup, 0, NULL) == -1);
+    close(used_connection());
+    EXPECT_KEPT();
+}
+
+Test(ring, many_at_once, .timeout = 20)
+{
+    struct ring ring;
+    struct epoll_event events[ENTRIES];
+    int fds[ENTRIES];
+    int epfd = epoll_create1(0);
+
+    open_ring(&ring, 0);
+    for (int i = 0; i < ENTRIES; i++) {
+        fds[i] = dial_server();
+        events[i] = (struct epoll_event){EPOLLIN, {.u64 = (uint64_t)i}};
+        put_epoll_ctl(&ring, epfd, EPOLL_CTL_ADD, fds[i], &events[i]);
+    }
+    enter(&ring, ENTRIES);
+    for (int i = 0; i < ENTRIES; i++) {
+        cr_expect(completion(&ring) == 0);
+        exchange(fds[i]);
+        close(fds[i]);
+        EXPECT_KEPT();
+    }
+    expect_silence(epfd);
+}
+
+/* Only the connection that another operation is for. */
+Test(ring, other_operation_refuses_the_connection, .timeout = 20)
+{
+    struct ring ring;
+    struct io_uring_sqe *sqe;
+    char buf[16];
+    int fd = dial_server();
+
+    open_ring(&ring, 0);
+    send_text(fd, "get none_of_ring\r\n");
+    sqe = entry(&ring);
+    sqe->opcode = IORING_OP_READ;
+    sqe->fd = fd;
+    sqe->addr = (uintptr_t)buf;
+    sqe->len = sizeof(buf);
+    sqe->off = (uint64_t)-1;
+    push(&ring);
+    enter(&ring, 1);
+    cr_assert(completion(&ring) == 5);
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+    expect_pooling(&ring);
+}
+
+/* On files nothing of ours is touched. */
+Test(ring, operation_on_a_file, .timeout = 20)
+{
+    struct ring ring;
+    struct io_uring_sqe *sqe;
+    int pipes[2];
+
+    open_ring(&ring, 0);
+    cr_assert(pipe(pipes) == 0);
+    sqe = entry(&ring);
+    sqe->opcode = IORING_OP_WRITE;
+    sqe->fd = pipes[1];
+    sqe->addr = (uintptr_t) "x";
+    sqe->len = 1;
+    push(&ring);
+    enter(&ring, 1);
+    cr_assert(completion(&ring) == 1);
+    expect_pooling(&ring);
+}
+
+static void push_one(const struct ring *ring, uint8_t opcode, uint8_t flags)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+
+    sqe->opcode = opcode;
+    sqe->flags = flags;
+    sqe->fd = -1;
+    push(ring);
+}
+
+/* Which fds they touch is not read. */
+Test(ring, operation_not_understood, .timeout = 20)
+{
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    push_one(&ring, IORING_OP_SPLICE, 0);
+    enter(&ring, 1);
+    expect_refusal();
+}
+
+Test(ring, entry_with_flags, .timeout = 20)
+{
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    push_one(&ring, IORING_OP_NOP, IOSQE_ASYNC);
+    enter(&ring, 1);
+    expect_refusal();
+}
+
+/* Taken by a call that no hook saw, with a read of a connection among them. */
+Test(ring, entered_unseen, .timeout = 20)
+{
+    struct ring ring;
+    struct io_uring_sqe *sqe;
+    char buf[16];
+    int fd = used_connection();
+
+    open_ring(&ring, 0);
+    sqe = entry(&ring);
+    sqe->opcode = IORING_OP_RECV;
+    sqe->fd = fd;
+    sqe->addr = (uintptr_t)buf;
+    sqe->len = sizeof(buf);
+    push(&ring);
+    cr_assert(unseen(SYS_io_uring_enter, ring.fd, 1, 0, 0, NULL, 0) == 1);
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+}
+
+Test(ring, made_unseen, .timeout = 20)
+{
+    struct io_uring_params params = {0};
+    int fd = (int)unseen(SYS_io_uring_setup, ENTRIES, &params);
+
+    if (fd < 0)
+        cr_skip_test("io_uring_setup() is not to be had here");
+    park();
+    cr_assert(syscall(SYS_io_uring_enter, fd, 0, 0, 0, NULL, 0L) == 0);
+    EXPECT_EVENT(": discarded: IO_URING ");
+    expect_refusal();
+}
+
+Test(ring, files_registered, .timeout = 20)
+{
+    struct ring ring;
+    int fd = used_connection();
+
+    open_ring(&ring, 0);
+    cr_assert(syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_FILES, &fd, 1) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+}
+
+Test(ring, polled_by_the_kernel, .timeout = 20)
+{
+    struct ring ring;
+
+    open_ring(&ring, IORING_SETUP_SQPOLL);
+    expect_refusal();
+}
+
+/* Its memory goes with it, and its number may become another ring. */
+Test(ring, closed_and_made_again, .timeout = 20)
+{
+    for (int i = 0; i < 200; i++) {
+        struct ring ring;
+
+        open_ring(&ring, 0);
+        if (i % 50 == 0)
+            expect_pooling(&ring);
+        close_ring(&ring);
+    }
+}
+
+Test(ring, replaced, .timeout = 20)
+{
+    struct ring first, second;
+
+    open_ring(&first, 0);
+    open_ring(&second, 0);
+    cr_assert(dup2(second.fd, first.fd) == first.fd);
+    expect_pooling(&second);
+    put_epoll_ctl(&second, 0, EPOLL_CTL_ADD, -1, NULL);
+    cr_assert(syscall(SYS_io_uring_enter, first.fd, 1, 0, 0, NULL, 0L) == 1);
+    expect_refusal();
+}
+
+static void *pool_with_own_ring(void *unused)
+{
+    struct ring ring;
+
+    (void)unused;
+    open_ring(&ring, 0);
+    for (int i = 0; i < 200; i++) {
+        int epfd = epoll_create1(0);
+        int fd = dial_server();
+
+        cr_assert(add_by(&ring, epfd, fd, 1) == 0);
+        exchange(fd);
+        close(fd);
+        close(epfd);
+    }
+    close_ring(&ring);
+    return NULL;
+}
+
+/* A thread's io_uring_enter() under way is no doubt for another's check-in. */
+Test(ring, several_threads, .timeout = 60)
+{
+    pthread_t threads[4];
+
+    for (int i = 0; i < 4; i++)
+        pthread_create(&threads[i], NULL, pool_with_own_ring, NULL);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    cr_expect(log_count("IO_URING") == 0);
+    cr_expect(log_count(": reused as ") > 700, "%d were reused", log_count(": reused as "));
+}
+
+/* The child makes a ring of its own, as libuv does; the parent goes on with its. */
+Test(ring, fork_with_new_ring, .timeout = 20)
+{
+    struct ring ring, own;
+    pid_t child;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    child = fork();
+    if (child == 0) {
+        close_ring(&ring);
+        open_ring(&own, 0);
+        expect_pooling(&own);
+        _exit(0);
+    }
+    expect_good_end(child);
+    expect_pooling(&ring);
+}
+
+/* What a child submits to its parent's ring the parent has not seen. */
+Test(ring, fork_with_old_ring, .timeout = 20)
+{
+    struct ring ring;
+    pid_t child;
+
+    open_ring(&ring, 0);
+    child = fork();
+    if (child == 0) {
+        push_one(&ring, IORING_OP_NOP, 0);
+        enter(&ring, 1);
+        expect_refusal();
+        _exit(0);
+    }
+    expect_good_end(child);
+    expect_refusal();
+}

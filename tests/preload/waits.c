@@ -1,0 +1,396 @@
+/*
+ * Waits that are cut so that counters can be written: the program sees one call, as long and as
+ * easily ended as without us. What is counted right before makes the library cut each wait
+ * here.
+ */
+#include "harness.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/select.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../../shim/stats_file.h"
+
+static int ends[2]; /* of a pipe, in which nothing is */
+static int set;     /* an epoll set of it */
+
+/* What the file of PID says of all servers together. */
+static uint64_t connects_in_file_of(pid_t pid)
+{
+    static union {
+        struct stats_header header;
+        char bytes[65536];
+    } file;
+    const struct stats_slot *slots = (const void *)(&file.header + 1);
+    const char *directory = getenv("MCPOOL_STATS");
+    char path[600] = "", prefix[32];
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+    uint64_t connects = 0;
+    ssize_t n;
+    int fd;
+
+    snprintf(prefix, sizeof(prefix), "%d-", pid);
+    while ((entry = readdir(dir))) {
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
+            snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+    }
+    closedir(dir);
+    fd = open(path, O_RDONLY);
+    cr_assert(fd >= 0);
+    n = read(fd, file.bytes, sizeof(file.bytes));
+    close(fd);
+    for (size_t i = 0; STATS_FILE_SIZE(i + 1) <= (size_t)n; i++)
+        connects += slots[i].stats.connects;
+    return connects;
+}
+
+static uint64_t connects_in_file(void)
+{
+    return connects_in_file_of(getpid());
+}
+
+/* Some connects, of which the last are not in the file yet. */
+static uint64_t count(void)
+{
+    static uint64_t connects;
+
+    if (connects == 0) {
+        struct epoll_event event = {EPOLLIN, {.fd = 0}};
+
+        cr_assert(pipe(ends) == 0 && (set = epoll_create1(0)) >= 0);
+        cr_assert(epoll_ctl(set, EPOLL_CTL_ADD, ends[0], &event) == 0);
+        close(dial_server());
+        connects = connects_in_file();
+        cr_assert(connects > 0);
+    }
+    for (int i = 0; i < 3; i++, connects++)
+        close(dial_server());
+    return connects;
+}
+
+/* The calls, each waiting for the pipe so many milliseconds, for ever if negative. */
+
+static struct timespec *spec(int ms)
+{
+    static struct timespec timeout;
+
+    timeout = (struct timespec){ms / 1000, ms % 1000 * 1000000L};
+    return ms < 0 ? NULL : &timeout;
+}
+
+static int by_poll(int ms)
+{
+    return poll(&(struct pollfd){ends[0], POLLIN, 0}, 1, ms);
+}
+
+static int by_ppoll(int ms)
+{
+    return ppoll(&(struct pollfd){ends[0], POLLIN, 0}, 1, spec(ms), NULL);
+}
+
+static int by_select(int ms)
+{
+    struct timeval timeout = {ms / 1000, ms % 1000 * 1000L};
+    fd_set readable;
+    int result;
+
+    FD_ZERO(&readable);
+    FD_SET(ends[0], &readable);
+    result = select(ends[0] + 1, &readable, NULL, NULL, ms < 0 ? NULL : &timeout);
+    cr_expect(result < 0 || FD_ISSET(ends[0], &readable) == result);
+    return result;
+}
+
+static int by_pselect(int ms)
+{
+    fd_set readable;
+    int result;
+
+    FD_ZERO(&readable);
+    FD_SET(ends[0], &readable);
+    result = pselect(ends[0] + 1, &readable, NULL, NULL, spec(ms), NULL);
+    cr_expect(result < 0 || FD_ISSET(ends[0], &readable) == result);
+    return result;
+}
+
+static int by_epoll_wait(int ms)
+{
+    return epoll_wait(set, &(struct epoll_event){0}, 1, ms);
+}
+
+static int by_epoll_pwait(int ms)
+{
+    return epoll_pwait(set, &(struct epoll_event){0}, 1, ms, NULL);
+}
+
+static int by_epoll_pwait2(int ms)
+{
+    return epoll_pwait2(set, &(struct epoll_event){0}, 1, spec(ms), NULL);
+}
+
+static const struct {
+    const char *name;
+    int (*wait)(int ms);
+} waits[] = {
+    {"poll", by_poll},
+    {"ppoll", by_ppoll},
+    {"select", by_select},
+    {"pselect", by_pselect},
+    {"epoll_wait", by_epoll_wait},
+    {"epoll_pwait", by_epoll_pwait},
+    {"epoll_pwait2", by_epoll_pwait2},
+};
+
+#define EACH(i) for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
+
+static double now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+Test(waits, are_as_long_as_wanted, .timeout = 60)
+{
+    EACH(i)
+    {
+        uint64_t connects = count();
+        double began = now(), took;
+
+        cr_expect(waits[i].wait(1700) == 0, "%s", waits[i].name);
+        took = now() - began;
+        cr_expect(took >= 1.7 && took < 2.7, "%s took %f", waits[i].name, took);
+        cr_expect(connects_in_file() == connects, "%s has nothing written", waits[i].name);
+    }
+}
+
+static void *write_later(void *after)
+{
+    usleep(*(const useconds_t *)after);
+    cr_assert(write(ends[1], "x", 1) == 1);
+    return NULL;
+}
+
+/* In the first piece, and in the second. */
+Test(waits, end_with_the_event, .timeout = 60)
+{
+    static const useconds_t after[] = {200000, 1400000};
+
+    EACH(i)
+    {
+        for (int j = 0; j < 2; j++) {
+            pthread_t writer;
+            char byte;
+            double began;
+
+            count();
+            began = now();
+            cr_assert(pthread_create(&writer, NULL, write_later, (void *)&after[j]) == 0);
+            cr_expect(waits[i].wait(j == 0 ? 10000 : -1) == 1, "%s", waits[i].name);
+            cr_expect(now() - began < after[j] / 1e6 + 2);
+            pthread_join(writer, NULL);
+            cr_assert(read(ends[0], &byte, 1) == 1);
+        }
+    }
+}
+
+static void ignore(int number)
+{
+    (void)number;
+}
+
+static void interrupt_after(useconds_t after)
+{
+    struct itimerval timer = {.it_value = {after / 1000000, after % 1000000}};
+
+    cr_assert(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+}
+
+Test(waits, end_with_a_signal, .timeout = 60)
+{
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore, .sa_flags = SA_RESTART}, NULL);
+    EACH(i)
+    {
+        for (useconds_t after = 300000; after < 2000000; after += 1100000) {
+            count();
+            interrupt_after(after);
+            cr_expect(waits[i].wait(after < 1000000 ? 10000 : -1) == -1 && errno == EINTR, "%s",
+                      waits[i].name);
+        }
+    }
+}
+
+/* Signals without a handler interrupt nothing, wherever they come. */
+Test(waits, do_not_end_with_an_ignored_signal, .timeout = 60)
+{
+    signal(SIGALRM, SIG_IGN);
+    EACH(i)
+    {
+        count();
+        interrupt_after(1005000);
+        cr_expect(waits[i].wait(1300) == 0, "%s", waits[i].name);
+    }
+}
+
+Test(waits, of_select_tell_the_rest, .timeout = 20)
+{
+    struct timeval timeout = {5, 0};
+
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore}, NULL);
+    for (useconds_t after = 300000; after < 2000000; after += 1100000) {
+        long left;
+
+        count();
+        timeout = (struct timeval){5, 0};
+        interrupt_after(after);
+        cr_expect(select(0, NULL, NULL, NULL, &timeout) == -1 && errno == EINTR);
+        left = timeout.tv_sec * 1000000 + timeout.tv_usec;
+        cr_expect(left < 5200000 - (long)after && left > 3000000 - (long)after, "%ld", left);
+    }
+    count();
+    timeout = (struct timeval){1, 500000};
+    cr_expect(select(0, NULL, NULL, NULL, &timeout) == 0);
+    cr_expect(timeout.tv_sec == 0 && timeout.tv_usec == 0);
+}
+
+/* Where the kernel does not tell the rest, neither do we; before glibc 2.34 it is asked to. */
+Test(waits, of_select_with_a_constant, .timeout = 20)
+{
+    struct timeval *timeout =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    *timeout = (struct timeval){1, 500000};
+    cr_assert(mprotect(timeout, 4096, PROT_READ) == 0);
+    count();
+    cr_expect(select(0, NULL, NULL, NULL, timeout) == 0);
+    cr_expect(timeout->tv_sec == 1 && timeout->tv_usec == 500000);
+}
+
+Test(waits, with_bad_arguments, .timeout = 20)
+{
+    struct timespec late = {2, 1000000000};
+    struct timeval odd = {2, -1};
+    void *volatile bad = (void *)8;
+
+    not_under_asan();
+    not_under_valgrind();
+    count();
+    cr_expect(ppoll(NULL, 0, &late, NULL) == -1 && errno == EINVAL);
+    cr_expect(pselect(0, NULL, NULL, NULL, &late, NULL) == -1 && errno == EINVAL);
+    cr_expect(select(0, NULL, NULL, NULL, &odd) == -1 && errno == EINVAL);
+    cr_expect(select(8, bad, NULL, NULL, NULL) == -1 && errno == EFAULT);
+    cr_expect(select(-1, NULL, NULL, NULL, NULL) == -1 && errno == EINVAL);
+    cr_expect(poll(bad, 1, -1) == -1 && errno == EFAULT);
+    cr_expect(epoll_wait(-1, bad, 1, -1) == -1 && errno == EBADF);
+}
+
+static void *wait_for_ever(void *i)
+{
+    waits[*(size_t *)i].wait(-1);
+    return NULL;
+}
+
+/* ASan does not see that a cancelled thread has left its frames. */
+Test(waits, can_be_cancelled, .timeout = 60)
+{
+    not_under_asan();
+    EACH(i)
+    {
+        for (useconds_t after = 300000; after < 2000000; after += 1100000) {
+            pthread_t thread;
+            void *result;
+
+            count();
+            cr_assert(pthread_create(&thread, NULL, wait_for_ever, &i) == 0);
+            usleep(after);
+            pthread_cancel(thread);
+            cr_assert(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+        }
+    }
+}
+
+/* The mask of ppoll() and its kin counts in both pieces. */
+Test(waits, with_a_mask, .timeout = 20)
+{
+    sigset_t blocked, none;
+
+    sigemptyset(&none);
+    sigemptyset(&blocked);
+    sigaddset(&blocked, SIGALRM);
+    signal(SIGALRM, ignore);
+    cr_assert(sigprocmask(SIG_BLOCK, &blocked, NULL) == 0);
+    for (useconds_t after = 300000; after < 2000000; after += 700000) {
+        count();
+        interrupt_after(after);
+        cr_expect(ppoll(NULL, 0, NULL, &none) == -1 && errno == EINTR);
+        count();
+        interrupt_after(after);
+        cr_expect(pselect(0, NULL, NULL, NULL, NULL, &none) == -1 && errno == EINTR);
+        count();
+        interrupt_after(after);
+        cr_expect(epoll_pwait(set, &(struct epoll_event){0}, 1, -1, &none) == -1 &&
+                  errno == EINTR);
+    }
+}
+
+static void *dial_later(void *port)
+{
+    usleep(100000);
+    unseen(SYS_close, dial(*(int *)port));
+    return NULL;
+}
+
+/* It is not cut, so things are written before their time. */
+Test(waits, of_accept, .timeout = 20)
+{
+    int port, listener = listen_here(&port);
+    uint64_t connects = count();
+    pthread_t client;
+
+    cr_assert(pthread_create(&client, NULL, dial_later, &port) == 0);
+    close(accept(listener, NULL, NULL));
+    pthread_join(client, NULL);
+    cr_expect(connects_in_file() >= connects);
+}
+
+/* A child that ends without destructors leaves all it has counted to who looks before it is
+ * waited for. */
+static void expect_all_written_by(void (*end)(int status))
+{
+    pid_t child = fork();
+    siginfo_t info;
+
+    if (child == 0)
+        end((int)count());
+    cr_assert(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+    cr_expect(info.si_status > 3 && connects_in_file_of(child) == (uint64_t)info.si_status,
+              "%d, in the file %lu", info.si_status, (unsigned long)connects_in_file_of(child));
+    waitpid(child, NULL, 0);
+}
+
+static void end_by_syscall(int status)
+{
+    syscall(SYS_exit_group, status);
+}
+
+Test(waits, none_at_the_end, .timeout = 20)
+{
+    static void (*const ways[])(int) = {_exit, _Exit, quick_exit, end_by_syscall};
+
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++)
+        expect_all_written_by(ways[i]);
+}
