@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "due.h"
+#include "process.h"
 #include "quiet.h"
 #include "readable.h"
 
@@ -108,6 +109,9 @@ static bool work(void)
     bool interrupted;
     int saved = errno;
 
+    /* In a sandbox not even signals are blocked, as the filter may kill for that. */
+    if (process_refusal() == REASON_SANDBOX)
+        return true;
     if (!quiet_begin(&quiet)) {
         due_slow();
         return true;
