@@ -66,8 +66,13 @@ static int as_ms(nsec_t ns)
 /* The first piece of a wait of so long; 0 when it is not to be cut. */
 static nsec_t first_piece(nsec_t timeout)
 {
-    nsec_t first = due_in() * MILLISECOND;
+    nsec_t first;
 
+    if (!process_is_alone()) {
+        due_ahead_slow();
+        return 0;
+    }
+    first = due_in() * MILLISECOND;
     return first < timeout ? first : 0;
 }
 
@@ -109,13 +114,10 @@ static bool work(void)
     bool interrupted;
     int saved = errno;
 
-    /* In a sandbox not even signals are blocked, as the filter may kill for that. */
-    if (process_refusal() == REASON_SANDBOX)
+    /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
+     */
+    if (!process_is_owner() || !quiet_begin(&quiet))
         return true;
-    if (!quiet_begin(&quiet)) {
-        due_slow();
-        return true;
-    }
     due_slow();
     interrupted = was_interrupted(&quiet);
     quiet_end(&quiet, 0, 0);
