@@ -222,6 +222,9 @@ void conn_let_go(struct conn *conn);
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
 COLD void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
 
+/* Whether the application has a connection on which it was not seen to send anything. */
+COLD bool conn_any_unspoken(void);
+
 /* Whether any connection but CONN is LEAVING or LENDING. */
 COLD bool conn_others_pass(const struct conn *conn);
 

@@ -68,6 +68,8 @@ static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;
 
+    if (!process_is_owner())
+        return 0;
     if (!process_is_alone()) {
         due_ahead_slow();
         return 0;

@@ -82,7 +82,7 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
 {
     if (wire->poison)
         return;
-    wire->protocol = ahead->protocol;
+    WIRE_SET(wire->protocol, ahead->protocol);
     wire->request = ahead->request;
     queue_push_all(wire, &ahead->queue);
     wire->unfenced |= ahead->unfenced;
@@ -102,7 +102,7 @@ void wire_sent_one_get(struct wire *wire)
 {
     if (wire->poison)
         return;
-    wire->protocol = WIRE_TEXT;
+    WIRE_SET(wire->protocol, WIRE_TEXT);
     text_sent_one_get(wire);
 }
 
@@ -213,7 +213,7 @@ bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *
 
 enum wire_protocol wire_protocol(const struct wire *wire)
 {
-    return (enum wire_protocol)wire->protocol;
+    return (enum wire_protocol)WIRE_GET(wire->protocol);
 }
 
 bool wire_may_be_goodbye(const void *bytes, size_t n)
