@@ -11,6 +11,7 @@
 #include "callers.h"
 #include "disguise.h"
 #include "fdmap.h"
+#include "fdtable.h"
 #include "libc.h"
 #include "log.h"
 #include "pool.h"
@@ -558,6 +559,7 @@ void lending_after_fork_in_child(void)
         return;
     ring_after_fork_in_child();
     twin_forget_sweeps();
+    fdtable_after_fork_in_child();
     spare_flush();
     twin_drop_all();
     conn_forget_other_threads();

@@ -11,6 +11,7 @@
 #include <utlist.h>
 
 #include "fdmap.h"
+#include "fdtable.h"
 #include "lock.h"
 #include "process.h"
 #include "unwind.h"
@@ -34,8 +35,7 @@ void *hash_allocate(size_t size)
     return memory;
 }
 
-#define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
-#define MINUTE            ((msec_t)60 * 1000)
+#define MINUTE ((msec_t)60 * 1000)
 
 static struct lock lock;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
@@ -48,7 +48,7 @@ static struct conn *idle;               /* of all endpoints, idle or owing, late
 static _Atomic unsigned int idle_count; /* changed under the lock only */
 
 static _Atomic unsigned int total_most; /* idle connections the process may keep */
-static _Atomic int private_base;
+static _Atomic int fd_limit;
 static _Atomic msec_t limits_noted;
 
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
@@ -152,8 +152,7 @@ void pool_note_limits(msec_t now, bool force)
     errno = saved;
     atomic_store(&total_most, numbers / 4 < limits->max_idle_total ? (unsigned int)(numbers / 4)
                                                                    : limits->max_idle_total);
-    numbers -= numbers / 4;
-    atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
+    atomic_store(&fd_limit, numbers < FDTABLE_MOST ? (int)numbers : FDTABLE_MOST);
 }
 
 bool pool_may_keep(unsigned int others)
@@ -162,9 +161,14 @@ bool pool_may_keep(unsigned int others)
            atomic_load_explicit(&total_most, memory_order_relaxed);
 }
 
-int pool_private_base(void)
+unsigned int pool_idle(void)
 {
-    return atomic_load(&private_base);
+    return atomic_load_explicit(&idle_count, memory_order_relaxed);
+}
+
+int pool_fd_limit(void)
+{
+    return atomic_load(&fd_limit);
 }
 
 /* An endpoint that nobody uses and nothing idles at makes room for a new one. */

@@ -85,8 +85,11 @@ void pool_note_limits(msec_t now, bool force);
  */
 bool pool_may_keep(unsigned int others);
 
-/* The lowest number our private descriptors may have. */
-int pool_private_base(void);
+/* How many connections are idle or owing. */
+unsigned int pool_idle(void);
+
+/* The process's limit of fds, FDTABLE_MOST if it is higher. */
+int pool_fd_limit(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */

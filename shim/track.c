@@ -36,15 +36,19 @@ static bool could_be_pooled(int domain, int type, int protocol)
 int track_spare(int domain, int type, int protocol)
 {
     struct conn *conn;
+    int fd;
 
     if (!could_be_pooled(domain, type, protocol) || !process_is_owner())
         return -1;
     conn = spare_lend(domain, type);
     if (!conn)
         return -1;
-    track_new_number(conn->fd);
-    fdmap_exchange(conn->fd, conn_slot(conn));
-    return conn->fd;
+    fd = conn->fd;
+    track_new_number(fd);
+    fdmap_exchange(fd, conn_slot(conn));
+    if (fdtable_is_near(fd))
+        track_came_near(fd);
+    return fd;
 }
 
 void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
@@ -52,7 +56,7 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
 {
     struct conn *conn;
 
-    track_new_number(fd);
+    track_lowest_number(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) || !process_is_owner())
         return;
     conn = conn_new(fd, domain);
@@ -81,7 +85,7 @@ static uint32_t epoll_slot(void)
 
 void track_epoll(int fd)
 {
-    track_new_number(fd);
+    track_lowest_number(fd);
     if (fd < FDMAP_SIZE && process_is_owner())
         fdmap_exchange(fd, epoll_slot());
 }
@@ -123,6 +127,14 @@ void track_new_number_slow(int fd)
 {
     if (process_is_owner())
         forget(fd, true);
+}
+
+void track_came_near(int fd)
+{
+    if (!process_is_owner())
+        return;
+    fdtable_move_on(fd);
+    lending_flush(REASON_FD_PRESSURE);
 }
 
 bool track_forget(int fd)

@@ -16,6 +16,7 @@
 #include "cold.h"
 #include "conn.h"
 #include "fdmap.h"
+#include "fdtable.h"
 #include "reasons.h"
 
 /* What socket(DOMAIN, TYPE, PROTOCOL) is to give, when it need not be made; else -1. */
@@ -38,6 +39,17 @@ static inline void track_new_number(int fd)
 {
     if (fd >= 0 && !fdmap_is_plain(fd))
         track_new_number_slow(fd);
+}
+
+/* The same, of an FD that is the lowest free one: tells when the program's fds come near ours,
+ * which are then given up. */
+COLD void track_came_near(int fd);
+
+static inline void track_lowest_number(int fd)
+{
+    track_new_number(fd);
+    if (fdtable_is_near(fd))
+        track_came_near(fd);
 }
 
 /* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a

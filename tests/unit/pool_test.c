@@ -629,7 +629,7 @@ Test(pool, a_quarter_of_the_numbers)
     limit_numbers(100);
     config.max_idle_total = 30;
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 75);
+    cr_expect(pool_fd_limit() == 100);
     cr_expect(idle_after_crowd(40, 0) == 25);
 }
 
@@ -637,15 +637,15 @@ Test(pool, limits_are_read_once_a_second)
 {
     limit_numbers(400);
     pool_note_limits(5000, true);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
     limit_numbers(200);
     pool_note_limits(5999, false);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
     pool_note_limits(6000, false);
-    cr_expect(pool_private_base() == 150);
+    cr_expect(pool_fd_limit() == 200);
     limit_numbers(400);
     pool_note_limits(6001, true);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
 }
 
 Test(pool, private_numbers_stay_low)
@@ -653,14 +653,14 @@ Test(pool, private_numbers_stay_low)
     struct rlimit limit;
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    if (limit.rlim_max < 10582)
+    if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
-    limit_numbers(10582);
+    limit_numbers(8192);
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 7936);
+    cr_expect(pool_fd_limit() == 8192);
     limit_numbers(limit.rlim_max);
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 7936);
+    cr_expect(pool_fd_limit() == 8192);
 }
 
 Test(pool, too_few_numbers_to_keep_any)
