@@ -35,13 +35,18 @@ static void choose_protocol(struct wire *wire, uint8_t first)
         wire_poison(wire, REASON_TLS);
 }
 
+/* Only what the parsers of requests use. */
 void wire_look_ahead(struct wire *ahead, const struct wire *wire)
 {
-    wire_init(ahead);
     ahead->poison = WIRE_GET(wire->poison);
     ahead->protocol = wire->protocol;
+    ahead->unfenced = false;
+    ahead->need_mn = false;
+    ahead->known16 = false;
     ahead->request = wire->request;
     ahead->login = login_ahead(&wire->login);
+    ahead->queue.first = 0;
+    ahead->queue.used = 0;
 }
 
 static void look_at(struct wire *ahead, const uint8_t *bytes, size_t n)
