@@ -68,7 +68,7 @@ static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;
 
-    if (!process_is_alone()) {
+    if (!process_is_known_to_be_alone()) {
         due_ahead_slow();
         return 0;
     }

@@ -60,10 +60,19 @@ static bool has_one_thread(void)
            threads.st_nlink == LINKS_OF_A_DIRECTORY + 1;
 }
 
+static bool has_sharers(void)
+{
+    return atomic_load_explicit(&process_sharers, memory_order_relaxed) != 0;
+}
+
+bool process_is_known_to_be_alone(void)
+{
+    return single_threaded && *single_threaded && !has_sharers();
+}
+
 bool process_is_alone(void)
 {
-    return ((single_threaded && *single_threaded) || has_one_thread()) &&
-           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
+    return process_is_known_to_be_alone() || (!has_sharers() && has_one_thread());
 }
 
 enum reason process_refusal(void)

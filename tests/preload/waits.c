@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/time.h>
@@ -268,19 +267,6 @@ Test(waits, of_select_tell_the_rest, .timeout = 20)
     timeout = (struct timeval){1, 500000};
     cr_expect(select(0, NULL, NULL, NULL, &timeout) == 0);
     cr_expect(timeout.tv_sec == 0 && timeout.tv_usec == 0);
-}
-
-/* Where the kernel does not tell the rest, neither do we; before glibc 2.34 it is asked to. */
-Test(waits, of_select_with_a_constant, .timeout = 20)
-{
-    struct timeval *timeout =
-        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    *timeout = (struct timeval){1, 500000};
-    cr_assert(mprotect(timeout, 4096, PROT_READ) == 0);
-    count();
-    cr_expect(select(0, NULL, NULL, NULL, timeout) == 0);
-    cr_expect(timeout->tv_sec == 1 && timeout->tv_usec == 500000);
 }
 
 Test(waits, with_bad_arguments, .timeout = 20)
