@@ -77,7 +77,7 @@ $(B)/libmcpool.map: shim/hooks.def Makefile
 	@mkdir -p $(@D)
 	{ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \
 	  printf '%s\n' '#define HOOK(ret, name, params, before)' '#define HOOK_CHILD(name)' \
-	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, params) version { };' \
+	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, body, params) version { };' \
 	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c - | tr -d '"' | sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map

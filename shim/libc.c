@@ -104,7 +104,7 @@ static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *
     }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
-#define HOOK_FOREIGN(ret, name, version, params)
+#define HOOK_FOREIGN(ret, name, version, body, params)
 #define HOOK_CHILD(name) void *real_##name;
 #include "hooks.def"
 #undef HOOK

@@ -63,12 +63,16 @@ static int as_ms(nsec_t ns)
     return (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
-/* The first piece of a wait of so long; 0 when it is not to be cut. */
+/* The first piece of a wait of so long; 0 when it is not to be cut. Where there are threads it
+ * is not: another one may close what this one waits for, and the kernel would wait on in the
+ * old file, where the second piece would meet a bad number, or another's file (close(2)). */
 static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;
 
-    if (!process_is_known_to_be_alone()) {
+    if (!process_is_owner())
+        return 0;
+    if (!process_is_alone()) {
         due_ahead_slow();
         return 0;
     }

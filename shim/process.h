@@ -58,9 +58,6 @@ static inline bool process_is_owner(void)
  * call. Keeps errno. */
 COLD bool process_is_alone(void);
 
-/* The same, without a system call: false also where glibc does not say so. */
-COLD bool process_is_known_to_be_alone(void);
-
 /* Why this process must not pool any more; REASON_NONE when it may. Once set it stays. */
 enum reason process_refusal(void);
 COLD void process_refuse(enum reason reason);

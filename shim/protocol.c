@@ -251,47 +251,32 @@ bool protocol_repair(int fd, const struct pieces *pieces)
 
 /* Not while another thread is in a call on it, which may be its first send, or go on on the old
  * socket for ever. */
-static bool may_be_renewed(int fd)
+static bool is_to_be_renewed(int fd)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-    bool may;
+    bool due;
 
     if (!conn)
         return false;
-    may = is_unspoken(conn) && conn_is_only_call(conn);
+    due = is_unspoken(conn) && conn_is_only_call(conn) &&
+          wire_protocol(&conn->wire) != WIRE_UNDECIDED;
     conn_leave(conn, CONN_CALL_OTHER);
-    return may;
-}
-
-/* Of one that may be renewed: what the program opened itself waits for its first byte anyway.
- */
-static bool is_decided(int fd)
-{
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-    bool decided;
-
-    if (!conn)
-        return false;
-    decided = wire_protocol(&conn->wire) != WIRE_UNDECIDED;
-    conn_leave(conn, CONN_CALL_OTHER);
-    return decided;
+    return due;
 }
 
 bool protocol_renew(int fd)
 {
-    return !may_be_renewed(fd) || !is_decided(fd) || exchange(fd, WIRE_UNDECIDED, true);
+    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
 }
 
 void protocol_renew_all(void)
 {
     int saved = errno;
 
+    if (!conn_any_unspoken() || !process_is_alone())
+        return;
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        if (fdmap_is_plain(fd) || !may_be_renewed(fd))
-            continue;
-        if (!process_is_alone())
-            break;
-        if (is_decided(fd))
+        if (!fdmap_is_plain(fd) && is_to_be_renewed(fd))
             exchange(fd, WIRE_UNDECIDED, false);
     }
     errno = saved;

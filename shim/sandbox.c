@@ -16,6 +16,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "raw.h"
+#include "stats.h"
 
 /* How often, and after how many nanoseconds, it is looked whether other threads are done. */
 #define LOOKS    10
@@ -80,6 +81,8 @@ bool sandbox_begin(void)
         return false;
     atomic_fetch_add(&at_the_door, 1);
     protocol_renew_all();
+    lending_flush(REASON_SANDBOX);
+    stats_write(clock_now());
     had = process_disown();
     if (had != 0)
         atomic_store(&owner, had);
@@ -89,6 +92,7 @@ bool sandbox_begin(void)
         wait_a_moment();
         lending_flush(REASON_SANDBOX);
     }
+    stats_pause();
     conn_for_each_in_use(undress, 0);
     forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
     return true;
@@ -102,13 +106,17 @@ void sandbox_end(bool entered)
     if (entered) {
         process_refuse(REASON_SANDBOX);
         process_disown();
+        stats_pause();
         forget_all_but(0);
     } else if (atomic_load(&at_the_door) == 1 && process_refusal() != REASON_SANDBOX) {
         lending_flush(REASON_SANDBOX);
         forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
         process_own(atomic_load(&owner));
-        if (process_refusal() == REASON_SANDBOX)
+        stats_resume();
+        if (process_refusal() == REASON_SANDBOX) {
             process_disown();
+            stats_pause();
+        }
     }
     atomic_fetch_sub(&at_the_door, 1);
 }

@@ -65,7 +65,8 @@ def stages(build):
         "command": PYTEST_COMMAND + ["tests/cli"],
         "neighbours": PYTEST_COMMAND + ["tests/neighbours"],
         "soak": [PYTHON, "tests/soak/soak.py", library, "20"],
-        "clients": PYTEST_COMMAND + ["tests/clients"],
+        "clients": PYTEST_COMMAND + ["tests/clients", "--ignore=tests/clients/test_newest.py"],
+        "newest": PYTEST_COMMAND + ["tests/clients/test_newest.py"],
         "package": PYTEST_COMMAND + ["tests/package"],
         "oracle": PYTEST_COMMAND + ["tests/oracle"],
     }
@@ -82,6 +83,7 @@ def night_stages(build, seconds):
         "shake": [PYTHON, "tests/shake/run.py", build, long],
         "oracle": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/oracle"],
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
+        "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
         "valgrind-unit": ["valgrind", "-q", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],
         "valgrind-preload": ["tests/preload/run.sh", library,

@@ -53,6 +53,9 @@ int hook_identity_changed(int result);
 bool hook_confines(long number, const long *a);
 long hook_confine(long number, const long *a);
 
+/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
+COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
+
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */
 bool hook_should_retry(int result);

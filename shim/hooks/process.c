@@ -3,7 +3,6 @@
  */
 #include "hooks.h"
 
-#include "../deepbind.h"
 #include "../due.h"
 #include "../protocol.h"
 #include "../readable.h"
@@ -112,7 +111,7 @@ HOOKED void quick_exit(int status)
  */
 HOOKED void *dlopen(const char *file, int flags)
 {
-    return real_dlopen(file, deepbind_flags(file, flags));
+    return real_dlopen(file, hook_dlopen_flags(file, flags));
 }
 
 /* Also clears close-on-exec when both numbers are the same. */

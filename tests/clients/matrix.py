@@ -39,7 +39,10 @@ CONCURRENCY = 8
 SECONDS = 60
 
 # `ended` is the exit code of a program that has ended: badly, or before its time.
-Outcome = collections.namedtuple("Outcome", "opened wrong failed descriptors seconds ended errors")
+# `left` is how many connections the server still had when the program had ended.
+Outcome = collections.namedtuple("Outcome",
+                                 "opened wrong failed descriptors seconds ended errors left",
+                                 defaults=[0])
 
 
 class Missing(Exception):
@@ -48,6 +51,16 @@ class Missing(Exception):
 
 class Volatile(Memcached):
     """A memcached that is killed: asked to end it takes a second."""
+
+    def still_open(self, before, patience=5):
+        """How many connections are open that were not in BEFORE, an earlier answer of stats(); it
+        closes what was hung up when its threads get to it."""
+        deadline = time.monotonic() + patience
+        while True:
+            count = (int(self.stats()["curr_connections"]) - int(before["curr_connections"]))
+            if count <= 0 or time.monotonic() > deadline:
+                return max(0, count)
+            time.sleep(0.05)
 
     def stop(self):
         self.process.kill()
@@ -129,6 +142,10 @@ class Twemproxy(Process):
     def connections_since(self, before):
         return self.stats()["total_connections"] - before["total_connections"]
 
+    def still_open(self, before):
+        """Its own connections to the memcached behind it are its own affair."""
+        return 0
+
     def stop(self):
         super().stop()
         self.behind.stop()
@@ -154,11 +171,11 @@ class Row:
     note: str = ""
     # How many connections are busy at a time, at most, for each operation: a client may be given up
     # long after its answer was read, and the next one need not wait for what this one is owed.
-    alive: int = 3
+    alive: float = 3
 
     @property
     def most(self):
-        return self.alive * self.concurrency
+        return int(self.alive * self.concurrency)
 
     @property
     def most_descriptors(self):
@@ -498,15 +515,17 @@ def run(row, library, **more):
     with tempfile.TemporaryDirectory() as directory, row.memcached() as server:
         running = Running(directory, free_port(), server.address)
         command = row.command(running) if callable(row.command) else row.command
-        environment = preloaded(library, server.address, APP_SERVER=server.address,
-                                APP_OPERATIONS=str(OPERATIONS),
-                                APP_CONCURRENCY=str(row.concurrency),
-                                PYTHONPATH=os.pathsep.join((APPS, PROGRAMS)),
-                                NODE_PATH=os.path.join(NODE, "node_modules"),
-                                **row.environment, **more)
+        variables = {"APP_SERVER": server.address, "APP_OPERATIONS": str(OPERATIONS),
+                     "APP_CONCURRENCY": str(row.concurrency),
+                     "PYTHONPATH": os.pathsep.join((APPS, PROGRAMS)),
+                     "NODE_PATH": os.path.join(NODE, "node_modules"), **row.environment, **more}
+        environment = preloaded(library, server.address, **variables)
+        before = server.stats()
         if row.serves:
-            return run_server(row, running, command, environment, server)
-        return run_loop(command, environment, server)
+            outcome = run_server(row, running, command, environment, server)
+        else:
+            outcome = run_loop(command, environment, server)
+        return outcome._replace(left=server.still_open(before))
 
 
 def faults(row, without, outcome):
@@ -521,6 +540,8 @@ def faults(row, without, outcome):
     most = row.most if row.expect == "pooled" else max(row.most, without.opened + 3)
     if outcome.opened > most:
         yield f"{outcome.opened} connections, at most {most} are wanted"
+    if outcome.left:
+        yield f"{outcome.left} connections left on the server after the end"
     if outcome.descriptors > row.most_descriptors:
         yield f"{outcome.descriptors} more descriptors, at most {row.most_descriptors} are wanted"
     # No measurement: what waits for a delayed acknowledgement each time takes many times as long.

@@ -392,6 +392,27 @@ Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
 }
 
+/* The lowest free fd from there on is where one of ours lies. */
+Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
+{
+    static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
+
+    for (int i = 0; i < 2; i++) {
+        int fd, port;
+
+        park();
+        fd = private_number();
+        cr_expect(fcntl(0, commands[i], fd) == fd);
+        EXPECT_EVENT(": discarded: FD_PRESSURE ");
+        cr_expect(fcntl(fd, F_GETFD) == (i == 0 ? 0 : FD_CLOEXEC));
+        port = park();
+        cr_expect(park() == port);
+        cr_expect(close(fd) == 0);
+        cr_expect(fcntl(0, commands[i], fd - 1) == fd - 1);
+        cr_expect(close(fd - 1) == 0);
+    }
+}
+
 static void sweep_one_by_one(void)
 {
     for (int fd = 3; fd < 9000; fd++)

@@ -1,4 +1,7 @@
-"""asyncio.open_connection() for every operation. Usage: async_loop.py asyncio|uvloop"""
+"""A new client for every operation. Usage: async_loop.py asyncio|uvloop [CLIENT]
+
+The CLIENT is asyncio.open_connection(), aiomcache, emcache or aiocache.
+"""
 
 import asyncio
 import sys
@@ -9,7 +12,7 @@ from tally import CONCURRENCY, KEYS, SERVER, Tally
 HOST, PORT = SERVER.rsplit(":", 1)
 
 
-async def looked_up(key):
+async def with_streams(key):
     reader, writer = await asyncio.open_connection(HOST, int(PORT))
     value = value_of(key)
     writer.write(f"set {key} 0 0 {len(value)}\r\n{value}\r\n".encode())
@@ -21,6 +24,37 @@ async def looked_up(key):
     writer.close()
     await writer.wait_closed()
     return found.rstrip()
+
+
+async def with_aiomcache(key):
+    import aiomcache
+    client = aiomcache.Client(HOST, int(PORT))
+    await client.set(key.encode(), value_of(key).encode())
+    value = await client.get(key.encode())
+    await client.close()
+    return value
+
+
+async def with_emcache(key):
+    import emcache
+    client = await emcache.create_client([emcache.MemcachedHostAddress(HOST, int(PORT))],
+                                         timeout=10)
+    await client.set(key.encode(), value_of(key).encode())
+    item = await client.get(key.encode())
+    await client.close()
+    return item.value
+
+
+async def with_aiocache(key):
+    from aiocache import MemcachedCache
+    async with MemcachedCache(endpoint=HOST, port=int(PORT)) as cache:
+        await cache.set(key, value_of(key))
+        return await cache.get(key)
+
+
+CLIENTS = {"streams": with_streams, "aiomcache": with_aiomcache, "emcache": with_emcache,
+           "aiocache": with_aiocache}
+looked_up = CLIENTS[sys.argv[2] if len(sys.argv) > 2 else "streams"]
 
 
 async def main():

@@ -1,4 +1,5 @@
-// A new client for every operation. Usage: loop.js memjs|memcached|net
+// A new client for every operation. Usage: loop.js memjs|memcached|memcache|net [alone|threads|cluster]
+// The second is who makes them: the program itself, four threads, or four processes of a cluster.
 // Ends with the line ANSWERED WRONG FDS.
 'use strict';
 const fs = require('fs');
@@ -28,6 +29,15 @@ function withMemcached(key) {
   });
 }
 
+async function withMemcache(key) {
+  const { Memcache } = require('memcache');
+  const client = new Memcache({ nodes: [process.env.APP_SERVER], timeout: 10000 });
+  await client.set(key, valueOf(key));
+  const value = await client.get(key);
+  await client.quit();
+  return value;
+}
+
 function withNet(key) {
   return new Promise((resolve, reject) => {
     const value = valueOf(key);
@@ -44,27 +54,65 @@ function withNet(key) {
   });
 }
 
-async function main() {
-  const lookUp = { memjs: withMemjs, memcached: withMemcached, net: withNet }[process.argv[2]];
+const LOOKUPS = { memjs: withMemjs, memcached: withMemcached, memcache: withMemcache, net: withNet };
+const PARTS = 4;
+
+// Looks up the keys from FIRST, every STEPth, AT_A_TIME at a time: how many were right and wrong.
+async function lookUpAll(first, step, atATime) {
+  const lookUp = LOOKUPS[process.argv[2]];
   const operations = Number(process.env.APP_OPERATIONS);
-  let next = 0, answered = 0, wrong = 0;
-  const files = openFiles();
+  let next = first;
+  const count = { answered: 0, wrong: 0 };
   async function worker() {
     while (next < operations) {
-      const key = `key-${next++}`;
+      const key = `key-${next}`;
+      next += step;
       const value = await lookUp(key);
       if (value === valueOf(key)) {
-        answered++;
+        count.answered++;
       } else {
-        wrong++;
+        count.wrong++;
         console.error(`${key} has ${value}`);
       }
     }
   }
-  await Promise.all(Array.from({ length: Number(process.env.APP_CONCURRENCY) }, worker));
+  await Promise.all(Array.from({ length: atATime }, worker));
+  return count;
+}
+
+const concurrency = Number(process.env.APP_CONCURRENCY);
+const lookUpPart = (part) => lookUpAll(part, PARTS, concurrency / PARTS);
+
+// PART(number) gives the emitter of one message, the part's count.
+async function inParts(part) {
+  const counts = await Promise.all(Array.from({ length: PARTS }, (_, number) =>
+    new Promise((resolve) => part(number).on('message', resolve))));
+  return counts.reduce((sum, one) => ({
+    answered: sum.answered + one.answered, wrong: sum.wrong + one.wrong,
+  }));
+}
+
+async function main() {
+  const cluster = require('cluster');
+  const threads = require('worker_threads');
+  if (!threads.isMainThread) {
+    threads.parentPort.postMessage(await lookUpPart(threads.workerData));
+    return;
+  }
+  if (cluster.isWorker) {
+    process.send(await lookUpPart(Number(process.env.PART)), () => process.disconnect());
+    return;
+  }
+  const files = openFiles();
+  const { answered, wrong } = await {
+    alone: () => lookUpAll(0, 1, concurrency),
+    threads: () => inParts((number) =>
+      new threads.Worker(__filename, { argv: process.argv.slice(2), workerData: number })),
+    cluster: () => inParts((number) => cluster.fork({ PART: number })),
+  }[process.argv[3] || 'alone']();
   await new Promise((resolve) => setTimeout(resolve, 100));
   console.log(answered, wrong, openFiles() - files);
-  process.exit(answered === operations ? 0 : 1);
+  process.exit(answered === Number(process.env.APP_OPERATIONS) ? 0 : 1);
 }
 
 main();

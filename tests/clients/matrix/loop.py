@@ -82,6 +82,58 @@ def with_pymemcache(key):
         client.close()
 
 
+def with_pymemcache_kind(make):
+    """MAKE is given the address and what all of them are told, and gives a client."""
+    def look_up(key):
+        host, port = SERVER.rsplit(":", 1)
+        client = make((host, int(port)), timeout=10, connect_timeout=10, default_noreply=False)
+        try:
+            return looked_up(client, key)
+        finally:
+            client.close()
+    return look_up
+
+
+def pymemcache_client():
+    from pymemcache.client.base import Client
+    return with_pymemcache_kind(Client)
+
+
+def pymemcache_pooled():
+    from pymemcache.client.base import PooledClient
+    return with_pymemcache_kind(functools.partial(PooledClient, max_pool_size=4))
+
+
+def pymemcache_hash():
+    from pymemcache.client.hash import HashClient
+    return with_pymemcache_kind(lambda server, **told: HashClient([server], **told))
+
+
+def pymemcache_retrying():
+    from pymemcache.client.base import Client
+    from pymemcache.client.retrying import RetryingClient
+    return with_pymemcache_kind(
+        lambda server, **told: RetryingClient(Client(server, **told), attempts=2))
+
+
+def with_bmemcached(key):
+    import bmemcached
+    client = bmemcached.Client([SERVER], socket_timeout=10)
+    try:
+        return looked_up(client, key)
+    finally:
+        client.disconnect_all()
+
+
+def with_limits(key):
+    """A limit is a count: each key has one of its own, so that it names its key as well."""
+    from limits.storage import MemcachedStorage
+    storage = MemcachedStorage(f"memcached://{SERVER}")
+    count = int(key.rpartition("-")[2]) + 1
+    storage.incr(key, 60, amount=count)
+    return value_of(key) if storage.get(key) == count else f"{storage.get(key)} of {count}"
+
+
 def looked_up_and_written(client, key):
     """The client's writes are not answered, so that its connection ends with an unanswered one."""
     value = looked_up(client, key)
@@ -139,6 +191,12 @@ CLIENTS = {
     "pylibmc-noreply": lambda: with_pylibmc_noreply,
     "pylibmc-binary-noreply": lambda: functools.partial(with_pylibmc_noreply, binary=True),
     "pymemcache-noreply": lambda: with_pymemcache,
+    "pymemcache": pymemcache_client,
+    "pymemcache-pooled": pymemcache_pooled,
+    "pymemcache-hash": pymemcache_hash,
+    "pymemcache-retrying": pymemcache_retrying,
+    "bmemcached": lambda: with_bmemcached,
+    "limits": lambda: with_limits,
     "oslo": lambda: with_oslo("dogpile.cache.memcached"),
     "oslo-pool": lambda: with_oslo("oslo_cache.memcache_pool"),
 }

@@ -40,6 +40,26 @@ POOLED_VICTIM(lowest_free_number)
     say_open_numbers();
 }
 
+/* Standard input is closed, is a connection, and is a file again, which nobody but libc opens.
+ */
+POOLED_VICTIM(standard_input_reopened)
+{
+    char path[] = "/tmp/victim-XXXXXX", got[16] = "";
+
+    STEP(close(0));
+    park();
+    STEP(dial());
+    close(mkstemp(path));
+    SAY("file at %d\n", fileno(freopen(path, "r+", stdin)));
+    STEP(write(0, "quit\r\n", 6));
+    STEP(pread(0, got, sizeof(got), 0));
+    SAY("%s\n", got);
+    STEP(shutdown(0, SHUT_WR));
+    STEP(close(0));
+    STEP(fcntl(0, F_GETFD));
+    unlink(path);
+}
+
 POOLED_VICTIM(closed_twice)
 {
     int fd;

@@ -1,0 +1,366 @@
+"""The client matrix of today: the newest versions, beside Debian's of matrix.py.
+
+Usage: newest.py [ROW...]     runs rows, all by default, and says of each what came of it
+       newest.py --table      the same as a Markdown table, which is NEWEST.md
+       newest.py --why ROW... runs rows with the shim and counts why connections were not kept
+
+The versions are pinned below registry/, a folder for each registry, with the programs that only these
+rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
+registry's rows are Missing; when the registry answers and the client fails, the rows fail.
+"""
+
+import dataclasses
+import functools
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+
+import matrix
+from matrix import (APPS, BUILD, LIBRARY, OPERATIONS, PROGRAMS, Missing, Row,
+                    is_installed, run)
+from support import PYTHON
+
+PINNED = os.path.join(matrix.HERE, "registry")
+FETCHED = os.path.abspath(os.path.join(BUILD, "registry"))
+MCPOOL = os.path.abspath(os.path.join(BUILD, "mcpool"))
+# Time enough for a slow mirror and a busy machine, each time something is fetched or compiled.
+PATIENCE = 420
+
+# What answers when the registry is in reach, whatever the answer is.
+REGISTRIES = {
+    "python": "https://pypi.org/simple/six/",
+    "node": "https://registry.npmjs.org/is-number",
+    "java": "https://repo1.maven.org/maven2/",
+    "rust": "https://index.crates.io/config.json",
+    "go": "https://proxy.golang.org/",
+}
+
+
+@dataclasses.dataclass
+class Newest(Row):
+    """A row with the versions its table line shows: "pypi:NAME", "npm:NAME", "deb:NAME" and so on."""
+    versions: tuple = ()
+    # One of each kind runs in every `make test`.
+    daily: bool = False
+    # 8 at a time need 8, and the server may count one or two late.
+    alive: float = 1.25
+    # The reason that the log, or `mcpool check`, has to name where nothing is pooled.
+    reason: str = ""
+
+
+def reachable(registry):
+    try:
+        urllib.request.urlopen(REGISTRIES[registry], timeout=20).close()
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def called(command, **more):
+    """Runs COMMAND; the end of what it said is the error when it fails."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, **more)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]}: {done.stdout[-600:]}")
+
+
+def pinned_text(folder):
+    """All that is pinned in a folder, to know it again."""
+    text = hashlib.sha256()
+    for path in sorted(glob.glob(os.path.join(PINNED, folder, "**"), recursive=True)):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                text.update(file.read())
+    return text.hexdigest()
+
+
+def fetched(registry, folder, make):
+    """The folder below BUILD/registry that MAKE(pinned, folder) fills; it is made again only when what
+    is pinned has changed."""
+    place = os.path.join(FETCHED, folder)
+    stamp = os.path.join(place, "stamp")
+    pinned = pinned_text(folder)
+    if os.path.exists(stamp):
+        with open(stamp) as file:
+            if file.read() == pinned:
+                return place
+    shutil.rmtree(place, ignore_errors=True)
+    os.makedirs(place)
+    try:
+        make(os.path.join(PINNED, folder), place)
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+        if reachable(registry):
+            raise RuntimeError(f"{folder}: {error}") from error
+        raise Missing(f"out of reach: {REGISTRIES[registry]}") from error
+    with open(stamp, "w") as file:
+        file.write(pinned)
+    return place
+
+
+def command_of(name):
+    if not shutil.which(name):
+        raise Missing(f"not installed: {name}")
+    return name
+
+
+# Python: one environment with everything, and versions beside it that come before it.
+
+BESIDE = {"uvloop-0.22": os.path.join(FETCHED, "python", "uvloop-0.22")}
+VENV = os.path.join(FETCHED, "python", "venv")
+
+
+def make_python(pinned, place):
+    pip = [os.path.join(place, "venv", "bin", "python"), "-m", "pip", "--disable-pip-version-check",
+           "install", "-q", "--no-cache-dir", "--only-binary", ":all:"]
+    called([PYTHON, "-m", "venv", os.path.join(place, "venv")])
+    called([*pip, "-r", os.path.join(pinned, "requirements.txt")])
+    for name, target in BESIDE.items():
+        called([*pip, "--target", target, "-r", os.path.join(pinned, f"{name}.txt")])
+
+
+@functools.lru_cache
+def why_no_python():
+    if not is_installed("python3-venv"):
+        return "not installed: python3-venv"
+    try:
+        fetched("python", "python", make_python)
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+def venv(*command):
+    """The command, once the environment is there; a word that begins with bin/ is one of its own."""
+    def make(running):
+        if why_no_python():
+            raise Missing(why_no_python())
+        words = command[0](running) if callable(command[0]) else command
+        return [os.path.join(VENV, word) if word.startswith("bin/") else word for word in words]
+    return make
+
+
+def py(name, *arguments):
+    return venv("bin/python", os.path.join(PROGRAMS, name), *arguments)
+
+
+def py_loop(client, way="threads"):
+    return py("loop.py", client, way)
+
+
+def py_server(*command):
+    """A server; PORT and ADDRESS in its words are where it is to listen."""
+    return venv(lambda running: [word.replace("ADDRESS", f"127.0.0.1:{running.port}")
+                                 .replace("PORT", str(running.port)) for word in command])
+
+
+def gunicorn(app, *options):
+    return py_server("bin/python", "-m", "gunicorn", "-b", "ADDRESS", *options, f"{app}:app")
+
+
+def uvicorn(app, *options):
+    return py_server("bin/python", "-m", "uvicorn", "--port", "PORT", "--no-access-log", *options,
+                     f"{app}:app")
+
+
+def hypercorn(app, *options):
+    return py_server("bin/python", "-m", "hypercorn", "-b", "ADDRESS", *options, f"{app}:app")
+
+
+def granian(app, *options):
+    return py_server("bin/granian", "--port", "PORT", "--no-access-log", *options, f"{app}:app")
+
+
+BEFORE = {name: {"PYTHONPATH": os.pathsep.join((path, APPS, PROGRAMS))}
+          for name, path in BESIDE.items()}
+STREAMS = {"APP_LOOKUP": "streams"}
+THREADS = {"APP_LOOKUP": "threads"}
+
+
+# Node: the interpreters are npm packages as well; one of them comes with the clients.
+
+NODE_VERSIONS = ("20", "22", "24", "26")
+
+
+def make_node(pinned, place):
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(os.path.join(pinned, name), place)
+    called([command_of("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund",
+            "--fetch-retries=1", "--fetch-timeout=60000", "--cache",
+            os.path.join(place, "cache")], cwd=place)
+
+
+@functools.lru_cache
+def why_no_node(folder):
+    try:
+        fetched("node", folder, make_node)
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+def node(version, client, way="alone"):
+    folder = "node" if version == "24" else "nodes"
+
+    def command(_):
+        reason = why_no_node("node") or why_no_node(folder)
+        if reason:
+            raise Missing(reason)
+        return [os.path.join(FETCHED, folder, "node_modules", f"node{version}", "bin", "node"),
+                os.path.join(PROGRAMS, "loop.js"), client, way]
+    return command
+
+
+NODE = {"NODE_PATH": os.path.join(FETCHED, "node", "node_modules")}
+
+
+def node_rows():
+    for version in NODE_VERSIONS:
+        def row(client, how="8 at a time", way="alone", **more):
+            versions = (f"npm:node{version}", *([] if client == "net" else [f"npm:{client}"]))
+            return Newest(client, f"node {version}, {how}", node(version, client, way),
+                          environment=NODE, versions=versions, **more)
+        yield f"node{version}-net", row("net", daily=version == "24")
+        yield f"node{version}-memjs", row("memjs", daily=version == "24")
+        # It hangs up some time after the last answer.
+        yield f"node{version}-memcached", row("memcached", alive=2.25)
+        yield f"node{version}-threads", row("net", "4 worker_threads", "threads")
+        yield f"node{version}-cluster", row("net", "a cluster of 4", "cluster")
+        # Its packages want at least 22.18.
+        if version != "20":
+            yield f"node{version}-memcache", row("memcache")
+
+
+ROWS = {
+    **dict(node_rows()),
+    "uvloop": Newest("asyncio streams", "uvloop, 8 at a time",
+                     py("async_loop.py", "uvloop"), versions=("pypi:uvloop",), daily=True),
+    "uvloop-0.22": Newest("asyncio streams", "uvloop, 8 at a time",
+                          py("async_loop.py", "uvloop"), environment=BEFORE["uvloop-0.22"],
+                          versions=("pypi:uvloop-0.22/uvloop",), expect="unchanged",
+                          reason="IO_URING", note="libuv 1.48: a ring that the kernel polls"),
+    "uvloop-0.22-advised": Newest("asyncio streams", "uvloop, UV_USE_IO_URING=0, 8 at a time",
+                                  py("async_loop.py", "uvloop"),
+                                  environment={**BEFORE["uvloop-0.22"], "UV_USE_IO_URING": "0"},
+                                  versions=("pypi:uvloop-0.22/uvloop",)),
+    "uvicorn": Newest("asyncio streams", "uvicorn, its default loop (uvloop)", uvicorn("asgi_app"),
+                      environment=STREAMS, serves=True, daily=True,
+                      versions=("pypi:uvicorn", "pypi:uvloop")),
+    "uvicorn-threads": Newest("python-memcached", "uvicorn, uvloop, asyncio.to_thread",
+                              uvicorn("asgi_app"), environment=THREADS, serves=True,
+                              versions=("pypi:uvicorn", "pypi:uvloop", "pypi:python-memcached")),
+    "uvicorn-asyncio": Newest("asyncio streams", "uvicorn, asyncio",
+                              uvicorn("asgi_app", "--loop", "asyncio"), environment=STREAMS,
+                              serves=True, versions=("pypi:uvicorn",)),
+    "gevent": Newest("python-memcached", "gevent, 8 greenlets", py_loop("memcache", "gevent"),
+                     daily=True, versions=("pypi:gevent", "pypi:python-memcached")),
+    # A greenlet is not run again at once after its close().
+    "gevent-libuv": Newest("python-memcached", "gevent on libuv, 8 greenlets",
+                           py_loop("memcache", "gevent"), alive=1.9,
+                           environment={"GEVENT_LOOP": "libuv-cffi"},
+                           versions=("pypi:gevent", "pypi:python-memcached")),
+}
+
+
+def pins():
+    """All that is pinned: the name a row has for it, and its version."""
+    found = {}
+    for path in glob.glob(os.path.join(PINNED, "python", "*.txt")):
+        beside = os.path.basename(path)[:-len(".txt")]
+        with open(path) as file:
+            for name, version in re.findall(r"^([\w.-]+)==(\S+)", file.read(), re.MULTILINE):
+                kind = "" if beside == "requirements" else f"{beside}/"
+                found[f"pypi:{kind}{name}"] = f"{name} {version}"
+    for folder in ("node", "nodes"):
+        with open(os.path.join(PINNED, folder, "package.json")) as file:
+            for name, version in json.load(file)["dependencies"].items():
+                label = "node" if name.startswith("node2") else name
+                found[f"npm:{name}"] = f"{label} {version.rpartition('@')[2]}"
+    return found
+
+
+def versions_of(row):
+    known = pins()
+    return ", ".join(known.get(name) or version_here(name) for name in row.versions)
+
+
+def version_here(name):
+    """Of what is not pinned but taken as this machine has it: "deb:PACKAGE" or "command:COMMAND"."""
+    kind, _, name = name.partition(":")
+    if kind == "deb":
+        asked = ["dpkg-query", "-W", "-f", "${Version}", name]
+        version = subprocess.run(asked, capture_output=True, text=True).stdout
+        return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
+    raise KeyError(name)
+
+
+def faults(row, without, outcome, said):
+    """As matrix.faults(), and what makes the comparison worthless; SAID is what the log has."""
+    if without.wrong or without.failed or without.ended:
+        yield (f"without the library {without.wrong} wrong, {without.failed} failed, "
+               f"ended with {without.ended}")
+    if row.expect == "pooled" and without.opened < OPERATIONS:
+        yield f"only {without.opened} connections without the library"
+    yield from matrix.faults(row, without, outcome)
+    if row.reason and row.reason not in said:
+        yield f"the reason told is not {row.reason}"
+
+
+def both(row):
+    """Runs ROW without and with the library; also what it said of connections not kept."""
+    without = run(row, None)
+    if not row.reason:
+        return without, run(row, LIBRARY), ""
+    with tempfile.NamedTemporaryFile("r") as log:
+        outcome = run(row, LIBRARY, MCPOOL_LOG=log.name)
+        return without, outcome, log.read()
+
+
+def report(name, table):
+    row = ROWS[name]
+    try:
+        without, outcome, said = both(row)
+    except (Missing, RuntimeError, subprocess.TimeoutExpired) as reason:
+        print(f"| {row.client} | {row.how} | {versions_of(row)} | | | {reason} |" if table
+              else f"{name}: {reason}", flush=True)
+        return isinstance(reason, Missing)
+    found = list(faults(row, without, outcome, said))
+    if table:
+        notes = [note for note in (row.reason, row.note, *found) if note]
+        print(f"| {row.client} | {row.how} | {versions_of(row)} | {without.opened} "
+              f"| {outcome.opened} | {'; '.join(notes)} |", flush=True)
+        return not found
+    print(f"{name}: {without.opened} -> {outcome.opened} connections, "
+          f"{outcome.descriptors} more descriptors, {without.seconds:.1f} -> "
+          f"{outcome.seconds:.1f} seconds: {'; '.join(found) or 'right'}", flush=True)
+    for one in (without, outcome):
+        if one.wrong or one.failed or one.ended:
+            print(*one.errors.splitlines()[-5:], sep="\n", flush=True)
+    return not found
+
+
+def main():
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--why"]:
+        matrix.ROWS.update(ROWS)
+        for name in arguments[1:]:
+            matrix.why(name)
+        return 0
+    table = arguments == ["--table"]
+    if table:
+        print("| client | how it was run | versions | connections without | with | note |")
+        print("|---|---|---|---|---|---|")
+    return 0 if all([report(name, table) for name in (not table and arguments) or ROWS]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
