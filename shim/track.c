@@ -375,7 +375,8 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-/* Calls VISIT for each fd that MSG carries. */
+/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
+ * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
 static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
                         void *context)
 {
@@ -383,8 +384,11 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *co
 
     for (control = CMSG_FIRSTHDR(msg); control;
          control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
+        size_t at = (size_t)((const char *)control - (const char *)msg->msg_control);
         size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
+        if (control->cmsg_len < CMSG_LEN(0) || control->cmsg_len > msg->msg_controllen - at)
+            return;
         if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t i = 0; i < n; i++) {
