@@ -101,13 +101,18 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
 }
 
 /* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. Whether the fd is a private one, which is the caller's to close. */
+ * nobody knows how. Whether the fd is a private one, which is the caller's to close: not if it
+ * was closed unseen before, and something of the program's is there. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
     struct conn *conn = conn_of_slot(slot);
+    bool ours;
 
-    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
+    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
+        return false;
+    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
@@ -120,7 +125,7 @@ static bool forget(int fd, bool stale)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
-    return slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL);
+    return ours;
 }
 
 void track_new_number_slow(int fd)
@@ -159,10 +164,8 @@ void track_still_open(int fd, bool is_private)
 
 bool track_close_private(int fd)
 {
-    struct conn *conn = conn_of_slot(fdmap_get(fd));
-    bool ours = conn && !proof_is_elsewhere(conn, fd);
+    bool ours = track_forget(fd);
 
-    track_forget(fd);
     if (ours)
         libc_close_quietly(fd);
     return ours;
