@@ -239,15 +239,10 @@ void track_unseen_everywhere(enum reason reason)
  * it has one, and idles no more. True when FD is the caller's to close. */
 static bool give_up_private(int fd, uint32_t slot, enum reason reason)
 {
-    struct conn *conn = conn_of_slot(slot);
-
     if (!process_is_owner())
         return false;
-    conn_refuse(conn, reason);
-    if (!fdmap_replace(fd, slot, FDMAP_NONE))
-        return false;
-    lending_lose_private(conn, fd);
-    return true;
+    conn_refuse(conn_of_slot(slot), reason);
+    return forget(fd, false);
 }
 
 void track_shared(int fd, enum reason reason)
