@@ -448,7 +448,8 @@ static bool close_idle_fds(void)
             (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
-        libc_close_quietly(fd);
+        if (!proof_is_elsewhere(conn, fd))
+            libc_close_quietly(fd);
         any = true;
     }
     twin_sweep_ends();

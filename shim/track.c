@@ -101,13 +101,18 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
 }
 
 /* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. Whether the fd is a private one, which is the caller's to close. */
+ * nobody knows how. Whether the fd is a private one, which is the caller's to close: not if it
+ * was closed unseen before, and something of the program's is there. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
     struct conn *conn = conn_of_slot(slot);
+    bool ours;
 
-    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
+    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
+        return false;
+    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
@@ -120,7 +125,7 @@ static bool forget(int fd, bool stale)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
-    return slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL);
+    return ours;
 }
 
 void track_new_number_slow(int fd)
@@ -159,10 +164,8 @@ void track_still_open(int fd, bool is_private)
 
 bool track_close_private(int fd)
 {
-    struct conn *conn = conn_of_slot(fdmap_get(fd));
-    bool ours = conn && !proof_is_elsewhere(conn, fd);
+    bool ours = track_forget(fd);
 
-    track_forget(fd);
     if (ours)
         libc_close_quietly(fd);
     return ours;
@@ -236,15 +239,10 @@ void track_unseen_everywhere(enum reason reason)
  * it has one, and idles no more. True when FD is the caller's to close. */
 static bool give_up_private(int fd, uint32_t slot, enum reason reason)
 {
-    struct conn *conn = conn_of_slot(slot);
-
     if (!process_is_owner())
         return false;
-    conn_refuse(conn, reason);
-    if (!fdmap_replace(fd, slot, FDMAP_NONE))
-        return false;
-    lending_lose_private(conn, fd);
-    return true;
+    conn_refuse(conn_of_slot(slot), reason);
+    return forget(fd, false);
 }
 
 void track_shared(int fd, enum reason reason)
@@ -375,7 +373,8 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-/* Calls VISIT for each fd that MSG carries. */
+/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
+ * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
 static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
                         void *context)
 {
@@ -383,8 +382,11 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *co
 
     for (control = CMSG_FIRSTHDR(msg); control;
          control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
+        size_t at = (size_t)((const char *)control - (const char *)msg->msg_control);
         size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
+        if (control->cmsg_len < CMSG_LEN(0) || control->cmsg_len > msg->msg_controllen - at)
+            return;
         if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t i = 0; i < n; i++) {

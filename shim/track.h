@@ -53,7 +53,8 @@ static inline void track_lowest_number(int fd)
 }
 
 /* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
- * private fd: its connection is given up, and the caller must close FD if its call does not. */
+ * private fd: its connection is given up, and the caller must close FD if its call does not.
+ * False as well when a private fd was closed unseen before: what is there is the program's. */
 bool track_forget(int fd);
 
 /* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed

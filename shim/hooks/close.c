@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../protocol.h"
+#include "../raw.h"
 
 #include <linux/close_range.h>
 #include <pthread.h>
@@ -166,19 +167,24 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The lowest free fd from FROM on was asked for: whether it is not RESULT, but for fds of ours,
- * which are given up then. */
-static bool must_make_way(int from, int result)
+/* The lowest free fd from FROM on is asked for. If it is not free only because fds of ours lie
+ * there, these are given up. Not after the call: to close a duplicate then would release the
+ * program's locks on the file (fcntl(2), record locks). */
+static void make_way(int from)
 {
+    int end = fdmap_end();
     int fd = from;
 
-    while (fd < result && !(fdmap_get(fd) & FDMAP_PRIVATE))
+    if (from < 0 || !process_is_owner())
+        return;
+    while (fd < end && !(fdmap_get(fd) & FDMAP_PRIVATE))
         fd++;
-    if (fd >= result || !process_is_owner())
-        return false;
-    libc_close_quietly(result);
-    lending_flush(REASON_FD_PRESSURE);
-    return true;
+    if (fd >= end)
+        return;
+    while (fd > from && raw_syscall(SYS_fcntl, fd - 1, F_GETFD) >= 0)
+        fd--;
+    if (fd == from)
+        lending_flush(REASON_FD_PRESSURE);
 }
 
 /* Only duplicates can fail for want of descriptors. */
@@ -193,10 +199,10 @@ static bool must_make_way(int from, int result)
                 return set_flags(fd, command, argument, real_##name);                          \
             before_fcntl(fd, command);                                                         \
         }                                                                                      \
+        if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)                                  \
+            make_way((int)(long)argument);                                                     \
         result = real_##name(fd, command, argument);                                           \
-        if (hook_should_retry(result) ||                                                       \
-            ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) &&                             \
-             must_make_way((int)(long)argument, result)))                                      \
+        if (hook_should_retry(result))                                                         \
             result = real_##name(fd, command, argument);                                       \
         return fcntl_done(fd, command, result);                                                \
     }

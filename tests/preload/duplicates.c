@@ -143,6 +143,36 @@ Test(duplicates, of_a_lent_connection, .timeout = 20)
     expect_nothing_at(twin);
 }
 
+/* Lengths of a control message for which the kernel refuses the call are not believed. */
+Test(duplicates, message_with_a_bad_length, .timeout = 20)
+{
+    static const size_t lengths[] = {0, 1, CMSG_LEN(0) - 1, CMSG_SPACE(sizeof(int)) + 1,
+                                     (size_t)1 << 30};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &iov,
+                                          .msg_iovlen = 1,
+                                          .msg_control = &control,
+                                          .msg_controllen = sizeof(control)}};
+    int pair[2];
+
+    park();
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        control.header = (struct cmsghdr){lengths[i], SOL_SOCKET, SCM_RIGHTS};
+        errno = 0;
+        cr_expect(sendmsg(pair[0], &message.msg_hdr, 0) == -1 && errno == EINVAL);
+        errno = 0;
+        cr_expect(sendmmsg(pair[0], &message, 1, 0) == -1 && errno == EINVAL);
+        errno = 0;
+        cr_expect(syscall(SYS_sendmsg, pair[0], &message.msg_hdr, 0) == -1 && errno == EINVAL);
+    }
+}
+
 /* A connection whose close was not seen, and its number comes back by a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {

@@ -413,6 +413,24 @@ Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
     }
 }
 
+/* Record locks (fcntl(2)) end when the process closes any fd of the file. */
+Test(numbers, duplicates_leave_the_locks, .timeout = 20)
+{
+    struct flock all = {.l_type = F_WRLCK};
+    FILE *file = tmpfile();
+    int fd;
+    pid_t child;
+
+    cr_assert(file && fcntl(fileno(file), F_SETLK, &all) == 0);
+    park();
+    fd = private_number();
+    cr_expect(fcntl(fileno(file), F_DUPFD, fd) == fd);
+    child = fork();
+    if (child == 0)
+        _exit(fcntl(fd, F_GETLK, &all) == 0 && all.l_type == F_WRLCK ? 0 : 1);
+    expect_good_end(child);
+}
+
 static void sweep_one_by_one(void)
 {
     for (int fd = 3; fd < 9000; fd++)
