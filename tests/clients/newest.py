@@ -4,8 +4,8 @@ Usage: newest.py [ROW...]     runs rows, all by default, and says of each what c
        newest.py --table      the same as a Markdown table, which is NEWEST.md
        newest.py --why ROW... runs rows with the shim and counts why connections were not kept
 
-The versions are pinned below registry/, a folder for each registry, with the programs that only these
-rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
+The versions are pinned below registry/, a folder for each registry, with the programs that only
+these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
 registry's rows are Missing; when the registry answers and the client fails, the rows fail.
 """
 
@@ -46,7 +46,7 @@ REGISTRIES = {
 
 @dataclasses.dataclass
 class Newest(Row):
-    """A row with the versions its table line shows: "pypi:NAME", "npm:NAME", "deb:NAME" and so on."""
+    """A row with the versions its table line shows, as "pypi:NAME" or "deb:NAME"."""
     versions: tuple = ()
     # One of each kind runs in every `make test`.
     daily: bool = False
@@ -85,8 +85,8 @@ def pinned_text(folder):
 
 
 def fetched(registry, folder, make):
-    """The folder below BUILD/registry that MAKE(pinned, folder) fills; it is made again only when what
-    is pinned has changed."""
+    """The folder below BUILD/registry that MAKE(pinned, folder) fills; it is made again only when
+    what is pinned has changed."""
     place = os.path.join(FETCHED, folder)
     stamp = os.path.join(place, "stamp")
     pinned = pinned_text(folder)
@@ -140,7 +140,7 @@ def why_no_python():
 
 
 def venv(*command):
-    """The command, once the environment is there; a word that begins with bin/ is one of its own."""
+    """The command, once the environment is there; a word bin/NAME is one of its programs."""
     def make(running):
         if why_no_python():
             raise Missing(why_no_python())
@@ -268,6 +268,76 @@ ROWS = {
                            py_loop("memcache", "gevent"), alive=1.9,
                            environment={"GEVENT_LOOP": "libuv-cffi"},
                            versions=("pypi:gevent", "pypi:python-memcached")),
+    "python-memcached": Newest("python-memcached", "8 threads", py_loop("memcache"),
+                               versions=("pypi:python-memcached",)),
+    "pymemcache": Newest("pymemcache Client", "8 threads", py_loop("pymemcache"),
+                         versions=("pypi:pymemcache",)),
+    "pymemcache-noreply": Newest("pymemcache Client, noreply writes last", "8 threads",
+                                 py_loop("pymemcache-noreply"), alive=3,
+                                 versions=("pypi:pymemcache",)),
+    "pymemcache-pooled": Newest("pymemcache PooledClient", "8 threads",
+                                py_loop("pymemcache-pooled"), versions=("pypi:pymemcache",)),
+    "pymemcache-hash": Newest("pymemcache HashClient", "8 threads", py_loop("pymemcache-hash"),
+                              versions=("pypi:pymemcache",)),
+    "pymemcache-retrying": Newest("pymemcache RetryingClient", "8 threads",
+                                  py_loop("pymemcache-retrying"), versions=("pypi:pymemcache",)),
+    "pymemcache-gevent": Newest("pymemcache HashClient", "gevent, 8 greenlets",
+                                py_loop("pymemcache-hash", "gevent"),
+                                versions=("pypi:gevent", "pypi:pymemcache")),
+    "pylibmc": Newest("pylibmc, text", "8 threads", py_loop("pylibmc"),
+                      versions=("pypi:pylibmc",)),
+    "pylibmc-binary": Newest("pylibmc, binary", "8 threads", py_loop("pylibmc-binary"),
+                             versions=("pypi:pylibmc",)),
+    "bmemcached": Newest("python-binary-memcached", "8 threads", py_loop("bmemcached"),
+                         versions=("pypi:python-binary-memcached",)),
+    "limits": Newest("limits, MemcachedStorage", "8 threads", py_loop("limits"),
+                     versions=("pypi:limits", "pypi:pymemcache")),
+    # aiomcache, which aiocache uses, opens two for each client.
+    **{f"{client}{suffix}": Newest(client, f"{loop}, 8 at a time",
+                                   py("async_loop.py", loop, client), alive=alive,
+                                   versions=(f"pypi:{client}", *uses))
+       for client, alive in (("aiomcache", 2.25), ("emcache", 1.25), ("aiocache", 2.25))
+       for loop, suffix, uses in (("asyncio", "", ()), ("uvloop", "-uvloop", ("pypi:uvloop",)))},
+    "gunicorn-gevent": Newest("python-memcached", "gunicorn, gevent",
+                              gunicorn("memcache_app", "-k", "gevent"), serves=True,
+                              versions=("pypi:gunicorn", "pypi:gevent", "pypi:python-memcached")),
+    "gunicorn-gthread": Newest("python-memcached, a client per request", "gunicorn, gthread",
+                               gunicorn("fresh_memcache_app", "-k", "gthread", "--threads", "8"),
+                               serves=True, versions=("pypi:gunicorn", "pypi:python-memcached")),
+    "gunicorn-asgi": Newest("asyncio streams", "gunicorn, asgi",
+                            gunicorn("asgi_app", "-k", "asgi"), environment=STREAMS, serves=True,
+                            versions=("pypi:gunicorn",)),
+    "hypercorn": Newest("asyncio streams", "hypercorn, asyncio", hypercorn("asgi_app"),
+                        environment=STREAMS, serves=True, versions=("pypi:Hypercorn",)),
+    "hypercorn-uvloop": Newest("asyncio streams", "hypercorn, uvloop",
+                               hypercorn("asgi_app", "-k", "uvloop"), environment=STREAMS,
+                               serves=True, versions=("pypi:Hypercorn", "pypi:uvloop")),
+    "granian-asgi": Newest("asyncio streams", "granian, ASGI",
+                           granian("asgi_app", "--interface", "asgi"), environment=STREAMS,
+                           serves=True, versions=("pypi:granian",)),
+    "granian-wsgi": Newest("python-memcached, a client per request", "granian, WSGI",
+                           granian("fresh_memcache_app", "--interface", "wsgi",
+                                   "--blocking-threads", "8"),
+                           serves=True, versions=("pypi:granian", "pypi:python-memcached")),
+    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True,
+                                       environment={"APP_BACKEND": backend}, note=note,
+                                       versions=("pypi:Django", *server, package))
+       for short, backend, package in (
+           ("pymemcache", "PyMemcacheCache", "pypi:pymemcache"),
+           ("pylibmc", "PyLibMCCache", "pypi:pylibmc"))
+       for way, how, app, serve, note, server in (
+           ("gevent", "gunicorn, gevent", "django_app",
+            lambda app: gunicorn(app, "-k", "gevent"), "", ("pypi:gunicorn", "pypi:gevent")),
+           ("asgi", "uvicorn, uvloop", "django_asgi_app", uvicorn,
+            "left to the garbage collector, which runs here after every request",
+            ("pypi:uvicorn", "pypi:uvloop")))},
+    "celery-prefork": Newest("python-memcached", "celery, 4 processes",
+                             py("celery_loop.py", "prefork"), concurrency=4, alive=2,
+                             versions=("pypi:celery", "pypi:python-memcached")),
+    "celery-gevent": Newest("python-memcached", "celery, gevent", py("celery_loop.py", "gevent"),
+                            versions=("pypi:celery", "pypi:gevent", "pypi:python-memcached")),
+    "fork": Newest("python-memcached", "a fork per task", py("fork_loop.py"), expect="unchanged",
+                   note="processes of one connection each", versions=("pypi:python-memcached",)),
 }
 
 
@@ -294,7 +364,7 @@ def versions_of(row):
 
 
 def version_here(name):
-    """Of what is not pinned but taken as this machine has it: "deb:PACKAGE" or "command:COMMAND"."""
+    """Of what is not pinned but taken as this machine has it."""
     kind, _, name = name.partition(":")
     if kind == "deb":
         asked = ["dpkg-query", "-W", "-f", "${Version}", name]
@@ -340,8 +410,9 @@ def report(name, table):
               f"| {outcome.opened} | {'; '.join(notes)} |", flush=True)
         return not found
     print(f"{name}: {without.opened} -> {outcome.opened} connections, "
-          f"{outcome.descriptors} more descriptors, {without.seconds:.1f} -> "
-          f"{outcome.seconds:.1f} seconds: {'; '.join(found) or 'right'}", flush=True)
+          f"{without.descriptors} -> {outcome.descriptors} more descriptors, "
+          f"{without.seconds:.1f} -> {outcome.seconds:.1f} seconds: "
+          f"{'; '.join(found) or 'right'}", flush=True)
     for one in (without, outcome):
         if one.wrong or one.failed or one.ended:
             print(*one.errors.splitlines()[-5:], sep="\n", flush=True)
