@@ -240,8 +240,92 @@ def node_rows():
             yield f"node{version}-memcache", row("memcache")
 
 
+# Java: the JDKs are the machine's. Amazon's client has the names of spymemcached, before which it comes.
+
+JARS = os.path.join(FETCHED, "java")
+
+
+def make_java(pinned, place):
+    with open(os.path.join(pinned, "jars.txt")) as file:
+        jars = [line.split() for line in file if not line.startswith("#")]
+    for path, wanted in jars:
+        with urllib.request.urlopen(REGISTRIES["java"] + path, timeout=60) as answer:
+            content = answer.read()
+        if hashlib.sha256(content).hexdigest() != wanted:
+            raise RuntimeError(f"not what is pinned: {path}")
+        with open(os.path.join(place, os.path.basename(path)), "wb") as file:
+            file.write(content)
+    called([command_of("javac"), "-nowarn", "-Xlint:-deprecation", "--release", "17", "-cp",
+            os.path.join(place, "*"), "-d", place, os.path.join(pinned, "Newest.java")])
+
+
+@functools.lru_cache
+def why_no_java():
+    try:
+        fetched("java", "java", make_java)
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+@functools.lru_cache
+def jdks():
+    """The JDKs of this machine, by the numbers of their versions."""
+    found = {}
+    for path in glob.glob("/usr/lib/jvm/*/release"):
+        with open(path) as file:
+            version = re.search(r'^JAVA_VERSION="([\d.]+)', file.read(), re.MULTILINE)
+        if version:
+            numbers = tuple(map(int, version.group(1).split(".")))
+            found[numbers] = os.path.join(os.path.dirname(path), "bin", "java")
+    return found
+
+
+def jdk(first):
+    """The version of the oldest JDK from Java FIRST on, for 17; of the newest, for what is later."""
+    fit = sorted(numbers for numbers in jdks() if numbers[0] >= first)
+    if not fit:
+        raise Missing(f"no JDK {first} or later")
+    return fit[0] if first == 17 else fit[-1]
+
+
+def java(first, client, jar=""):
+    def command(_):
+        program = jdks()[jdk(first)]
+        if why_no_java():
+            raise Missing(why_no_java())
+        amazon = glob.glob(os.path.join(JARS, "elasticache*.jar"))[0]
+        jars = [path for path in glob.glob(os.path.join(JARS, "*.jar")) if path != amazon]
+        path = [JARS, *([amazon] if jar == "elasticache" else []), *sorted(jars)]
+        return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Newest", client]
+    return command
+
+
+def java_rows():
+    for first, label in ((17, "JDK 17"), (21, "the newest JDK")):
+        def row(client, name, versions=(), threads=4, jar="", **more):
+            return Newest(client, f"{label}, {threads} threads", java(first, name, jar),
+                          concurrency=threads, alive=2 if threads == 4 else 1.25,
+                          versions=(f"jdk:{first}", *versions), **more)
+        spy, amazon = ("maven:spymemcached",), ("maven:elasticache-java-cluster-client",)
+        daily = first == 17
+        yield f"java{first}-spy", row("spymemcached, text", "spy", spy)
+        yield f"java{first}-spy-binary", row("spymemcached, binary", "spy-binary", spy)
+        yield f"java{first}-elasticache", row("ElastiCache client, text", "spy", amazon,
+                                              jar="elasticache")
+        for name in ("xmemcached", "folsom"):
+            version = (f"maven:{name}",)
+            yield f"java{first}-{name}", row(f"{name}, text", name, version)
+            yield f"java{first}-{name}-binary", row(f"{name}, binary", f"{name}-binary", version)
+        yield f"java{first}-nio", row("NIO, OP_CONNECT", "nio", threads=8, daily=daily)
+        yield f"java{first}-socket", row("java.net.Socket", "socket", threads=8)
+        if first != 17:
+            yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8)
+
+
 ROWS = {
     **dict(node_rows()),
+    **dict(java_rows()),
     "uvloop": Newest("asyncio streams", "uvloop, 8 at a time",
                      py("async_loop.py", "uvloop"), versions=("pypi:uvloop",), daily=True),
     "uvloop-0.22": Newest("asyncio streams", "uvloop, 8 at a time",
@@ -355,6 +439,10 @@ def pins():
             for name, version in json.load(file)["dependencies"].items():
                 label = "node" if name.startswith("node2") else name
                 found[f"npm:{name}"] = f"{label} {version.rpartition('@')[2]}"
+    with open(os.path.join(PINNED, "java", "jars.txt")) as file:
+        for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
+                                        re.MULTILINE):
+            found[f"maven:{name}"] = f"{name} {version}"
     return found
 
 
@@ -370,6 +458,8 @@ def version_here(name):
         asked = ["dpkg-query", "-W", "-f", "${Version}", name]
         version = subprocess.run(asked, capture_output=True, text=True).stdout
         return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
+    if kind == "jdk":
+        return "JDK " + ".".join(map(str, jdk(int(name))))
     raise KeyError(name)
 
 
