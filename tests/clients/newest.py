@@ -54,6 +54,8 @@ class Newest(Row):
     alive: float = 1.25
     # The reason that the log, or `mcpool check`, has to name where nothing is pooled.
     reason: str = ""
+    # The library is not even loaded: it is `mcpool check` that has to say so.
+    checked: bool = False
 
 
 def reachable(registry):
@@ -107,9 +109,19 @@ def fetched(registry, folder, make):
     return place
 
 
-def command_of(name):
+def version_of(name):
+    asked = [name, "version" if name == "go" else "--version"]
+    said = subprocess.run(asked, capture_output=True, text=True).stdout
+    return re.search(r"[0-9][0-9.]*", said).group()
+
+
+def command_of(name, least="0"):
+    """NAME, when it is there and not older than what is pinned needs."""
     if not shutil.which(name):
         raise Missing(f"not installed: {name}")
+    version = version_of(name)
+    if [*map(int, version.split("."))] < [*map(int, least.split("."))]:
+        raise Missing(f"{name} {version} is older than {least}")
     return name
 
 
@@ -323,6 +335,45 @@ def java_rows():
             yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8)
 
 
+# Rust and Go: compiled here, from sources that their own tools fetch and check.
+
+def make_rust(pinned, place):
+    environment = dict(os.environ, CARGO_HOME=os.path.join(place, "cargo"),
+                       CARGO_TARGET_DIR=os.path.join(place, "target"))
+    called([command_of("cargo", "1.88"), "build", "-q", "--locked", "--manifest-path",
+            os.path.join(pinned, "Cargo.toml")], env=environment)
+
+
+def make_go(pinned, place):
+    for cgo in "01":
+        environment = dict(os.environ, CGO_ENABLED=cgo, GOPATH=os.path.join(place, "path"),
+                           GOCACHE=os.path.join(place, "cache"), GOTOOLCHAIN="local",
+                           GOFLAGS="-modcacherw")
+        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"), "."],
+               cwd=pinned, env=environment)
+
+
+@functools.lru_cache
+def why_no(language):
+    try:
+        fetched(language, language, {"rust": make_rust, "go": make_go}[language])
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+def compiled(language, *command):
+    def make(_):
+        if why_no(language):
+            raise Missing(why_no(language))
+        return [os.path.join(FETCHED, language, command[0]), *command[1:]]
+    return make
+
+
+def rust(*command):
+    return compiled("rust", os.path.join("target", "debug", command[0]), *command[1:])
+
+
 ROWS = {
     **dict(node_rows()),
     **dict(java_rows()),
@@ -420,6 +471,23 @@ ROWS = {
                              versions=("pypi:celery", "pypi:python-memcached")),
     "celery-gevent": Newest("python-memcached", "celery, gevent", py("celery_loop.py", "gevent"),
                             versions=("pypi:celery", "pypi:gevent", "pypi:python-memcached")),
+    "rust": Newest("std::net::TcpStream", "8 threads", rust("std_loop", "plain"),
+                   versions=("command:rustc",)),
+    "rust-try-clone": Newest("std::net::TcpStream, try_clone()", "8 threads",
+                             rust("std_loop", "try-clone"), versions=("command:rustc",)),
+    "rust-tokio": Newest("tokio::net::TcpStream", "8 tasks", rust("loop", "tokio"), daily=True,
+                         versions=("command:rustc", "crate:tokio")),
+    "rust-memcache": Newest("the crate memcache", "8 threads", rust("loop", "memcache"),
+                            versions=("command:rustc", "crate:memcache")),
+    "rust-async-memcached": Newest("the crate async-memcached", "8 tasks",
+                                   rust("loop", "async-memcached"),
+                                   versions=("command:rustc", "crate:async-memcached")),
+    "go-static": Newest("gomemcache", "Go, static, 8 goroutines", compiled("go", "loop-cgo0"),
+                        versions=("command:go", "go:gomemcache"), expect="unchanged",
+                        reason="it is written in Go", checked=True),
+    "go-cgo": Newest("gomemcache", "Go with cgo, 8 goroutines", compiled("go", "loop-cgo1"),
+                     versions=("command:go", "go:gomemcache"), expect="unchanged",
+                     reason="GO_PROGRAM"),
     "fork": Newest("python-memcached", "a fork per task", py("fork_loop.py"), expect="unchanged",
                    note="processes of one connection each", versions=("pypi:python-memcached",)),
 }
@@ -439,6 +507,13 @@ def pins():
             for name, version in json.load(file)["dependencies"].items():
                 label = "node" if name.startswith("node2") else name
                 found[f"npm:{name}"] = f"{label} {version.rpartition('@')[2]}"
+    with open(os.path.join(PINNED, "rust", "Cargo.lock")) as file:
+        for name, version in re.findall(r'^name = "(.+)"\nversion = "(.+)"', file.read(),
+                                        re.MULTILINE):
+            found[f"crate:{name}"] = f"{name} {version}"
+    with open(os.path.join(PINNED, "go", "go.mod")) as file:
+        for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
+            found[f"go:{name}"] = f"{name} {version}"
     with open(os.path.join(PINNED, "java", "jars.txt")) as file:
         for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
                                         re.MULTILINE):
@@ -460,6 +535,8 @@ def version_here(name):
         return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
     if kind == "jdk":
         return "JDK " + ".".join(map(str, jdk(int(name))))
+    if kind == "command":
+        return f"{name} {version_of(name)}"
     raise KeyError(name)
 
 
@@ -482,7 +559,11 @@ def both(row):
         return without, run(row, LIBRARY), ""
     with tempfile.NamedTemporaryFile("r") as log:
         outcome = run(row, LIBRARY, MCPOOL_LOG=log.name)
-        return without, outcome, log.read()
+        said = log.read()
+    if row.checked:
+        said = subprocess.run([MCPOOL, "check", "--", *row.command(None)], capture_output=True,
+                              text=True).stdout
+    return without, outcome, said
 
 
 def report(name, table):
