@@ -374,6 +374,12 @@ def rust(*command):
     return compiled("rust", os.path.join("target", "debug", command[0]), *command[1:])
 
 
+def asio(running):
+    program = os.path.join(running.directory, "asio")
+    called(["g++", "-std=c++17", "-pthread", "-o", program, os.path.join(PROGRAMS, "loop.cpp")])
+    return [program]
+
+
 ROWS = {
     **dict(node_rows()),
     **dict(java_rows()),
@@ -488,6 +494,19 @@ ROWS = {
     "go-cgo": Newest("gomemcache", "Go with cgo, 8 goroutines", compiled("go", "loop-cgo1"),
                      versions=("command:go", "go:gomemcache"), expect="unchanged",
                      reason="GO_PROGRAM"),
+    "asio": Newest("Boost.Asio", "8 at a time", asio, needs=("g++", "libboost-dev"),
+                   versions=("deb:libboost-dev",)),
+    "dalli-fibers": Newest("dalli", "ruby, 8 Fibers", ["ruby", os.path.join(PROGRAMS, "fibers.rb")],
+                           needs=matrix.DALLI, versions=("deb:ruby", "deb:ruby-dalli")),
+    "tcl": Newest("socket", "tclsh, 8 at a time", ["tclsh", os.path.join(PROGRAMS, "loop.tcl")],
+                  needs=("tcl",), versions=("deb:tcl",)),
+    **{f"erlang{suffix}": Newest(f"gen_tcp, {backend}", "erlang, 8 processes",
+                                 ["escript", os.path.join(PROGRAMS, "loop.erl"), backend],
+                                 needs=("erlang-base",), versions=("deb:erlang-base",))
+       for backend, suffix in (("inet", ""), ("socket", "-socket"))},
+    "lua": Newest("LuaSocket", "lua5.4, 8 coroutines",
+                  ["lua5.4", os.path.join(PROGRAMS, "loop.lua")], needs=("lua5.4", "lua-socket"),
+                  versions=("deb:lua5.4", "deb:lua-socket")),
     "fork": Newest("python-memcached", "a fork per task", py("fork_loop.py"), expect="unchanged",
                    note="processes of one connection each", versions=("pypi:python-memcached",)),
 }
