@@ -77,7 +77,7 @@ $(B)/libmcpool.map: shim/hooks.def Makefile
 	@mkdir -p $(@D)
 	{ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \
 	  printf '%s\n' '#define HOOK(ret, name, params, before)' '#define HOOK_CHILD(name)' \
-	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, params) version { };' \
+	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, body, params) version { };' \
 	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c - | tr -d '"' | sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
@@ -319,7 +319,7 @@ $(TIMED): $(B)/timed/lock_times.o $(wildcard shim/*.[ch] shim/*/*.[chS])
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
 SUBJECTS ?=
-BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint instructions forwarder fleet unix_fence lib/turns \
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
                     growth/threads) $(TIMED)
 
 bench:

@@ -257,6 +257,17 @@ void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int ar
     }
 }
 
+bool conn_any_unspoken(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (conn_state(&conn_records[i]) == CONN_IN_USE && !atomic_load(&conn_records[i].spoke))
+            return true;
+    }
+    return false;
+}
+
 bool conn_others_pass(const struct conn *conn)
 {
     uint32_t n = atomic_load(&touched);

@@ -93,7 +93,6 @@ struct conn {
     _Atomic int flags;
     _Atomic int fd_flags;
     uint32_t children;
-    uint32_t orphans; /* when it was made: process_orphans */
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;
@@ -117,8 +116,9 @@ struct conn {
 
     struct options options;
     struct watches watches;
-    uint64_t cookie; /* the kernel's name of the socket, SO_COOKIE */
-    size_t drained;  /* bytes read without a user, while owing */
+    uint64_t cookie;  /* the kernel's name of the socket, SO_COOKIE */
+    size_t drained;   /* bytes read without a user, while owing */
+    uint32_t orphans; /* process_orphans when it was made */
     _Atomic uint32_t next_free;
 };
 
@@ -221,6 +221,9 @@ void conn_let_go(struct conn *conn);
 
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
 COLD void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
+
+/* Whether the application has a connection on which it was not seen to send anything. */
+COLD bool conn_any_unspoken(void);
 
 /* Whether any connection but CONN is LEAVING or LENDING. */
 COLD bool conn_others_pass(const struct conn *conn);

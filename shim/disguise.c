@@ -7,9 +7,9 @@
 
 #include "fdmap.h"
 #include "libc.h"
-#include "pool.h"
 #include "proof.h"
 #include "raw.h"
+#include "twin.h"
 
 static struct watch *find_watch(struct watches *watches, int epfd)
 {
@@ -161,7 +161,7 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
 static enum reason replace_watched(struct conn *conn, int fd, const struct conn *fresh,
                                    int fd_flags)
 {
-    long spare = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
+    long spare = twin_duplicate(fd);
     enum reason reason;
 
     if (spare < 0)

@@ -3,6 +3,8 @@
  */
 #include "due.h"
 
+#include "process.h"
+
 /* So often in a row accept() may do things before their time. */
 #define IN_A_ROW 4
 
@@ -15,11 +17,13 @@ msec_t due_in(void)
 {
     msec_t now = clock_now();
 
+    if (!process_is_owner())
+        return 0;
     stats_write_if_due(now);
     return due_is_anything() ? stats_in(now) : 0;
 }
 
-void due_before_accept_slow(void)
+void due_ahead_slow(void)
 {
     static _Atomic msec_t paid_until;
     msec_t now = clock_now();

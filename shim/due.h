@@ -25,18 +25,20 @@ static inline bool due_is_anything(void)
  * lock. */
 COLD void due_slow(void);
 
-/* The same; returns in how many milliseconds the next thing is due, 0: there is none. */
+/* The same; returns in how many milliseconds the next thing is due, 0: there is none, as in a
+ * process that does not own what is to be done (process.h). */
 COLD msec_t due_in(void);
 
-/* For accept(), which cannot be cut: it would not be known whether the program wants it to be
- * restarted after a signal. So things are done before their time, a few times in a row, and
- * once a second in the long run. */
-COLD void due_before_accept_slow(void);
+/* For waits that are not cut: accept(), of which it is not known whether the program wants it
+ * to be restarted after a signal, and those of a process with several threads, as another
+ * thread may close what is waited for between the pieces. So things are done before their time,
+ * a few times in a row, and once a second in the long run. */
+COLD void due_ahead_slow(void);
 
-static inline void due_before_accept(void)
+static inline void due_ahead(void)
 {
     if (due_is_anything())
-        due_before_accept_slow();
+        due_ahead_slow();
 }
 
 /* The process ends without destructors. */

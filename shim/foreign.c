@@ -38,13 +38,14 @@ static uint32_t gnu_hash(const char *name)
 }
 
 /* glibc writes addresses into the section where it may, and leaves offsets elsewhere. */
-static const void *table_at(ElfW(Addr) base, ElfW(Addr) value)
+static const void *table_at(uintptr_t base, uintptr_t value)
 {
     return (const void *)(value < base ? base + value : value);
 }
 
-static struct tables tables_of(ElfW(Addr) base, const ElfW(Dyn) * entry)
+static struct tables tables_of(uintptr_t base, const void *section)
 {
+    const ElfW(Dyn) *entry = section;
     struct tables tables = {0};
 
     for (; entry->d_tag != DT_NULL; entry++) {
@@ -64,17 +65,19 @@ static struct tables tables_of(ElfW(Addr) base, const ElfW(Dyn) * entry)
     return tables;
 }
 
-static bool is_version(const struct tables *tables, ElfW(Versym) index, const char *version)
+static bool is_version(const struct tables *tables, unsigned int index, const char *version)
 {
     const ElfW(Verdef) *definition = tables->definitions;
+    const ElfW(Verdaux) * name;
 
+    if (!version)
+        return index > VER_NDX_GLOBAL; /* which our own functions have */
     while (definition->vd_ndx != index) {
         if (definition->vd_next == 0)
             return false;
         definition = (const void *)((const char *)definition + definition->vd_next);
     }
-    const ElfW(Verdaux) *name = (const void *)((const char *)definition + definition->vd_aux);
-
+    name = (const void *)((const char *)definition + definition->vd_aux);
     return strcmp(tables->strings + name->vda_name, version) == 0;
 }
 

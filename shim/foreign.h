@@ -8,8 +8,9 @@
 #include "cold.h"
 
 /* The function NAME that a loaded object defines as its default one under the symbol version
- * VERSION; NULL when none does. Takes no lock but that of dl_iterate_phdr(3), which no dlopen()
- * holds while it runs constructors, and allocates nothing. */
+ * VERSION, or under any if that is NULL; NULL when none does. Takes no lock but that of
+ * dl_iterate_phdr(3), which no dlopen() holds while it runs constructors, and allocates
+ * nothing. */
 COLD void *foreign_find(const char *name, const char *version);
 
 #endif

@@ -11,6 +11,7 @@
 #include "callers.h"
 #include "disguise.h"
 #include "fdmap.h"
+#include "fdtable.h"
 #include "libc.h"
 #include "log.h"
 #include "pool.h"
@@ -32,13 +33,13 @@
 
 static const struct config *settings;
 
-/* What other threads left to this one, which had the pool's lock. */
-static void catch_up(void)
+/* Idle connections that lost their fds while a thread had the pool's lock. */
+static void discard_lost(void)
 {
     struct victims victims = {.count = 0};
     int saved = errno;
 
-    while (pool_catch_up(&victims))
+    while (pool_take_lost(&victims))
         lending_discard_all(&victims);
     errno = saved;
 }
@@ -46,7 +47,7 @@ static void catch_up(void)
 void lending_start(const struct config *config)
 {
     settings = config;
-    pool_when_undone(catch_up);
+    pool_when_lost(discard_lost);
 }
 
 bool lending_is_dry_run(void)
@@ -198,7 +199,7 @@ struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol,
 
 static enum conn_word word_for(const struct conn *fresh, const void *caller)
 {
-    bool waits = fresh->domain != AF_UNIX && conn_flags(fresh) & O_NONBLOCK;
+    bool waits = conn_flags(fresh) & O_NONBLOCK;
 
     return waits && !callers_take_zero(caller) ? CONN_WORD_CONNECTING : CONN_WORD_CONNECTED;
 }
@@ -432,6 +433,28 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
+/* Without the pool's lock, as a bulk close of the program's: a connection that is lent just now
+ * is not lent any more when its private fd was taken out of the map. */
+static bool close_idle_fds(void)
+{
+    bool any = false;
+
+    twin_sweep_begins();
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        uint32_t slot = fdmap_get(fd);
+        const struct conn *conn = conn_of_slot(slot);
+
+        if (!conn || !(slot & FDMAP_PRIVATE) ||
+            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
+            !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        libc_close_quietly(fd);
+        any = true;
+    }
+    twin_sweep_ends();
+    return any;
+}
+
 bool lending_is_elsewhere(struct conn *conn, int fd)
 {
     if (!proof_is_elsewhere(conn, fd))
@@ -445,7 +468,7 @@ bool lending_flush(enum reason reason)
 {
     struct victims victims;
     unsigned int twins = twin_count();
-    bool any;
+    bool any, locked;
     int saved = errno;
 
     spare_flush();
@@ -453,7 +476,7 @@ bool lending_flush(enum reason reason)
     any = twin_count() < twins;
     do {
         victims.count = 0;
-        pool_flush(reason, &victims);
+        locked = !pool_flush(reason, &victims);
         any |= victims.count > 0;
         if (victims.count < POOL_VICTIMS) {
             lending_discard_all(&victims);
@@ -461,6 +484,10 @@ bool lending_flush(enum reason reason)
         }
         lending_discard_all(&victims);
     } while (true);
+    if (locked && close_idle_fds()) {
+        any = true;
+        pool_note_lost(reason);
+    }
     errno = saved;
     return any;
 }
@@ -532,6 +559,7 @@ void lending_after_fork_in_child(void)
         return;
     ring_after_fork_in_child();
     twin_forget_sweeps();
+    fdtable_after_fork_in_child();
     spare_flush();
     twin_drop_all();
     conn_forget_other_threads();

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/resource.h>
 
+#include "foreign.h"
 #include "raw.h"
 
 static long result_of(long raw)
@@ -69,7 +70,17 @@ static void libc_closefrom_before(int first)
         va_end(list_);                                                                         \
         RAW(number, last, four_[0], four_[1], four_[2], four_[3]);                             \
     })
-#define LATE(type, name, args) ((type)(uintptr_t)dlsym(RTLD_NEXT, #name)) args
+
+/* Before glibc 2.34 some are in a library (librt) that may have been loaded for a plugin alone.
+ */
+static void *libc_late(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    return found ? found : foreign_find(name, NULL);
+}
+
+#define LATE(type, name, args) ((type)(uintptr_t)libc_late(#name)) args
 
 static pid_t libc_fork_before(void)
 {
@@ -93,7 +104,7 @@ static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *
     }                                                                                          \
     ret(*real_##name) params = before_##name;
 #define ALIAS(name, hook)
-#define HOOK_FOREIGN(ret, name, version, params)
+#define HOOK_FOREIGN(ret, name, version, body, params)
 #define HOOK_CHILD(name) void *real_##name;
 #include "hooks.def"
 #undef HOOK

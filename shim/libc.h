@@ -71,8 +71,8 @@ struct libc_three {
     ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
 #define ALIAS(name, hook)
-#define HOOK_CHILD(name)                         extern MCPOOL_HIDDEN void *real_##name;
-#define HOOK_FOREIGN(ret, name, version, params) MCPOOL_HIDDEN ret hook_##name params;
+#define HOOK_CHILD(name)                               extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_FOREIGN(ret, name, version, body, params) MCPOOL_HIDDEN ret body params;
 #include "hooks.def"
 #undef HOOK
 #undef ALIAS

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "due.h"
+#include "process.h"
 #include "quiet.h"
 #include "readable.h"
 
@@ -62,11 +63,20 @@ static int as_ms(nsec_t ns)
     return (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
-/* The first piece of a wait of so long; 0 when it is not to be cut. */
+/* The first piece of a wait of so long; 0 when it is not to be cut. Where there are threads it
+ * is not: another one may close what this one waits for, and the kernel would wait on in the
+ * old file, where the second piece would meet a bad number, or another's file (close(2)). */
 static nsec_t first_piece(nsec_t timeout)
 {
-    nsec_t first = due_in() * MILLISECOND;
+    nsec_t first;
 
+    if (!process_is_owner())
+        return 0;
+    if (!process_is_alone()) {
+        due_ahead_slow();
+        return 0;
+    }
+    first = due_in() * MILLISECOND;
     return first < timeout ? first : 0;
 }
 
@@ -108,10 +118,10 @@ static bool work(void)
     bool interrupted;
     int saved = errno;
 
-    if (!quiet_begin(&quiet)) {
-        due_slow();
+    /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
+     */
+    if (!process_is_owner() || !quiet_begin(&quiet))
         return true;
-    }
     due_slow();
     interrupted = was_interrupted(&quiet);
     quiet_end(&quiet, 0, 0);

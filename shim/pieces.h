@@ -3,8 +3,13 @@
  * (due.h) waits until then, the work is done, and it waits for the rest. The program sees one
  * call: the same result, errno, events and time that remains, the same cancellation point.
  *
- * A wait is cut once, so that a thread costs one wake-up more. Each piece is the function that
- * the program has called, as another library may have put its own behind us.
+ * A wait is cut once, so that it costs one wake-up more. Each piece is the function that the
+ * program has called, as another library may have put its own behind us.
+ *
+ * In a process with threads nothing is cut: the kernel holds what a wait was called for until
+ * it ends, also when another thread closes the fd, and the second piece would meet a closed fd,
+ * or take the events of another epoll set. There the work is done before the wait, as for
+ * accept().
  *
  * A handler that runs between the pieces must end the wait as one that runs in it does: signals
  * are blocked there, and one that came meanwhile makes the wait end with EINTR, as soon as its

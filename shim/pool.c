@@ -11,6 +11,7 @@
 #include <utlist.h>
 
 #include "fdmap.h"
+#include "fdtable.h"
 #include "lock.h"
 #include "process.h"
 #include "unwind.h"
@@ -34,8 +35,7 @@ void *hash_allocate(size_t size)
     return memory;
 }
 
-#define PRIVATE_BASE_MOST 7936 /* keeps the kernel's table of descriptors small */
-#define MINUTE            ((msec_t)60 * 1000)
+#define MINUTE ((msec_t)60 * 1000)
 
 static struct lock lock;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
@@ -48,18 +48,16 @@ static struct conn *idle;               /* of all endpoints, idle or owing, late
 static _Atomic unsigned int idle_count; /* changed under the lock only */
 
 static _Atomic unsigned int total_most; /* idle connections the process may keep */
-static _Atomic int private_base;
+static _Atomic int fd_limit;
 static _Atomic msec_t limits_noted;
 
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
 static atomic_bool torn;
 
-/* What was left undone because the lock was another thread's: set before the lock is asked for
- * once more, and looked at after it was given back, so that one of the two threads does it. */
-#define UNDONE_FLUSH 1U
-#define UNDONE_LOSS  2U
-static _Atomic uint32_t undone;
-static _Atomic uint32_t flush_reason;
+/* Why idle connections have no fd any more and are still in the lists, as the lock was another
+ * thread's; REASON_NONE when there are none. Set before the lock is asked for once more, and
+ * looked at after it was given back, so that one of the two threads takes them out. */
+static _Atomic uint32_t loss;
 static void (*catch_up)(void);
 
 static void abandon(void *unused)
@@ -79,7 +77,7 @@ static void give_back(void)
 
 static void catch_up_if_due(void)
 {
-    if (__builtin_expect(atomic_load(&undone) != 0, 0) && catch_up)
+    if (__builtin_expect(atomic_load(&loss) != REASON_NONE, 0) && catch_up)
         catch_up();
 }
 
@@ -116,19 +114,15 @@ static enum reason enter(struct _pthread_cleanup_buffer *stay)
     return enter_by(lock_take, stay);
 }
 
-/* The same for work that must not be skipped: when false, the thread that has the lock does it
- * when it gives the lock back. */
-static bool enter_or_leave_undone(struct _pthread_cleanup_buffer *stay, uint32_t work)
-{
-    if (enter(stay) == REASON_NONE)
-        return true;
-    atomic_fetch_or(&undone, work);
-    return enter_by(lock_try, stay) == REASON_NONE;
-}
-
-void pool_when_undone(void (*work)(void))
+void pool_when_lost(void (*work)(void))
 {
     catch_up = work;
+}
+
+void pool_note_lost(enum reason reason)
+{
+    atomic_store(&loss, (uint32_t)reason);
+    catch_up_if_due();
 }
 
 bool pool_start(const struct config *config)
@@ -158,8 +152,7 @@ void pool_note_limits(msec_t now, bool force)
     errno = saved;
     atomic_store(&total_most, numbers / 4 < limits->max_idle_total ? (unsigned int)(numbers / 4)
                                                                    : limits->max_idle_total);
-    numbers -= numbers / 4;
-    atomic_store(&private_base, numbers < PRIVATE_BASE_MOST ? (int)numbers : PRIVATE_BASE_MOST);
+    atomic_store(&fd_limit, numbers < FDTABLE_MOST ? (int)numbers : FDTABLE_MOST);
 }
 
 bool pool_may_keep(unsigned int others)
@@ -168,9 +161,14 @@ bool pool_may_keep(unsigned int others)
            atomic_load_explicit(&total_most, memory_order_relaxed);
 }
 
-int pool_private_base(void)
+unsigned int pool_idle(void)
 {
-    return atomic_load(&private_base);
+    return atomic_load_explicit(&idle_count, memory_order_relaxed);
+}
+
+int pool_fd_limit(void)
+{
+    return atomic_load(&fd_limit);
 }
 
 /* An endpoint that nobody uses and nothing idles at makes room for a new one. */
@@ -436,29 +434,26 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
     return reason;
 }
 
-static void take_out_all(enum reason reason, struct victims *victims)
-{
-    while (idle && victims->count < POOL_VICTIMS)
-        take_out(idle->newer, reason, victims);
-}
-
-void pool_flush(enum reason reason, struct victims *victims)
+bool pool_flush(enum reason reason, struct victims *victims)
 {
     struct _pthread_cleanup_buffer stay;
 
-    atomic_store_explicit(&flush_reason, (uint32_t)reason, memory_order_relaxed);
-    if (!enter_or_leave_undone(&stay, UNDONE_FLUSH))
-        return;
-    take_out_all(reason, victims);
+    if (enter(&stay) != REASON_NONE)
+        return false;
+    while (idle && victims->count < POOL_VICTIMS)
+        take_out(idle->newer, reason, victims);
     leave(&stay);
+    return true;
 }
 
 struct conn *pool_take_private(struct conn *conn, int fd)
 {
     struct _pthread_cleanup_buffer stay;
 
-    if (!enter_or_leave_undone(&stay, UNDONE_LOSS))
+    if (enter(&stay) != REASON_NONE) {
+        pool_note_lost(REASON_SWEPT);
         return NULL;
+    }
     if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
         conn = NULL;
     } else {
@@ -470,7 +465,7 @@ struct conn *pool_take_private(struct conn *conn, int fd)
 }
 
 /* The map does not say any more that their fds are theirs. */
-static void take_out_lost(struct victims *victims)
+static void take_out_lost(enum reason reason, struct victims *victims)
 {
     struct conn *conn, *next;
 
@@ -478,24 +473,21 @@ static void take_out_lost(struct victims *victims)
     {
         if (victims->count < POOL_VICTIMS && conn->fd >= 0 &&
             fdmap_get(conn->fd) != (conn_slot(conn) | FDMAP_PRIVATE))
-            take_out(conn, REASON_SWEPT, victims);
+            take_out(conn, reason, victims);
     }
 }
 
-bool pool_catch_up(struct victims *victims)
+bool pool_take_lost(struct victims *victims)
 {
     struct _pthread_cleanup_buffer stay;
-    uint32_t work;
+    enum reason reason;
 
-    if (atomic_load(&undone) == 0 || enter(&stay) != REASON_NONE)
+    if (atomic_load(&loss) == REASON_NONE || enter_by(lock_try, &stay) != REASON_NONE)
         return false;
-    work = atomic_exchange(&undone, 0);
-    if (work & UNDONE_LOSS)
-        take_out_lost(victims);
-    if (work & UNDONE_FLUSH)
-        take_out_all((enum reason)atomic_load(&flush_reason), victims);
+    reason = (enum reason)atomic_exchange(&loss, REASON_NONE);
+    take_out_lost(reason, victims);
     if (victims->count == POOL_VICTIMS)
-        atomic_fetch_or(&undone, work);
+        atomic_store(&loss, (uint32_t)reason);
     give_back();
     _pthread_cleanup_pop(&stay, 0);
     return true;
@@ -569,7 +561,7 @@ void pool_after_fork_in_child(void)
         unlink_idle(conn);
         conn_move(conn, CONN_CLOSED);
     }
-    atomic_store(&undone, 0);
+    atomic_store(&loss, REASON_NONE);
     atomic_store(&lock.word, 0);
     inside = false;
 }

@@ -5,9 +5,9 @@
  * of tables only. A thread that is inside already (a signal handler interrupted it) is turned
  * away, and so is one that has waited for the lock for LOCK_PATIENCE_MS (lock.h), or meets it
  * after another has: REENTERED, LOCKED. Nothing is taken or kept then, and the call is the
- * plain one; what must be done all the same is left to the thread that has the lock. Functions
- * that take connections out of the pool hand them to the caller, who closes them after the lock
- * is free.
+ * plain one; what must be done all the same is done without the lock, as far as the map goes,
+ * and the lists are left to the thread that has it. Functions that take connections out of the
+ * pool hand them to the caller, who closes them after the lock is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -85,8 +85,11 @@ void pool_note_limits(msec_t now, bool force);
  */
 bool pool_may_keep(unsigned int others);
 
-/* The lowest number our private descriptors may have. */
-int pool_private_base(void);
+/* How many connections are idle or owing. */
+unsigned int pool_idle(void);
+
+/* The process's limit of fds, FDTABLE_MOST if it is higher. */
+int pool_fd_limit(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */
@@ -124,18 +127,21 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now,
 COLD bool pool_put_back(struct conn *conn);
 
 /* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
- * all are out, or left to the thread that has the lock, when VICTIMS is not full afterwards. */
-COLD void pool_flush(enum reason reason, struct victims *victims);
+ * all are out when VICTIMS is not full afterwards. False when the lock was not to be had. */
+COLD bool pool_flush(enum reason reason, struct victims *victims);
 
 /* The application closes our private number FD, which is in the map no more: takes CONN out,
- * DOOMED, if it is idle there. NULL when it is not, and when that is left to the thread that
- * has the lock. */
+ * DOOMED, if it is idle there. NULL when it is not, or when it was lost, see below. */
 COLD struct conn *pool_take_private(struct conn *conn, int fd);
 
-/* WORK is called without the lock by a thread that gave it back and finds work that was left to
- * it; it is to call pool_catch_up() until that is false, and close VICTIMS each time. */
-void pool_when_undone(void (*work)(void));
-COLD bool pool_catch_up(struct victims *victims);
+/* What must be done although another thread has the lock: private fds are taken out of the map
+ * without it, and closed; no connection is lent from an fd that the map does not name. Then
+ * pool_note_lost() says why there are idle connections without an fd. WORK is called without
+ * the lock, by this thread or by the one that gives the lock back: it calls pool_take_lost(),
+ * which takes them out, until that is false, and gives up VICTIMS each time. */
+COLD void pool_note_lost(enum reason reason);
+void pool_when_lost(void (*work)(void));
+COLD bool pool_take_lost(struct victims *victims);
 
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
 void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "raw.h"
 
 _Atomic uint32_t process_children;
@@ -20,6 +21,11 @@ _Atomic pid_t *process_owner;
 static bool is_wiped;
 
 static _Atomic uint32_t refusal;
+
+/* When it is asked again whether there are several threads; once a second at most, as waits ask
+ * again and again. */
+#define ASK_AFTER ((msec_t)1000)
+static _Atomic msec_t ask_at;
 
 /* libc's; NULL where it has none. */
 static const volatile char *single_threaded;
@@ -43,6 +49,7 @@ void process_adopt(void)
 {
     /* Where a child keeps its parent's number, one is always taken to be there. */
     atomic_store(&process_sharers, is_wiped ? 0 : 1);
+    atomic_store(&ask_at, 0);
     atomic_store(process_owner, getpid());
 }
 
@@ -56,8 +63,15 @@ static bool has_one_thread(void)
     enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
     struct stat threads;
 
-    return raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
-           threads.st_nlink == LINKS_OF_A_DIRECTORY + 1;
+    msec_t now = clock_now();
+
+    if (now < atomic_load_explicit(&ask_at, memory_order_relaxed))
+        return false;
+    if (raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
+        threads.st_nlink == LINKS_OF_A_DIRECTORY + 1)
+        return true;
+    atomic_store(&ask_at, now + ASK_AFTER);
+    return false;
 }
 
 bool process_is_alone(void)

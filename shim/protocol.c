@@ -249,6 +249,8 @@ bool protocol_repair(int fd, const struct pieces *pieces)
     return !first || exchange(fd, wire_protocol_of(*first), true);
 }
 
+/* Not while another thread is in a call on it, which may be its first send, or go on on the old
+ * socket for ever. */
 static bool is_to_be_renewed(int fd)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
@@ -256,7 +258,8 @@ static bool is_to_be_renewed(int fd)
 
     if (!conn)
         return false;
-    due = is_unspoken(conn) && wire_protocol(&conn->wire) != WIRE_UNDECIDED;
+    due = is_unspoken(conn) && conn_is_only_call(conn) &&
+          wire_protocol(&conn->wire) != WIRE_UNDECIDED;
     conn_leave(conn, CONN_CALL_OTHER);
     return due;
 }
@@ -270,12 +273,11 @@ void protocol_renew_all(void)
 {
     int saved = errno;
 
+    if (!conn_any_unspoken() || !process_is_alone())
+        return;
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        if (fdmap_is_plain(fd) || !is_to_be_renewed(fd))
-            continue;
-        if (!process_is_alone())
-            break;
-        exchange(fd, WIRE_UNDECIDED, false);
+        if (!fdmap_is_plain(fd) && is_to_be_renewed(fd))
+            exchange(fd, WIRE_UNDECIDED, false);
     }
     errno = saved;
 }

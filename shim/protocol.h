@@ -46,8 +46,8 @@ COLD bool protocol_repair(int fd, const struct pieces *pieces);
  * been spoken on, a new one to the same server takes the fd, which is set up as the old one is,
  * and the old one goes back to the pool. Does not wait: the first call that sends waits for the
  * new one, or says that it must be waited for. False, with errno set to ECONNRESET and FD shut
- * down, when there is no new one; else errno is kept. Called before the call that lets bytes
- * move. */
+ * down, when there is no new one; else errno is kept. What another thread is in a call on is
+ * left as it is. Called before the call that lets bytes move. */
 COLD bool protocol_renew(int fd);
 
 /* The same for all fds, before they are inherited or can be used past libc. What there is no

@@ -17,25 +17,17 @@
 
 static const uint64_t raised_by_writes = SET_OF(SIGPIPE) | SET_OF(SIGXFSZ);
 
-static atomic_bool stopped;
-
 /* Fds of ours at this moment, which a child made by another thread inherits, each plus 1. More
  * at once are not noted. */
 #define OPEN_MOST 8
 
 static _Atomic int open_now[OPEN_MOST];
 
-void quiet_stop(void)
-{
-    atomic_store(&stopped, true);
-}
-
 bool quiet_begin(struct quiet *quiet)
 {
     uint64_t all = ~UINT64_C(0);
 
-    if (atomic_load_explicit(&stopped, memory_order_relaxed) ||
-        raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &quiet->mask, sizeof(all)) != 0)
+    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &quiet->mask, sizeof(all)) != 0)
         return false;
     quiet->pending = 0;
     /* What was not blocked before cannot have been pending. */

@@ -20,17 +20,13 @@ struct quiet {
 };
 
 /* Blocks all signals in the calling thread, so that no handler can jump out and no cancellation
- * can end what comes next. To be ended by quiet_end(). False when a filter forbids it, or after
- * quiet_stop(): then no file is to be touched. */
+ * can end what comes next. To be ended by quiet_end(). False when a filter forbids it:
+ * then no file is to be touched. */
 COLD bool quiet_begin(struct quiet *quiet);
 
 /* RESULT is what the kernel gave for a write of N bytes. A SIGPIPE or SIGXFSZ that the write
  * has raised (pipe(7), setrlimit(2)) is taken away; then the signals are as they were. */
 COLD void quiet_end(const struct quiet *quiet, long result, size_t n);
-
-/* For good: quiet_begin() is false from now on. For a process that confines itself: a filter
- * may kill it for a call that it does not make. */
-COLD void quiet_stop(void);
 
 /* Opens PATH for a moment. Never follows a symbolic link at its end, never waits (for the other
  * end of a FIFO, or the holder of a lease), and never gives one of the fds 0 to 2, which are

@@ -14,7 +14,9 @@
 #include "log.h"
 #include "process.h"
 #include "proof.h"
+#include "protocol.h"
 #include "raw.h"
+#include "stats.h"
 
 /* How often, and after how many nanoseconds, it is looked whether other threads are done. */
 #define LOOKS    10
@@ -37,15 +39,15 @@ static void undress(struct conn *conn, int unused)
     conn_let_go(conn);
 }
 
-/* A call under way finds a record that was refused, and a later one a number that is none of
- * ours. Epoll sets stay known, for the case that the door stays shut. */
-static void forget_all(void)
+/* A call under way finds a record that was refused, and a later one an fd that is none of ours.
+ * What has one of the bits KNOWN in its slot stays known. */
+static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
         struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
 
-        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | FDMAP_EPOLL) ||
+        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | known) ||
             !fdmap_replace(fd, slot, FDMAP_NONE) || !conn)
             continue;
         conn_refuse(conn, REASON_SANDBOX);
@@ -68,7 +70,7 @@ static void wait_a_moment(void)
  * connection; elsewhere, as in socket(), it needs microseconds, and has had LOOKED moments. */
 static bool others_may_be_inside(int looked)
 {
-    return (looked == 0 && atomic_load(&conn_ever_used)) || conn_others_pass(NULL);
+    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL);
 }
 
 bool sandbox_begin(void)
@@ -78,6 +80,9 @@ bool sandbox_begin(void)
     if (atomic_load(&at_the_door) == 0 && !process_is_owner())
         return false;
     atomic_fetch_add(&at_the_door, 1);
+    protocol_renew_all();
+    lending_flush(REASON_SANDBOX);
+    stats_write(clock_now());
     had = process_disown();
     if (had != 0)
         atomic_store(&owner, had);
@@ -87,25 +92,31 @@ bool sandbox_begin(void)
         wait_a_moment();
         lending_flush(REASON_SANDBOX);
     }
+    stats_pause();
     conn_for_each_in_use(undress, 0);
-    forget_all();
+    forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
     return true;
 }
 
-/* Of two threads at the door the one that got in decides. What another thread was lent at the
+/* Of two threads at the door the one that got in decides. Private fds that another thread was
+ * to close, and did not yet, are not closed any more then. What another thread was lent at the
  * last moment was not watched since. */
 void sandbox_end(bool entered)
 {
     if (entered) {
         process_refuse(REASON_SANDBOX);
         process_disown();
-        forget_all();
+        stats_pause();
+        forget_all_but(0);
     } else if (atomic_load(&at_the_door) == 1 && process_refusal() != REASON_SANDBOX) {
         lending_flush(REASON_SANDBOX);
-        forget_all();
+        forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
         process_own(atomic_load(&owner));
-        if (process_refusal() == REASON_SANDBOX)
+        stats_resume();
+        if (process_refusal() == REASON_SANDBOX) {
             process_disown();
+            stats_pause();
+        }
     }
     atomic_fetch_sub(&at_the_door, 1);
 }

@@ -334,6 +334,17 @@ void stats_write(msec_t now)
     stats_end();
 }
 
+void stats_pause(void)
+{
+    atomic_store(&stats_state, STATS_NO_FILE);
+}
+
+void stats_resume(void)
+{
+    if (atomic_load(&stats_due) != NEVER)
+        atomic_store(&stats_state, STATS_UNWRITTEN);
+}
+
 static void move_gauge(_Atomic uint64_t *to, _Atomic uint64_t *from)
 {
     stats_set(to, stats_read(from));

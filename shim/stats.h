@@ -111,6 +111,10 @@ static inline msec_t stats_in(msec_t now)
     return (in < 0 ? 0 : in > STATS_PERIOD ? STATS_PERIOD : in) + CLOCK_LAG;
 }
 
+/* From now on nothing is due, whatever is counted; and again it is, if there is a file. */
+COLD void stats_pause(void);
+COLD void stats_resume(void);
+
 /* In the child of a fork, the only thread: the file is the parent's, and so is what was
  * counted. False when there is no memory; nothing may be counted then. */
 bool stats_after_fork_in_child(void);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -35,15 +36,19 @@ static bool could_be_pooled(int domain, int type, int protocol)
 int track_spare(int domain, int type, int protocol)
 {
     struct conn *conn;
+    int fd;
 
     if (!could_be_pooled(domain, type, protocol) || !process_is_owner())
         return -1;
     conn = spare_lend(domain, type);
     if (!conn)
         return -1;
-    track_new_number(conn->fd);
-    fdmap_exchange(conn->fd, conn_slot(conn));
-    return conn->fd;
+    fd = conn->fd;
+    track_new_number(fd);
+    fdmap_exchange(fd, conn_slot(conn));
+    if (fdtable_is_near(fd))
+        track_came_near(fd);
+    return fd;
 }
 
 void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
@@ -51,7 +56,7 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
 {
     struct conn *conn;
 
-    track_new_number(fd);
+    track_lowest_number(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) || !process_is_owner())
         return;
     conn = conn_new(fd, domain);
@@ -80,7 +85,7 @@ static uint32_t epoll_slot(void)
 
 void track_epoll(int fd)
 {
-    track_new_number(fd);
+    track_lowest_number(fd);
     if (fd < FDMAP_SIZE && process_is_owner())
         fdmap_exchange(fd, epoll_slot());
 }
@@ -122,6 +127,14 @@ void track_new_number_slow(int fd)
 {
     if (process_is_owner())
         forget(fd, true);
+}
+
+void track_came_near(int fd)
+{
+    if (!process_is_owner())
+        return;
+    fdtable_move_on(fd);
+    lending_flush(REASON_FD_PRESSURE);
 }
 
 bool track_forget(int fd)
@@ -404,16 +417,22 @@ static void pass(int fd, void *context)
 /* After the call the message may be gone. Should the call fail, a connection is not pooled that
  * could have been. The struct of another libc, where no process is ever the owner, has another
  * layout. */
-bool track_passing(const struct msghdr *msg, struct track_passed *passed)
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
 {
     int saved = errno;
 
-    if (fdmap_end() == 0 || !process_is_owner() || !is_readable(msg, sizeof(*msg)))
-        return false;
-    if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
-        each_passed(msg, pass, passed);
+    passed->count = 0;
+    if (fdmap_end() == 0 || !process_is_owner())
+        return;
+    for (size_t i = 0; i < count && i < IOV_MAX; i++) {
+        const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
+
+        if (!is_readable(msg, sizeof(*msg)))
+            break;
+        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+            each_passed(msg, pass, passed);
+    }
     errno = saved;
-    return true;
 }
 
 void track_close_passed(const struct track_passed *passed)

@@ -16,6 +16,7 @@
 #include "cold.h"
 #include "conn.h"
 #include "fdmap.h"
+#include "fdtable.h"
 #include "reasons.h"
 
 /* What socket(DOMAIN, TYPE, PROTOCOL) is to give, when it need not be made; else -1. */
@@ -38,6 +39,17 @@ static inline void track_new_number(int fd)
 {
     if (fd >= 0 && !fdmap_is_plain(fd))
         track_new_number_slow(fd);
+}
+
+/* The same, of an FD that is the lowest free one: tells when the program's fds come near ours,
+ * which are then given up. */
+COLD void track_came_near(int fd);
+
+static inline void track_lowest_number(int fd)
+{
+    track_new_number(fd);
+    if (fdtable_is_near(fd))
+        track_came_near(fd);
 }
 
 /* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
@@ -113,11 +125,11 @@ struct track_passed {
     int fds[TRACK_PASSED_MOST];
 };
 
-/* MSG, which need not be readable, is about to be sent: what its SCM_RIGHTS carry will be in
- * another process's hands. Adds to PASSED, whose count is 0 at first, what is to be closed by
- * track_passed() after the call. False when MSG is not readable, or nothing can be of interest.
+/* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
+ * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
+ * bytes behind the one before. What track_passed() is to close after the call goes to PASSED.
  */
-bool track_passing(const struct msghdr *msg, struct track_passed *passed);
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
 COLD void track_close_passed(const struct track_passed *passed);
 
 static inline void track_passed(const struct track_passed *passed)

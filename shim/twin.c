@@ -6,6 +6,7 @@
 #include <fcntl.h>
 
 #include "fdmap.h"
+#include "fdtable.h"
 #include "libc.h"
 #include "pool.h"
 #include "proof.h"
@@ -59,9 +60,15 @@ static bool sweeps_are_over(const struct conn *conn, uint32_t sweeps)
     return true;
 }
 
+long twin_duplicate(int fd)
+{
+    return fdtable_duplicate(fd,
+                             atomic_load_explicit(&count, memory_order_relaxed) + pool_idle());
+}
+
 static void make(struct conn *conn, int fd, uint32_t sweeps)
 {
-    long twin = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, pool_private_base());
+    long twin = twin_duplicate(fd);
 
     if (twin < 0)
         return;

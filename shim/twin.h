@@ -19,6 +19,9 @@
 /* Gives CONN, whose socket is at FD, a twin if it has none; it may fail to. */
 void twin_make(struct conn *conn, int fd);
 
+/* A private fd for what FD names, in no map; or the kernel's -errno. */
+long twin_duplicate(int fd);
+
 /* PRIVATE_FD, in the map and naming the socket of CONN, which has no twin, is its twin now. If
  * there are too many already, or it was swept meanwhile, it is closed, and CONN has none. */
 void twin_adopt(struct conn *conn, int private_fd);

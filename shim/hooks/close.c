@@ -57,6 +57,7 @@ HOOKED int dup(int fd)
     result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
+    track_lowest_number(result);
     return hook_duplicated(fd, result);
 }
 
@@ -165,6 +166,21 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
+/* The lowest free fd from FROM on was asked for: whether it is not RESULT, but for fds of ours,
+ * which are given up then. */
+static bool must_make_way(int from, int result)
+{
+    int fd = from;
+
+    while (fd < result && !(fdmap_get(fd) & FDMAP_PRIVATE))
+        fd++;
+    if (fd >= result || !process_is_owner())
+        return false;
+    libc_close_quietly(result);
+    lending_flush(REASON_FD_PRESSURE);
+    return true;
+}
+
 /* Only duplicates can fail for want of descriptors. */
 #define FCNTL(name)                                                                            \
     HOOKED int name(int fd, int command, ...)                                                  \
@@ -178,7 +194,9 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
             before_fcntl(fd, command);                                                         \
         }                                                                                      \
         result = real_##name(fd, command, argument);                                           \
-        if (hook_should_retry(result))                                                         \
+        if (hook_should_retry(result) ||                                                       \
+            ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) &&                             \
+             must_make_way((int)(long)argument, result)))                                      \
             result = real_##name(fd, command, argument);                                       \
         return fcntl_done(fd, command, result);                                                \
     }

@@ -61,11 +61,11 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
     int result;
 
-    due_before_accept();
+    due_ahead();
     result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
-    track_new_number(result);
+    track_lowest_number(result);
     return result;
 }
 
@@ -73,11 +73,11 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     int result;
 
-    due_before_accept();
+    due_ahead();
     result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
-    track_new_number(result);
+    track_lowest_number(result);
     return result;
 }
 

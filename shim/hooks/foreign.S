@@ -8,27 +8,27 @@
 #define HOOK(ret, name, params, before)
 #define HOOK_CHILD(name)
 #define ALIAS(name, hook)
-#define HOOK_FOREIGN(ret, name, version, params) foreign name, version
+#define HOOK_FOREIGN(ret, name, version, body, params) foreign name, version, body
 
-.macro foreign name, version
-    .globl foreign_\name
-    .hidden hook_\name
+.macro foreign name, version, body
+    .globl foreign_\body
+    .hidden \body
 #if defined(__x86_64__)
-    .type foreign_\name, @function
-foreign_\name:
+    .type foreign_\body, @function
+foreign_\body:
     .cfi_startproc
     endbr64
-    jmp hook_\name
+    jmp \body
 #elif defined(__aarch64__)
-    .type foreign_\name, %function
-foreign_\name:
+    .type foreign_\body, %function
+foreign_\body:
     .cfi_startproc
     hint #34 // bti c
-    b hook_\name
+    b \body
 #endif
     .cfi_endproc
-    .size foreign_\name, . - foreign_\name
-    .symver foreign_\name, \name@\version
+    .size foreign_\body, . - foreign_\body
+    .symver foreign_\body, \name@\version
 .endm
 
     .text

@@ -36,8 +36,9 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags));
 
-/* epoll_ctl() by the libc function or by syscall() gave RESULT. */
-int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event);
+/* epoll_ctl(EPFD, OP, FD, EVENT) by whatever REAL call. */
+int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                   int (*real)(int epfd, int op, int fd, struct epoll_event *event));
 
 /* The N requests in LIST, of io_submit(), are about to be submitted: what they name is not
  * pooled for REASON. */
@@ -51,6 +52,9 @@ int hook_identity_changed(int result);
  * with what has to be done around it. */
 bool hook_confines(long number, const long *a);
 long hook_confine(long number, const long *a);
+
+/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
+COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
 
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */

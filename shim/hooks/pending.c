@@ -6,6 +6,9 @@
  */
 #include "hooks.h"
 
+#include <string.h>
+
+#include "../deepbind.h"
 #include "../foreign.h"
 #include "../raw.h"
 #include "../readable.h"
@@ -31,7 +34,7 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
         return;
-    for (long i = 0; i < n && is_readable(&list[i], sizeof(list[i])) &&
+    for (long i = 0; i < n && is_readable(&list[i], sizeof(uintptr_t)) &&
                      is_readable(list[i], sizeof(*list[i]));
          i++) {
         if (!PLAIN((int)list[i]->aio_fildes))
@@ -57,21 +60,42 @@ static int ring_made(int result)
     return result;
 }
 
+/* Who opens liburing by its name looks its functions up by dlsym(), past our hooks. */
+int hook_dlopen_flags(const char *file, int flags)
+{
+    static const char rings[] = "liburing";
+    const char *slash = file ? strrchr(file, '/') : NULL;
+
+    if (file && strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
+        ring_made(0);
+    return deepbind_flags(file, flags);
+}
+
 /* One that cannot be found looks like a kernel without io_uring. */
-#define RING_MADE_BY(name, version, params, args)                                              \
-    int hook_##name params                                                                     \
+#define MAKES_RING(body, name, version, params, args)                                          \
+    int body params                                                                            \
     {                                                                                          \
-        int(*made) params = (int(*) params)foreign_find(#name, version);                       \
+        int(*make) params = (int(*) params)foreign_find(name, version);                        \
                                                                                                \
-        return made ? ring_made(made args) : -ENOSYS;                                          \
+        return make ? ring_made(make args) : -ENOSYS;                                          \
     }
 
-RING_MADE_BY(io_uring_queue_init, "LIBURING_2.0",
-             (unsigned int entries, void *ring, unsigned int flags), (entries, ring, flags))
-RING_MADE_BY(io_uring_queue_init_params, "LIBURING_2.0",
-             (unsigned int entries, void *ring, void *params), (entries, ring, params))
-RING_MADE_BY(io_uring_setup, "LIBURING_2.3", (unsigned int entries, void *params),
-             (entries, params))
-RING_MADE_BY(io_uring_queue_init_mem, "LIBURING_2.5",
-             (unsigned int entries, void *ring, void *params, void *bytes, size_t size),
-             (entries, ring, params, bytes, size))
+#define QUEUE_INIT(body, version)                                                              \
+    MAKES_RING(body, "io_uring_queue_init", version,                                           \
+               (unsigned int entries, void *ring, unsigned int flags), (entries, ring, flags))
+#define QUEUE_INIT_PARAMS(body, version)                                                       \
+    MAKES_RING(body, "io_uring_queue_init_params", version,                                    \
+               (unsigned int entries, void *ring, void *params), (entries, ring, params))
+#define SETUP(body, version)                                                                   \
+    MAKES_RING(body, "io_uring_setup", version, (unsigned int entries, void *params),          \
+               (entries, params))
+
+QUEUE_INIT(hook_queue_init, "LIBURING_2.0")
+QUEUE_INIT(hook_queue_init_ffi, "LIBURING_2.4")
+QUEUE_INIT_PARAMS(hook_queue_init_params, "LIBURING_2.0")
+QUEUE_INIT_PARAMS(hook_queue_init_params_ffi, "LIBURING_2.4")
+SETUP(hook_setup, "LIBURING_2.3")
+SETUP(hook_setup_ffi, "LIBURING_2.4")
+MAKES_RING(hook_queue_init_mem, "io_uring_queue_init_mem", "LIBURING_2.5",
+           (unsigned int entries, void *ring, void *params, void *bytes, size_t size),
+           (entries, ring, params, bytes, size))

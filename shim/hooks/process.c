@@ -3,7 +3,6 @@
  */
 #include "hooks.h"
 
-#include "../deepbind.h"
 #include "../due.h"
 #include "../protocol.h"
 #include "../readable.h"
@@ -112,7 +111,7 @@ HOOKED void quick_exit(int status)
  */
 HOOKED void *dlopen(const char *file, int flags)
 {
-    return real_dlopen(file, deepbind_flags(file, flags));
+    return real_dlopen(file, hook_dlopen_flags(file, flags));
 }
 
 /* Also clears close-on-exec when both numbers are the same. */
@@ -158,6 +157,25 @@ static int close_range_by_syscall(unsigned int first, unsigned int last, int fla
 static int dup3_by_syscall(int fd, int to, int flags)
 {
     return (int)real_syscall(SYS_dup3, fd, to, flags);
+}
+
+static int epoll_ctl_by_syscall(int epfd, int op, int fd, struct epoll_event *event)
+{
+    return (int)real_syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
+
+/* One message, or many. */
+static long send_by_syscall(long number, const long *a)
+{
+    bool many = number == SYS_sendmmsg;
+    struct track_passed passed;
+    long result;
+
+    track_passing((const void *)a[1], many ? sizeof(struct mmsghdr) : 0,
+                  many ? (unsigned int)a[2] : 1, &passed);
+    result = real_syscall(number, a[0], a[1], a[2], a[3]);
+    track_passed(&passed);
+    return result;
 }
 
 #ifdef SYS_dup2
@@ -315,9 +333,6 @@ static long after_syscall(long number, const long *a, long result)
         if (result >= 0)
             ring_registered((uint32_t)a[1]);
         return result;
-    case SYS_epoll_ctl:
-        return hook_epoll_ctl_done((int)result, (int)a[0], (int)a[1], (int)a[2],
-                                   (const struct epoll_event *)a[3]);
     case SYS_socket:
     case SYS_accept:
     case SYS_accept4:
@@ -385,7 +400,12 @@ HOOKED long syscall(long number, ...)
         child_begins(flags);
         return child_made(flags, real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]));
     }
+    if (number == SYS_epoll_ctl)
+        return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
+                              epoll_ctl_by_syscall);
     before_syscall(number, a);
+    if (number == SYS_sendmsg || number == SYS_sendmmsg)
+        return send_by_syscall(number, a);
     if (number == SYS_dup3 && !PLAIN((int)a[1]))
         return hook_replace((int)a[0], (int)a[1], (int)a[2], dup3_by_syscall);
 #ifdef SYS_dup2

@@ -4,7 +4,6 @@
  */
 #include "hooks.h"
 
-#include <limits.h>
 #include <stdint.h>
 
 #include "../cold.h"
@@ -341,8 +340,7 @@ HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
     struct track_passed passed;
     ssize_t moved;
 
-    passed.count = 0;
-    track_passing(msg, &passed);
+    track_passing(msg, 0, 1, &passed);
     moved = PLAIN(fd) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags);
     track_passed(&passed);
     return moved;
@@ -358,10 +356,7 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
     struct track_passed passed;
     int moved;
 
-    passed.count = 0;
-    for (unsigned int i = 0;
-         i < count && i < IOV_MAX && track_passing(&msgs[i].msg_hdr, &passed); i++)
-        ;
+    track_passing(msgs, sizeof(*msgs), count, &passed);
     moved = PLAIN(fd) ? real_sendmmsg(fd, msgs, count, flags)
                       : tracked_sendmmsg(fd, msgs, count, flags);
     track_passed(&passed);

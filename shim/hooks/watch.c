@@ -8,6 +8,7 @@
 
 #include "../due.h"
 #include "../pieces.h"
+#include "../readable.h"
 #include "../unwind.h"
 #include "../waiting.h"
 
@@ -36,16 +37,32 @@ HOOKED int epoll_create1(int flags)
     return epoll_opened(fd);
 }
 
-int hook_epoll_ctl_done(int result, int epfd, int op, int fd, const struct epoll_event *event)
+/* Another thread may get the event, and give the memory of EVENT back, before the call returns.
+ */
+int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                   int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
-    if (result == 0 && !PLAIN(fd))
-        track_watch(epfd, op, fd, event);
+    struct epoll_event wanted = {0};
+    bool known = op == EPOLL_CTL_DEL;
+    int result;
+
+    if (PLAIN(fd))
+        return real(epfd, op, fd, event);
+    if (!known && is_readable(event, sizeof(*event))) {
+        wanted = *event;
+        known = true;
+    }
+    result = real(epfd, op, fd, event);
+    if (result == 0 && !known)
+        track_refuse(fd, REASON_EPOLL_UNKNOWN);
+    else if (result == 0)
+        track_watch(epfd, op, fd, &wanted);
     return result;
 }
 
 HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
-    return hook_epoll_ctl_done(real_epoll_ctl(epfd, op, fd, event), epfd, op, fd, event);
+    return hook_epoll_ctl(epfd, op, fd, event, real_epoll_ctl);
 }
 
 /* What cannot be undone, and what sets flags. */

@@ -63,7 +63,8 @@ COLD void wire_poison(struct wire *wire, enum reason reason);
 /* A request that demands a reply got it, and the reply was read in full. */
 void wire_answered(struct wire *wire);
 
-/* What the sender's thread reads while another one that receives may write it. */
+/* What one thread reads while another one may write it: the sender's what the receiver knows, a
+ * fork's the protocol. */
 #define WIRE_GET(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define WIRE_SET(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
 

@@ -35,13 +35,18 @@ static void choose_protocol(struct wire *wire, uint8_t first)
         wire_poison(wire, REASON_TLS);
 }
 
+/* Only what the parsers of requests use. */
 void wire_look_ahead(struct wire *ahead, const struct wire *wire)
 {
-    wire_init(ahead);
     ahead->poison = WIRE_GET(wire->poison);
     ahead->protocol = wire->protocol;
+    ahead->unfenced = false;
+    ahead->need_mn = false;
+    ahead->known16 = false;
     ahead->request = wire->request;
     ahead->login = login_ahead(&wire->login);
+    ahead->queue.first = 0;
+    ahead->queue.used = 0;
 }
 
 static void look_at(struct wire *ahead, const uint8_t *bytes, size_t n)
@@ -82,7 +87,7 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
 {
     if (wire->poison)
         return;
-    wire->protocol = ahead->protocol;
+    WIRE_SET(wire->protocol, ahead->protocol);
     wire->request = ahead->request;
     queue_push_all(wire, &ahead->queue);
     wire->unfenced |= ahead->unfenced;
@@ -102,7 +107,7 @@ void wire_sent_one_get(struct wire *wire)
 {
     if (wire->poison)
         return;
-    wire->protocol = WIRE_TEXT;
+    WIRE_SET(wire->protocol, WIRE_TEXT);
     text_sent_one_get(wire);
 }
 
@@ -213,7 +218,7 @@ bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *
 
 enum wire_protocol wire_protocol(const struct wire *wire)
 {
-    return (enum wire_protocol)wire->protocol;
+    return (enum wire_protocol)WIRE_GET(wire->protocol);
 }
 
 bool wire_may_be_goodbye(const void *bytes, size_t n)

@@ -181,7 +181,7 @@ struct wire_place {
  */
 bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *place);
 
-/* Which protocol the first byte chose. */
+/* Which protocol the first byte chose. Any thread may ask at any time. */
 enum wire_protocol wire_protocol(const struct wire *wire);
 
 /* Which protocol a connection speaks whose first byte is FIRST. */

@@ -16,7 +16,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../audit"),
                 os.path.join(HERE, "../differential")]
-from audit import DYNAMIC_TLS, listed_hooks
+from audit import DYNAMIC_TLS, exported, foreign_hooks, listed_hooks
 from support import Memcached, die_with_parent, free_port, preloaded
 from victims import Script, Server
 
@@ -35,9 +35,8 @@ def output(*command):
 
 
 def exports_are_the_list(library):
-    listed = output(f"{TOOLS}nm", "-D", "--defined-only", library).splitlines()
     hooks, aliases = listed_hooks()
-    return {line.split()[-1] for line in listed} == hooks | aliases
+    return exported(library, f"{TOOLS}nm") == hooks | aliases | foreign_hooks()
 
 
 def is_hardened(library):

@@ -29,7 +29,7 @@ FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|
 DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
 # Newer than the oldest glibc supported; there the hook makes the bare system call.
-NEWER = {"close_range", "closefrom", "_Fork", "pidfd_getfd"}
+NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
 
 
 def output(*command):
@@ -52,10 +52,10 @@ def foreign_hooks():
             in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
 
 
-def exported(library):
+def exported(library, nm="nm"):
     """What a library defines, with the versions and without the names of these."""
     return {line.split()[-1]
-            for line in output("nm", "-D", "--defined-only", library).splitlines() if " A " not in line}
+            for line in output(nm, "-D", "--defined-only", library).splitlines() if " A " not in line}
 
 
 def listed_hooks():

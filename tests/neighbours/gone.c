@@ -5,7 +5,8 @@
  *     gone PORT CALL REQUEST
  *
  * Runs above the library of below.c. With the REQUEST "threads" it is another thread indeed,
- * with "passed" what is sent is a descriptor. Says what came back.
+ * with "passed" what is sent is an fd, and with "watched" what is gone is the event given to
+ * epoll_ctl(). Says what came back.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -16,8 +17,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -30,15 +33,16 @@ struct room {
     char control[CMSG_SPACE(sizeof(int))];
     struct mmsghdr message;
     struct iovec pieces[4];
+    struct epoll_event event;
     char request[VALUE + 200];
 };
 
 static struct room *room;
-static void (**after_sending)(void);
+static void (**after_call)(void);
 
 static void give_back(void)
 {
-    *after_sending = NULL;
+    *after_call = NULL;
     munmap(room, sizeof(*room));
 }
 
@@ -64,7 +68,7 @@ static void cut(size_t n)
 
 static ssize_t send_by(const char *call, int fd, size_t n)
 {
-    *after_sending = give_back;
+    *after_call = give_back;
     if (strcmp(call, "write") == 0)
         return write(fd, room->request, n);
     if (strcmp(call, "writev") == 0)
@@ -77,6 +81,8 @@ static ssize_t send_by(const char *call, int fd, size_t n)
         return sendto(fd, room->request, n, 0, NULL, 0);
     if (strcmp(call, "sendmsg") == 0)
         return sendmsg(fd, &room->message.msg_hdr, 0);
+    if (strcmp(call, "SYS_sendmsg") == 0)
+        return syscall(SYS_sendmsg, fd, &room->message.msg_hdr, 0);
     return sendmmsg(fd, &room->message, 1, 0);
 }
 
@@ -123,7 +129,7 @@ static pthread_t hearer;
 
 static void wait_for_the_hearer(void)
 {
-    *after_sending = NULL;
+    *after_call = NULL;
     pthread_join(hearer, NULL);
 }
 
@@ -135,7 +141,7 @@ static void turn(const char *port, const char *call, const char *kind)
     cut(n);
     if (strcmp(kind, "threads") == 0) {
         pthread_create(&hearer, NULL, hear_in_thread, &fd);
-        *after_sending = wait_for_the_hearer;
+        *after_call = wait_for_the_hearer;
         printf("%zd\n", send(fd, room->request, n, 0));
     } else {
         printf("%s\n",
@@ -168,10 +174,30 @@ static void pass(const char *port, const char *call)
     close(fd);
 }
 
+/* The registration is taken off when the connection is kept, and the end of file that
+ * shutdown() brings is waited for in the same set. */
+static void watch(const char *port)
+{
+    int epfd = epoll_create1(0), fd = dial(port);
+    struct epoll_event got;
+
+    room->event = (struct epoll_event){EPOLLIN, {.u64 = 77}};
+    *after_call = give_back;
+    if (epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &room->event) != 0)
+        exit(4);
+    send(fd, "get a\r\n", 7, 0);
+    hear(fd, 1);
+    shutdown(fd, SHUT_WR);
+    if (epoll_wait(epfd, &got, 1, 5000) == 1)
+        printf("of %d\n", (int)got.data.u64);
+    close(fd);
+    close(epfd);
+}
+
 int main(int argc, char **argv)
 {
-    after_sending = dlsym(RTLD_DEFAULT, "below_after_sending");
-    if (argc != 4 || !after_sending)
+    after_call = dlsym(RTLD_DEFAULT, "below_after_call");
+    if (argc != 4 || !after_call)
         return 2;
     setvbuf(stdout, malloc(BUFSIZ), _IOFBF, BUFSIZ);
     for (int i = 0; i < TURNS; i++) {
@@ -181,6 +207,8 @@ int main(int argc, char **argv)
             return 2;
         if (strcmp(argv[3], "passed") == 0)
             pass(argv[1], argv[2]);
+        else if (strcmp(argv[3], "watched") == 0)
+            watch(argv[1]);
         else
             turn(argv[1], argv[2], argv[3]);
     }

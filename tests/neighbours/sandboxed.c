@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,9 @@
 #include <linux/seccomp.h>
 
 #define THREADS 3
+
+/* Milliseconds; longer than the library puts off what it has to write. */
+#define WAIT 1300
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
 
@@ -102,7 +106,7 @@ static void wait_for(int fd)
 
     FD_ZERO(&set);
     FD_SET(fd, &set);
-    check(poll(&wanted, 1, 0) == 0, "poll");
+    check(poll(&wanted, 1, WAIT) == 0, "poll");
     check(select(fd + 1, &set, NULL, NULL, &no_time) == 0, "select");
 }
 
@@ -118,6 +122,19 @@ static void *take_turns(void *own_turns)
         atomic_fetch_add((atomic_int *)own_turns, 1);
     }
     return NULL;
+}
+
+static atomic_bool waits, waited;
+
+/* Begun outside of the sandbox, and ended in it. */
+static void *wait_long(void *unused)
+{
+    atomic_store(&waits, true);
+    check(poll(NULL, 0, WAIT) == 0, "poll");
+    atomic_store(&waited, true);
+    while (true)
+        poll(NULL, 0, WAIT);
+    return unused;
 }
 
 /* Of each thread so many more. */
@@ -137,9 +154,14 @@ static void enter_among_threads(void)
 
     for (int i = 0; i < THREADS; i++)
         check(pthread_create(&thread, NULL, take_turns, &turns[i]) == 0, "thread");
+    check(pthread_create(&thread, NULL, wait_long, NULL) == 0, "thread");
+    while (!atomic_load(&waits))
+        poll(NULL, 0, 1);
     wait_for_turns(20);
     enter_filter(SECCOMP_FILTER_FLAG_TSYNC);
     wait_for_turns(20);
+    while (!atomic_load(&waited))
+        poll(NULL, 0, 1);
 }
 
 int main(int argc, char **argv)

@@ -68,6 +68,14 @@ def test_what_is_absent_is_a_system_call(bench, built, absent, name):
     assert "wrote 3, read 3 abc\nwaited 1, status 7\n" in done.out
 
 
+@pytest.mark.parametrize("name", sorted(hook for hook in HOOKS if re.match("aio_|lio_", hook)))
+def test_what_a_plugin_brought_along_is_found(bench, built, absent, name):
+    """As librt before glibc 2.34, where RTLD_NEXT does not look."""
+    done = bench.unnoticed([built("asynchronous.c"), bench.folder / "file"], before=[absent],
+                           **asking(bench, name))
+    assert done.out == "written 8 8 8 8, read 8 8 8 8\n" and (bench.folder / "told").exists()
+
+
 def test_what_is_called_may_be_absent(bench, absent):
     """Each in a run of its own; they mostly sleep, so several at a time."""
     command = [VICTIMS, CALLERS, bench.server.port, free_port()]

@@ -30,6 +30,11 @@ def test_reply_heard_by_another_thread(bench, built):
     assert log_of(bench, built, "send", "threads").count("not kept: UNSOLICITED") == 4
 
 
-@pytest.mark.parametrize("call", ("sendmsg", "sendmmsg"))
+@pytest.mark.parametrize("call", ("sendmsg", "sendmmsg", "SYS_sendmsg"))
 def test_message_that_passes_a_connection(bench, built, call):
     assert log_of(bench, built, call, "passed").count("not kept: PASSED") == 4
+
+
+def test_event_of_a_registration(bench, built):
+    log = log_of(bench, built, "epoll_ctl", "watched")
+    assert log.count(": kept") == 4 and "reused as" in log

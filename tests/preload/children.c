@@ -130,7 +130,7 @@ static int look_at_our_numbers(void *unused)
 
     (void)unused;
     unseen(SYS_read, wake[0], &byte, 1);
-    for (int fd = 500; fd < 9000; fd++)
+    for (int fd = LOWEST_PRIVATE; fd < 9000; fd++)
         found += unseen(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL) == 1;
     unseen(SYS_exit, found);
     return 0;

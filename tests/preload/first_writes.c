@@ -11,8 +11,10 @@
 #include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -461,6 +463,36 @@ Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
     for (int i = 0; i < 5; i++)
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
+}
+
+struct reader {
+    int fd;
+    atomic_int tid;
+    char got[5];
+};
+
+static void *read_answer(void *argument)
+{
+    struct reader *reader = argument;
+
+    reader->tid = gettid();
+    recv(reader->fd, reader->got, sizeof(reader->got), MSG_WAITALL);
+    return NULL;
+}
+
+/* A thread that waits for the answer would go on waiting on the old socket. */
+Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
+{
+    struct reader reader = {.fd = dial_lent(&text)};
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, read_answer, &reader) == 0);
+    while (reader.tid == 0)
+        sched_yield();
+    wait_inside(reader.tid, SYS_recvfrom);
+    say_dup(reader.fd, &text);
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_expect(memcmp(reader.got, "END\r\n", 5) == 0, "no answer");
 }
 
 /* Another connection by now, to a server of the test. */

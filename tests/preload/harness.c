@@ -103,10 +103,10 @@ int park(void)
     return port;
 }
 
-/* Private numbers are high ones; nothing else in these tests has any. */
+/* Nothing else in these tests has an fd so high. */
 int private_number(void)
 {
-    for (int fd = 500; fd < 65536; fd++) {
+    for (int fd = LOWEST_PRIVATE; fd < 65536; fd++) {
         if (unseen(SYS_fcntl, fd, F_GETFD) >= 0)
             return fd;
     }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -85,6 +86,139 @@ Test(numbers, idle_connections_end_with_exec, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, private_number(), F_GETFD) == FD_CLOEXEC);
 }
 
+/* How many fds the kernel's table of this process has room for. */
+static int table_size(void)
+{
+    FILE *file = fopen("/proc/self/status", "r");
+    char line[256];
+    int size = 0;
+
+    cr_assert(file != NULL);
+    while (fgets(line, sizeof(line), file))
+        sscanf(line, "FDSize: %d", &size);
+    fclose(file);
+    return size;
+}
+
+/* A fork copies the table up to the highest fd. */
+Test(numbers, an_idle_connection_fits_in_the_table, .timeout = 20)
+{
+    int before = table_size();
+    int port = park();
+
+    cr_expect(table_size() == before, "the table of %d has %d entries now", before,
+              table_size());
+    cr_expect(park() == port);
+    cr_expect(table_size() == before);
+}
+
+/* The fds of a program are counted up from the bottom of the table; when they reach the quarter
+ * where ours are, these go, and new ones are made in the next larger table. */
+static void come_near(int (*get)(void))
+{
+    int fd, port, next;
+
+    not_under_valgrind();
+    park();
+    fd = private_number();
+    cr_expect(fd >= LOWEST_PRIVATE && fd < 64);
+    while ((next = get()) < LOWEST_PRIVATE)
+        cr_assert(next > 0 && log_count("discarded") == 0);
+    EXPECT_EVENT(": discarded: FD_PRESSURE ");
+    cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
+    port = park();
+    for (int expected = next + 1; expected < 90; expected++)
+        cr_expect(open("/dev/null", O_RDONLY) == expected);
+    cr_expect(park() == port);
+    cr_expect(unseen(SYS_fcntl, 128 - 4, F_GETFD) == FD_CLOEXEC);
+}
+
+static int another_duplicate(void)
+{
+    return dup(0);
+}
+
+static int another_socket(void)
+{
+    return socket(AF_INET, SOCK_STREAM, 0);
+}
+
+static int another_epoll_set(void)
+{
+    return epoll_create1(0);
+}
+
+/* By a client that is not seen and gone at once. */
+static int another_accepted(void)
+{
+    static int listener = -1, port;
+    struct sockaddr_in addr;
+    long client;
+
+    if (listener < 0)
+        listener = listen_here(&port);
+    client = unseen(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    cr_assert(unseen(SYS_connect, client, loopback(&addr, port), sizeof(addr)) == 0);
+    unseen(SYS_close, client);
+    return accept4(listener, NULL, NULL, 0);
+}
+
+Test(numbers, duplicates_come_near, .timeout = 20)
+{
+    come_near(another_duplicate);
+}
+
+Test(numbers, sockets_come_near, .timeout = 20)
+{
+    come_near(another_socket);
+}
+
+Test(numbers, epoll_sets_come_near, .timeout = 20)
+{
+    come_near(another_epoll_set);
+}
+
+Test(numbers, accepted_ones_come_near, .timeout = 20)
+{
+    come_near(another_accepted);
+}
+
+/* What is opened by calls that are not hooked is seen when the next connection is kept. */
+Test(numbers, files_come_near, .timeout = 20)
+{
+    int port, fd;
+
+    while ((fd = open("/dev/null", O_RDONLY)) < 62)
+        cr_assert(fd > 0);
+    port = park();
+    cr_expect(open("/dev/null", O_RDONLY) == 63);
+    cr_expect(open("/dev/null", O_RDONLY) == 64);
+    cr_expect(open("/dev/null", O_RDONLY) == 65);
+    cr_expect(park() == port);
+}
+
+/* Many connections get the room they need, and no more. */
+Test(numbers, tables_for_a_crowd, .timeout = 20)
+{
+    static const struct {
+        int connections, room;
+    } crowds[] = {{8, 64}, {20, 128}, {50, 256}};
+
+    for (size_t i = 0; i < 3; i++) {
+        int fds[64], before, most = 0;
+
+        for (int n = 0; n < crowds[i].connections; n++)
+            exchange(fds[n] = dial_server());
+        for (int n = 0; n < crowds[i].connections; n++)
+            close(fds[n]);
+        before = log_count(": kept");
+        cr_expect(before > 0);
+        for (int fd = 0; fd < 8192; fd++)
+            most = unseen(SYS_fcntl, fd, F_GETFD) >= 0 ? fd : most;
+        cr_expect(most < crowds[i].room, "%d for %d", most, crowds[i].connections);
+    }
+}
+
 /* A private number was never the application's: closing it works and says so. */
 Test(numbers, close_loop_over_idle_connections, .timeout = 20)
 {
@@ -97,7 +231,7 @@ Test(numbers, close_loop_over_idle_connections, .timeout = 20)
     EXPECT_EVENT(": discarded: SWEPT ");
     cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
     park();
-    for (number = 500; number < 20000; number++)
+    for (number = LOWEST_PRIVATE; number < 20000; number++)
         cr_expect(close(number) == -1 && errno == EBADF);
     cr_expect(log_count("discarded: SWEPT") == 2);
     park();
@@ -105,18 +239,17 @@ Test(numbers, close_loop_over_idle_connections, .timeout = 20)
 
 Test(numbers, close_range_over_idle_and_used, .timeout = 20)
 {
-    int idle, used;
+    int used;
 
     needs_close_range();
     park();
-    idle = private_number();
     used = dial_server();
     exchange(used);
     park();
-    cr_assert(close_range(500, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) == 0);
+    cr_assert(close_range(LOWEST_PRIVATE, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) == 0);
     exchange(dial_server());
     park();
-    cr_assert(close_range((unsigned int)idle, ~0U, 0) == 0);
+    cr_assert(close_range(LOWEST_PRIVATE, ~0U, 0) == 0);
     EXPECT_EVENT(": discarded: SWEPT ");
     cr_assert(close_range((unsigned int)used, (unsigned int)used, 0) == 0);
     EXPECT_NOT_KEPT("SWEPT");
@@ -127,7 +260,7 @@ Test(numbers, close_range_over_idle_and_used, .timeout = 20)
 Test(numbers, closefrom_sweeps, .timeout = 20)
 {
     park();
-    closefrom(500);
+    closefrom(LOWEST_PRIVATE);
     EXPECT_EVENT(": discarded: SWEPT ");
     park();
 }
@@ -257,6 +390,27 @@ Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 0) == next);
     cr_expect(fcntl(null, F_DUPFD_CLOEXEC, 300) == 300);
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
+}
+
+/* The lowest free fd from there on is where one of ours lies. */
+Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
+{
+    static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
+
+    for (int i = 0; i < 2; i++) {
+        int fd, port;
+
+        park();
+        fd = private_number();
+        cr_expect(fcntl(0, commands[i], fd) == fd);
+        EXPECT_EVENT(": discarded: FD_PRESSURE ");
+        cr_expect(fcntl(fd, F_GETFD) == (i == 0 ? 0 : FD_CLOEXEC));
+        port = park();
+        cr_expect(park() == port);
+        cr_expect(close(fd) == 0);
+        cr_expect(fcntl(0, commands[i], fd - 1) == fd - 1);
+        cr_expect(close(fd - 1) == 0);
+    }
 }
 
 static void sweep_one_by_one(void)

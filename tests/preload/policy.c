@@ -88,7 +88,7 @@ Test(two_in_all, private_numbers, .timeout = 20)
     exchange(dial_server());
     exchange(dial_server());
     cr_expect(log_count(": reused as ") == 2);
-    for (int fd = 500; fd < 65536; fd++)
+    for (int fd = LOWEST_PRIVATE; fd < 65536; fd++)
         count += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
     cr_expect(count <= 2, "%d", count);
 }

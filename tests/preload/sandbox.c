@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -159,6 +160,36 @@ Test(sandbox, landlock, .timeout = 20)
     if (landlock_abi() < LANDLOCK_NET_SINCE)
         cr_skip_test("this kernel's Landlock does not restrict connect()");
     expect_refused_after(by_landlock, EACCES);
+}
+
+/* What was lent speaks text by now, and nothing could exchange it afterwards. That is done only
+ * where no other thread can be sending on it: the child of a fork has none. */
+static int speak_binary_inside(void)
+{
+    static const char noop[24] = {'\x80', '\x0a'};
+    struct pollfd wait = {.events = POLLIN};
+    char answer[24] = "";
+
+    park();
+    wait.fd = dial_server();
+    if (log_count(": reused as ") != 1 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        by_prctl() != 0)
+        return 1;
+    if (send(wait.fd, noop, sizeof(noop), MSG_NOSIGNAL) != sizeof(noop) ||
+        poll(&wait, 1, 3000) != 1)
+        return 2;
+    return recv(wait.fd, answer, sizeof(answer), 0) == sizeof(answer) && answer[0] == '\x81'
+               ? 0
+               : 3;
+}
+
+Test(sandbox, the_next_word_may_be_of_either_protocol, .timeout = 20)
+{
+    pid_t child = fork();
+
+    if (child == 0)
+        _exit(speak_binary_inside());
+    expect_good_end(child);
 }
 
 static void expect_pooling(void)

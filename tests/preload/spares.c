@@ -240,7 +240,7 @@ static int private_numbers(void)
 {
     int count = 0;
 
-    for (int fd = 500; fd < 10000; fd++)
+    for (int fd = LOWEST_PRIVATE; fd < 10000; fd++)
         count += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
     return count;
 }
@@ -341,16 +341,16 @@ Test(spares, that_were_closed_are_gone, .timeout = 20)
     uint64_t name = make_spare();
 
     for (int fd = 3; fd < 10000; fd++) {
-        if (fd >= 500)
+        if (fd >= LOWEST_PRIVATE)
             close(fd);
     }
     cr_expect(!next_is(name));
     name = make_spare();
-    close_range(500, ~0U, 0);
+    close_range(LOWEST_PRIVATE, ~0U, 0);
     cr_expect(!next_is(name));
     /* Behind our back. */
     name = make_spare();
-    for (int fd = 500; fd < 10000; fd++)
+    for (int fd = LOWEST_PRIVATE; fd < 10000; fd++)
         unseen(SYS_close, fd);
     cr_expect(!next_is(name));
     exchange(dial_server());
@@ -404,12 +404,12 @@ Test(spares, swept_while_in_use, .timeout = 40)
     for (int i = 0; i < 4; i++)
         cr_assert(pthread_create(&threads[i], NULL, connect_and_close, NULL) == 0);
     for (int i = 0; i < 200; i++) {
-        close_range(500, ~0U, 0);
+        close_range(LOWEST_PRIVATE, ~0U, 0);
         sched_yield();
     }
     for (int i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
-    close_range(500, ~0U, 0);
+    close_range(LOWEST_PRIVATE, ~0U, 0);
     name = make_spare();
     cr_expect(next_is(name));
 }

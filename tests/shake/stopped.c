@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -21,7 +22,7 @@
 
 int close_range(unsigned int first, unsigned int last, int flags);
 
-enum { PRIVATE = 20, CYCLES = 500, IDLE = 4 };
+enum { PRIVATE = 20, CYCLES = 500, IDLE = 4, FEW_FDS = 64 };
 
 static struct sockaddr_in server;
 static int failed;
@@ -152,6 +153,7 @@ struct scene {
     bool connects;
     void (*meanwhile)(void);
     int idle_after; /* at most */
+    void (*before)(void);
 };
 
 static bool thread_did_well;
@@ -197,6 +199,26 @@ static void close_each(void)
         close(fd);
 }
 
+/* The program gets every fd that its limit allows, also those that the pool had. */
+static void use_all_fds(void)
+{
+    int fds[FEW_FDS], n = 0;
+
+    while (n < FEW_FDS && (fds[n] = dup(STDIN_FILENO)) >= 0)
+        n++;
+    expect(n < FEW_FDS && errno == EMFILE && fds_to_server() == 0, "all fds", "fds used up");
+    while (n > 0)
+        close(fds[--n]);
+}
+
+static void few_fds(void)
+{
+    struct rlimit few = {FEW_FDS, FEW_FDS};
+
+    setrlimit(RLIMIT_NOFILE, &few);
+    sleep(2); /* the library looks at it once a second */
+}
+
 static const struct scene scenes[] = {
     {"stopped in close()", 1, false, do_nothing, IDLE + 1},
     {"stopped in connect()", 1, true, do_nothing, IDLE + 1},
@@ -205,6 +227,7 @@ static const struct scene scenes[] = {
     {"stopped in connect(), identity changed", 1, true, change_identity, 1},
     {"stopped in close(), bulk close", 1, false, close_all, 1},
     {"stopped in check-out, each fd closed", 2, true, close_each, 1},
+    {"stopped in connect(), fds used up", 1, true, use_all_fds, 1, few_fds},
 };
 
 static void fill_the_pool(const char *where)
@@ -227,6 +250,7 @@ static void play_on(const struct scene *scene)
     expect(seconds() - began < CYCLES * 0.008, "each call waited", scene->name);
     fork_a_child(scene->name);
     scene->meanwhile();
+    expect(fds_to_server() <= scene->idle_after, "fds of the pool are still open", scene->name);
     expect(cycle(), "a cycle after", scene->name);
 }
 
@@ -235,6 +259,8 @@ static void play(const struct scene *scene)
     pthread_t thread;
     int fd, port;
 
+    if (scene->before)
+        scene->before();
     fill_the_pool(scene->name);
     is_stopped = may_go_on = false;
     pthread_create(&thread, NULL, connect_and_close, (void *)scene);

@@ -27,7 +27,7 @@
 
 int close_range(unsigned int first, unsigned int last, int flags);
 
-enum { THREADS = 10, PRIVATE = 500 };
+enum { THREADS = 10, PRIVATE = 48 };
 
 static struct sockaddr_in server;
 static atomic_int answers, troubles;

@@ -403,56 +403,64 @@ Test(pool, interrupted_waits_end, .timeout = 60)
     let_it_go_on(thread);
 }
 
-static struct victims undone;
-static pthread_t caught_up_by;
+static struct victims lost;
+static pthread_t taken_by;
 
-static void catch_up(void)
+static void take_lost(void)
 {
-    caught_up_by = pthread_self();
-    while (pool_catch_up(&undone))
+    taken_by = pthread_self();
+    while (pool_take_lost(&lost))
         continue;
 }
 
-/* What must be done all the same is done by the thread that has the lock. */
-Test(pool, a_flush_is_left_to_the_stopped_thread, .timeout = 60)
+static struct conn *put_at(int fd)
 {
     struct conn *conn = connect_at(1, 0);
+
+    conn->fd = fd;
+    fdmap_exchange(fd, conn_slot(conn) | FDMAP_PRIVATE);
+    put(conn, 0);
+    return conn;
+}
+
+/* The lists are left to the thread that has the lock. */
+Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
+{
+    struct conn *conns[] = {put_at(1000), put_at(1001), put_at(1002)};
     pthread_t thread;
 
-    undone.count = 0;
-    pool_when_undone(catch_up);
-    put(conn, 0);
+    lost.count = 0;
+    pool_when_lost(take_lost);
     thread = stop_a_thread();
-    pool_flush(REASON_IDENTITY, &victims);
-    cr_expect(victims.count == 0 && undone.count == 0);
+    cr_expect(!pool_flush(REASON_IDENTITY, &victims) && victims.count == 0);
+    fdmap_exchange(1000, FDMAP_NONE);
+    cr_expect(pool_take_private(conns[0], 1000) == NULL);
+    fdmap_exchange(1001, FDMAP_NONE);
+    pool_note_lost(REASON_IDENTITY);
+    cr_expect(lost.count == 0);
     let_it_go_on(thread);
-    cr_assert(undone.count == 1);
-    cr_expect(undone.conn[0] == conn && undone.reason[0] == REASON_IDENTITY);
-    cr_expect(conn_state(conn) == CONN_DOOMED);
-    cr_expect(pthread_equal(caught_up_by, thread));
+    cr_assert(lost.count == 2);
+    cr_expect(pthread_equal(taken_by, thread));
+    for (int i = 0; i < 2; i++) {
+        cr_expect(lost.conn[i] == conns[1 - i] && lost.reason[i] == REASON_IDENTITY);
+        cr_expect(conn_state(conns[i]) == CONN_DOOMED);
+    }
+    cr_expect(take(1, 0) == conns[2]);
     cr_expect(take(1, 0) == NULL);
 }
 
-Test(pool, a_lost_number_is_left_to_the_stopped_thread, .timeout = 60)
+/* When no thread has the lock, the one that lost them takes them out. */
+Test(pool, what_is_lost_while_no_thread_is_stopped, .timeout = 60)
 {
-    struct conn *conns[2];
-    pthread_t thread;
+    struct conn *conn = put_at(1000);
 
-    undone.count = 0;
-    pool_when_undone(catch_up);
-    for (int i = 0; i < 2; i++) {
-        conns[i] = connect_at(1, 0);
-        conns[i]->fd = 1000 + i;
-        fdmap_exchange(1000 + i, conn_slot(conns[i]) | FDMAP_PRIVATE);
-        put(conns[i], 0);
-    }
-    thread = stop_a_thread();
+    lost.count = 0;
+    pool_when_lost(take_lost);
     fdmap_exchange(1000, FDMAP_NONE);
-    cr_expect(pool_take_private(conns[0], 1000) == NULL);
-    let_it_go_on(thread);
-    cr_assert(undone.count == 1);
-    cr_expect(undone.conn[0] == conns[0] && undone.reason[0] == REASON_SWEPT);
-    cr_expect(take(1, 0) == conns[1]);
+    pool_note_lost(REASON_SWEPT);
+    cr_assert(lost.count == 1);
+    cr_expect(lost.conn[0] == conn);
+    cr_expect(!pool_take_lost(&lost));
 }
 
 Test(pool, empty_in_the_child)
@@ -621,7 +629,7 @@ Test(pool, a_quarter_of_the_numbers)
     limit_numbers(100);
     config.max_idle_total = 30;
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 75);
+    cr_expect(pool_fd_limit() == 100);
     cr_expect(idle_after_crowd(40, 0) == 25);
 }
 
@@ -629,15 +637,15 @@ Test(pool, limits_are_read_once_a_second)
 {
     limit_numbers(400);
     pool_note_limits(5000, true);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
     limit_numbers(200);
     pool_note_limits(5999, false);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
     pool_note_limits(6000, false);
-    cr_expect(pool_private_base() == 150);
+    cr_expect(pool_fd_limit() == 200);
     limit_numbers(400);
     pool_note_limits(6001, true);
-    cr_expect(pool_private_base() == 300);
+    cr_expect(pool_fd_limit() == 400);
 }
 
 Test(pool, private_numbers_stay_low)
@@ -645,14 +653,14 @@ Test(pool, private_numbers_stay_low)
     struct rlimit limit;
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    if (limit.rlim_max < 10582)
+    if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
-    limit_numbers(10582);
+    limit_numbers(8192);
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 7936);
+    cr_expect(pool_fd_limit() == 8192);
     limit_numbers(limit.rlim_max);
     pool_note_limits(0, true);
-    cr_expect(pool_private_base() == 7936);
+    cr_expect(pool_fd_limit() == 8192);
 }
 
 Test(pool, too_few_numbers_to_keep_any)

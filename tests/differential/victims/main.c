@@ -115,7 +115,7 @@ struct sockaddr_in deaf_server(void)
 void say_open_numbers(void)
 {
     SAY("open:");
-    for (int fd = 0; fd < OUT_FD; fd++) {
+    for (int fd = 0; fd < 48; fd++) {
         if (fcntl(fd, F_GETFD) >= 0)
             SAY(" %d", fd);
     }

@@ -5,6 +5,7 @@
 
 #include <linux/sockios.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
@@ -194,6 +195,7 @@ static void every_call_on(int fd)
     STEP(fcntl(fd, F_GETFL));
     STEP(fcntl(fd, F_SETFL, O_NONBLOCK));
     STEP(fcntl(fd, F_SETFD, FD_CLOEXEC));
+    STEP(dprintf(fd, "%s", ""));
     STEP(sendfile(fd, fd, NULL, 1));
     STEP(splice(fd, NULL, fd, NULL, 1, 0));
 }
@@ -216,6 +218,34 @@ VICTIM(calls_before_connect)
 {
     park();
     every_call_on(socket(AF_INET, SOCK_STREAM, 0));
+}
+
+static int print_to(int fd, const char *format, ...)
+{
+    va_list list;
+    int n;
+
+    va_start(list, format);
+    n = vdprintf(fd, format, list);
+    va_end(list);
+    return n;
+}
+
+VICTIM(printed)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(dprintf(fd, "get %s\r\n", "one"));
+    hear_until(fd, "END\r\n");
+    STEP(print_to(fd, "get %s\r\n", "two"));
+    hear_until(fd, "END\r\n");
+    STEP(shutdown(fd, SHUT_WR));
+    signal(SIGPIPE, SIG_IGN);
+    STEP(dprintf(fd, "x"));
+    STEP(close(fd));
+    STEP(dprintf(fd, "x"));
 }
 
 VICTIM(from_a_file)

@@ -40,6 +40,26 @@ POOLED_VICTIM(lowest_free_number)
     say_open_numbers();
 }
 
+/* Standard input is closed, is a connection, and is a file again, which nobody but libc opens.
+ */
+POOLED_VICTIM(standard_input_reopened)
+{
+    char path[] = "/tmp/victim-XXXXXX", got[16] = "";
+
+    STEP(close(0));
+    park();
+    STEP(dial());
+    close(mkstemp(path));
+    SAY("file at %d\n", fileno(freopen(path, "r+", stdin)));
+    STEP(write(0, "quit\r\n", 6));
+    STEP(pread(0, got, sizeof(got), 0));
+    SAY("%s\n", got);
+    STEP(shutdown(0, SHUT_WR));
+    STEP(close(0));
+    STEP(fcntl(0, F_GETFD));
+    unlink(path);
+}
+
 POOLED_VICTIM(closed_twice)
 {
     int fd;
@@ -546,4 +566,24 @@ POOLED_VICTIM(files_between_connections)
     for (int i = 0; i < 6; i++)
         STEP(close(fds[5 - i]));
     STEP(open("/dev/null", O_RDONLY));
+}
+
+/* Past the sizes of the kernel's table, by calls that the shim sees and calls that it does not,
+ * while connections come and go. */
+POOLED_VICTIM(numbers_are_given_out_in_order)
+{
+    int fds[3];
+
+    for (int turn = 0; turn < 90; turn++) {
+        for (int i = 0; i < 3; i++)
+            fds[i] = dial();
+        for (int i = 0; i < 3; i++) {
+            ask(fds[i], "one");
+            STEP(close(fds[i]));
+        }
+        for (int i = 0; i < 4; i++)
+            STEP(open("/dev/null", O_RDONLY));
+        STEP(socket(AF_INET, SOCK_STREAM, 0));
+        STEP(dup(0));
+    }
 }

@@ -1,0 +1,77 @@
+/*
+ * The victim of fork.py: a small process that uses a connection to PORT and closes it; where it
+ * is kept idle, FLUSHED makes it go. Then it answers each line, a number, with the microseconds
+ * of the processor that one of so many forks took in parent and child, its end included.
+ *
+ *     fork PORT [FLUSHED]
+ */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int use_connection(int port)
+{
+    struct sockaddr_in server = {.sin_family = AF_INET,
+                                 .sin_port = htons((uint16_t)port),
+                                 .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    char answer[5];
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    return connect(fd, (struct sockaddr *)&server, sizeof(server)) == 0 &&
+           send(fd, "get nothing\r\n", 13, 0) == 13 &&
+           recv(fd, answer, sizeof(answer), MSG_WAITALL) == sizeof(answer) && close(fd) == 0;
+}
+
+static double of(struct timeval time)
+{
+    return (double)time.tv_sec * 1e6 + (double)time.tv_usec;
+}
+
+static double microseconds(void)
+{
+    struct rusage parent, children;
+
+    getrusage(RUSAGE_SELF, &parent);
+    getrusage(RUSAGE_CHILDREN, &children);
+    return of(parent.ru_utime) + of(parent.ru_stime) + of(children.ru_utime) +
+           of(children.ru_stime);
+}
+
+static double one_of(long count)
+{
+    double began = microseconds();
+
+    for (long i = 0; i < count; i++) {
+        pid_t child = fork();
+
+        if (child == 0)
+            _exit(0);
+        if (child < 0 || waitpid(child, NULL, 0) != child)
+            exit(1);
+    }
+    return (microseconds() - began) / (double)count;
+}
+
+int main(int argc, char **argv)
+{
+    char line[32];
+
+    if (argc < 2) {
+        fputs("usage: fork PORT [FLUSHED]\n", stderr);
+        return 2;
+    }
+    /* No idle connection outlives a change of identity. */
+    if (!use_connection(atoi(argv[1])) || (argc > 2 && setuid(getuid()) != 0)) {
+        perror("fork");
+        return 1;
+    }
+    while (fgets(line, sizeof(line), stdin)) {
+        printf("%.3f\n", one_of(strtol(line, NULL, 10)));
+        fflush(stdout);
+    }
+    return 0;
+}
