@@ -13,10 +13,12 @@ import dataclasses
 import functools
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,9 +26,9 @@ import urllib.error
 import urllib.request
 
 import matrix
-from matrix import (APPS, BUILD, LIBRARY, OPERATIONS, PROGRAMS, Missing, Row,
+from matrix import (APPS, BUILD, LIBRARY, OPERATIONS, PROGRAMS, Missing, Row, Volatile,
                     is_installed, run)
-from support import PYTHON
+from support import PYTHON, free_port, stats_of
 
 PINNED = os.path.join(matrix.HERE, "registry")
 FETCHED = os.path.abspath(os.path.join(BUILD, "registry"))
@@ -56,6 +58,53 @@ class Newest(Row):
     reason: str = ""
     # The library is not even loaded: it is `mcpool check` that has to say so.
     checked: bool = False
+
+
+class Secured(Volatile):
+    """A memcached that wants more than a connection, and files that it can read for that."""
+
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory()
+        os.chmod(self.directory.name, 0o755)
+        super().__init__(*self.options())
+
+    def file(self, name):
+        return os.path.join(self.directory.name, name)
+
+    def stop(self):
+        super().stop()
+        self.directory.cleanup()
+
+
+class OverTls(Secured):
+    """One with a second port, for what is asked past the client."""
+
+    def options(self):
+        called(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                "-subj", "/CN=localhost", "-keyout", self.file("key"),
+                "-out", self.file("certificate")])
+        os.chmod(self.file("key"), 0o644)
+        self.plain = free_port()
+        return ("-Z", "-o", f"ssl_chain_cert={self.file('certificate')},ssl_key={self.file('key')}",
+                "-l", f"notls:127.0.0.1:{self.plain}")
+
+    def stats(self):
+        return stats_of(self.plain)
+
+
+class WithLogin(Secured):
+    def options(self):
+        with open(self.file("users"), "w") as file:
+            file.write("bob:secret\n")
+        os.chmod(self.file("users"), 0o644)
+        return ("-Y", self.file("users"))
+
+    def stats(self):
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"set login 0 0 10\r\nbob secret\r\nstats\r\n")
+            lines = (line.split(None, 2) for line in connection.makefile())
+            words = itertools.takewhile(lambda line: line != ["END"], lines)
+            return {word[1]: word[2].strip() for word in words if word[0] == "STAT"}
 
 
 def reachable(registry):
@@ -500,13 +549,22 @@ ROWS = {
                            needs=matrix.DALLI, versions=("deb:ruby", "deb:ruby-dalli")),
     "tcl": Newest("socket", "tclsh, 8 at a time", ["tclsh", os.path.join(PROGRAMS, "loop.tcl")],
                   needs=("tcl",), versions=("deb:tcl",)),
-    **{f"erlang{suffix}": Newest(f"gen_tcp, {backend}", "erlang, 8 processes",
-                                 ["escript", os.path.join(PROGRAMS, "loop.erl"), backend],
+    **{f"erlang{suffix}": Newest(f"gen_tcp, {how}", "erlang, 8 processes",
+                                 ["escript", os.path.join(PROGRAMS, "loop.erl"), how],
                                  needs=("erlang-base",), versions=("deb:erlang-base",))
-       for backend, suffix in (("inet", ""), ("socket", "-socket"))},
+       for how, suffix in (("inet", ""), ("socket", "-socket"), ("active", "-active"))},
     "lua": Newest("LuaSocket", "lua5.4, 8 coroutines",
                   ["lua5.4", os.path.join(PROGRAMS, "loop.lua")], needs=("lua5.4", "lua-socket"),
                   versions=("deb:lua5.4", "deb:lua-socket")),
+    "node24-tls": Newest("tls", "node 24, 8 at a time", node("24", "tls"), environment=NODE,
+                         memcached=OverTls, versions=("npm:node24",), expect="unchanged",
+                         reason="TLS"),
+    "node24-login": Newest("net, ASCII authentication", "node 24, 8 at a time",
+                           node("24", "login"), environment=NODE, memcached=WithLogin,
+                           versions=("npm:node24",), expect="unchanged", reason="MAYBE_AUTH"),
+    "emcache-login": Newest("emcache, ASCII authentication", "asyncio, 8 at a time",
+                            py("async_loop.py", "asyncio", "emcache-login"), memcached=WithLogin,
+                            versions=("pypi:emcache",), expect="unchanged", reason="AUTH"),
     "fork": Newest("python-memcached", "a fork per task", py("fork_loop.py"), expect="unchanged",
                    note="processes of one connection each", versions=("pypi:python-memcached",)),
 }
