@@ -423,6 +423,10 @@ def rust(*command):
     return compiled("rust", os.path.join("target", "debug", command[0]), *command[1:])
 
 
+def without_rings(command):
+    return lambda running: [PYTHON, os.path.join(PROGRAMS, "without_rings.py"), *command(running)]
+
+
 def asio(running):
     program = os.path.join(running.directory, "asio")
     called(["g++", "-std=c++17", "-pthread", "-o", program, os.path.join(PROGRAMS, "loop.cpp")])
@@ -556,6 +560,13 @@ ROWS = {
     "lua": Newest("LuaSocket", "lua5.4, 8 coroutines",
                   ["lua5.4", os.path.join(PROGRAMS, "loop.lua")], needs=("lua5.4", "lua-socket"),
                   versions=("deb:lua5.4", "deb:lua-socket")),
+    **{f"{name}-no-rings": Newest(client, how, without_rings(command), environment=environment,
+                                  needs=("python3-seccomp",), versions=versions)
+       for name, client, how, command, environment, versions in (
+           ("node24", "net", "node 24, 8 at a time, io_uring forbidden", node("24", "net"), NODE,
+            ("npm:node24",)),
+           ("uvloop", "asyncio streams", "uvloop, 8 at a time, io_uring forbidden",
+            py("async_loop.py", "uvloop"), {}, ("pypi:uvloop",)))},
     "node24-tls": Newest("tls", "node 24, 8 at a time", node("24", "tls"), environment=NODE,
                          memcached=OverTls, versions=("npm:node24",), expect="unchanged",
                          reason="TLS"),
