@@ -113,6 +113,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->fd = fd;
     conn->options.given = 0;
     conn->options.quick = false;
+    conn->options.bound = false;
     conn->endpoint = NULL;
     conn->untimed = false;
     conn_set_word(conn, CONN_WORD_KERNEL);

@@ -203,6 +203,49 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* Whether bind() to ADDR leaves both address and port to the kernel. */
+static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+
+    if (len < sizeof(*in) || !is_readable(addr, len))
+        return false;
+    if (addr->sa_family == AF_INET)
+        return in->sin_port == 0 && in->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr->sa_family == AF_INET6 && len >= sizeof(*in6) && in6->sin6_port == 0 &&
+           IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+}
+
+void track_bound(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may_pool = false;
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
+        conn_hold(conn)) {
+        conn->options.bound = may_pool = true;
+        twin_drop(conn);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!may_pool)
+        track_refuse(fd, REASON_BOUND);
+}
+
+void track_name_asked(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && conn->options.bound)
+        conn_refuse(conn, REASON_BOUND);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
 /* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
 void track_shut_down(int fd)
 {

@@ -101,6 +101,15 @@ struct conn *track_set_flags(int fd);
 /* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
 COLD void track_set_flags_range(unsigned int first, unsigned int last);
 
+/* bind() to ADDR, of LEN bytes, succeeded on FD. To the wildcard address and no port it says
+ * nothing that connect() alone would not do: such a socket is pooled. The kernel chose its port
+ * nevertheless (bind(2), ip(7)), and a connection from the pool has another. */
+COLD void track_bound(int fd, const struct sockaddr *addr, socklen_t len);
+
+/* getsockname() is about to be called on FD: what it says of a socket that is bound and not
+ * connected yet must be true afterwards, so nothing is lent over that. */
+COLD void track_name_asked(int fd);
+
 /* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
  * connection took the fd, which is to be given the option as well. */
 bool track_option(int fd, int level, int name, const void *value, socklen_t len);
