@@ -71,9 +71,15 @@ COLD void track_still_open(int fd, bool is_private);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(bool closed);
 
-/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
- * due. */
-COLD void track_duplicated(int fd, int twin);
+/* Before a call that makes a duplicate of FD, after protocol_renew(). The connection at FD, if
+ * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
+ * NULL when it is none, or not: it is watched by an epoll set, which would go on reporting a
+ * closed fd while another names the connection (epoll(7)). */
+COLD struct conn *track_share(int fd);
+
+/* TWIN, -1 if the call failed, is a new number for what FD names; CONN is what track_share()
+ * gave. */
+COLD void track_duplicated(int fd, struct conn *conn, int twin);
 
 /* Another process has what FD names, or will have it. After protocol_renew(), if that was
  * possible before the other had it. */
