@@ -421,6 +421,9 @@ void lending_lose_private(struct conn *conn, int fd)
 
 void lending_drop(struct conn *conn, enum reason reason)
 {
+    conn_refuse(conn, reason);
+    if (!conn_unshare(conn))
+        return;
     if (conn->endpoint)
         lending_note_refused(conn, reason);
     if (reason == REASON_OTHER_SOCKET) {

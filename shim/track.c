@@ -206,6 +206,49 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* Whether bind() to ADDR leaves both address and port to the kernel. */
+static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+
+    if (len < sizeof(*in) || !is_readable(addr, len))
+        return false;
+    if (addr->sa_family == AF_INET)
+        return in->sin_port == 0 && in->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr->sa_family == AF_INET6 && len >= sizeof(*in6) && in6->sin6_port == 0 &&
+           IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+}
+
+void track_bound(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may_pool = false;
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
+        conn_hold(conn)) {
+        conn->options.bound = may_pool = true;
+        twin_drop(conn);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!may_pool)
+        track_refuse(fd, REASON_BOUND);
+}
+
+void track_name_asked(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && conn->options.bound)
+        conn_refuse(conn, REASON_BOUND);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
 /* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
 void track_shut_down(int fd)
 {
@@ -282,8 +325,62 @@ void track_set_flags_range(unsigned int first, unsigned int last)
     }
 }
 
-void track_duplicated(int fd, int twin)
+static bool is_watched(struct conn *conn)
 {
+    bool watched = true;
+
+    if (conn_hold(conn)) {
+        watched = conn->watches.count > 0;
+        conn_let_go(conn);
+    }
+    return watched;
+}
+
+/* One more fd is counted before the look at the registrations, as track_watch() looks at the
+ * count after it has noted one. */
+struct conn *track_share(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return NULL;
+    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
+        /* The time is told of the fd that connected, and a twin is of no use where the proof
+         * has to be asked of the last fd. */
+        conn->untimed = false;
+        twin_drop(conn);
+        if (is_watched(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
+        return conn;
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return NULL;
+}
+
+static void end_sharing(struct conn *conn, int twin)
+{
+    if (twin >= 0 && twin < FDMAP_SIZE) {
+        fdmap_exchange(twin, conn_slot(conn));
+    } else {
+        if (twin >= 0)
+            conn_refuse(conn, REASON_DUPLICATED);
+        if (conn_unshare(conn)) {
+            lending_note_refused(conn, REASON_DUPLICATED);
+            conn_move(conn, CONN_CLOSED);
+        }
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+void track_duplicated(int fd, struct conn *conn, int twin)
+{
+    if (conn) {
+        end_sharing(conn, twin);
+        return;
+    }
+    if (twin < 0 || fdmap_is_plain(fd))
+        return;
     track_shared(fd, REASON_DUPLICATED);
     if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
         process_is_owner())
@@ -363,6 +460,8 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
             fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
         disguise_note_watch(conn, epfd, op, event);
         twin_drop(conn);
+        if (conn_is_shared(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
     }
     conn_leave(conn, CONN_CALL_OTHER);
 }

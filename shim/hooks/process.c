@@ -297,6 +297,9 @@ static void before_syscall(long number, const long *a)
     case SYS_dup3:
         share((int)a[0], REASON_RAW_SYSCALL);
         break;
+    case SYS_getsockname:
+        track_name_asked((int)a[0]);
+        break;
     case SYS_pidfd_getfd:
         share((int)a[1], REASON_RAW_SYSCALL);
         break;
