@@ -93,7 +93,7 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     if (kept && result == to)
         check_in_end(&check_in);
     else if (kept)
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     else if (forgotten && result != to && process_is_owner())
         track_still_open(to, is_private);
     return fd == to ? result : hook_duplicated(fd, result);
