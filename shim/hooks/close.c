@@ -123,9 +123,10 @@ HOOKED int dup3(int fd, int to, int flags)
 /* What fcntl_done() will refuse. */
 static void before_fcntl(int fd, int command)
 {
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETOWN ||
-        command == F_SETOWN_EX || command == F_SETSIG)
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
         protocol_renew(fd);
+    else if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
+        protocol_renew_if_possible(fd);
 }
 
 /* Commands that make signals come, or a duplicate, cannot be undone by us. */
@@ -156,7 +157,7 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     int result;
 
     if (asynchronous)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
     conn = track_set_flags(fd);
     result = real(fd, command, argument);
     if (!conn)
