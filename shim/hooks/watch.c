@@ -8,6 +8,7 @@
 
 #include "../due.h"
 #include "../pieces.h"
+#include "../protocol.h"
 #include "../readable.h"
 #include "../unwind.h"
 #include "../waiting.h"
@@ -72,10 +73,12 @@ static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request
     struct conn *conn = NULL;
     int result;
 
-    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
-        track_unseen(fd, REASON_ODD_FLAGS);
-    else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX)
+    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
+        protocol_renew_if_possible(fd);
+        track_refuse(fd, REASON_ODD_FLAGS);
+    } else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX) {
         conn = track_set_flags(fd);
+    }
     result = real_ioctl(fd, request, argument);
     if (conn)
         conn_leave(conn, CONN_CALL_OTHER);
