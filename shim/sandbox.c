@@ -16,6 +16,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "raw.h"
+#include "ring.h"
 #include "stats.h"
 
 /* How often, and after how many nanoseconds, it is looked whether other threads are done. */
@@ -40,15 +41,20 @@ static void undress(struct conn *conn, int unused)
 }
 
 /* A call under way finds a record that was refused, and a later one an fd that is none of ours.
- * What has one of the bits KNOWN in its slot stays known. */
+ * What has one of the bits KNOWN in its slot stays known, but for rings: our mapping of a ring
+ * would keep it alive, with all that is pending on it, when the program closes it. */
 static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
         struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
 
-        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | known) ||
-            !fdmap_replace(fd, slot, FDMAP_NONE) || !conn)
+        if (slot == FDMAP_NONE || slot & FDMAP_CLOSING ||
+            (slot & known && !(slot & FDMAP_RING)) || !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        if (slot & FDMAP_RING)
+            ring_closed(slot);
+        if (!conn)
             continue;
         conn_refuse(conn, REASON_SANDBOX);
         conn_move(conn, CONN_CLOSED);

@@ -39,16 +39,19 @@ HOOKED int epoll_create1(int flags)
 }
 
 /* Another thread may get the event, and give the memory of EVENT back, before the call returns.
+ * It may also close the connection, which must not be kept before the registration is known.
  */
 int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
                    int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
     struct epoll_event wanted = {0};
     bool known = op == EPOLL_CTL_DEL;
+    struct conn *conn;
     int result;
 
     if (PLAIN(fd))
         return real(epfd, op, fd, event);
+    conn = conn_enter(fd, CONN_CALL_OTHER);
     if (!known && is_readable(event, sizeof(*event))) {
         wanted = *event;
         known = true;
@@ -58,6 +61,8 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
         track_watch(epfd, op, fd, &wanted);
+    if (conn)
+        conn_leave(conn, CONN_CALL_OTHER);
     return result;
 }
 
