@@ -273,6 +273,8 @@ def node(version, client, way="alone"):
     folder = "node" if version == "24" else "nodes"
 
     def command(_):
+        if os.uname().machine != "x86_64":
+            raise Missing("its binaries are pinned for x86-64")
         reason = why_no_node("node") or why_no_node(folder)
         if reason:
             raise Missing(reason)
@@ -317,13 +319,14 @@ def make_java(pinned, place):
         with open(os.path.join(place, os.path.basename(path)), "wb") as file:
             file.write(content)
     called([command_of("javac"), "-nowarn", "-Xlint:-deprecation", "--release", "17", "-cp",
-            os.path.join(place, "*"), "-d", place, os.path.join(pinned, "Newest.java")])
+            os.path.join(place, "*"), "-d", place,
+            *glob.glob(os.path.join(pinned, "*.java"))])
 
 
 @functools.lru_cache
-def why_no_java():
+def why_no_java(folder):
     try:
-        fetched("java", "java", make_java)
+        fetched("java", folder, make_java)
     except Missing as reason:
         return str(reason)
     return ""
@@ -353,12 +356,26 @@ def jdk(first):
 def java(first, client, jar=""):
     def command(_):
         program = jdks()[jdk(first)]
-        if why_no_java():
-            raise Missing(why_no_java())
+        if why_no_java("java"):
+            raise Missing(why_no_java("java"))
         amazon = glob.glob(os.path.join(JARS, "elasticache*.jar"))[0]
         jars = [path for path in glob.glob(os.path.join(JARS, "*.jar")) if path != amazon]
         path = [JARS, *([amazon] if jar == "elasticache" else []), *sorted(jars)]
         return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Newest", client]
+    return command
+
+
+def netty(transport):
+    def command(_):
+        program = jdks()[jdk(17)]
+        if os.uname().machine != "x86_64":
+            raise Missing("its natives are pinned for x86-64")
+        if why_no_java("netty"):
+            raise Missing(why_no_java("netty"))
+        folder = os.path.join(FETCHED, "netty")
+        path = [folder, *glob.glob(os.path.join(folder, "*.jar"))]
+        return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Netty",
+                transport]
     return command
 
 
@@ -381,6 +398,14 @@ def java_rows():
         yield f"java{first}-nio", row("NIO, OP_CONNECT", "nio", threads=8, daily=daily)
         yield f"java{first}-socket", row("java.net.Socket", "socket", threads=8)
         if first != 17:
+            # Only it never passes libc; `mcpool check` of the process says so.
+            for transport, expect in (("nio", "pooled"), ("epoll", "pooled"),
+                                      ("io_uring", "unchanged")):
+                yield f"netty-{transport}", Newest(
+                    f"Netty, {transport}", "JDK 17, 2 event loops, 8 at a time", netty(transport),
+                    versions=("jdk:17", "maven:netty-transport"), expect=expect,
+                    note="nothing that libc sees; `mcpool check PID` tells of the ring"
+                    if expect == "unchanged" else "")
             yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8)
 
 
@@ -602,10 +627,11 @@ def pins():
     with open(os.path.join(PINNED, "go", "go.mod")) as file:
         for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
             found[f"go:{name}"] = f"{name} {version}"
-    with open(os.path.join(PINNED, "java", "jars.txt")) as file:
-        for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
-                                        re.MULTILINE):
-            found[f"maven:{name}"] = f"{name} {version}"
+    for folder in ("java", "netty"):
+        with open(os.path.join(PINNED, folder, "jars.txt")) as file:
+            for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
+                                            re.MULTILINE):
+                found[f"maven:{name}"] = f"{name} {version}"
     return found
 
 
