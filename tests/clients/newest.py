@@ -5,8 +5,8 @@ Usage: newest.py [ROW...]     runs rows, all by default, and says of each what c
        newest.py --why ROW... runs rows with the shim and counts why connections were not kept
 
 The versions are pinned below registry/, a folder for each registry, with the programs that only
-these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
-registry's rows are Missing; when the registry answers and the client fails, the rows fail.
+these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach,
+the registry's rows are Missing; when the registry answers and the client fails, the rows fail.
 """
 
 import dataclasses
@@ -303,7 +303,7 @@ def node_rows():
             yield f"node{version}-memcache", row("memcache")
 
 
-# Java: the JDKs are the machine's. Amazon's client has the names of spymemcached, before which it comes.
+# Java: the JDKs are the machine's. Amazon's client has spymemcached's names, and comes before it.
 
 JARS = os.path.join(FETCHED, "java")
 
@@ -346,7 +346,7 @@ def jdks():
 
 
 def jdk(first):
-    """The version of the oldest JDK from Java FIRST on, for 17; of the newest, for what is later."""
+    """The version of the oldest JDK from 17 on, when FIRST is that; else of the newest."""
     fit = sorted(numbers for numbers in jdks() if numbers[0] >= first)
     if not fit:
         raise Missing(f"no JDK {first} or later")
@@ -423,8 +423,8 @@ def make_go(pinned, place):
         environment = dict(os.environ, CGO_ENABLED=cgo, GOPATH=os.path.join(place, "path"),
                            GOCACHE=os.path.join(place, "cache"), GOTOOLCHAIN="local",
                            GOFLAGS="-modcacherw")
-        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"), "."],
-               cwd=pinned, env=environment)
+        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"),
+                "."], cwd=pinned, env=environment)
 
 
 @functools.lru_cache
@@ -518,19 +518,20 @@ ROWS = {
        for client, alive in (("aiomcache", 2.25), ("emcache", 1.25), ("aiocache", 2.25))
        for loop, suffix, uses in (("asyncio", "", ()), ("uvloop", "-uvloop", ("pypi:uvloop",)))},
     "gunicorn-gevent": Newest("python-memcached", "gunicorn, gevent",
-                              gunicorn("memcache_app", "-k", "gevent"), serves=True,
+                              gunicorn("memcache_app", "-k", "gevent"), serves=True, alive=1.5,
                               versions=("pypi:gunicorn", "pypi:gevent", "pypi:python-memcached")),
     "gunicorn-gthread": Newest("python-memcached, a client per request", "gunicorn, gthread",
                                gunicorn("fresh_memcache_app", "-k", "gthread", "--threads", "8"),
                                serves=True, versions=("pypi:gunicorn", "pypi:python-memcached")),
     "gunicorn-asgi": Newest("asyncio streams", "gunicorn, asgi",
                             gunicorn("asgi_app", "-k", "asgi"), environment=STREAMS, serves=True,
+                            alive=1.5,
                             versions=("pypi:gunicorn",)),
     "hypercorn": Newest("asyncio streams", "hypercorn, asyncio", hypercorn("asgi_app"),
-                        environment=STREAMS, serves=True, versions=("pypi:Hypercorn",)),
+                        environment=STREAMS, serves=True, alive=1.5, versions=("pypi:Hypercorn",)),
     "hypercorn-uvloop": Newest("asyncio streams", "hypercorn, uvloop",
                                hypercorn("asgi_app", "-k", "uvloop"), environment=STREAMS,
-                               serves=True, versions=("pypi:Hypercorn", "pypi:uvloop")),
+                               serves=True, alive=1.5, versions=("pypi:Hypercorn", "pypi:uvloop")),
     "granian-asgi": Newest("asyncio streams", "granian, ASGI",
                            granian("asgi_app", "--interface", "asgi"), environment=STREAMS,
                            serves=True, versions=("pypi:granian",)),
@@ -538,7 +539,7 @@ ROWS = {
                            granian("fresh_memcache_app", "--interface", "wsgi",
                                    "--blocking-threads", "8"),
                            serves=True, versions=("pypi:granian", "pypi:python-memcached")),
-    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True,
+    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True, alive=1.5,
                                        environment={"APP_BACKEND": backend}, note=note,
                                        versions=("pypi:Django", *server, package))
        for short, backend, package in (
@@ -548,7 +549,7 @@ ROWS = {
            ("gevent", "gunicorn, gevent", "django_app",
             lambda app: gunicorn(app, "-k", "gevent"), "", ("pypi:gunicorn", "pypi:gevent")),
            ("asgi", "uvicorn, uvloop", "django_asgi_app", uvicorn,
-            "left to the garbage collector, which runs here after every request",
+            "left to the garbage collector, which runs here in every request",
             ("pypi:uvicorn", "pypi:uvloop")))},
     "celery-prefork": Newest("python-memcached", "celery, 4 processes",
                              py("celery_loop.py", "prefork"), concurrency=4, alive=2,
@@ -626,7 +627,8 @@ def pins():
             found[f"crate:{name}"] = f"{name} {version}"
     with open(os.path.join(PINNED, "go", "go.mod")) as file:
         for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
-            found[f"go:{name}"] = f"{name} {version}"
+            # Of a version that is a commit its day is enough.
+            found[f"go:{name}"] = f"{name} {re.split('[0-9]{6}-', version)[0]}"
     for folder in ("java", "netty"):
         with open(os.path.join(PINNED, folder, "jars.txt")) as file:
             for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
@@ -640,13 +642,17 @@ def versions_of(row):
     return ", ".join(known.get(name) or version_here(name) for name in row.versions)
 
 
+# What is not pinned but taken as this machine has it.
+HERE_ONLY = ("deb:", "jdk:", "command:")
+
+
 def version_here(name):
-    """Of what is not pinned but taken as this machine has it."""
+    """Of what is HERE_ONLY."""
     kind, _, name = name.partition(":")
     if kind == "deb":
         asked = ["dpkg-query", "-W", "-f", "${Version}", name]
         version = subprocess.run(asked, capture_output=True, text=True).stdout
-        return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
+        return f"{name} {re.split('[-+]', version.rpartition(':')[2])[0]}"
     if kind == "jdk":
         return "JDK " + ".".join(map(str, jdk(int(name))))
     if kind == "command":
