@@ -114,8 +114,8 @@ static int check_command(const char *name)
     return flushed(EXIT_SUCCESS);
 }
 
-/* The file in which PID has the library; false when it has not. */
-static bool find_mapped(int pid, char *path, size_t room)
+/* The first file that PID has mapped whose path contains PART; false when there is none. */
+static bool find_mapped(int pid, const char *part, char *path, size_t room)
 {
     char name[64], *line = NULL;
     size_t size = 0;
@@ -127,7 +127,7 @@ static bool find_mapped(int pid, char *path, size_t room)
     while (maps && !found && getline(&line, &size, maps) > 0) {
         char *file = strchr(line, '/');
 
-        if (!file || !strstr(file, "/" LIBRARY))
+        if (!file || !strstr(file, part))
             continue;
         file[strcspn(file, "\n")] = '\0';
         snprintf(path, room, "%s", file);
@@ -243,12 +243,41 @@ static void tell_counters(const struct process *process)
     }
 }
 
+/* The file that PID executes; false when it cannot be read. */
+static bool find_executed(int pid, struct program *program)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
+    return program_find(program, name);
+}
+
+/* Its rings send, receive and close by system calls of their own (Netty 4.2,
+ * IoUringIoHandler). */
+static void tell_of_netty(int pid)
+{
+    char path[PATH_MAX + 16];
+
+    if (find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)))
+        puts("note: it has Netty's io_uring transport, whose connections no library sees: they "
+             "are not pooled\n    Use its epoll or NIO transport (EpollIoHandler, "
+             "NioIoHandler), which pool.");
+}
+
 static int tell_mapped(int pid, const char *path)
 {
     static struct environment environment;
-    struct processes processes = processes_read(&pid, 1);
+    struct processes processes;
+    struct program program;
 
+    if (find_executed(pid, &program) && program.is_go) {
+        tell_path(&program);
+        judge(&program, stdout);
+        return EXIT_NO;
+    }
     printf("yes: it has %s\n", path);
+    tell_of_netty(pid);
+    processes = processes_read(&pid, 1);
     if (strstr(path, " (deleted)"))
         puts("note: the file was replaced since; a restart brings the new one");
     read_environment(&environment, pid);
@@ -277,14 +306,14 @@ static int check_process(int pid)
         fprintf(stderr, "mcpool: process %d is another user's; ask as root\n", pid);
         return EXIT_CANNOT_RUN;
     }
-    if (find_mapped(pid, path, sizeof(path)))
+    if (find_mapped(pid, "/" LIBRARY, path, sizeof(path)))
         return flushed(tell_mapped(pid, path));
-    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    if (program_find(&program, name)) {
+    if (find_executed(pid, &program)) {
         tell_path(&program);
         if (!judge(&program, stdout))
             return flushed(EXIT_NO);
     }
+    tell_of_netty(pid);
     return flushed(tell_why_not(pid));
 }
 

@@ -47,6 +47,10 @@ struct command {
 
 #define ROW_GET 0
 
+/* Arguments of a store. */
+#define SET_FLAGS  1
+#define SET_EXPIRY 2
+
 /* The common ones first: the table is searched in order. */
 static const struct command commands[] = {
     [ROW_GET] = {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
@@ -164,6 +168,19 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request, struct wor
     }
 }
 
+/* In a `set` that logs in, flags and expiry may be anything, as try_read_command_asciiauth() of
+ * memcached reads the length only; clients put an underscore there. A server that asks for
+ * no login refuses such a request. */
+static enum reason misfit(const struct wire *wire, unsigned index, struct word word)
+{
+    const struct wire_text_request *request = &wire->request.text;
+    bool is_login = command_of(request)->traits & LOGIN && !wire->login.judged &&
+                    (index == SET_FLAGS || index == SET_EXPIRY) &&
+                    word_is(word, (struct word)WORD("_"));
+
+    return is_login ? REASON_AUTH : REASON_BAD_REQUEST;
+}
+
 static void take_arg(struct wire *wire, struct word word)
 {
     struct wire_text_request *request = &wire->request.text;
@@ -180,7 +197,7 @@ static void take_arg(struct wire *wire, struct word word)
              word_is(word, (struct word)WORD("noreply")))
         request->quiet = true;
     else
-        wire_poison(wire, REASON_BAD_REQUEST);
+        wire_poison(wire, misfit(wire, index, word));
 }
 
 /* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta

@@ -233,6 +233,46 @@ def test_process_that_could_not_load_it(tmp_path):
     assert done.returncode == 1 and "the loader did not load it" in done.stdout
 
 
+def waiting(path, *libraries):
+    """A process of PATH, which reads its input, with LIBRARIES."""
+    return subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                            env=dict(os.environ, LD_PRELOAD=":".join(map(str, libraries))))
+
+
+def answers(path, *libraries):
+    """What is said of it once it has them all."""
+    with waiting(path, *libraries) as process:
+        while True:
+            with open(f"/proc/{process.pid}/maps", encoding="ascii") as maps:
+                mapped = maps.read()
+            if all(str(library) in mapped for library in libraries):
+                break
+        done = check(process.pid)
+        process.communicate(b"")
+    return done
+
+
+def test_process_in_go(folder):
+    """With cgo the loader gives it the library, which sees none of its calls."""
+    section = folder / "section"
+    section.write_bytes(b"\xff Go buildinf:")
+    path = copied(folder / "running-go")
+    subprocess.run(["objcopy", "--add-section", f".go.buildinfo={section}", path], check=True)
+    done = answers(path, os.path.realpath(LIBRARY))
+    assert done.returncode == 1 and "no: it is written in Go" in done.stdout
+    assert "yes:" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["libnetty_transport_native_io_uring42_x86_643894.so",
+                                  "libnetty_transport_native_epoll_x86_64.so"])
+def test_process_with_netty(folder, name):
+    """It unpacks its library under a name that ends in random digits."""
+    netty = built(folder, name, "-shared", "-fPIC")
+    done = answers("/bin/cat", netty, os.path.realpath(LIBRARY))
+    assert done.returncode == 0 and "yes: it has" in done.stdout
+    assert ("note: it has Netty's io_uring transport" in done.stdout) == ("io_uring" in name)
+
+
 def test_no_such_process():
     with subprocess.Popen(["true"]) as process:
         process.wait()

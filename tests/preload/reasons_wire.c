@@ -50,6 +50,33 @@ Test(reasons_wire, against_memcached, .timeout = 20)
     cr_expect(log_count(": kept") == 0);
 }
 
+/* That it is encrypted is told whatever else was done to it: node calls shutdown(). */
+Test(reasons_wire, encrypted_and_shut_down, .timeout = 20)
+{
+    static const char hello[] = "\x16\x03\x01\x02";
+    int fd = dial_server();
+
+    cr_assert(send(fd, hello, sizeof(hello) - 1, 0) == sizeof(hello) - 1);
+    cr_expect(shutdown(fd, SHUT_WR) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("TLS");
+    fd = dial_server();
+    exchange(fd);
+    cr_expect(shutdown(fd, SHUT_RD) == 0);
+    close(fd);
+    EXPECT_NOT_KEPT("SHUT_DOWN");
+}
+
+/* Clients write what they like for flags and expiry of a `set` that is a login. */
+Test(reasons_wire, login_of_another_form, .timeout = 20)
+{
+    int fd = dial_server();
+
+    send_text(fd, "set _ _ _ 10\r\nbob secret\r\n");
+    close(fd);
+    EXPECT_NOT_KEPT("AUTH");
+}
+
 Test(reasons_wire, pipeline_too_deep, .timeout = 20)
 {
     int fd = dial_server();
