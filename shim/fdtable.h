@@ -7,7 +7,7 @@
  * table that has room for them and for the program: of 64 entries, or 128, and so on. They have
  * its top quarter; when the program's own fds, which come from below, reach it, ours move on to
  * the next size before they are in the way. Only what the program opens by calls that are not
- * hooked, as open(), can come unseen: see libmcpool(7), NOTES.
+ * hooked, as open(), can come unseen: see libmcpool(7), LIMITS.
  *
  * Nothing here takes a lock or blocks; errno is kept.
  */
