@@ -55,9 +55,9 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
-/* The record and its private number go; the application's number, whether it is closed by now
- * or not, is the application's. Nothing was changed that others would wait for: the state of
- * cancellation is the thread's own, as a jump would not bring it back. */
+/* The record and its private fd go. The application's fd stays the application's, whether it is
+ * closed by now or not. The thread's cancellation state was not changed, as a jump would not
+ * restore it. */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;
@@ -109,8 +109,8 @@ static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
-    /* It may be closed in another's call, by exec() or in a child, which must not wait for what
-     * its last user left unsent. */
+    /* It may be closed in another thread's call, by exec() or in a child, which must not wait
+     * for what its last user left unsent. */
     if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : settle_begin(conn, now);

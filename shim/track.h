@@ -71,7 +71,7 @@ COLD void track_still_open(int fd, bool is_private);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(bool closed);
 
-/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
+/* TWIN is a new fd for what FD names; before the call that made it, protocol_renew() was
  * due. */
 COLD void track_duplicated(int fd, int twin);
 
@@ -117,7 +117,7 @@ COLD void track_namespace_lost(void);
 /* MSG was received: what its SCM_RIGHTS carry are new fds. */
 void track_received(const struct msghdr *msg);
 
-/* Private fds of ours that a program has found and passes on. More of them are closed before
+/* Private fds that a program has found and passes on. More of them are closed before
  * the call, which then fails. */
 #define TRACK_PASSED_MOST 16
 struct track_passed {
@@ -127,7 +127,7 @@ struct track_passed {
 
 /* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
  * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
- * bytes behind the one before. What track_passed() is to close after the call goes to PASSED.
+ * bytes behind the one before. What track_close_passed() is to close goes to PASSED.
  */
 void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
 COLD void track_close_passed(const struct track_passed *passed);

@@ -166,8 +166,8 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The lowest free fd from FROM on was asked for: whether it is not RESULT, but for fds of ours,
- * which are given up then. */
+/* The program asked for the lowest free fd from FROM on and got RESULT. Whether private fds
+ * took a lower one; they are given up then. */
 static bool must_make_way(int from, int result)
 {
     int fd = from;
@@ -219,8 +219,9 @@ static bool can_close_range(int flags,
     return can;
 }
 
-/* Idle connections go before the table of fds is copied: another thread keeps the old one,
- * where none of ours could be closed any more. Whether track_swept() is due after the call. */
+/* Idle connections are closed before the table of fds is copied: another thread keeps the old
+ * table, in which they could not be closed any more. Whether track_swept() is due after the
+ * call. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
     if (flags & (int)CLOSE_RANGE_UNSHARE)
