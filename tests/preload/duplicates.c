@@ -1,5 +1,6 @@
 /*
- * Duplicates that come by roads other than dup(): who has one reads what the next user is sent.
+ * Duplicates made by calls other than dup(): the process that has one could read what the next
+ * user of the connection is sent.
  */
 #include "harness.h"
 
@@ -11,7 +12,7 @@
 
 #define ROUNDS 30
 
-/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and the number. */
+/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and by syscall(). */
 extern int pidfd_getfd(int pidfd, int fd, unsigned int flags) __attribute__((weak));
 
 enum way { BY_FUNCTION, BY_NUMBER };
@@ -111,7 +112,7 @@ static int by_message(int number)
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &number, sizeof(number));
-    /* What idled there was closed before the call, as there would be nothing without us. */
+    /* The idle connection there was closed before the call: without us that fd is not open. */
     if (sendmsg(pair[0], &msg, 0) == -1 && errno == EBADF)
         return -1;
     cr_assert(recvmsg(pair[1], &msg, 0) == 1);
@@ -119,7 +120,7 @@ static int by_message(int number)
     return twin;
 }
 
-/* A program may go through all numbers that /proc/self/fd shows. */
+/* A program may go through all fds that /proc/self/fd shows. */
 Test(duplicates, of_an_idle_connection, .timeout = 20)
 {
     expect_idle_one_is_given_up(by_dup);
@@ -128,7 +129,7 @@ Test(duplicates, of_an_idle_connection, .timeout = 20)
     expect_idle_one_is_given_up(by_pidfd);
 }
 
-/* While it is lent, a connection has its number of ours as well. */
+/* While it is lent, a connection has its private fd as well. */
 Test(duplicates, of_a_lent_connection, .timeout = 20)
 {
     int fd, twin;
@@ -143,7 +144,7 @@ Test(duplicates, of_a_lent_connection, .timeout = 20)
     expect_nothing_at(twin);
 }
 
-/* A connection whose close was not seen, and its number comes back by a message. */
+/* A connection whose close was not seen, and its fd is given out again for one in a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
