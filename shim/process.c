@@ -61,7 +61,7 @@ bool process_is_owner_by_number(void)
 static bool has_one_thread(void)
 {
     enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
-    struct stat threads;
+    struct stat threads = {0};
 
     msec_t now = clock_now();
 
