@@ -55,9 +55,9 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
-/* The record and its private fd go. The application's fd stays the application's, whether it is
- * closed by now or not. The thread's cancellation state was not changed, as a jump would not
- * restore it. */
+/* The record and its private number go; the application's number, whether it is closed by now
+ * or not, is the application's. Nothing was changed that others would wait for: the state of
+ * cancellation is the thread's own, as a jump would not bring it back. */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;

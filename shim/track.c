@@ -100,8 +100,8 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
     disguise_lose_watch(conn, epfd, true);
 }
 
-/* Only the thread that empties the slot may go on with what was there. STALE: it was closed
- * unseen. Whether the fd is a private one, which is the caller's to close. */
+/* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
+ * nobody knows how. Whether the fd is a private one, which is the caller's to close. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);

@@ -71,7 +71,7 @@ COLD void track_still_open(int fd, bool is_private);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(bool closed);
 
-/* TWIN is a new fd for what FD names; before the call that made it, protocol_renew() was
+/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
  * due. */
 COLD void track_duplicated(int fd, int twin);
 

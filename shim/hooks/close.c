@@ -166,8 +166,8 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The program asked for the lowest free fd from FROM on and got RESULT. Whether private fds
- * took a lower one; they are given up then. */
+/* The lowest free fd from FROM on was asked for: whether it is not RESULT, but for fds of ours,
+ * which are given up then. */
 static bool must_make_way(int from, int result)
 {
     int fd = from;

@@ -1,6 +1,5 @@
 /*
- * Duplicates made by calls other than dup(): the process that has one could read what the next
- * user of the connection is sent.
+ * Duplicates that come by roads other than dup(): who has one reads what the next user is sent.
  */
 #include "harness.h"
 
@@ -144,7 +143,7 @@ Test(duplicates, of_a_lent_connection, .timeout = 20)
     expect_nothing_at(twin);
 }
 
-/* A connection whose close was not seen, and its fd is given out again for one in a message. */
+/* A connection whose close was not seen, and its number comes back by a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
