@@ -55,6 +55,28 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
+/* One of several fds is gone. Two that are closed at once each find the other there, and the
+ * connection has ended for good. */
+static void drop_duplicate(struct check_in *check_in)
+{
+    struct conn *conn = check_in->conn;
+
+    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    if (!conn_unshare(conn))
+        return;
+    lending_note_refused(conn, REASON_DUPLICATED);
+    conn_move(conn, CONN_CLOSED);
+}
+
+/* Whether the fd is closed by now is not known. */
+static void abandoned_duplicate(void *argument)
+{
+    struct check_in *check_in = argument;
+
+    conn_refuse(check_in->conn, REASON_ABANDONED);
+    drop_duplicate(check_in);
+}
+
 /* The record and its private number go; the application's number, whether it is closed by now
  * or not, is the application's. Nothing was changed that others would wait for: the state of
  * cancellation is the thread's own, as a jump would not bring it back. */
@@ -83,6 +105,12 @@ bool check_in_begin(struct check_in *check_in, int fd)
     if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
         !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
         return false;
+    if (conn_state(conn) == CONN_IN_USE && !conn_take_last(conn)) {
+        check_in->duplicated = true;
+        _pthread_cleanup_push(&check_in->left, abandoned_duplicate, check_in);
+        errno = saved;
+        return true;
+    }
     if (conn_state(conn) == CONN_IN_USE) {
         _pthread_cleanup_push(&check_in->left, abandoned, check_in);
         conn_move(conn, CONN_LEAVING);
@@ -132,6 +160,11 @@ void check_in_end(struct check_in *check_in)
 
     victims.count = 0;
     _pthread_cleanup_pop(&check_in->left, 0);
+    if (check_in->duplicated) {
+        drop_duplicate(check_in);
+        errno = saved;
+        return;
+    }
     /* Up to here a call of another thread on the number could still reach this connection. */
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->private_fd;
@@ -149,6 +182,12 @@ void check_in_call_off(struct check_in *check_in, const struct watches *again)
     int saved = errno;
 
     _pthread_cleanup_pop(&check_in->left, 0);
+    if (check_in->duplicated) {
+        conn_refuse(check_in->conn, REASON_DUPLICATED);
+        fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, check_in->slot);
+        errno = saved;
+        return;
+    }
     disguise_replay_watches(check_in->fd, again);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
@@ -175,7 +214,7 @@ static bool can_be_moved(const struct watches *watches)
     return true;
 }
 
-/* False when they cannot be registered again for another socket. */
+/* False when they cannot be registered again for another socket, or other fds name this one. */
 static bool copy_watches(int fd, struct watches *watches)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
@@ -183,7 +222,7 @@ static bool copy_watches(int fd, struct watches *watches)
 
     if (!conn)
         return false;
-    if (conn_hold(conn)) {
+    if (!conn_is_shared(conn) && conn_hold(conn)) {
         *watches = conn->watches;
         copied = can_be_moved(watches);
         conn_let_go(conn);
@@ -225,6 +264,10 @@ static bool put_behind(int fd, int stand_in, bool anyway)
     if (!check_in_begin(&check_in, fd))
         return anyway && check_in.refusal != REASON_IN_FLIGHT &&
                put_instead(fd, stand_in, &watches);
+    if (check_in.duplicated) {
+        check_in_call_off(&check_in, &watches);
+        return false;
+    }
     if (check_in.private_fd < 0) {
         check_in_end(&check_in);
         return false;

@@ -22,7 +22,8 @@
 struct check_in {
     struct conn *conn;
     int fd;
-    int private_fd;      /* -1 in a dry run */
+    int private_fd;      /* -1 in a dry run, and where DUPLICATED */
+    bool duplicated;     /* other fds name the connection, which stays with the application */
     enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
@@ -30,8 +31,10 @@ struct check_in {
     struct _pthread_cleanup_buffer left;
 };
 
-/* FD is about to be closed or replaced. True when its connection is to be kept: the caller then
- * makes the real call and must call check_in_end(). If the real call never returns, because its
+/* FD is about to be closed or replaced. True when its connection is to be kept, or lives on in
+ * duplicates of FD: the caller then makes the real call and must call check_in_end(). Until
+ * then the connection may not be kept by the close of its last duplicate, as FD may still name
+ * it. If the real call never returns, because its
  * thread is cancelled in it or a signal handler jumps out of it, the connection is given up
  * (unwind.h). False when there is nothing to keep, whatever FD was is forgotten, and the real
  * call is all that is left to do. */
@@ -39,10 +42,12 @@ bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
 /* Instead of check_in_end(), when the real call failed: the connection stays with the
- * application, untracked, and is registered AGAIN in its epoll sets. */
+ * application, untracked, and is registered AGAIN in its epoll sets. One that has duplicates
+ * stays tracked and is not pooled. */
 void check_in_call_off(struct check_in *check_in, const struct watches *again);
 
-/* The application is done with the connection at FD, but not with the number. True when the
+/* The application is done with the connection at FD, which has no duplicates, but not with the
+ * number; one that has them is left as it is. True when the
  * connection was checked in and STAND_IN, a socket that stays the caller's, took over its
  * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False
  * when FD is what it was, tracked only if the reason against may pass. */

@@ -113,10 +113,34 @@ void conn_renew(struct conn *conn, int fd)
     conn->fd = fd;
     conn->options.given = 0;
     conn->options.quick = false;
+    conn->options.bound = false;
     conn->endpoint = NULL;
     conn->untimed = false;
     conn_set_word(conn, CONN_WORD_KERNEL);
     conn_move(conn, CONN_FRESH);
+}
+
+bool conn_share(struct conn *conn)
+{
+    uint32_t fds = atomic_load(&conn->fds);
+
+    while (fds > 0) {
+        if (atomic_compare_exchange_weak(&conn->fds, &fds, fds + 1))
+            return true;
+    }
+    return false;
+}
+
+bool conn_unshare(struct conn *conn)
+{
+    return atomic_fetch_sub(&conn->fds, 1) == 1;
+}
+
+bool conn_take_last(struct conn *conn)
+{
+    uint32_t last = 1;
+
+    return atomic_compare_exchange_strong(&conn->fds, &last, 0);
 }
 
 static bool counts_as_use(enum conn_state state)
@@ -138,6 +162,8 @@ void conn_move(struct conn *conn, enum conn_state to)
 {
     enum conn_state from = (enum conn_state)atomic_load(&conn->state);
 
+    if (to == CONN_FRESH || to == CONN_IN_USE)
+        atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
     if (counts_as_use(to) && !counts_as_use(from)) {
         atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
         pool_note_in_use(

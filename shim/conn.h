@@ -95,6 +95,7 @@ struct conn {
     uint32_t children;
     uint32_t identities;
     struct endpoint *endpoint;
+    _Atomic uint32_t fds; /* descriptors of the application that name it; see conn_share() */
     atomic_bool held;
     atomic_bool spoke;    /* its present user was seen to send something */
     _Atomic uint8_t word; /* enum conn_word */
@@ -201,6 +202,22 @@ void conn_leave(struct conn *conn, enum conn_call call);
 uint64_t conn_calls_begun(const struct conn *conn);
 bool conn_calls_under_way(const struct conn *conn);
 bool conn_is_only_call(const struct conn *conn);
+
+/* The slots of all duplicates of a connection name its record, and a call on any of them is a
+ * call on it. It has one descriptor when it becomes FRESH or IN_USE.
+ *
+ * conn_share(): one more is about to be made, by a caller with a call under way. False when the
+ * last one is about to be closed. conn_unshare(): one has gone, and its slot with it; true when
+ * it was the last, and the record is the caller's. conn_take_last(): the caller is about to
+ * close one; true when it is the last, which cannot be duplicated from then on. */
+COLD bool conn_share(struct conn *conn);
+bool conn_unshare(struct conn *conn);
+bool conn_take_last(struct conn *conn);
+
+static inline bool conn_is_shared(const struct conn *conn)
+{
+    return atomic_load(&conn->fds) > 1;
+}
 
 /* From now on connect() says of CONN, which was lent, that it is connected. True when it was
  * said to be connecting up to here. */

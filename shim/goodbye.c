@@ -30,7 +30,7 @@ static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *far
     if (!conn)
         return false;
     if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
-        conn_refusal(conn) == REASON_NONE && conn_hold(conn)) {
+        conn_refusal(conn) == REASON_NONE && !conn_is_shared(conn) && conn_hold(conn)) {
         may = wire_verdict(&conn->wire) == WIRE_CLEAN &&
               (!goodbye || wire_goodbye(&conn->wire, goodbye, n));
         farewell->answered =

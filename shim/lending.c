@@ -421,6 +421,9 @@ void lending_lose_private(struct conn *conn, int fd)
 
 void lending_drop(struct conn *conn, enum reason reason)
 {
+    conn_refuse(conn, reason);
+    if (!conn_unshare(conn))
+        return;
     if (conn->endpoint)
         lending_note_refused(conn, reason);
     if (reason == REASON_OTHER_SOCKET) {
@@ -448,7 +451,8 @@ static bool close_idle_fds(void)
             (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
-        libc_close_quietly(fd);
+        if (!proof_is_elsewhere(conn, fd))
+            libc_close_quietly(fd);
         any = true;
     }
     twin_sweep_ends();

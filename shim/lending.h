@@ -33,7 +33,8 @@ int lending_connect(int fd, const struct sockaddr *addr, socklen_t len, const vo
 COLD void lending_lose_private(struct conn *conn, int fd);
 
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is
- * the application's affair. */
+ * the application's affair, and in no map any more. One that has duplicates is not pooled, and
+ * its record goes with the last. */
 COLD void lending_drop(struct conn *conn, enum reason reason);
 
 /* Whether FD, at which CONN should be, certainly names something else: it was closed unseen,

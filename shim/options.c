@@ -10,8 +10,10 @@
 
 #include "raw.h"
 
-#define ROW_LINGER  3
-#define ROW_NODELAY 5
+#define ROW_LINGER   3
+#define ROW_NODELAY  5
+#define ROW_TOS      10
+#define ROW_PRIORITY 11
 
 static const struct row {
     int level;
@@ -30,7 +32,9 @@ static const struct row {
     {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, false},
     {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, false},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, true},
-    {IPPROTO_IP, IP_TOS, sizeof(int), false, true},
+    [ROW_TOS] = {IPPROTO_IP, IP_TOS, sizeof(int), false, true},
+    /* Behind IP_TOS, a change of which sets it (__ip_sock_set_tos() of Linux). */
+    [ROW_PRIORITY] = {SOL_SOCKET, SO_PRIORITY, sizeof(int), false, true},
     /* A buffer size that was set switches the kernel's own tuning off for good. */
     {SOL_SOCKET, SO_SNDBUF, sizeof(int), true, false},
     {SOL_SOCKET, SO_RCVBUF, sizeof(int), true, false},
@@ -55,7 +59,8 @@ bool options_note(struct options *options, bool connected, int level, int name,
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if (rows[i].level != level || rows[i].name != name)
             continue;
-        if (len != rows[i].size || (connected && rows[i].fixed))
+        if (len != rows[i].size || (connected && rows[i].fixed) ||
+            (i == ROW_TOS && given(options, ROW_PRIORITY)))
             return false;
         memcpy(options->value[i], value, len);
         options->given |= (uint16_t)(1u << i);
@@ -66,6 +71,8 @@ bool options_note(struct options *options, bool connected, int level, int name,
 
 bool options_fit(const struct options *have, const struct options *want)
 {
+    if (have->bound != want->bound)
+        return false;
     if (have->given == 0 && want->given == 0)
         return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
@@ -101,8 +108,17 @@ void options_lend(struct options *lent, const struct options *want)
 {
     lent->given = want->given;
     lent->quick = !given(want, ROW_NODELAY);
+    lent->bound = want->bound;
     if (want->given != 0)
         memcpy(lent->value, want->value, sizeof(lent->value));
+}
+
+/* Whether options_apply() must carry the option over. The priority may have changed with
+ * IP_TOS, just before it. */
+static bool differs(const struct options *have, const struct options *want, int row)
+{
+    return !same(have, want, row) ||
+           (row == ROW_PRIORITY && given(want, row) && !same(have, want, ROW_TOS));
 }
 
 static bool set_nodelay(int fd, bool on)
@@ -123,7 +139,7 @@ bool options_apply(int connection, const struct options *have, int fresh,
     if (have->given == 0 && want->given == 0)
         return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {
-        if (i != ROW_NODELAY && !rows[i].fixed && !same(have, want, i) &&
+        if (i != ROW_NODELAY && !rows[i].fixed && differs(have, want, i) &&
             !copy_option(fresh, connection, &rows[i]))
             return false;
     }
@@ -186,6 +202,8 @@ bool options_give(int fd, const struct options *options)
 
 bool options_can_be_cleared(const struct options *options)
 {
+    if (options->bound)
+        return false;
     if (options->given == 0)
         return true;
     for (int i = 0; i < OPTIONS_COUNT; i++) {

@@ -20,12 +20,13 @@
 
 #include "cold.h"
 
-#define OPTIONS_COUNT    14
+#define OPTIONS_COUNT    15
 #define OPTION_VALUE_MAX 16 /* struct timeval */
 
 struct options {
     uint16_t given; /* bit per row: the application set it */
     bool quick;     /* TCP_NODELAY is on though nobody gave it; see options_apply() */
+    bool bound;     /* the program bound it to a port that the kernel chose, before connect() */
     uint8_t value[OPTIONS_COUNT][OPTION_VALUE_MAX];
 };
 
@@ -36,7 +37,8 @@ bool options_note(struct options *options, bool connected, int level, int name,
                   const void *value, socklen_t len);
 
 /* Whether a connection with the options HAVE can be made equal to a socket with WANT: those
- * that cannot be put back are the same in both. */
+ * that cannot be put back are the same in both. A bound socket keeps its port when a connect()
+ * dissolves the connection (connect(2), AF_UNSPEC), another one loses it. */
 bool options_fit(const struct options *have, const struct options *want);
 
 /* Has the kernel send at once what Nagle's algorithm (tcp(7), TCP_NODELAY) holds back on the
@@ -53,8 +55,8 @@ bool options_stop_lingering(int fd, struct options *options);
 COLD bool options_give(int fd, const struct options *options);
 
 /* Whether OPTIONS, of a socket that was never connected, can be put back to the kernel's
- * defaults; and puts them back on FD, false when one failed. Neither errno nor cancellation is
- * touched. */
+ * defaults, which a bound one cannot; and puts them back on FD, false when one failed. Neither
+ * errno nor cancellation is touched. */
 bool options_can_be_cleared(const struct options *options);
 bool options_clear(int fd, const struct options *options);
 

@@ -141,13 +141,23 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
+/* Of an encrypted connection that helps most: libraries that encrypt end it by shutdown(), or
+ * duplicate it, and nobody who uses them could change that. */
+static enum reason refusal(const struct conn *conn)
+{
+    enum reason reason = conn_refusal(conn);
+
+    return reason != REASON_NONE && wire_refusal(&conn->wire) == REASON_TLS ? REASON_TLS
+                                                                            : reason;
+}
+
 enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 {
     bool clean;
 
     GATE(process_refusal());
     GATE(unless(ring_all_seen(), REASON_IO_URING));
-    GATE(conn_refusal(conn));
+    GATE(refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));

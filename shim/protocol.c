@@ -123,6 +123,7 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     record->identities = atomic_load(&process_identities);
     record->options = conn->options;
     record->options.quick = false;
+    record->options.bound = false;
     if (proof_cookie(socket_fd, &record->cookie) &&
         lending_enlist(record, &conn->endpoint->address, now))
         return record;

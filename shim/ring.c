@@ -246,7 +246,9 @@ static bool touches_one_fd(uint8_t opcode)
 }
 
 /* EPOLL_CTL of the connection at FD: to be told when it has completed. Memory that is not there
- * makes the kernel refuse it. */
+ * makes the kernel refuse it. Until then there is a call under way on the connection: the one
+ * that submits may wait long, and a connection that another thread closes meanwhile must not
+ * be kept with a registration that is not known yet. */
 static void note_watch(struct ring_enter *enter, const struct io_uring_sqe *sqe, int fd)
 {
     const struct epoll_event *event = (const struct epoll_event *)(uintptr_t)sqe->addr;
@@ -263,6 +265,7 @@ static void note_watch(struct ring_enter *enter, const struct io_uring_sqe *sqe,
             return;
         watch->event = *event;
     }
+    watch->conn = conn_enter(fd, CONN_CALL_OTHER);
     enter->watch_count++;
 }
 
@@ -323,6 +326,13 @@ static bool begin(struct ring_enter *enter, uint32_t to_submit)
     return true;
 }
 
+static void leave_connections(const struct ring_enter *enter)
+{
+    for (uint32_t i = 0; i < enter->watch_count; i++)
+        if (enter->watches[i].conn)
+            conn_leave(enter->watches[i].conn, CONN_CALL_OTHER);
+}
+
 void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint32_t flags)
 {
     struct ring *ring = ring_of_slot(fdmap_get(fd));
@@ -340,6 +350,7 @@ void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint
     enter->watch_count = 0;
     if (begin(enter, to_submit))
         return;
+    leave_connections(enter);
     enter->ring = NULL;
     ring_put(ring);
     refuse_all();
@@ -378,8 +389,9 @@ static void account(const struct ring_enter *enter, const struct ring_watch *wat
         track_watch(watch->epfd, watch->op, watch->fd, &watch->event);
 }
 
-void ring_enter_end(struct ring_enter *enter)
+void ring_enter_end(void *argument)
 {
+    struct ring_enter *enter = argument;
     struct ring *ring = enter->ring;
     uint32_t head;
 
@@ -388,6 +400,7 @@ void ring_enter_end(struct ring_enter *enter)
     head = load(ring->head);
     for (uint32_t i = 0; i < enter->watch_count; i++)
         account(enter, &enter->watches[i]);
+    leave_connections(enter);
     if (head - enter->head > enter->count)
         refuse_all();
     atomic_store(&ring->taken, head);

@@ -22,6 +22,7 @@
 
 #include "cold.h"
 
+struct conn;
 struct io_uring_params;
 
 /* EPOLL_CTL operations on connections that one io_uring_enter() can have; what is more refuses
@@ -30,6 +31,7 @@ struct io_uring_params;
 
 /* An EPOLL_CTL that is about to be submitted for the connection at FD. */
 struct ring_watch {
+    struct conn *conn; /* with a call under way; NULL when it is none */
     uint64_t user_data;
     int epfd, op, fd;
     struct epoll_event event;
@@ -48,9 +50,10 @@ struct ring_enter {
 /* io_uring_setup() made FD and filled in PARAMS, which the caller owns. */
 COLD void ring_opened(int fd, const struct io_uring_params *params);
 
-/* Before and after io_uring_enter(FD, TO_SUBMIT, ..., FLAGS). */
+/* Before and after io_uring_enter(FD, TO_SUBMIT, ..., FLAGS). The second gets a struct
+ * ring_enter; in the form of a cleanup handler. */
 void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint32_t flags);
-void ring_enter_end(struct ring_enter *enter);
+void ring_enter_end(void *enter);
 
 /* io_uring_register() with OPCODE succeeded. */
 COLD void ring_registered(uint32_t opcode);

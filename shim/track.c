@@ -101,13 +101,18 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
 }
 
 /* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. Whether the fd is a private one, which is the caller's to close. */
+ * nobody knows how. Whether the fd is a private one, which is the caller's to close: not if it
+ * was closed unseen before, and something of the program's is there. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
     struct conn *conn = conn_of_slot(slot);
+    bool ours;
 
-    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING || !fdmap_replace(fd, slot, FDMAP_NONE))
+    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
+        return false;
+    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
@@ -120,7 +125,7 @@ static bool forget(int fd, bool stale)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
-    return slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL);
+    return ours;
 }
 
 void track_new_number_slow(int fd)
@@ -159,10 +164,8 @@ void track_still_open(int fd, bool is_private)
 
 bool track_close_private(int fd)
 {
-    struct conn *conn = conn_of_slot(fdmap_get(fd));
-    bool ours = conn && !proof_is_elsewhere(conn, fd);
+    bool ours = track_forget(fd);
 
-    track_forget(fd);
     if (ours)
         libc_close_quietly(fd);
     return ours;
@@ -203,6 +206,49 @@ void track_refuse(int fd, enum reason reason)
     conn_leave(conn, CONN_CALL_OTHER);
 }
 
+/* Whether bind() to ADDR leaves both address and port to the kernel. */
+static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+
+    if (len < sizeof(*in) || !is_readable(addr, len))
+        return false;
+    if (addr->sa_family == AF_INET)
+        return in->sin_port == 0 && in->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr->sa_family == AF_INET6 && len >= sizeof(*in6) && in6->sin6_port == 0 &&
+           IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+}
+
+void track_bound(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may_pool = false;
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
+        conn_hold(conn)) {
+        conn->options.bound = may_pool = true;
+        twin_drop(conn);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!may_pool)
+        track_refuse(fd, REASON_BOUND);
+}
+
+void track_name_asked(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && conn->options.bound)
+        conn_refuse(conn, REASON_BOUND);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
 /* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
 void track_shut_down(int fd)
 {
@@ -236,15 +282,10 @@ void track_unseen_everywhere(enum reason reason)
  * user, and is given up if it is idle. True when FD is the caller's to close. */
 static bool give_up_private(int fd, uint32_t slot, enum reason reason)
 {
-    struct conn *conn = conn_of_slot(slot);
-
     if (!process_is_owner())
         return false;
-    conn_refuse(conn, reason);
-    if (!fdmap_replace(fd, slot, FDMAP_NONE))
-        return false;
-    lending_lose_private(conn, fd);
-    return true;
+    conn_refuse(conn_of_slot(slot), reason);
+    return forget(fd, false);
 }
 
 void track_shared(int fd, enum reason reason)
@@ -284,8 +325,62 @@ void track_set_flags_range(unsigned int first, unsigned int last)
     }
 }
 
-void track_duplicated(int fd, int twin)
+static bool is_watched(struct conn *conn)
 {
+    bool watched = true;
+
+    if (conn_hold(conn)) {
+        watched = conn->watches.count > 0;
+        conn_let_go(conn);
+    }
+    return watched;
+}
+
+/* One more fd is counted before the look at the registrations, as track_watch() looks at the
+ * count after it has noted one. */
+struct conn *track_share(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return NULL;
+    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
+        /* The time is told of the fd that connected, and a twin is of no use where the proof
+         * has to be asked of the last fd. */
+        conn->untimed = false;
+        twin_drop(conn);
+        if (is_watched(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
+        return conn;
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return NULL;
+}
+
+static void end_sharing(struct conn *conn, int twin)
+{
+    if (twin >= 0 && twin < FDMAP_SIZE) {
+        fdmap_exchange(twin, conn_slot(conn));
+    } else {
+        if (twin >= 0)
+            conn_refuse(conn, REASON_DUPLICATED);
+        if (conn_unshare(conn)) {
+            lending_note_refused(conn, REASON_DUPLICATED);
+            conn_move(conn, CONN_CLOSED);
+        }
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+void track_duplicated(int fd, struct conn *conn, int twin)
+{
+    if (conn) {
+        end_sharing(conn, twin);
+        return;
+    }
+    if (twin < 0 || fdmap_is_plain(fd))
+        return;
     track_shared(fd, REASON_DUPLICATED);
     if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
         process_is_owner())
@@ -365,6 +460,8 @@ void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
             fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
         disguise_note_watch(conn, epfd, op, event);
         twin_drop(conn);
+        if (conn_is_shared(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
     }
     conn_leave(conn, CONN_CALL_OTHER);
 }
@@ -375,7 +472,8 @@ void track_namespace_lost(void)
     lending_flush(REASON_NAMESPACE);
 }
 
-/* Calls VISIT for each fd that MSG carries. */
+/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
+ * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
 static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
                         void *context)
 {
@@ -383,8 +481,11 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *co
 
     for (control = CMSG_FIRSTHDR(msg); control;
          control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
+        size_t at = (size_t)((const char *)control - (const char *)msg->msg_control);
         size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
+        if (control->cmsg_len < CMSG_LEN(0) || control->cmsg_len > msg->msg_controllen - at)
+            return;
         if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
             continue;
         for (size_t i = 0; i < n; i++) {

@@ -53,7 +53,8 @@ static inline void track_lowest_number(int fd)
 }
 
 /* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
- * private fd: its connection is given up, and the caller must close FD if its call does not. */
+ * private fd: its connection is given up, and the caller must close FD if its call does not.
+ * False as well when a private fd was closed unseen before: what is there is the program's. */
 bool track_forget(int fd);
 
 /* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
@@ -71,9 +72,15 @@ COLD void track_still_open(int fd, bool is_private);
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_swept(bool closed);
 
-/* TWIN is a new number for what FD names; before the call that made it, protocol_renew() was
- * due. */
-COLD void track_duplicated(int fd, int twin);
+/* Before a call that makes a duplicate of FD, after protocol_renew(). The connection at FD, if
+ * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
+ * NULL when it is none, or not: it is watched by an epoll set, which would go on reporting a
+ * closed fd while another names the connection (epoll(7)). */
+COLD struct conn *track_share(int fd);
+
+/* TWIN, -1 if the call failed, is a new number for what FD names; CONN is what track_share()
+ * gave. */
+COLD void track_duplicated(int fd, struct conn *conn, int twin);
 
 /* Another process has what FD names, or will have it. After protocol_renew(), if that was
  * possible before the other had it. */
@@ -100,6 +107,15 @@ struct conn *track_set_flags(int fd);
 
 /* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
 COLD void track_set_flags_range(unsigned int first, unsigned int last);
+
+/* bind() to ADDR, of LEN bytes, succeeded on FD. To the wildcard address and no port it says
+ * nothing that connect() alone would not do: such a socket is pooled. The kernel chose its port
+ * nevertheless (bind(2), ip(7)), and a connection from the pool has another. */
+COLD void track_bound(int fd, const struct sockaddr *addr, socklen_t len);
+
+/* getsockname() is about to be called on FD: what it says of a socket that is bound and not
+ * connected yet must be true afterwards, so nothing is lent over that. */
+COLD void track_name_asked(int fd);
 
 /* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
  * connection took the fd, which is to be given the option as well. */

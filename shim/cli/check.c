@@ -2,6 +2,7 @@
  * mcpool check: can pooling work for a program, or does it for a process, and what to do where
  * it does not.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -243,6 +244,28 @@ static void tell_counters(const struct process *process)
     }
 }
 
+/* Netty's transport of that name, for one, connects through a ring. libuv only registers for
+ * epoll there, and its connections are seen. */
+static bool has_ring(int pid)
+{
+    char name[64], link[64];
+    const struct dirent *entry;
+    bool found = false;
+    DIR *files;
+
+    snprintf(name, sizeof(name), "/proc/%d/fd", pid);
+    files = opendir(name);
+    while (files && !found && (entry = readdir(files))) {
+        ssize_t n = readlinkat(dirfd(files), entry->d_name, link, sizeof(link) - 1);
+
+        link[n < 0 ? 0 : n] = '\0';
+        found = strcmp(link, "anon_inode:[io_uring]") == 0;
+    }
+    if (files)
+        closedir(files);
+    return found;
+}
+
 static int tell_mapped(int pid, const char *path)
 {
     static struct environment environment;
@@ -259,6 +282,9 @@ static int tell_mapped(int pid, const char *path)
     else
         puts("note: it shows no counters; it has not connected over TCP to a memcached that "
              "MCPOOL_SERVERS\n    names, or MCPOOL_STATS is off or cannot be written");
+    if (processes.count == 0 && has_ring(pid))
+        puts("note: it has a ring of io_uring; what connects through one passes by every "
+             "library\n    Netty: take its transport NIO or epoll, not io_uring.");
     processes_free(&processes);
     return EXIT_SUCCESS;
 }
@@ -267,6 +293,7 @@ static int check_process(int pid)
 {
     char name[64], path[PATH_MAX + 16];
     struct program program;
+    bool known, mapped;
 
     if (kill(pid, 0) != 0 && errno == ESRCH) {
         fprintf(stderr, "mcpool: no process %d\n", pid);
@@ -277,10 +304,13 @@ static int check_process(int pid)
         fprintf(stderr, "mcpool: process %d is another user's; ask as root\n", pid);
         return EXIT_CANNOT_RUN;
     }
-    if (find_mapped(pid, path, sizeof(path)))
-        return flushed(tell_mapped(pid, path));
     snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    if (program_find(&program, name)) {
+    known = program_find(&program, name);
+    mapped = find_mapped(pid, path, sizeof(path));
+    /* With cgo the loader does what it is asked to, and it is of no use. */
+    if (mapped && !(known && program.is_go))
+        return flushed(tell_mapped(pid, path));
+    if (known) {
         tell_path(&program);
         if (!judge(&program, stdout))
             return flushed(EXIT_NO);

@@ -4,6 +4,7 @@
 #include "hooks.h"
 
 #include "../protocol.h"
+#include "../raw.h"
 
 #include <linux/close_range.h>
 #include <pthread.h>
@@ -38,27 +39,30 @@ HOOKED int close(int fd)
 }
 HOOKED_ALIAS(__close, close);
 
-int hook_duplicated(int fd, int result)
+int hook_duplicated(int fd, struct conn *conn, int result)
 {
-    if (result < 0)
-        return result;
     track_new_number(result);
-    if (!PLAIN(fd))
-        track_duplicated(fd, result);
+    if (conn || !PLAIN(fd))
+        track_duplicated(fd, conn, result);
     return result;
+}
+
+static struct conn *about_to_duplicate(int fd)
+{
+    protocol_renew(fd);
+    return track_share(fd);
 }
 
 HOOKED int dup(int fd)
 {
+    struct conn *conn = PLAIN(fd) ? NULL : about_to_duplicate(fd);
     int result;
 
-    if (!PLAIN(fd))
-        protocol_renew(fd);
     result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
     track_lowest_number(result);
-    return hook_duplicated(fd, result);
+    return hook_duplicated(fd, conn, result);
 }
 
 /* Whether the kernel will put a duplicate of FD at TO, which is open, and with these FLAGS. */
@@ -79,10 +83,9 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
 {
     struct check_in check_in;
     bool forgotten = false, kept = false, is_private = false;
+    struct conn *conn = fd == to || PLAIN(fd) ? NULL : about_to_duplicate(fd);
     int result;
 
-    if (fd != to && !PLAIN(fd))
-        protocol_renew(fd);
     if (!PLAIN(to) && will_replace(fd, to, flags)) {
         kept = check_in_begin(&check_in, to);
         forgotten = !kept;
@@ -95,7 +98,7 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
         check_in_call_off(&check_in, &(struct watches){.count = 0});
     else if (forgotten && result != to && process_is_owner())
         track_still_open(to, is_private);
-    return fd == to ? result : hook_duplicated(fd, result);
+    return fd == to ? result : hook_duplicated(fd, conn, result);
 }
 
 static int real_dup2_of(int fd, int to, int flags)
@@ -119,27 +122,27 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* What fcntl_done() will refuse. */
-static void before_fcntl(int fd, int command)
+/* What fcntl_done() will refuse, or have counted: gives the connection that is duplicated. */
+static struct conn *before_fcntl(int fd, int command)
 {
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC || command == F_SETOWN ||
-        command == F_SETOWN_EX || command == F_SETSIG)
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+        return about_to_duplicate(fd);
+    if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
         protocol_renew(fd);
+    return NULL;
 }
 
-/* Commands that make signals come, or a duplicate, cannot be undone by us. */
-static int fcntl_done(int fd, int command, int result)
+/* Commands that make signals come cannot be undone by us. */
+static int fcntl_done(int fd, int command, struct conn *conn, int result)
 {
-    if (result == -1)
-        return result;
     switch (command) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
-        return hook_duplicated(fd, result);
+        return hook_duplicated(fd, conn, result);
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_SETSIG:
-        if (!PLAIN(fd))
+        if (result != -1 && !PLAIN(fd))
             track_refuse(fd, REASON_ODD_FLAGS);
         return result;
     default:
@@ -166,19 +169,24 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The lowest free fd from FROM on was asked for: whether it is not RESULT, but for fds of ours,
- * which are given up then. */
-static bool must_make_way(int from, int result)
+/* The lowest free fd from FROM on is asked for. If it is not free only because fds of ours lie
+ * there, these are given up. Not after the call: to close a duplicate then would release the
+ * program's locks on the file (fcntl(2), record locks). */
+static void make_way(int from)
 {
+    int end = fdmap_end();
     int fd = from;
 
-    while (fd < result && !(fdmap_get(fd) & FDMAP_PRIVATE))
+    if (from < 0 || !process_is_owner())
+        return;
+    while (fd < end && !(fdmap_get(fd) & FDMAP_PRIVATE))
         fd++;
-    if (fd >= result || !process_is_owner())
-        return false;
-    libc_close_quietly(result);
-    lending_flush(REASON_FD_PRESSURE);
-    return true;
+    if (fd >= end)
+        return;
+    while (fd > from && raw_syscall(SYS_fcntl, fd - 1, F_GETFD) >= 0)
+        fd--;
+    if (fd == from)
+        lending_flush(REASON_FD_PRESSURE);
 }
 
 /* Only duplicates can fail for want of descriptors. */
@@ -186,19 +194,20 @@ static bool must_make_way(int from, int result)
     HOOKED int name(int fd, int command, ...)                                                  \
     {                                                                                          \
         void *argument = VARIADIC(command);                                                    \
+        struct conn *conn = NULL;                                                              \
         int result;                                                                            \
                                                                                                \
         if (!PLAIN(fd)) {                                                                      \
             if (command == F_SETFL || command == F_SETFD)                                      \
                 return set_flags(fd, command, argument, real_##name);                          \
-            before_fcntl(fd, command);                                                         \
+            conn = before_fcntl(fd, command);                                                  \
         }                                                                                      \
+        if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)                                  \
+            make_way((int)(long)argument);                                                     \
         result = real_##name(fd, command, argument);                                           \
-        if (hook_should_retry(result) ||                                                       \
-            ((command == F_DUPFD || command == F_DUPFD_CLOEXEC) &&                             \
-             must_make_way((int)(long)argument, result)))                                      \
+        if (hook_should_retry(result))                                                         \
             result = real_##name(fd, command, argument);                                       \
-        return fcntl_done(fd, command, result);                                                \
+        return fcntl_done(fd, command, conn, result);                                          \
     }
 
 FCNTL(fcntl)

@@ -43,8 +43,17 @@ HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
     int result = real_bind(fd, addr, len);
 
     if (result == 0 && !PLAIN(fd))
-        track_refuse(fd, REASON_BOUND);
+        track_bound(fd, addr, len);
     return result;
+}
+
+/* Before the call: of two threads that ask and connect at once, the one that connects sees that
+ * the other has asked. */
+HOOKED int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    if (!PLAIN(fd))
+        track_name_asked(fd);
+    return real_getsockname(fd, addr, len);
 }
 
 /* A server's socket is none of ours. */

@@ -7,6 +7,7 @@
 #include "../protocol.h"
 #include "../readable.h"
 #include "../ring.h"
+#include "../unwind.h"
 #include "../waiting.h"
 
 #include <stdarg.h>
@@ -297,6 +298,9 @@ static void before_syscall(long number, const long *a)
     case SYS_dup3:
         share((int)a[0], REASON_RAW_SYSCALL);
         break;
+    case SYS_getsockname:
+        track_name_asked((int)a[0]);
+        break;
     case SYS_pidfd_getfd:
         share((int)a[1], REASON_RAW_SYSCALL);
         break;
@@ -368,12 +372,14 @@ static long after_syscall(long number, const long *a, long result)
 
 static __attribute__((noinline)) long io_uring_enter_by_syscall(const long *a)
 {
+    struct _pthread_cleanup_buffer cleanup;
     struct ring_enter enter;
     long result;
 
     ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
+    _pthread_cleanup_push(&cleanup, ring_enter_end, &enter);
     result = real_syscall(SYS_io_uring_enter, a[0], a[1], a[2], a[3], a[4], a[5]);
-    ring_enter_end(&enter);
+    _pthread_cleanup_pop(&cleanup, 1);
     return result;
 }
 

@@ -164,6 +164,17 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request, struct wor
     }
 }
 
+/* A server that asks for a login looks at the length and the value of a first `set`, and at
+ * nothing else: clients put anything in the place of the flags. */
+static bool is_login(const struct wire *wire, const struct command *command, unsigned index,
+                     struct word word)
+{
+    bool number = word.text[0] == '-' || (word.text[0] >= '0' && word.text[0] <= '9');
+
+    return command->traits & LOGIN && index == 1 && !number && !wire->login.judged &&
+           !wire->login.asked;
+}
+
 static void take_arg(struct wire *wire, struct word word)
 {
     struct wire_text_request *request = &wire->request.text;
@@ -180,7 +191,8 @@ static void take_arg(struct wire *wire, struct word word)
              word_is(word, (struct word)WORD("noreply")))
         request->quiet = true;
     else
-        wire_poison(wire, REASON_BAD_REQUEST);
+        wire_poison(wire,
+                    is_login(wire, command, index, word) ? REASON_AUTH : REASON_BAD_REQUEST);
 }
 
 /* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from observed import COMMAND, LIBRARY, mcpool
+from observed import COMMAND, LIBRARY, PYTHON, mcpool
 from support import preloaded
 
 
@@ -211,6 +211,38 @@ def sleeper(command, **more):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def test_process_in_go(folder):
+    """With cgo it has the library, which is of no use to it."""
+    section = folder / "section"
+    section.write_bytes(b"\xff Go buildinf:")
+    path = copied(folder / "running-go")
+    subprocess.run(["objcopy", "--add-section", f".go.buildinfo={section}", path], check=True)
+    with subprocess.Popen([path], env=preloaded(LIBRARY, "11211"), stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as process:
+        process.stdin.write("ready\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "ready\n"
+        assert "libmcpool.so" in open(f"/proc/{process.pid}/maps", encoding="utf-8").read()
+        done = check(process.pid)
+        process.communicate()
+    assert done.returncode == 1 and "no: it is written in Go" in done.stdout
+
+
+def test_process_with_a_ring(tmp_path):
+    """It may connect through it, as Netty does."""
+    script = ("import ctypes; libc = ctypes.CDLL(None); "
+              "ring = libc.syscall(425, 2, ctypes.create_string_buffer(120)); "
+              "print('ready' if ring >= 0 else 'none', flush=True); input()")
+    with subprocess.Popen([PYTHON, "-c", script], env=preloaded(LIBRARY, "11211"),
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        if process.stdout.readline() != "ready\n":
+            process.communicate("\n")
+            pytest.skip("the kernel gives no ring")
+        done = check(process.pid)
+        process.communicate("\n")
+    assert done.returncode == 0 and "note: it has a ring of io_uring" in done.stdout
 
 
 def test_process_whose_environment_was_cleared():

@@ -4,8 +4,8 @@ Usage: newest.py [ROW...]     runs rows, all by default, and says of each what c
        newest.py --table      the same as a Markdown table, which is NEWEST.md
        newest.py --why ROW... runs rows with the shim and counts why connections were not kept
 
-The versions are pinned below registry/, a folder for each registry, with the programs that only these
-rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
+The versions are pinned below registry/, a folder for each registry, with the programs that only
+these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
 registry's rows are Missing; when the registry answers and the client fails, the rows fail.
 """
 
@@ -13,10 +13,12 @@ import dataclasses
 import functools
 import glob
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,9 +26,9 @@ import urllib.error
 import urllib.request
 
 import matrix
-from matrix import (APPS, BUILD, LIBRARY, OPERATIONS, PROGRAMS, Missing, Row,
+from matrix import (APPS, BUILD, LIBRARY, OPERATIONS, PROGRAMS, Missing, Row, Volatile,
                     is_installed, run)
-from support import PYTHON
+from support import PYTHON, free_port, stats_of
 
 PINNED = os.path.join(matrix.HERE, "registry")
 FETCHED = os.path.abspath(os.path.join(BUILD, "registry"))
@@ -46,7 +48,7 @@ REGISTRIES = {
 
 @dataclasses.dataclass
 class Newest(Row):
-    """A row with the versions its table line shows: "pypi:NAME", "npm:NAME", "deb:NAME" and so on."""
+    """A row with the versions its table line shows, as "pypi:NAME" or "deb:NAME"."""
     versions: tuple = ()
     # One of each kind runs in every `make test`.
     daily: bool = False
@@ -54,6 +56,55 @@ class Newest(Row):
     alive: float = 1.25
     # The reason that the log, or `mcpool check`, has to name where nothing is pooled.
     reason: str = ""
+    # The library is not even loaded: it is `mcpool check` that has to say so.
+    checked: bool = False
+
+
+class Secured(Volatile):
+    """A memcached that wants more than a connection, and files that it can read for that."""
+
+    def __init__(self):
+        self.directory = tempfile.TemporaryDirectory()
+        os.chmod(self.directory.name, 0o755)
+        super().__init__(*self.options())
+
+    def file(self, name):
+        return os.path.join(self.directory.name, name)
+
+    def stop(self):
+        super().stop()
+        self.directory.cleanup()
+
+
+class OverTls(Secured):
+    """One with a second port, for what is asked past the client."""
+
+    def options(self):
+        called(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                "-subj", "/CN=localhost", "-keyout", self.file("key"),
+                "-out", self.file("certificate")])
+        os.chmod(self.file("key"), 0o644)
+        self.plain = free_port()
+        return ("-Z", "-o", f"ssl_chain_cert={self.file('certificate')},ssl_key={self.file('key')}",
+                "-l", f"notls:127.0.0.1:{self.plain}")
+
+    def stats(self):
+        return stats_of(self.plain)
+
+
+class WithLogin(Secured):
+    def options(self):
+        with open(self.file("users"), "w") as file:
+            file.write("bob:secret\n")
+        os.chmod(self.file("users"), 0o644)
+        return ("-Y", self.file("users"))
+
+    def stats(self):
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(b"set login 0 0 10\r\nbob secret\r\nstats\r\n")
+            lines = (line.split(None, 2) for line in connection.makefile())
+            words = itertools.takewhile(lambda line: line != ["END"], lines)
+            return {word[1]: word[2].strip() for word in words if word[0] == "STAT"}
 
 
 def reachable(registry):
@@ -85,8 +136,8 @@ def pinned_text(folder):
 
 
 def fetched(registry, folder, make):
-    """The folder below BUILD/registry that MAKE(pinned, folder) fills; it is made again only when what
-    is pinned has changed."""
+    """The folder below BUILD/registry that MAKE(pinned, folder) fills; it is made again only when
+    what is pinned has changed."""
     place = os.path.join(FETCHED, folder)
     stamp = os.path.join(place, "stamp")
     pinned = pinned_text(folder)
@@ -107,9 +158,19 @@ def fetched(registry, folder, make):
     return place
 
 
-def command_of(name):
+def version_of(name):
+    asked = [name, "version" if name == "go" else "--version"]
+    said = subprocess.run(asked, capture_output=True, text=True).stdout
+    return re.search(r"[0-9][0-9.]*", said).group()
+
+
+def command_of(name, least="0"):
+    """NAME, when it is there and not older than what is pinned needs."""
     if not shutil.which(name):
         raise Missing(f"not installed: {name}")
+    version = version_of(name)
+    if [*map(int, version.split("."))] < [*map(int, least.split("."))]:
+        raise Missing(f"{name} {version} is older than {least}")
     return name
 
 
@@ -140,7 +201,7 @@ def why_no_python():
 
 
 def venv(*command):
-    """The command, once the environment is there; a word that begins with bin/ is one of its own."""
+    """The command, once the environment is there; a word bin/NAME is one of its programs."""
     def make(running):
         if why_no_python():
             raise Missing(why_no_python())
@@ -240,8 +301,141 @@ def node_rows():
             yield f"node{version}-memcache", row("memcache")
 
 
+# Java: the JDKs are the machine's. Amazon's client has the names of spymemcached, before which it comes.
+
+JARS = os.path.join(FETCHED, "java")
+
+
+def make_java(pinned, place):
+    with open(os.path.join(pinned, "jars.txt")) as file:
+        jars = [line.split() for line in file if not line.startswith("#")]
+    for path, wanted in jars:
+        with urllib.request.urlopen(REGISTRIES["java"] + path, timeout=60) as answer:
+            content = answer.read()
+        if hashlib.sha256(content).hexdigest() != wanted:
+            raise RuntimeError(f"not what is pinned: {path}")
+        with open(os.path.join(place, os.path.basename(path)), "wb") as file:
+            file.write(content)
+    called([command_of("javac"), "-nowarn", "-Xlint:-deprecation", "--release", "17", "-cp",
+            os.path.join(place, "*"), "-d", place, os.path.join(pinned, "Newest.java")])
+
+
+@functools.lru_cache
+def why_no_java():
+    try:
+        fetched("java", "java", make_java)
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+@functools.lru_cache
+def jdks():
+    """The JDKs of this machine, by the numbers of their versions."""
+    found = {}
+    for path in glob.glob("/usr/lib/jvm/*/release"):
+        with open(path) as file:
+            version = re.search(r'^JAVA_VERSION="([\d.]+)', file.read(), re.MULTILINE)
+        if version:
+            numbers = tuple(map(int, version.group(1).split(".")))
+            found[numbers] = os.path.join(os.path.dirname(path), "bin", "java")
+    return found
+
+
+def jdk(first):
+    """The version of the oldest JDK from Java FIRST on, for 17; of the newest, for what is later."""
+    fit = sorted(numbers for numbers in jdks() if numbers[0] >= first)
+    if not fit:
+        raise Missing(f"no JDK {first} or later")
+    return fit[0] if first == 17 else fit[-1]
+
+
+def java(first, client, jar=""):
+    def command(_):
+        program = jdks()[jdk(first)]
+        if why_no_java():
+            raise Missing(why_no_java())
+        amazon = glob.glob(os.path.join(JARS, "elasticache*.jar"))[0]
+        jars = [path for path in glob.glob(os.path.join(JARS, "*.jar")) if path != amazon]
+        path = [JARS, *([amazon] if jar == "elasticache" else []), *sorted(jars)]
+        return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Newest", client]
+    return command
+
+
+def java_rows():
+    for first, label in ((17, "JDK 17"), (21, "the newest JDK")):
+        def row(client, name, versions=(), threads=4, jar="", **more):
+            return Newest(client, f"{label}, {threads} threads", java(first, name, jar),
+                          concurrency=threads, alive=2 if threads == 4 else 1.25,
+                          versions=(f"jdk:{first}", *versions), **more)
+        spy, amazon = ("maven:spymemcached",), ("maven:elasticache-java-cluster-client",)
+        daily = first == 17
+        yield f"java{first}-spy", row("spymemcached, text", "spy", spy)
+        yield f"java{first}-spy-binary", row("spymemcached, binary", "spy-binary", spy)
+        yield f"java{first}-elasticache", row("ElastiCache client, text", "spy", amazon,
+                                              jar="elasticache")
+        for name in ("xmemcached", "folsom"):
+            version = (f"maven:{name}",)
+            yield f"java{first}-{name}", row(f"{name}, text", name, version)
+            yield f"java{first}-{name}-binary", row(f"{name}, binary", f"{name}-binary", version)
+        yield f"java{first}-nio", row("NIO, OP_CONNECT", "nio", threads=8, daily=daily)
+        yield f"java{first}-socket", row("java.net.Socket", "socket", threads=8)
+        if first != 17:
+            yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8)
+
+
+# Rust and Go: compiled here, from sources that their own tools fetch and check.
+
+def make_rust(pinned, place):
+    environment = dict(os.environ, CARGO_HOME=os.path.join(place, "cargo"),
+                       CARGO_TARGET_DIR=os.path.join(place, "target"))
+    called([command_of("cargo", "1.88"), "build", "-q", "--locked", "--manifest-path",
+            os.path.join(pinned, "Cargo.toml")], env=environment)
+
+
+def make_go(pinned, place):
+    for cgo in "01":
+        environment = dict(os.environ, CGO_ENABLED=cgo, GOPATH=os.path.join(place, "path"),
+                           GOCACHE=os.path.join(place, "cache"), GOTOOLCHAIN="local",
+                           GOFLAGS="-modcacherw")
+        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"), "."],
+               cwd=pinned, env=environment)
+
+
+@functools.lru_cache
+def why_no(language):
+    try:
+        fetched(language, language, {"rust": make_rust, "go": make_go}[language])
+    except Missing as reason:
+        return str(reason)
+    return ""
+
+
+def compiled(language, *command):
+    def make(_):
+        if why_no(language):
+            raise Missing(why_no(language))
+        return [os.path.join(FETCHED, language, command[0]), *command[1:]]
+    return make
+
+
+def rust(*command):
+    return compiled("rust", os.path.join("target", "debug", command[0]), *command[1:])
+
+
+def without_rings(command):
+    return lambda running: [PYTHON, os.path.join(PROGRAMS, "without_rings.py"), *command(running)]
+
+
+def asio(running):
+    program = os.path.join(running.directory, "asio")
+    called(["g++", "-std=c++17", "-pthread", "-o", program, os.path.join(PROGRAMS, "loop.cpp")])
+    return [program]
+
+
 ROWS = {
     **dict(node_rows()),
+    **dict(java_rows()),
     "uvloop": Newest("asyncio streams", "uvloop, 8 at a time",
                      py("async_loop.py", "uvloop"), versions=("pypi:uvloop",), daily=True),
     "uvloop-0.22": Newest("asyncio streams", "uvloop, 8 at a time",
@@ -268,6 +462,122 @@ ROWS = {
                            py_loop("memcache", "gevent"), alive=1.9,
                            environment={"GEVENT_LOOP": "libuv-cffi"},
                            versions=("pypi:gevent", "pypi:python-memcached")),
+    "python-memcached": Newest("python-memcached", "8 threads", py_loop("memcache"),
+                               versions=("pypi:python-memcached",)),
+    "pymemcache": Newest("pymemcache Client", "8 threads", py_loop("pymemcache"),
+                         versions=("pypi:pymemcache",)),
+    "pymemcache-noreply": Newest("pymemcache Client, noreply writes last", "8 threads",
+                                 py_loop("pymemcache-noreply"), alive=3,
+                                 versions=("pypi:pymemcache",)),
+    "pymemcache-pooled": Newest("pymemcache PooledClient", "8 threads",
+                                py_loop("pymemcache-pooled"), versions=("pypi:pymemcache",)),
+    "pymemcache-hash": Newest("pymemcache HashClient", "8 threads", py_loop("pymemcache-hash"),
+                              versions=("pypi:pymemcache",)),
+    "pymemcache-retrying": Newest("pymemcache RetryingClient", "8 threads",
+                                  py_loop("pymemcache-retrying"), versions=("pypi:pymemcache",)),
+    "pymemcache-gevent": Newest("pymemcache HashClient", "gevent, 8 greenlets",
+                                py_loop("pymemcache-hash", "gevent"),
+                                versions=("pypi:gevent", "pypi:pymemcache")),
+    "pylibmc": Newest("pylibmc, text", "8 threads", py_loop("pylibmc"),
+                      versions=("pypi:pylibmc",)),
+    "pylibmc-binary": Newest("pylibmc, binary", "8 threads", py_loop("pylibmc-binary"),
+                             versions=("pypi:pylibmc",)),
+    "bmemcached": Newest("python-binary-memcached", "8 threads", py_loop("bmemcached"),
+                         versions=("pypi:python-binary-memcached",)),
+    "limits": Newest("limits, MemcachedStorage", "8 threads", py_loop("limits"),
+                     versions=("pypi:limits", "pypi:pymemcache")),
+    # aiomcache, which aiocache uses, opens two for each client.
+    **{f"{client}{suffix}": Newest(client, f"{loop}, 8 at a time",
+                                   py("async_loop.py", loop, client), alive=alive,
+                                   versions=(f"pypi:{client}", *uses))
+       for client, alive in (("aiomcache", 2.25), ("emcache", 1.25), ("aiocache", 2.25))
+       for loop, suffix, uses in (("asyncio", "", ()), ("uvloop", "-uvloop", ("pypi:uvloop",)))},
+    "gunicorn-gevent": Newest("python-memcached", "gunicorn, gevent",
+                              gunicorn("memcache_app", "-k", "gevent"), serves=True,
+                              versions=("pypi:gunicorn", "pypi:gevent", "pypi:python-memcached")),
+    "gunicorn-gthread": Newest("python-memcached, a client per request", "gunicorn, gthread",
+                               gunicorn("fresh_memcache_app", "-k", "gthread", "--threads", "8"),
+                               serves=True, versions=("pypi:gunicorn", "pypi:python-memcached")),
+    "gunicorn-asgi": Newest("asyncio streams", "gunicorn, asgi",
+                            gunicorn("asgi_app", "-k", "asgi"), environment=STREAMS, serves=True,
+                            versions=("pypi:gunicorn",)),
+    "hypercorn": Newest("asyncio streams", "hypercorn, asyncio", hypercorn("asgi_app"),
+                        environment=STREAMS, serves=True, versions=("pypi:Hypercorn",)),
+    "hypercorn-uvloop": Newest("asyncio streams", "hypercorn, uvloop",
+                               hypercorn("asgi_app", "-k", "uvloop"), environment=STREAMS,
+                               serves=True, versions=("pypi:Hypercorn", "pypi:uvloop")),
+    "granian-asgi": Newest("asyncio streams", "granian, ASGI",
+                           granian("asgi_app", "--interface", "asgi"), environment=STREAMS,
+                           serves=True, versions=("pypi:granian",)),
+    "granian-wsgi": Newest("python-memcached, a client per request", "granian, WSGI",
+                           granian("fresh_memcache_app", "--interface", "wsgi",
+                                   "--blocking-threads", "8"),
+                           serves=True, versions=("pypi:granian", "pypi:python-memcached")),
+    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True,
+                                       environment={"APP_BACKEND": backend}, note=note,
+                                       versions=("pypi:Django", *server, package))
+       for short, backend, package in (
+           ("pymemcache", "PyMemcacheCache", "pypi:pymemcache"),
+           ("pylibmc", "PyLibMCCache", "pypi:pylibmc"))
+       for way, how, app, serve, note, server in (
+           ("gevent", "gunicorn, gevent", "django_app",
+            lambda app: gunicorn(app, "-k", "gevent"), "", ("pypi:gunicorn", "pypi:gevent")),
+           ("asgi", "uvicorn, uvloop", "django_asgi_app", uvicorn,
+            "left to the garbage collector, which runs here after every request",
+            ("pypi:uvicorn", "pypi:uvloop")))},
+    "celery-prefork": Newest("python-memcached", "celery, 4 processes",
+                             py("celery_loop.py", "prefork"), concurrency=4, alive=2,
+                             versions=("pypi:celery", "pypi:python-memcached")),
+    "celery-gevent": Newest("python-memcached", "celery, gevent", py("celery_loop.py", "gevent"),
+                            versions=("pypi:celery", "pypi:gevent", "pypi:python-memcached")),
+    "rust": Newest("std::net::TcpStream", "8 threads", rust("std_loop", "plain"),
+                   versions=("command:rustc",)),
+    "rust-try-clone": Newest("std::net::TcpStream, try_clone()", "8 threads",
+                             rust("std_loop", "try-clone"), versions=("command:rustc",)),
+    "rust-tokio": Newest("tokio::net::TcpStream", "8 tasks", rust("loop", "tokio"), daily=True,
+                         versions=("command:rustc", "crate:tokio")),
+    "rust-memcache": Newest("the crate memcache", "8 threads", rust("loop", "memcache"),
+                            versions=("command:rustc", "crate:memcache")),
+    "rust-async-memcached": Newest("the crate async-memcached", "8 tasks",
+                                   rust("loop", "async-memcached"),
+                                   versions=("command:rustc", "crate:async-memcached")),
+    "go-static": Newest("gomemcache", "Go, static, 8 goroutines", compiled("go", "loop-cgo0"),
+                        versions=("command:go", "go:gomemcache"), expect="unchanged",
+                        reason="it is written in Go", checked=True),
+    "go-cgo": Newest("gomemcache", "Go with cgo, 8 goroutines", compiled("go", "loop-cgo1"),
+                     versions=("command:go", "go:gomemcache"), expect="unchanged",
+                     reason="GO_PROGRAM"),
+    "asio": Newest("Boost.Asio", "8 at a time", asio, needs=("g++", "libboost-dev"),
+                   versions=("deb:libboost-dev",)),
+    "dalli-fibers": Newest("dalli", "ruby, 8 Fibers", ["ruby", os.path.join(PROGRAMS, "fibers.rb")],
+                           needs=matrix.DALLI, versions=("deb:ruby", "deb:ruby-dalli")),
+    "tcl": Newest("socket", "tclsh, 8 at a time", ["tclsh", os.path.join(PROGRAMS, "loop.tcl")],
+                  needs=("tcl",), versions=("deb:tcl",)),
+    **{f"erlang{suffix}": Newest(f"gen_tcp, {how}", "erlang, 8 processes",
+                                 ["escript", os.path.join(PROGRAMS, "loop.erl"), how],
+                                 needs=("erlang-base",), versions=("deb:erlang-base",))
+       for how, suffix in (("inet", ""), ("socket", "-socket"), ("active", "-active"))},
+    "lua": Newest("LuaSocket", "lua5.4, 8 coroutines",
+                  ["lua5.4", os.path.join(PROGRAMS, "loop.lua")], needs=("lua5.4", "lua-socket"),
+                  versions=("deb:lua5.4", "deb:lua-socket")),
+    **{f"{name}-no-rings": Newest(client, how, without_rings(command), environment=environment,
+                                  needs=("python3-seccomp",), versions=versions)
+       for name, client, how, command, environment, versions in (
+           ("node24", "net", "node 24, 8 at a time, io_uring forbidden", node("24", "net"), NODE,
+            ("npm:node24",)),
+           ("uvloop", "asyncio streams", "uvloop, 8 at a time, io_uring forbidden",
+            py("async_loop.py", "uvloop"), {}, ("pypi:uvloop",)))},
+    "node24-tls": Newest("tls", "node 24, 8 at a time", node("24", "tls"), environment=NODE,
+                         memcached=OverTls, versions=("npm:node24",), expect="unchanged",
+                         reason="TLS"),
+    "node24-login": Newest("net, ASCII authentication", "node 24, 8 at a time",
+                           node("24", "login"), environment=NODE, memcached=WithLogin,
+                           versions=("npm:node24",), expect="unchanged", reason="MAYBE_AUTH"),
+    "emcache-login": Newest("emcache, ASCII authentication", "asyncio, 8 at a time",
+                            py("async_loop.py", "asyncio", "emcache-login"), memcached=WithLogin,
+                            versions=("pypi:emcache",), expect="unchanged", reason="AUTH"),
+    "fork": Newest("python-memcached", "a fork per task", py("fork_loop.py"), expect="unchanged",
+                   note="processes of one connection each", versions=("pypi:python-memcached",)),
 }
 
 
@@ -285,6 +595,17 @@ def pins():
             for name, version in json.load(file)["dependencies"].items():
                 label = "node" if name.startswith("node2") else name
                 found[f"npm:{name}"] = f"{label} {version.rpartition('@')[2]}"
+    with open(os.path.join(PINNED, "rust", "Cargo.lock")) as file:
+        for name, version in re.findall(r'^name = "(.+)"\nversion = "(.+)"', file.read(),
+                                        re.MULTILINE):
+            found[f"crate:{name}"] = f"{name} {version}"
+    with open(os.path.join(PINNED, "go", "go.mod")) as file:
+        for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
+            found[f"go:{name}"] = f"{name} {version}"
+    with open(os.path.join(PINNED, "java", "jars.txt")) as file:
+        for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
+                                        re.MULTILINE):
+            found[f"maven:{name}"] = f"{name} {version}"
     return found
 
 
@@ -294,12 +615,16 @@ def versions_of(row):
 
 
 def version_here(name):
-    """Of what is not pinned but taken as this machine has it: "deb:PACKAGE" or "command:COMMAND"."""
+    """Of what is not pinned but taken as this machine has it."""
     kind, _, name = name.partition(":")
     if kind == "deb":
         asked = ["dpkg-query", "-W", "-f", "${Version}", name]
         version = subprocess.run(asked, capture_output=True, text=True).stdout
         return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
+    if kind == "jdk":
+        return "JDK " + ".".join(map(str, jdk(int(name))))
+    if kind == "command":
+        return f"{name} {version_of(name)}"
     raise KeyError(name)
 
 
@@ -322,7 +647,11 @@ def both(row):
         return without, run(row, LIBRARY), ""
     with tempfile.NamedTemporaryFile("r") as log:
         outcome = run(row, LIBRARY, MCPOOL_LOG=log.name)
-        return without, outcome, log.read()
+        said = log.read()
+    if row.checked:
+        said = subprocess.run([MCPOOL, "check", "--", *row.command(None)], capture_output=True,
+                              text=True).stdout
+    return without, outcome, said
 
 
 def report(name, table):
@@ -340,8 +669,9 @@ def report(name, table):
               f"| {outcome.opened} | {'; '.join(notes)} |", flush=True)
         return not found
     print(f"{name}: {without.opened} -> {outcome.opened} connections, "
-          f"{outcome.descriptors} more descriptors, {without.seconds:.1f} -> "
-          f"{outcome.seconds:.1f} seconds: {'; '.join(found) or 'right'}", flush=True)
+          f"{without.descriptors} -> {outcome.descriptors} more descriptors, "
+          f"{without.seconds:.1f} -> {outcome.seconds:.1f} seconds: "
+          f"{'; '.join(found) or 'right'}", flush=True)
     for one in (without, outcome):
         if one.wrong or one.failed or one.ended:
             print(*one.errors.splitlines()[-5:], sep="\n", flush=True)

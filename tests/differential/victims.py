@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(HERE, ".."))
 from support import PYTHON, die_with_parent, free_port, preloaded
 
 INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby"],
-                ".java": ["java"]}
+                ".java": ["java"], ".tcl": ["tclsh"]}
 
 LONGEST = 65536
 

@@ -109,6 +109,7 @@ static const struct setting settings[] = {
     {IPPROTO_IP, IP_TOS, 16, false},        {SOL_SOCKET, SO_REUSEADDR, 1, false},
     {SOL_SOCKET, SO_RCVTIMEO, 2, true},     {SOL_SOCKET, SO_SNDTIMEO, 3, true},
     {SOL_SOCKET, SO_SNDBUF, 30000, false},  {SOL_SOCKET, SO_RCVBUF, 40000, false},
+    {SOL_SOCKET, SO_PRIORITY, 3, false},
 };
 
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
@@ -316,4 +317,96 @@ Test(disguise, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
               0);
     EXPECT_EVENT(": reused as ");
     cr_expect(nodelay_of(fd) == 0 && real_nodelay_of(fd) == 0, "what is asked for is done");
+}
+
+/* bind() to the wildcard address and no port, as Tcl calls it before every connect(). */
+static void bind_to_nothing(int fd, int domain)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+
+    if (domain == AF_INET)
+        cr_assert(bind(fd, (struct sockaddr *)&in, sizeof(in)) == 0);
+    else
+        cr_assert(bind(fd, (struct sockaddr *)&in6, sizeof(in6)) == 0);
+}
+
+static void connect_over(int fd, int domain)
+{
+    struct sockaddr_in6 mapped = {.sin6_family = AF_INET6,
+                                  .sin6_port = htons((uint16_t)server_port())};
+
+    memcpy(&mapped.sin6_addr, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
+    if (domain == AF_INET)
+        cr_assert(connect_to_server(fd) == 0);
+    else
+        cr_assert(connect(fd, (struct sockaddr *)&mapped, sizeof(mapped)) == 0);
+}
+
+/* The port is at the same place in both families. */
+static int port_of(int fd, bool by_number)
+{
+    struct sockaddr_in6 name;
+    socklen_t len = sizeof(name);
+    long result = by_number ? syscall(SYS_getsockname, fd, &name, &len)
+                            : getsockname(fd, (struct sockaddr *)&name, &len);
+
+    cr_assert(result == 0);
+    return ntohs(name.sin6_port);
+}
+
+static void bound_to_nothing(int domain)
+{
+    for (int i = 0; i < 3; i++) {
+        int fd = socket(domain, SOCK_STREAM, 0);
+
+        bind_to_nothing(fd, domain);
+        connect_over(fd, domain);
+        if (i > 0)
+            EXPECT_EVENT(": reused as ");
+        exchange(fd);
+        close(fd);
+        EXPECT_KEPT();
+    }
+}
+
+Test(disguise, bound_to_nothing, .timeout = 20)
+{
+    bound_to_nothing(AF_INET);
+    bound_to_nothing(AF_INET6);
+}
+
+/* A program that asked for its port sees the same one when it is connected. */
+Test(disguise, bound_to_nothing_and_asked, .timeout = 20)
+{
+    for (int way = 0; way < 4; way++) {
+        int domain = way % 2 ? AF_INET6 : AF_INET;
+        int fd, port;
+
+        bound_to_nothing(domain);
+        fd = socket(domain, SOCK_STREAM, 0);
+        bind_to_nothing(fd, domain);
+        port = port_of(fd, way / 2);
+        connect_over(fd, domain);
+        cr_expect(port_of(fd, false) == port, "way %d", way);
+        exchange(fd);
+        close(fd);
+        EXPECT_NOT_KEPT("BOUND");
+    }
+}
+
+/* One that was not bound is not lent to a program that bound its socket, or the other way
+ * round: connect() to no address would show which it was. */
+Test(disguise, bound_and_not_bound, .timeout = 20)
+{
+    int port = park();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    bind_to_nothing(fd, AF_INET);
+    connect_over(fd, AF_INET);
+    cr_expect(local_port(fd) != port);
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    cr_expect(local_port(dial_server()) == port);
 }

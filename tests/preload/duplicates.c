@@ -1,11 +1,17 @@
 /*
- * Duplicates that come by roads other than dup(): who has one reads what the next user is sent.
+ * Duplicates: what has one reads what the next user is sent, so the connection is kept when the
+ * last is closed that the hooks saw, and never where another road than dup() led to one.
  */
 #include "harness.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -143,6 +149,36 @@ Test(duplicates, of_a_lent_connection, .timeout = 20)
     expect_nothing_at(twin);
 }
 
+/* Lengths of a control message for which the kernel refuses the call are not believed. */
+Test(duplicates, message_with_a_bad_length, .timeout = 20)
+{
+    static const size_t lengths[] = {0, 1, CMSG_LEN(0) - 1, CMSG_SPACE(sizeof(int)) + 1,
+                                     (size_t)1 << 30};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {.bytes = {0}};
+    char byte = 0;
+    struct iovec iov = {&byte, 1};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &iov,
+                                          .msg_iovlen = 1,
+                                          .msg_control = &control,
+                                          .msg_controllen = sizeof(control)}};
+    int pair[2];
+
+    park();
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        control.header = (struct cmsghdr){lengths[i], SOL_SOCKET, SCM_RIGHTS};
+        errno = 0;
+        cr_expect(sendmsg(pair[0], &message.msg_hdr, 0) == -1 && errno == EINVAL);
+        errno = 0;
+        cr_expect(sendmmsg(pair[0], &message, 1, 0) == -1 && errno == EINVAL);
+        errno = 0;
+        cr_expect(syscall(SYS_sendmsg, pair[0], &message.msg_hdr, 0) == -1 && errno == EINVAL);
+    }
+}
+
 /* A connection whose close was not seen, and its number comes back by a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {
@@ -185,4 +221,313 @@ Test(duplicates, number_that_was_received, .timeout = 20)
         close(pair[0]);
         close(pair[1]);
     }
+}
+
+/* The ways that are followed. */
+#define DUPS 5
+
+static int dup_by(int way, int fd)
+{
+    switch (way) {
+    case 0:
+        return dup(fd);
+    case 1:
+        return dup2(fd, 40);
+    case 2:
+        return dup3(fd, 40, O_CLOEXEC);
+    case 3:
+        return fcntl(fd, F_DUPFD, 30);
+    default:
+        return fcntl(fd, F_DUPFD_CLOEXEC, 30);
+    }
+}
+
+/* One of several was closed: the connection is still in use. */
+static void close_one(int fd)
+{
+    int kept = log_count(": kept");
+
+    cr_expect(close(fd) == 0);
+    cr_expect(log_count(": kept") == kept);
+}
+
+Test(duplicates, that_are_gone_again, .timeout = 20)
+{
+    for (int round = 0; round < 4 * DUPS; round++) {
+        bool lent = round / DUPS % 2, original_first = round / DUPS / 2;
+        int fd, twin, port;
+
+        if (lent)
+            port = park();
+        fd = dial_server();
+        exchange(fd);
+        port = local_port(fd);
+        twin = dup_by(round % DUPS, fd);
+        cr_assert(twin >= 0);
+        send_text(twin, "get nothing\r\n");
+        expect_text(fd, "END\r\n");
+        close_one(original_first ? fd : twin);
+        exchange(original_first ? twin : fd);
+        close(original_first ? twin : fd);
+        EXPECT_KEPT();
+        fd = dial_server();
+        cr_expect(local_port(fd) == port, "round %d", round);
+        exchange(fd);
+        cr_expect(shutdown(fd, SHUT_RD) == 0);
+        close(fd);
+    }
+}
+
+/* While one is open the connection is its own: the next user has another. */
+Test(duplicates, that_are_open, .timeout = 20)
+{
+    for (int way = 0; way < DUPS; way++) {
+        int fd = dial_server();
+        int twin;
+
+        exchange(fd);
+        twin = dup_by(way, fd);
+        close(fd);
+        expect_nothing_at(twin);
+        exchange(twin);
+        close(twin);
+        EXPECT_KEPT();
+    }
+}
+
+/* Duplicates of duplicates, and one over another. */
+Test(duplicates, of_duplicates, .timeout = 20)
+{
+    int fd = dial_server();
+    int port = local_port(fd);
+    int second = dup(fd), third = fcntl(second, F_DUPFD_CLOEXEC, 0);
+
+    exchange(third);
+    cr_expect(dup2(third, second) == second);
+    cr_expect(dup2(fd, fd) == fd);
+    close_one(fd);
+    exchange(second);
+    cr_expect(dup2(open("/dev/null", O_RDONLY), second) == second);
+    cr_expect(dup2(63, third) == -1 && errno == EBADF);
+    exchange(third);
+    cr_expect(dup2(second, third) == third);
+    EXPECT_KEPT();
+    cr_expect(local_port(dial_server()) == port);
+}
+
+static void half_a_request(int fd, int twin)
+{
+    (void)fd;
+    send_text(twin, "get no");
+}
+
+static void reply_unread(int fd, int twin)
+{
+    struct pollfd ready = {fd, POLLIN, 0};
+
+    send_text(twin, "get nothing\r\n");
+    cr_expect(poll(&ready, 1, 5000) == 1);
+    cr_expect(unseen(SYS_recvfrom, twin, &(char){0}, 1, 0, NULL, NULL) == 1);
+}
+
+static void watch_twin(int fd, int twin)
+{
+    struct epoll_event event = {EPOLLIN, {.fd = twin}};
+
+    (void)fd;
+    cr_expect(epoll_ctl(epoll_create1(EPOLL_CLOEXEC), EPOLL_CTL_ADD, twin, &event) == 0);
+}
+
+static void child_of_fork(int fd, int twin)
+{
+    pid_t child = fork();
+
+    (void)fd;
+    (void)twin;
+    if (child == 0)
+        _exit(0);
+    expect_good_end(child);
+}
+
+static void stdio_on_twin(int fd, int twin)
+{
+    (void)fd;
+    cr_expect(fdopen(twin, "r") != NULL);
+}
+
+static void unseen_duplicate(int fd, int twin)
+{
+    (void)fd;
+    cr_expect(syscall(SYS_dup, twin) >= 0);
+}
+
+static void pass_twin(int fd, int twin)
+{
+    (void)fd;
+    close((int)unseen(SYS_dup, by_message(twin)));
+}
+
+static void say_quit(int fd, int twin)
+{
+    send_text(twin, "quit\r\n");
+    cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server was not told");
+}
+
+static void shut_down(int fd, int twin)
+{
+    cr_expect(shutdown(twin, SHUT_WR) == 0);
+    cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server was not told");
+}
+
+static void close_all(int fd, int twin)
+{
+    needs_close_range();
+    cr_expect(close_range((unsigned int)(fd < twin ? fd : twin),
+                          (unsigned int)(fd < twin ? twin : fd), 0) == 0);
+}
+
+static void close_twin_unseen(int fd, int twin)
+{
+    (void)fd;
+    unseen(SYS_close, twin);
+    cr_expect(dup2(open("/dev/null", O_RDONLY), twin) == twin);
+    unseen(SYS_close, twin);
+    cr_expect(socket(AF_INET, SOCK_STREAM, 0) >= 0);
+}
+
+/* What is done by one is done to the connection. */
+Test(duplicates, by_which_something_happened, .timeout = 40)
+{
+    static const struct {
+        void (*happens)(int fd, int twin);
+        const char *event;
+    } things[] = {{half_a_request, "REQUEST_PARTIAL"},
+                  {watch_twin, "DUPLICATED"},
+                  {child_of_fork, "FORKED"},
+                  {stdio_on_twin, "STDIO"},
+                  {unseen_duplicate, "RAW_SYSCALL"},
+                  {pass_twin, "PASSED"},
+                  {say_quit, "QUIT"},
+                  {shut_down, "SHUT_DOWN"},
+                  {close_all, "SWEPT"},
+                  {reply_unread, NULL}};
+
+    for (size_t i = 0; i < 2 * sizeof(things) / sizeof(things[0]); i++) {
+        int kept = log_count(": kept");
+        int fd = dial_server();
+        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+        exchange(fd);
+        exchange(twin);
+        things[i / 2].happens(fd, twin);
+        close(i % 2 ? fd : twin);
+        close(i % 2 ? twin : fd);
+        if (things[i / 2].event)
+            cr_expect(strstr(last_event(), things[i / 2].event) &&
+                          strstr(last_event(), ": not kept: "),
+                      "thing %zu: %s", i, last_event());
+        if (things[i / 2].happens != reply_unread)
+            cr_expect(log_count(": kept") == kept, "thing %zu", i);
+        exchange(dial_server());
+    }
+}
+
+/* A close that no hook saw: as long as the count is too high nothing is kept. */
+Test(duplicates, closed_unseen, .timeout = 20)
+{
+    int fd = dial_server();
+    int twin = dup(fd);
+
+    exchange(twin);
+    close_twin_unseen(fd, twin);
+    exchange(fd);
+    close(fd);
+    cr_expect(log_count(": kept") == 0 || strstr(last_event(), ": kept") == NULL);
+    exchange(dial_server());
+}
+
+/* O_NONBLOCK is of the file, FD_CLOEXEC of the fd: the next user has what it asked for. */
+Test(duplicates, flags, .timeout = 20)
+{
+    int fd = dial_server();
+    int port = local_port(fd);
+    int twin = fcntl(fd, F_DUPFD, 0);
+
+    exchange(fd);
+    cr_expect(fcntl(twin, F_SETFL, O_NONBLOCK) == 0);
+    cr_expect(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0);
+    close(fd);
+    close(twin);
+    EXPECT_KEPT();
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    cr_expect((fcntl(fd, F_GETFL) & O_NONBLOCK) == 0 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+    exchange(fd);
+}
+
+/* Threads close the fds of their connections at the same time, and duplicate what another is
+ * about to close. Each must get its own answers. */
+#define STRESSED 3
+#define STRESS   400
+
+static _Atomic int handed[STRESSED]; /* an fd to be closed by another thread, plus 1 */
+
+static void *close_handed(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        for (int i = 0; i < STRESSED; i++) {
+            int fd = handed[i] > 0 ? atomic_exchange(&handed[i], 0) : 0;
+
+            if (fd > 0) {
+                if (fd % 3 == 0)
+                    close(dup(fd - 1));
+                close(fd - 1);
+            }
+        }
+        sched_yield();
+    }
+    return NULL;
+}
+
+static void *use_and_hand(void *argument)
+{
+    int which = (int)(long)argument;
+    char request[64], reply[64];
+
+    for (int i = 0; i < STRESS; i++) {
+        int fd = dial_server();
+        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        int side = i % 2 ? fd : twin;
+
+        snprintf(request, sizeof(request), "set own-%d-%d 0 0 4\r\n%04d\r\n", which, i, i);
+        send_text(side, request);
+        expect_text(i % 2 ? twin : fd, "STORED\r\n");
+        snprintf(request, sizeof(request), "get own-%d-%d\r\n", which, i);
+        snprintf(reply, sizeof(reply), "VALUE own-%d-%d 0 4\r\n%04d\r\nEND\r\n", which, i, i);
+        send_text(side, request);
+        expect_text(side, reply);
+        while (handed[which] != 0)
+            sched_yield();
+        handed[which] = twin + 1;
+        if (i % 4 == 3) {
+            send_text(fd, request);
+            expect_text(fd, reply);
+        }
+        close(fd);
+    }
+    return NULL;
+}
+
+Test(duplicates, in_threads, .timeout = 60)
+{
+    pthread_t closer, users[STRESSED];
+
+    cr_assert(pthread_create(&closer, NULL, close_handed, NULL) == 0);
+    for (long i = 0; i < STRESSED; i++)
+        cr_assert(pthread_create(&users[i], NULL, use_and_hand, (void *)i) == 0);
+    for (int i = 0; i < STRESSED; i++)
+        pthread_join(users[i], NULL);
+    cr_expect(log_count(": reused as ") > 0);
 }

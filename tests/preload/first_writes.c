@@ -411,8 +411,8 @@ static void say_after_option(int fd, const struct words *words)
     int value = 3, got = 0;
     socklen_t size = sizeof(got);
 
-    cr_assert(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &value, sizeof(value)) == 0);
-    cr_assert(getsockopt(fd, SOL_SOCKET, SO_PRIORITY, &got, &size) == 0 && got == value);
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value)) == 0);
+    cr_assert(getsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &got, &size) == 0 && got == value);
     say_seen(fd, words);
 }
 

@@ -365,11 +365,11 @@ Test(numbers, second_names, .timeout = 20)
         for (size_t n = 0; n < sizeof(answer);)
             n += (size_t)__read(fd, answer + n, sizeof(answer) - n);
         if (i == 3)
-            __close(__fcntl(fd, F_DUPFD, 0));
+            __fcntl(fd, F_SETOWN, getpid());
         if (i == 2)
             __dup2(null, fd);
         __close(fd);
-        EXPECT_EVENT(i == 3 ? ": not kept: DUPLICATED " : ": kept");
+        EXPECT_EVENT(i == 3 ? ": not kept: ODD_FLAGS " : ": kept");
     }
 }
 
@@ -411,6 +411,24 @@ Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
         cr_expect(fcntl(0, commands[i], fd - 1) == fd - 1);
         cr_expect(close(fd - 1) == 0);
     }
+}
+
+/* Record locks (fcntl(2)) end when the process closes any fd of the file. */
+Test(numbers, duplicates_leave_the_locks, .timeout = 20)
+{
+    struct flock all = {.l_type = F_WRLCK};
+    FILE *file = tmpfile();
+    int fd;
+    pid_t child;
+
+    cr_assert(file && fcntl(fileno(file), F_SETLK, &all) == 0);
+    park();
+    fd = private_number();
+    cr_expect(fcntl(fileno(file), F_DUPFD, fd) == fd);
+    child = fork();
+    if (child == 0)
+        _exit(fcntl(fd, F_GETLK, &all) == 0 && all.l_type == F_WRLCK ? 0 : 1);
+    expect_good_end(child);
 }
 
 static void sweep_one_by_one(void)

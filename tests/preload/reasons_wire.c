@@ -42,12 +42,29 @@ Test(reasons_wire, against_memcached, .timeout = 20)
         {"bogus\r\n", "ERROR\r\n", "UNKNOWN_COMMAND"},
         {"get nothing\n", "END\r\n", "BAD_REQUEST"},
         {"set a 0 0 x\r\n", "", "BAD_REQUEST"},
+        {"set _ _ _ 3\r\nu p\r\n", "", "AUTH"},
         {"set word 0 0 3\r\nx y\r\n", "STORED\r\n", "MAYBE_AUTH"},
     };
 
     for (size_t i = 0; i < sizeof(dialogues) / sizeof(dialogues[0]); i++)
         say_and_close(server_port(), &dialogues[i]);
     cr_expect(log_count(": kept") == 0);
+}
+
+/* Libraries that encrypt do both, and the program cannot mend it. */
+Test(reasons_wire, encrypted_whatever_else, .timeout = 20)
+{
+    for (int way = 0; way < 2; way++) {
+        int fd = dial_server();
+
+        send_text(fd, "\x16\x03\x01");
+        if (way == 0)
+            shutdown(fd, SHUT_WR);
+        else
+            close(dup(fd));
+        close(fd);
+        EXPECT_NOT_KEPT("TLS");
+    }
 }
 
 Test(reasons_wire, pipeline_too_deep, .timeout = 20)

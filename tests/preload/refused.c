@@ -259,6 +259,24 @@ Test(numbers, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_is_refused, EPERM);
 }
+
+/* The program has something of its own there by now. */
+static void dup2_over_a_stranger_is_refused(unsigned int error)
+{
+    int fd;
+
+    refuse_call(SYS_dup2, error);
+    cycle();
+    fd = private_number();
+    MUST(unseen(SYS_dup3, 0, fd, 0) == fd);
+    MUST(dup2(0, fd) == -1 && errno == (int)error);
+    MUST(unseen(SYS_fcntl, fd, F_GETFD) >= 0);
+}
+
+Test(numbers, dup2_over_a_stranger_that_a_filter_refuses, .timeout = 20)
+{
+    in_a_child(dup2_over_a_stranger_is_refused, EPERM);
+}
 #endif
 
 Test(numbers, dup3_by_number_that_fails, .timeout = 20)

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <linux/io_uring.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -463,4 +465,89 @@ Test(ring, fork_with_old_ring, .timeout = 20)
     }
     expect_good_end(child);
     expect_refusal();
+}
+
+static void put_timeout(const struct ring *ring, struct __kernel_timespec *end)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+
+    sqe->opcode = IORING_OP_TIMEOUT;
+    sqe->fd = -1;
+    sqe->addr = (uintptr_t)end;
+    sqe->len = 1;
+    push(ring);
+}
+
+/* A thread registers a connection, and waits for something else in the same call. */
+struct registers_and_waits {
+    struct ring ring;
+    int epfd, fd;
+    _Atomic pid_t tid;
+};
+
+static void *register_and_wait(void *argument)
+{
+    struct registers_and_waits *call = argument;
+    struct __kernel_timespec end = {.tv_sec = 1};
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+
+    put_epoll_ctl(&call->ring, call->epfd, EPOLL_CTL_ADD, call->fd, &event);
+    put_timeout(&call->ring, &end);
+    call->tid = (pid_t)syscall(SYS_gettid);
+    enter(&call->ring, 2);
+    return NULL;
+}
+
+/* Closed by another thread while that call is under way, the connection must not get another
+ * user, whose replies the epoll set would report. */
+Test(ring, closed_while_the_registration_is_under_way, .timeout = 20)
+{
+    struct registers_and_waits call = {.fd = used_connection(), .epfd = epoll_create1(0)};
+    pthread_t thread;
+    int again;
+
+    open_ring(&call.ring, 0);
+    pthread_create(&thread, NULL, register_and_wait, &call);
+    while (call.tid == 0)
+        usleep(1000);
+    wait_inside(call.tid, SYS_io_uring_enter);
+    close(call.fd);
+    EXPECT_NOT_KEPT("IN_FLIGHT");
+    pthread_join(thread, NULL);
+    cr_assert(completion(&call.ring) == 0 && completion(&call.ring) == -ETIME);
+    again = dial_server();
+    send_text(again, "get none_of_ring\r\n");
+    expect_silence(call.epfd);
+    expect_text(again, "END\r\n");
+    expect_pooling(&call.ring);
+}
+
+static sigjmp_buf out;
+
+static void jump_out(int signal)
+{
+    siglongjmp(out, signal);
+}
+
+/* A signal handler jumps out of a call that waits: what it has submitted is known all the same.
+ */
+Test(ring, jumped_out_of, .timeout = 20)
+{
+    struct registers_and_waits call = {.fd = used_connection(), .epfd = epoll_create1(0)};
+
+    open_ring(&call.ring, 0);
+    signal(SIGALRM, jump_out);
+    if (sigsetjmp(out, 1) == 0) {
+        ualarm(100000, 0);
+        register_and_wait(&call);
+    }
+    cr_assert(completion(&call.ring) == 0);
+    close(call.fd);
+    EXPECT_KEPT();
+    call.fd = dial_server();
+    send_text(call.fd, "get none_of_ring\r\n");
+    expect_silence(call.epfd);
+    expect_text(call.fd, "END\r\n");
+    close(call.fd);
+    EXPECT_KEPT();
 }

@@ -151,6 +151,7 @@ Test(spares, are_as_the_kernel_makes_them, .timeout = 20)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &on, sizeof(on));
         setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof(tos));
+        setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &(int){3}, sizeof(int));
         ioctl(fd, FIONBIO, &(int){i % 2});
         connect_to(fd, server_port());
         EXPECT_EVENT(": reused as ");
@@ -163,7 +164,7 @@ Test(spares, are_as_the_kernel_makes_them, .timeout = 20)
 
 static void set_other_option(int fd)
 {
-    cr_assert(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &(int){1}, sizeof(int)) == 0);
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &(int){1}, sizeof(int)) == 0);
 }
 
 static void set_lasting_option(int fd)
@@ -183,6 +184,13 @@ static void bind_it(int fd)
     struct sockaddr_in addr;
 
     cr_assert(bind(fd, (struct sockaddr *)loopback(&addr, 0), sizeof(addr)) == 0);
+}
+
+static void bind_it_to_nothing(int fd)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET};
+
+    cr_assert(bind(fd, (struct sockaddr *)&addr, sizeof(addr)) == 0);
 }
 
 static void duplicate(int fd)
@@ -253,12 +261,19 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
     static const struct {
         void (*do_it)(int fd);
         bool at_once;
-    } things[] = {{set_other_option, true}, {set_lasting_option, false},
-                  {set_linger, false},      {bind_it, true},
-                  {duplicate, true},        {watch, true},
-                  {ask_for_signals, true},  {make_child, false},
-                  {connect_in_vain, true},  {shut, true},
-                  {by_number, true},        {leave_alone, true}};
+    } things[] = {{set_other_option, true},
+                  {set_lasting_option, false},
+                  {set_linger, false},
+                  {bind_it, true},
+                  {bind_it_to_nothing, true},
+                  {duplicate, true},
+                  {watch, true},
+                  {ask_for_signals, true},
+                  {make_child, false},
+                  {connect_in_vain, true},
+                  {shut, true},
+                  {by_number, true},
+                  {leave_alone, true}};
 
     for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++) {
         uint64_t name = make_spare();

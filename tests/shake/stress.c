@@ -151,6 +151,27 @@ static void replaced(struct dice *dice)
     close(null);
 }
 
+/* Its duplicate is closed before, after, or by another thread at the same time. */
+static void duplicated(struct dice *dice)
+{
+    static atomic_int left_open = -1;
+    int fd = dial(dice), twin = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+    if (twin >= 0) {
+        exchange(twin, 79, roll(dice, 1000000));
+        twin = roll(dice, 2) ? twin : atomic_exchange(&left_open, twin);
+        if (roll(dice, 2) && twin >= 0) {
+            close(twin);
+            twin = -1;
+        }
+        exchange(fd, 80, roll(dice, 1000000));
+    }
+    if (fd >= 0)
+        close(fd);
+    if (twin >= 0)
+        close(twin);
+}
+
 static void given_up(struct dice *dice)
 {
     int fd = dial(dice);
@@ -288,8 +309,9 @@ static void on_alarm(int signal)
 static const struct {
     void (*act)(struct dice *dice);
     unsigned int weight;
-} acts[] = {{replaced, 8}, {given_up, 8}, {quiet, 8}, {goodbye, 8}, {watched, 8},
-            {polled, 8},   {family, 1},   {flush, 1}, {sweep, 16},  {cancelled, 4}};
+} acts[] = {{replaced, 8}, {duplicated, 8}, {given_up, 8}, {quiet, 8},
+            {goodbye, 8},  {watched, 8},    {polled, 8},   {family, 1},
+            {flush, 1},    {sweep, 16},     {cancelled, 4}};
 
 /* The collector is at work; threads that stand still for it; it has ended. */
 static atomic_bool collecting, collected;

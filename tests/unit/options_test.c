@@ -75,7 +75,7 @@ static void give(struct options *options, int fd, int level, int name, const voi
     cr_assert(options_note(options, true, level, name, value, len), "%d/%d", level, name);
 }
 
-static const int one = 1, seven = 7, cheap = 0x08;
+static const int one = 1, three = 3, seven = 7, cheap = 0x08;
 static const struct timeval soon = {.tv_sec = 1, .tv_usec = 500000};
 static const struct timeval later = {.tv_sec = 60, .tv_usec = 4000};
 static const struct linger lingering = {.l_onoff = 1, .l_linger = 3};
@@ -97,6 +97,7 @@ static const struct {
     {IPPROTO_TCP, TCP_KEEPCNT, &seven, sizeof(seven)},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, &seven, sizeof(seven)},
     {IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap)},
+    {SOL_SOCKET, SO_PRIORITY, &three, sizeof(three)},
 };
 
 #define MOVABLE (sizeof(movable) / sizeof(movable[0]))
@@ -309,4 +310,32 @@ Test(options, give_sets_all_of_them)
         cr_expect(equal(from, to, movable[i].level, movable[i].name), "row %zu", i);
     cr_expect(equal(from, to, SOL_SOCKET, SO_SNDBUF));
     cr_expect(!options_give(-1, &options));
+}
+
+/* The kernel sets the priority when IP_TOS changes: what counts is which came last. */
+Test(options, priority_comes_after_the_type_of_service)
+{
+    struct options have = {0}, want = {0};
+    int first = connect_one(), second = connect_one();
+    int none = 0;
+
+    give(&have, first, SOL_SOCKET, SO_PRIORITY, &none, sizeof(none));
+    give(&want, second, IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap));
+    give(&want, second, SOL_SOCKET, SO_PRIORITY, &none, sizeof(none));
+    cr_expect(options_fit(&have, &want) && options_apply(first, &have, second, &want));
+    cr_expect(equal(first, second, SOL_SOCKET, SO_PRIORITY));
+    cr_expect(equal(first, second, IPPROTO_IP, IP_TOS));
+    cr_expect(!options_note(&have, true, IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap)));
+    close(first);
+    close(second);
+}
+
+Test(options, bound_sockets_are_among_themselves)
+{
+    struct options have = {.bound = true}, want = {0};
+
+    cr_expect(!options_fit(&have, &want) && !options_can_be_cleared(&have));
+    cr_expect(!options_fit(&want, &have));
+    options_lend(&want, &have);
+    cr_expect(options_fit(&have, &want));
 }

@@ -1,6 +1,6 @@
 """A new client for every operation. Usage: async_loop.py asyncio|uvloop [CLIENT]
 
-The CLIENT is asyncio.open_connection(), aiomcache, emcache or aiocache.
+The CLIENT is streams, which are asyncio's own, aiomcache, emcache, emcache-login or aiocache.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ async def with_aiomcache(key):
     return value
 
 
-async def with_emcache(key):
+async def with_emcache(key, **login):
     import emcache
     client = await emcache.create_client([emcache.MemcachedHostAddress(HOST, int(PORT))],
-                                         timeout=10)
+                                         timeout=10, **login)
     await client.set(key.encode(), value_of(key).encode())
     item = await client.get(key.encode())
     await client.close()
@@ -53,6 +53,7 @@ async def with_aiocache(key):
 
 
 CLIENTS = {"streams": with_streams, "aiomcache": with_aiomcache, "emcache": with_emcache,
+           "emcache-login": lambda key: with_emcache(key, username="bob", password="secret"),
            "aiocache": with_aiocache}
 looked_up = CLIENTS[sys.argv[2] if len(sys.argv) > 2 else "streams"]
 

@@ -1,5 +1,5 @@
-// A new client for every operation. Usage: loop.js memjs|memcached|memcache|net [alone|threads|cluster]
-// The second is who makes them: the program itself, four threads, or four processes of a cluster.
+// A new client for every operation. Usage: loop.js CLIENT [alone|threads|cluster]
+// The CLIENT is memjs, memcached, memcache, net, tls, or net that logs in. The second is who makes them: the program itself, four threads, or four processes of a cluster.
 // Ends with the line ANSWERED WRONG FDS.
 'use strict';
 const fs = require('fs');
@@ -38,23 +38,38 @@ async function withMemcache(key) {
   return value;
 }
 
-function withNet(key) {
+// The value is in the third line behind LOGIN's answers.
+function dialogue(connection, key, login = '', answers = 0) {
   return new Promise((resolve, reject) => {
     const value = valueOf(key);
-    const connection = net.connect(port, host);
     let answer = '';
-    connection.write(`set ${key} 0 0 ${value.length}\r\n${value}\r\nget ${key}\r\n`);
+    connection.write(`${login}set ${key} 0 0 ${value.length}\r\n${value}\r\nget ${key}\r\n`);
     connection.on('error', reject);
     connection.on('data', (data) => {
       answer += data;
       if (answer.endsWith('END\r\n'))
         connection.end();
     });
-    connection.on('close', () => resolve(answer.split('\r\n')[2]));
+    connection.on('close', () => resolve(answer.split('\r\n')[answers + 2]));
   });
 }
 
-const LOOKUPS = { memjs: withMemjs, memcached: withMemcached, memcache: withMemcache, net: withNet };
+function withNet(key) {
+  return dialogue(net.connect(port, host), key);
+}
+
+function withTls(key) {
+  return dialogue(require('tls').connect({ port, host, rejectUnauthorized: false }), key);
+}
+
+function withLogin(key) {
+  return dialogue(net.connect(port, host), key, 'set login 0 0 10\r\nbob secret\r\n', 1);
+}
+
+const LOOKUPS = {
+  memjs: withMemjs, memcached: withMemcached, memcache: withMemcache,
+  net: withNet, tls: withTls, login: withLogin,
+};
 const PARTS = 4;
 
 // Looks up the keys from FIRST, every STEPth, AT_A_TIME at a time: how many were right and wrong.

@@ -125,13 +125,21 @@ def with_bmemcached(key):
         client.disconnect_all()
 
 
-def with_limits(key):
+def with_limits():
     """A limit is a count: each key has one of its own, so that it names its key as well."""
     from limits.storage import MemcachedStorage
-    storage = MemcachedStorage(f"memcached://{SERVER}")
-    count = int(key.rpartition("-")[2]) + 1
-    storage.incr(key, 60, amount=count)
-    return value_of(key) if storage.get(key) == count else f"{storage.get(key)} of {count}"
+    # It imports its client when first asked, which two threads must not do at once.
+    import pymemcache
+
+    def look_up(key):
+        storage = MemcachedStorage(f"memcached://{SERVER}")
+        count = int(key.rpartition("-")[2]) + 1
+        storage.incr(key, 60, amount=count)
+        found = storage.get(key)
+        # Nothing of limits closes it.
+        storage.storage.close()
+        return value_of(key) if found == count else f"{found} of {count}"
+    return look_up
 
 
 def looked_up_and_written(client, key):
@@ -196,7 +204,7 @@ CLIENTS = {
     "pymemcache-hash": pymemcache_hash,
     "pymemcache-retrying": pymemcache_retrying,
     "bmemcached": lambda: with_bmemcached,
-    "limits": lambda: with_limits,
+    "limits": with_limits,
     "oslo": lambda: with_oslo("dogpile.cache.memcached"),
     "oslo-pool": lambda: with_oslo("oslo_cache.memcache_pool"),
 }

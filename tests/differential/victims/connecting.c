@@ -491,6 +491,60 @@ POOLED_VICTIM(names_of_both_ends)
     }
 }
 
+/* As Tcl does it. Who asks for the port of a bound socket gets the one it will have. */
+POOLED_VICTIM(bound_before_connect)
+{
+    for (int i = 0; i < 4; i++) {
+        struct sockaddr_in any = {.sin_family = AF_INET}, name = {0}, later = {0};
+        socklen_t len = sizeof(name);
+        int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+        STEP(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)));
+        STEP(bind(fd, (struct sockaddr *)&any, sizeof(any)));
+        if (i == 2)
+            STEP(getsockname(fd, (struct sockaddr *)&name, &len));
+        STEP(bind(fd, (struct sockaddr *)&any, sizeof(any)));
+        STEP(connect(fd, SERVER));
+        STEP(getsockname(fd, (struct sockaddr *)&later, &len));
+        SAY("%s, the same port: %d\n", inet_ntoa(later.sin_addr),
+            i != 2 || later.sin_port == name.sin_port);
+        ask(fd, "one");
+        if (i == 3) {
+            struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+            STEP(connect(fd, &none, sizeof(none)));
+            STEP(getsockname(fd, (struct sockaddr *)&name, &len));
+            SAY("%s, still has the port: %d\n", inet_ntoa(name.sin_addr),
+                later.sin_port == name.sin_port);
+        }
+        STEP(close(fd));
+    }
+}
+
+/* The priority is that which was set last, by SO_PRIORITY or by IP_TOS. */
+POOLED_VICTIM(priorities)
+{
+    int tos = 0x10;
+
+    park();
+    for (int i = 0; i < 5; i++) {
+        int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
+
+        if (i == 1 || i == 2)
+            STEP(setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof(tos)));
+        if (i > 0)
+            STEP(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &(int){i % 3}, sizeof(int)));
+        if (i == 3)
+            STEP(setsockopt(fd, IPPROTO_IP, IP_TOS, &tos, sizeof(tos)));
+        STEP(setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &(int){9000}, 1));
+        STEP(connect(fd, SERVER));
+        SAY_OPTION(fd, SOL_SOCKET, SO_PRIORITY);
+        SAY_OPTION(fd, IPPROTO_IP, IP_TOS);
+        ask(fd, "one");
+        STEP(close(fd));
+    }
+}
+
 POOLED_VICTIM(mapped_addresses)
 {
     struct sockaddr_in6 mapped = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};

@@ -104,6 +104,61 @@ VICTIM(twins)
     say_open_numbers();
 }
 
+/* As Rust's try_clone() makes them: one to read from, one to write to. */
+POOLED_VICTIM(clones)
+{
+    for (int i = 0; i < 6; i++) {
+        int fd = dial();
+        int clone = (int)STEP(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+
+        STEP(fcntl(clone, F_SETFL, i % 2 ? O_NONBLOCK : 0));
+        STEP(fcntl(fd, F_GETFL));
+        tell(fd, "get one\r\n");
+        wait_for(clone, POLLIN);
+        hear_until(clone, "END\r\n");
+        STEP(close(i < 3 ? fd : clone));
+        STEP(write(i < 3 ? fd : clone, "x", 1));
+        tell(i < 3 ? clone : fd, "get two\r\n");
+        wait_for(i < 3 ? clone : fd, POLLIN);
+        hear_until(i < 3 ? clone : fd, "END\r\n");
+        if (i == 2) {
+            tell(clone, "quit\r\n");
+            STEP(read(clone, &(char){0}, 1));
+        }
+        STEP(close(i < 3 ? clone : fd));
+        say_open_numbers();
+    }
+}
+
+/* A set reports what is registered at an fd that is closed, while another names the socket. */
+POOLED_VICTIM(clone_of_a_watched_one)
+{
+    int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
+
+    park();
+    for (int i = 0; i < 3; i++) {
+        struct epoll_event event = {EPOLLIN, {.u64 = 7}}, got = {0};
+        int fd = dial();
+        int clone;
+
+        if (i == 0)
+            STEP(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+        clone = (int)STEP(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+        if (i == 1)
+            STEP(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+        if (i == 2)
+            STEP(epoll_ctl(set, EPOLL_CTL_ADD, clone, &event));
+        STEP(close(fd));
+        tell(clone, "get one\r\n");
+        wait_for(clone, POLLIN);
+        STEP(epoll_wait(set, &got, 1, 1000));
+        SAY("%u %u\n", (unsigned int)got.events, (unsigned int)got.data.u64);
+        hear_until(clone, "END\r\n");
+        STEP(close(clone));
+        STEP(epoll_wait(set, &got, 1, 0));
+    }
+}
+
 POOLED_VICTIM(something_else_takes_the_place)
 {
     int null = open("/dev/null", O_RDWR);
