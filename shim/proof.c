@@ -141,8 +141,8 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
-/* Of an encrypted connection that helps most: libraries that encrypt end it by shutdown(), or
- * duplicate it, and nobody who uses them could change that. */
+/* TLS is told before these reasons, as that helps most: libraries that encrypt end a connection
+ * by shutdown(), or duplicate it, and a program that uses them cannot change that. */
 static enum reason refusal(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);

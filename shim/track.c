@@ -100,9 +100,9 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
     disguise_lose_watch(conn, epfd, true);
 }
 
-/* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. Whether the fd is a private one, which is the caller's to close: not if it
- * was closed unseen before, and something of the program's is there. */
+/* Only the thread that empties the slot may go on with what was there. STALE: it was closed
+ * unseen. Whether the fd is a private one, which is the caller's to close: not if it was closed
+ * unseen before, and something of the program's is there. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
@@ -346,8 +346,8 @@ struct conn *track_share(int fd)
         return NULL;
     if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
-        /* The time is told of the fd that connected, and a twin is of no use where the proof
-         * has to be asked of the last fd. */
+        /* The time to connect is noted for the first fd alone. A private fd is of no use: the
+         * proof has to be asked of the last fd. */
         conn->untimed = false;
         twin_drop(conn);
         if (is_watched(conn))

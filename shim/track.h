@@ -74,12 +74,12 @@ COLD void track_swept(bool closed);
 
 /* Before a call that makes a duplicate of FD, after protocol_renew(). The connection at FD, if
  * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
- * NULL when it is none, or not: it is watched by an epoll set, which would go on reporting a
- * closed fd while another names the connection (epoll(7)). */
+ * NULL when there is none, or when it may not: an epoll set watches it, which would go on
+ * reporting a closed fd while another fd names the connection (epoll(7)). */
 COLD struct conn *track_share(int fd);
 
-/* TWIN, -1 if the call failed, is a new number for what FD names; CONN is what track_share()
- * gave. */
+/* TWIN, -1 if the call failed, is a new fd for what FD names; CONN is what track_share() gave.
+ */
 COLD void track_duplicated(int fd, struct conn *conn, int twin);
 
 /* Another process has what FD names, or will have it. After protocol_renew(), if that was

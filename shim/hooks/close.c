@@ -122,7 +122,8 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* What fcntl_done() will refuse, or have counted: gives the connection that is duplicated. */
+/* Before commands that fcntl_done() refuses or counts. Returns the connection that is about to
+ * be duplicated. */
 static struct conn *before_fcntl(int fd, int command)
 {
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
@@ -169,9 +170,9 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The lowest free fd from FROM on is asked for. If it is not free only because fds of ours lie
- * there, these are given up. Not after the call: to close a duplicate then would release the
- * program's locks on the file (fcntl(2), record locks). */
+/* The program asks for the lowest free fd from FROM on. If private fds are in the way, they are
+ * given up. This is done before the call: to close a wrong duplicate after it would release the
+ * program's record locks on the file (fcntl(2)). */
 static void make_way(int from)
 {
     int end = fdmap_end();

@@ -24,7 +24,7 @@
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));
 
-/* FD was duplicated; the result is the new number or -1. CONN is what track_share() gave. */
+/* FD was duplicated; the result is the new fd or -1. CONN is what track_share() gave. */
 int hook_duplicated(int fd, struct conn *conn, int result);
 
 /* dup3(FD, TO, FLAGS) by whatever REAL call, with check-in of what was at TO. */

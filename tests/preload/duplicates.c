@@ -1,6 +1,6 @@
 /*
- * Duplicates: what has one reads what the next user is sent, so the connection is kept when the
- * last is closed that the hooks saw, and never where another road than dup() led to one.
+ * Duplicates: a holder of one reads what the next user is sent. So a connection is kept when
+ * all its fds are closed, and never when one was made by another call than dup() and its kin.
  */
 #include "harness.h"
 
@@ -179,7 +179,7 @@ Test(duplicates, message_with_a_bad_length, .timeout = 20)
     }
 }
 
-/* A connection whose close was not seen, and its number comes back by a message. */
+/* A connection whose close was not seen, and its fd is given out again for one in a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
@@ -278,7 +278,7 @@ Test(duplicates, that_are_gone_again, .timeout = 20)
     }
 }
 
-/* While one is open the connection is its own: the next user has another. */
+/* While one duplicate is open the connection is not lent: the next user has another. */
 Test(duplicates, that_are_open, .timeout = 20)
 {
     for (int way = 0; way < DUPS; way++) {
@@ -395,7 +395,7 @@ static void close_twin_unseen(int fd, int twin)
     cr_expect(socket(AF_INET, SOCK_STREAM, 0) >= 0);
 }
 
-/* What is done by one is done to the connection. */
+/* What is done to one duplicate counts for the connection. */
 Test(duplicates, by_which_something_happened, .timeout = 40)
 {
     static const struct {

@@ -51,7 +51,7 @@ Test(reasons_wire, against_memcached, .timeout = 20)
     cr_expect(log_count(": kept") == 0);
 }
 
-/* Libraries that encrypt do both, and the program cannot mend it. */
+/* TLS libraries do both, and the program cannot change it. */
 Test(reasons_wire, encrypted_whatever_else, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {

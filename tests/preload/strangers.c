@@ -288,7 +288,7 @@ Test(strangers, are_not_closed_in_a_child, .timeout = 20)
     expect_good_end(child);
 }
 
-/* Nor when the program duplicates or passes on what it has there. */
+/* They are not closed either when the program duplicates them or passes them on. */
 Test(strangers, are_not_closed_with_their_duplicates, .timeout = 20)
 {
     int number = replaced_private_number();

@@ -491,7 +491,7 @@ POOLED_VICTIM(names_of_both_ends)
     }
 }
 
-/* As Tcl does it. Who asks for the port of a bound socket gets the one it will have. */
+/* As Tcl does it. A program that asks for the port of a bound socket gets the final one. */
 POOLED_VICTIM(bound_before_connect)
 {
     for (int i = 0; i < 4; i++) {

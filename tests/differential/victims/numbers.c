@@ -130,7 +130,7 @@ POOLED_VICTIM(clones)
     }
 }
 
-/* A set reports what is registered at an fd that is closed, while another names the socket. */
+/* An epoll set goes on reporting a closed fd while another fd names the socket. */
 POOLED_VICTIM(clone_of_a_watched_one)
 {
     int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
