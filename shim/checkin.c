@@ -55,8 +55,8 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return reason;
 }
 
-/* One of several fds is closed. When the last two are closed at the same time, each close sees
- * the other fd, and the connection is not kept. */
+/* One of several fds is gone. Two that are closed at once each find the other there, and the
+ * connection has ended for good. */
 static void drop_duplicate(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
@@ -68,7 +68,7 @@ static void drop_duplicate(struct check_in *check_in)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* The real call did not return: it is not known whether the fd is closed. */
+/* Whether the fd is closed by now is not known. */
 static void abandoned_duplicate(void *argument)
 {
     struct check_in *check_in = argument;
@@ -77,9 +77,9 @@ static void abandoned_duplicate(void *argument)
     drop_duplicate(check_in);
 }
 
-/* The record and its private fd go. The application's fd stays the application's, whether it is
- * closed by now or not. The thread's cancellation state was not changed, as a jump would not
- * restore it. */
+/* The record and its private number go; the application's number, whether it is closed by now
+ * or not, is the application's. Nothing was changed that others would wait for: the state of
+ * cancellation is the thread's own, as a jump would not bring it back. */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;

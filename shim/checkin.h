@@ -34,9 +34,10 @@ struct check_in {
 /* FD is about to be closed or replaced. True when its connection is to be kept, or lives on in
  * duplicates of FD: the caller then makes the real call and must call check_in_end(). Until
  * then the connection may not be kept by the close of its last duplicate, as FD may still name
- * it. If the real call never returns, because its thread is cancelled in it or a signal handler
- * jumps out of it, the connection is given up (unwind.h). False when there is nothing to keep,
- * whatever FD was is forgotten, and the real call is all that is left to do. */
+ * it. If the real call never returns, because its
+ * thread is cancelled in it or a signal handler jumps out of it, the connection is given up
+ * (unwind.h). False when there is nothing to keep, whatever FD was is forgotten, and the real
+ * call is all that is left to do. */
 bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
