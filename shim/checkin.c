@@ -138,8 +138,8 @@ static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
-    /* It may be closed in another's call, by exec() or in a child, which must not wait for what
-     * its last user left unsent. */
+    /* It may be closed in another thread's call, by exec() or in a child, which must not wait
+     * for what its last user left unsent. */
     if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : settle_begin(conn, now);
@@ -314,7 +314,7 @@ static bool replace_duplicate(int fd, int stand_in)
     if (replaced)
         check_in_end(&check_in);
     else
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     return replaced;
 }
 

@@ -63,8 +63,8 @@ void lending_note_refused(struct conn *conn, enum reason reason)
     report_refused(conn, reason);
 }
 
-/* Closes PRIVATE_FD, which alone names the socket of CONN, unless it was swept. The call under
- * way is another's than that which set SO_LINGER (socket(7)), and must not wait for it. */
+/* Closes PRIVATE_FD, the only fd of CONN's socket, unless a bulk close has closed it. The
+ * caller is not the user that set SO_LINGER (socket(7)), and must not wait for it. */
 static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
@@ -238,7 +238,7 @@ static bool address_for(const struct conn *conn, struct address *address,
            address_from(address, addr, len);
 }
 
-/* Another connect() on a socket, for what is to be said of it. */
+/* Another connect() on a socket, and what decides its result. */
 struct again {
     const struct conn *lent; /* NULL: what the kernel says */
     bool dissolves;          /* the address is none: an end of the connection, connect(2) */
@@ -436,8 +436,8 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Without the pool's lock, as a bulk close of the program's: a connection that is lent just now
- * is not lent any more when its private fd was taken out of the map. */
+/* Without the pool's lock, as in a bulk close by the program: a connection that another thread
+ * is just being lent is not lent when its private fd was taken out of the map. */
 static bool close_idle_fds(void)
 {
     bool any = false;
@@ -539,9 +539,9 @@ void lending_after_fork_in_parent(void)
         pool_after_fork_in_parent();
 }
 
-/* Of idle connections no other thread's work can be lost with: an fd is in the map as private
- * for as long as a connection of the parent may be idle there. What the program has at that
- * number by now is not closed. */
+/* In a child, also one made while another thread was changing the pool: the map has an fd as
+ * private for as long as a connection of the parent may be idle there. What the program has at
+ * that fd by now is not closed. */
 static void close_private_fds(void)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {

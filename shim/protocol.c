@@ -133,8 +133,8 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     return NULL;
 }
 
-/* From another network the address may lead to another server; and what is not known of its
- * epoll sets could not be done to a new socket. */
+/* In another network namespace the address may lead to another server. And an epoll
+ * registration that is not known cannot be made for the new socket. */
 static bool may_dial(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
@@ -278,8 +278,8 @@ bool protocol_repair(int fd, const struct pieces *pieces)
     return !first || exchange(fd, wire_protocol_of(*first), true);
 }
 
-/* Not while another thread is in a call on it, which may be its first send, or go on on the old
- * socket for ever. */
+/* Not while another thread is in a call on it: that may be its first send, or may wait on the
+ * old socket for ever. */
 static bool is_to_be_renewed(int fd)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);

@@ -37,7 +37,7 @@
 /* One for each event loop; more than these end pooling. */
 #define RINGS 64
 
-/* Bits of users: the ring's fd is open. The rest counts references: one of the open fd, one of
+/* Bits of USERS: the ring's fd is open. The rest counts references: one of the open fd, one of
  * each thread that reads the ring. No references: the record is free. */
 #define OPEN 0x80000000u
 

@@ -152,8 +152,8 @@ Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
     expect_silence(epfd);
 }
 
-/* With one thread a set ends with its fd, and the connection is as good as any. This program
- * has threads of its own, so it is another one. */
+/* With one thread a set ends when its fd is closed, and the connection is kept as any other.
+ * The test's own process has threads, so another program is run. */
 Test(epoll, set_closed_before_the_connection, .timeout = 20)
 {
     static const char program[] = "import os, select, socket\n"
@@ -327,8 +327,8 @@ static void end_by_bulk_close(int epfd)
 static void (*const ends[])(int epfd) = {end_by_close, end_by_number, end_by_dup2, end_by_dup3,
                                          end_by_bulk_close};
 
-/* The program closes the set and then the connection: nothing that comes for the next user of
- * that connection is told to the thread, under data that may be freed memory by now. */
+/* The program closes the set and then the connection. The thread gets no event for the next
+ * user of that connection: its data may point to freed memory by now. */
 Test(epoll, set_closed_while_a_thread_waits_in_it, .timeout = 60)
 {
     int stale = 0;

@@ -1,6 +1,6 @@
 /*
  * The first byte of a user decides the protocol of its connection, whichever call sends that
- * byte: a user of either protocol who is lent a connection of the other gets an answer.
+ * byte: a user of either protocol that is lent a connection of the other gets an answer.
  */
 #include "harness.h"
 
@@ -453,8 +453,8 @@ static void say_after_changing_user(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* Registered in five sets, of which four are remembered: this one cannot be exchanged, and the
- * program learns it. */
+/* Registered in five sets, of which four are remembered: the connection cannot be exchanged,
+ * and the program gets an error. */
 Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};

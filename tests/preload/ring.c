@@ -249,7 +249,7 @@ Test(ring, many_at_once, .timeout = 20)
     expect_silence(epfd);
 }
 
-/* Only the connection that another operation is for. */
+/* Another operation refuses only the connection that it is for. */
 Test(ring, other_operation_refuses_the_connection, .timeout = 20)
 {
     struct ring ring;
@@ -273,7 +273,7 @@ Test(ring, other_operation_refuses_the_connection, .timeout = 20)
     expect_pooling(&ring);
 }
 
-/* On files nothing of ours is touched. */
+/* Operations on files concern no connection. */
 Test(ring, operation_on_a_file, .timeout = 20)
 {
     struct ring ring;
@@ -303,7 +303,7 @@ static void push_one(const struct ring *ring, uint8_t opcode, uint8_t flags)
     push(ring);
 }
 
-/* Which fds they touch is not read. */
+/* It is not read which fds these operations touch. */
 Test(ring, operation_not_understood, .timeout = 20)
 {
     struct ring ring;
@@ -376,7 +376,7 @@ Test(ring, polled_by_the_kernel, .timeout = 20)
     expect_refusal();
 }
 
-/* Its memory goes with it, and its number may become another ring. */
+/* The memory of a closed ring is unmapped, and its fd may become another ring. */
 Test(ring, closed_and_made_again, .timeout = 20)
 {
     for (int i = 0; i < 200; i++) {
@@ -421,7 +421,7 @@ static void *pool_with_own_ring(void *unused)
     return NULL;
 }
 
-/* A thread's io_uring_enter() under way is no doubt for another's check-in. */
+/* While one thread is in io_uring_enter(), another one's connection is still kept. */
 Test(ring, several_threads, .timeout = 60)
 {
     pthread_t threads[4];
@@ -434,7 +434,7 @@ Test(ring, several_threads, .timeout = 60)
     cr_expect(log_count(": reused as ") > 700, "%d were reused", log_count(": reused as "));
 }
 
-/* The child makes a ring of its own, as libuv does; the parent goes on with its. */
+/* The child makes a ring of its own, as libuv does; the parent goes on with the first. */
 Test(ring, fork_with_new_ring, .timeout = 20)
 {
     struct ring ring, own;
@@ -453,7 +453,7 @@ Test(ring, fork_with_new_ring, .timeout = 20)
     expect_pooling(&ring);
 }
 
-/* What a child submits to its parent's ring the parent has not seen. */
+/* The parent does not see what a child submits to the parent's ring. */
 Test(ring, fork_with_old_ring, .timeout = 20)
 {
     struct ring ring;

@@ -114,7 +114,7 @@ static int local_port(int fd)
     return ntohs(addr.sin_port);
 }
 
-/* Fds of this process, whoever made them, that lead to the server. */
+/* All fds of this process that lead to the server, private ones too. */
 static int fds_to_server(void)
 {
     struct sockaddr_in addr;
@@ -258,7 +258,7 @@ static void fill_the_pool(const char *where)
         expect(exchange(fds[i]) && close(fds[i]) == 0, "before", where);
 }
 
-/* What the thread that goes on does while the other stands still. */
+/* What the running thread does while the other one is stopped. */
 static void play_on(const struct scene *scene)
 {
     double began = seconds();
