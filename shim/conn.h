@@ -96,7 +96,7 @@ struct conn {
     uint32_t identities;
     struct endpoint *endpoint;
     atomic_bool held;
-    atomic_bool spoke;    /* its present user was seen to send something */
+    atomic_bool spoke;    /* its present user was seen to send something, or to connect anew */
     _Atomic uint8_t word; /* enum conn_word */
     bool untimed;         /* connecting without blocking; see timing.h */
     uint8_t habit;        /* by which the endpoint guesses what he will speak */

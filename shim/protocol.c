@@ -60,13 +60,11 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
         atomic_store(habit, (uint8_t)protocol);
 }
 
-/* Whether the next byte on CONN is the first of its present user. That user may have made
- * another connection of the socket by connect(), with a protocol of its own. */
+/* Whether the next byte on CONN is the first of its present user. */
 static bool is_unspoken(const struct conn *conn)
 {
     return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
-           conn_state(conn) == CONN_IN_USE && conn_refusal(conn) != REASON_RECONNECTED &&
-           process_is_owner();
+           conn_state(conn) == CONN_IN_USE && process_is_owner();
 }
 
 bool protocol_fits(struct conn *conn, const struct pieces *pieces)

@@ -536,6 +536,30 @@ Test(protocols, first_write_after_another_connect, .timeout = 20)
     cr_expect(log_count(": exchanged at ") == 0);
 }
 
+/* The same, of a connection that is not pooled any more for another reason, while one that
+ * speaks the other protocol idles. */
+Test(protocols, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 5}};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    struct sockaddr_in addr;
+    int fd = dial_lent(&text);
+    int other = dial_server();
+    int port;
+    int listener = listen_here(&port);
+
+    say_seen(other, &binary);
+    expect_answer(other, &binary, "another");
+    close(other);
+    for (int i = 0; i < 5; i++)
+        cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
+    cr_assert(connect(fd, &none, sizeof(none)) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr)) == 0);
+    say_seen(fd, &binary);
+    cr_expect(read(accept(listener, NULL, NULL), (char[24]){0}, 24) == sizeof(noop));
+    cr_expect(log_count(": exchanged at ") == 0);
+}
+
 /* What cannot be renewed fails, like what cannot be repaired. */
 Test(protocols, first_write_without_descriptors, .timeout = 20)
 {
