@@ -50,8 +50,8 @@ void check_in_call_off(struct check_in *check_in);
 bool check_in_behind(int fd, int stand_in);
 
 /* The same, and where the connection cannot be kept STAND_IN takes its place nevertheless,
- * which ends it. False when FD is what it was: another thread makes a call on it, or it could
- * not be replaced. */
-COLD bool check_in_exchange(int fd, int stand_in);
+ * which ends it. REASON_NONE, or why FD is what it was: IN_FLIGHT, another thread makes a call
+ * on it; anything else, it could not be replaced. */
+COLD enum reason check_in_exchange(int fd, int stand_in);
 
 #endif

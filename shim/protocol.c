@@ -180,25 +180,29 @@ static void take_after(struct conn *record, const struct conn *conn, enum wire_p
     record->children = atomic_load(&process_children);
 }
 
-/* The number of ours goes either way; a record that lost its socket goes with it. */
-static bool put_in_place(const struct substitute *substitute, int fd)
+/* The number of ours goes either way; a record that lost its socket goes with it. REASON_NONE,
+ * or as check_in_exchange(). */
+static enum reason put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
-    bool done = record && check_in_exchange(fd, substitute->fd) && proof_is_at(record, fd);
+    enum reason reason =
+        record ? check_in_exchange(fd, substitute->fd) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
+    if (reason == REASON_NONE && !proof_is_at(record, fd))
+        reason = REASON_OTHER_SOCKET;
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
     if (ours)
         libc_close_quietly(substitute->fd);
     if (!record)
-        return false;
+        return reason;
     record->fd = fd;
-    if (done)
+    if (reason == REASON_NONE)
         conn_move(record, CONN_IN_USE);
-    if (!done || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
+    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
         conn_move(record, CONN_CLOSED);
-    return done;
+    return reason;
 }
 
 static bool cut_off(int fd)
@@ -215,6 +219,7 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     struct substitute substitute;
     struct endpoint *endpoint;
+    enum reason reason;
     bool done;
 
     if (!conn)
@@ -230,7 +235,11 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     if (substitute.record)
         take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
-    done = put_in_place(&substitute, fd);
+    reason = put_in_place(&substitute, fd);
+    /* A thread that came meanwhile may be speaking: as if it had been there before. */
+    if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
+        return true;
+    done = reason == REASON_NONE;
     if (!done && !cutting_off)
         return false;
     stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
