@@ -256,37 +256,40 @@ static bool put_instead(int fd, int stand_in, const struct watches *watches)
     return false;
 }
 
-/* ANYWAY: also where the connection is not kept. */
-static bool put_behind(int fd, int stand_in, bool anyway)
+/* ANYWAY: also where the connection is not kept. REASON_NONE when STAND_IN is at FD. */
+static enum reason put_behind(int fd, int stand_in, bool anyway)
 {
     struct check_in check_in;
     struct watches watches;
 
     if (!copy_watches(fd, &watches))
-        return false;
-    if (!check_in_begin(&check_in, fd))
-        return anyway && check_in.refusal != REASON_IN_FLIGHT &&
-               put_instead(fd, stand_in, &watches);
+        return REASON_EPOLL_MODE;
+    if (!check_in_begin(&check_in, fd)) {
+        if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
+            put_instead(fd, stand_in, &watches))
+            return REASON_NONE;
+        return check_in.refusal;
+    }
     if (check_in.duplicated) {
         check_in_call_off(&check_in);
-        return false;
+        return REASON_DUPLICATED;
     }
     if (check_in.private_fd < 0) {
         check_in_end(&check_in);
-        return false;
+        return REASON_FD_PRESSURE;
     }
     if (!take_place(fd, stand_in)) {
         check_in_call_off(&check_in);
-        return false;
+        return REASON_OTHER_SOCKET;
     }
     disguise_replay_watches(fd, &watches);
     check_in_end(&check_in);
-    return true;
+    return REASON_NONE;
 }
 
 bool check_in_behind(int fd, int stand_in)
 {
-    return put_behind(fd, stand_in, false);
+    return put_behind(fd, stand_in, false) == REASON_NONE;
 }
 
 static bool find_duplicates(int fd, struct check_in_moved *found)
@@ -336,7 +339,7 @@ bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved)
     return all;
 }
 
-bool check_in_exchange(int fd, int stand_in)
+enum reason check_in_exchange(int fd, int stand_in)
 {
     return put_behind(fd, stand_in, true);
 }

@@ -67,8 +67,8 @@ struct check_in_moved {
 COLD bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved);
 
 /* As check_in_behind(), and where the connection cannot be kept STAND_IN takes its place
- * nevertheless, which ends it. False when FD is what it was: another thread makes a call on it,
- * or it could not be replaced. */
-COLD bool check_in_exchange(int fd, int stand_in);
+ * nevertheless, which ends it. REASON_NONE, or why FD is what it was: IN_FLIGHT, another thread
+ * makes a call on it; anything else, it could not be replaced. */
+COLD enum reason check_in_exchange(int fd, int stand_in);
 
 #endif

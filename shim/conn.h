@@ -97,7 +97,7 @@ struct conn {
     struct endpoint *endpoint;
     _Atomic uint32_t fds; /* descriptors of the application that name it; see conn_share() */
     atomic_bool held;
-    atomic_bool spoke;    /* its present user was seen to send something */
+    atomic_bool spoke;    /* its present user was seen to send something, or to connect anew */
     _Atomic uint8_t word; /* enum conn_word */
     bool untimed;         /* connecting without blocking; see timing.h */
     uint8_t habit;        /* by which the endpoint guesses what its user will speak */

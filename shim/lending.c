@@ -244,6 +244,13 @@ struct again {
     bool dissolves;          /* the address is none: an end of the connection, connect(2) */
 };
 
+/* CONN may be another connection from now on, and its first byte decides there. */
+static void note_reconnected(struct conn *conn)
+{
+    conn_refuse(conn, REASON_RECONNECTED);
+    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+}
+
 /* connect() on a socket that is connected or connecting: asking for the outcome is usual,
  * another peer is the end of pooling. */
 static struct again connect_again(struct conn *conn, const struct sockaddr *addr, socklen_t len)
@@ -254,7 +261,7 @@ static struct again connect_again(struct conn *conn, const struct sockaddr *addr
     if (address_for(conn, &address, addr, len) &&
         address_equal(&address, &conn->endpoint->address))
         return again;
-    conn_refuse(conn, REASON_RECONNECTED);
+    note_reconnected(conn);
     again.dissolves = again.lent && len >= sizeof(addr->sa_family) &&
                       is_readable(addr, sizeof(addr->sa_family)) &&
                       addr->sa_family == AF_UNSPEC;
@@ -367,7 +374,7 @@ static int note_outcome(int fd, const struct again *again, int result, int saved
     if (!conn)
         return result;
     if (result != 0 && !connect_goes_on(errno))
-        conn_refuse(conn, REASON_RECONNECTED);
+        note_reconnected(conn);
     if (conn == again->lent)
         result = say_again(conn, again, result, saved);
     conn_leave(conn, CONN_CALL_OTHER);
