@@ -324,22 +324,41 @@ Test(ring, entry_with_flags, .timeout = 20)
     expect_refusal();
 }
 
+static void receive_unseen(const struct ring *ring, int fd, char *buf, unsigned n)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+
+    sqe->opcode = IORING_OP_RECV;
+    sqe->fd = fd;
+    sqe->addr = (uintptr_t)buf;
+    sqe->len = n;
+    push(ring);
+    cr_assert(unseen(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1);
+}
+
 /* Taken by a call that no hook saw, with a read of a connection among them. */
 Test(ring, entered_unseen, .timeout = 20)
 {
     struct ring ring;
-    struct io_uring_sqe *sqe;
     char buf[16];
     int fd = used_connection();
 
     open_ring(&ring, 0);
-    sqe = entry(&ring);
-    sqe->opcode = IORING_OP_RECV;
-    sqe->fd = fd;
-    sqe->addr = (uintptr_t)buf;
-    sqe->len = sizeof(buf);
-    push(&ring);
-    cr_assert(unseen(SYS_io_uring_enter, ring.fd, 1, 0, 0, NULL, 0) == 1);
+    receive_unseen(&ring, fd, buf, sizeof(buf));
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+}
+
+/* The same, and the ring is closed: what is pending ends a little later only. */
+Test(ring, entered_unseen_and_closed, .timeout = 20)
+{
+    struct ring ring;
+    char buf[16];
+    int fd = used_connection();
+
+    open_ring(&ring, 0);
+    receive_unseen(&ring, fd, buf, sizeof(buf));
+    close_ring(&ring);
     close(fd);
     EXPECT_NOT_KEPT("IO_URING");
 }
