@@ -49,6 +49,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
         reason = take_private_number(check_in);
     if (reason != REASON_NONE)
         return reason;
+    check_in->watched = conn->watches.count;
     reason = disguise_take_off(conn, check_in->fd);
     if (reason != REASON_NONE)
         give_up_private_number(check_in);
@@ -177,22 +178,24 @@ void check_in_end(struct check_in *check_in)
     errno = saved;
 }
 
-void check_in_call_off(struct check_in *check_in, const struct watches *again)
+void check_in_call_off(struct check_in *check_in)
 {
+    struct conn *conn = check_in->conn;
     int saved = errno;
 
     _pthread_cleanup_pop(&check_in->left, 0);
     if (check_in->duplicated) {
-        conn_refuse(check_in->conn, REASON_DUPLICATED);
+        conn_refuse(conn, REASON_DUPLICATED);
         fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, check_in->slot);
         errno = saved;
         return;
     }
-    disguise_replay_watches(check_in->fd, again);
+    conn->watches.count = check_in->watched;
+    disguise_replay_watches(check_in->fd, &conn->watches);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
-    conn_move(check_in->conn, CONN_CLOSED);
+    lending_note_refused(conn, REASON_OTHER_SOCKET);
+    conn_move(conn, CONN_CLOSED);
     errno = saved;
 }
 
@@ -265,7 +268,7 @@ static bool put_behind(int fd, int stand_in, bool anyway)
         return anyway && check_in.refusal != REASON_IN_FLIGHT &&
                put_instead(fd, stand_in, &watches);
     if (check_in.duplicated) {
-        check_in_call_off(&check_in, &watches);
+        check_in_call_off(&check_in);
         return false;
     }
     if (check_in.private_fd < 0) {
@@ -273,7 +276,7 @@ static bool put_behind(int fd, int stand_in, bool anyway)
         return false;
     }
     if (!take_place(fd, stand_in)) {
-        check_in_call_off(&check_in, &watches);
+        check_in_call_off(&check_in);
         return false;
     }
     disguise_replay_watches(fd, &watches);

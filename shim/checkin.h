@@ -27,6 +27,7 @@ struct check_in {
     enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
+    unsigned int watched; /* epoll registrations that were taken off */
     msec_t now;
     struct _pthread_cleanup_buffer left;
 };
@@ -42,9 +43,9 @@ bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
 /* Instead of check_in_end(), when the real call failed: the connection stays with the
- * application, untracked, and is registered AGAIN in its epoll sets. One that has duplicates
- * stays tracked and is not pooled. */
-void check_in_call_off(struct check_in *check_in, const struct watches *again);
+ * application, untracked, and is registered in its epoll sets as it was. One that has
+ * duplicates stays tracked and is not pooled. */
+void check_in_call_off(struct check_in *check_in);
 
 /* The application is done with the connection at FD, which has no duplicates, but not with the
  * number; one that has them is left as it is. True when the

@@ -270,6 +270,12 @@ bool protocol_renew(int fd)
     return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
 }
 
+void protocol_renew_if_possible(int fd)
+{
+    if (is_to_be_renewed(fd))
+        exchange(fd, WIRE_UNDECIDED, false);
+}
+
 void protocol_renew_all(void)
 {
     int saved = errno;
@@ -277,8 +283,8 @@ void protocol_renew_all(void)
     if (!conn_any_unspoken() || !process_is_alone())
         return;
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        if (!fdmap_is_plain(fd) && is_to_be_renewed(fd))
-            exchange(fd, WIRE_UNDECIDED, false);
+        if (!fdmap_is_plain(fd))
+            protocol_renew_if_possible(fd);
     }
     errno = saved;
 }

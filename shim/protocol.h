@@ -50,6 +50,11 @@ COLD bool protocol_repair(int fd, const struct pieces *pieces);
  * left as it is. Called before the call that lets bytes move. */
 COLD bool protocol_renew(int fd);
 
+/* The same before something that a new connection could not be given afterwards, as an unusual
+ * option: the bytes will be seen. Where there is no new one FD is left as it is; errno is kept.
+ */
+COLD void protocol_renew_if_possible(int fd);
+
 /* The same for all fds, before they are inherited or can be used past libc. What there is no
  * new one for is left as it is: most likely its first byte will be seen. Only in a process with
  * one thread: another one might be sending, and nothing could tell on which connection. */

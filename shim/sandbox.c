@@ -16,6 +16,7 @@
 #include "proof.h"
 #include "protocol.h"
 #include "raw.h"
+#include "ring.h"
 #include "stats.h"
 
 /* How often, and after how many nanoseconds, it is looked whether other threads are done. */
@@ -41,15 +42,21 @@ static void undress(struct conn *conn, int unused)
 }
 
 /* A call under way on a connection finds that it was refused; a later call finds an fd that is
- * not tracked. What has one of the bits KNOWN in its slot stays known. */
+ * not tracked. What has one of the bits KNOWN in its slot stays known, but for rings: our
+ * mapping would keep a ring alive, with all that is pending on it, when the program closes it.
+ */
 static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
         struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
 
-        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | known) ||
-            !fdmap_replace(fd, slot, FDMAP_NONE) || !conn)
+        if (slot == FDMAP_NONE || slot & FDMAP_CLOSING ||
+            (slot & known && !(slot & FDMAP_RING)) || !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        if (slot & FDMAP_RING)
+            ring_closed(slot);
+        if (!conn)
             continue;
         conn_refuse(conn, REASON_SANDBOX);
         conn_move(conn, CONN_CLOSED);

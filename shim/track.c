@@ -408,7 +408,7 @@ static bool was_renewed(int fd)
     uint32_t slot = fdmap_get(fd);
     uint32_t now;
 
-    protocol_renew(fd);
+    protocol_renew_if_possible(fd);
     now = fdmap_get(fd);
     return now != slot && now != FDMAP_NONE;
 }

@@ -95,7 +95,7 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     if (kept && result == to)
         check_in_end(&check_in);
     else if (kept)
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     else if (forgotten && result != to && process_is_owner())
         track_still_open(to, is_private);
     return fd == to ? result : hook_duplicated(fd, conn, result);
@@ -129,7 +129,7 @@ static struct conn *before_fcntl(int fd, int command)
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
         return about_to_duplicate(fd);
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
     return NULL;
 }
 
@@ -159,7 +159,7 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     int result;
 
     if (asynchronous)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
     conn = track_set_flags(fd);
     result = real(fd, command, argument);
     if (!conn)

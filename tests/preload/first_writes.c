@@ -465,6 +465,31 @@ Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
 }
 
+static void say_after_o_async(int fd, const struct words *words)
+{
+    cr_assert(fcntl(fd, F_SETFL, O_ASYNC) == 0);
+    say_seen(fd, words);
+}
+
+/* A one-shot registration cannot be made again at a new connection. That is no reason to cut
+ * off a connection whose first byte will be seen, and fits. */
+Test(protocols, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
+{
+    static void (*const says[])(int fd, const struct words *words) = {
+        say_after_option, say_after_setown, say_after_fiosetown, say_after_o_async};
+
+    signal(SIGIO, SIG_IGN);
+    for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+        struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 5}};
+        int fd = dial_lent(&text);
+
+        cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
+        says[i](fd, &text);
+        expect_answer(fd, &text, "one-shot");
+        close(fd);
+    }
+}
+
 struct reader {
     int fd;
     atomic_int tid;

@@ -260,6 +260,27 @@ Test(numbers, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
     in_a_child(dup2_is_refused, EPERM);
 }
 
+/* What waits for a connection goes on waiting for it. */
+static void dup2_over_a_connection_is_refused(unsigned int error)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = 7}};
+    int epfd = epoll_create1(0);
+    int fd;
+
+    refuse_call(SYS_dup2, error);
+    fd = dial_server();
+    MUST(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    exchange(fd);
+    MUST(dup2(0, fd) == -1 && errno == (int)error);
+    send_text(fd, "get nothing\r\n");
+    MUST(epoll_wait(epfd, &event, 1, 3000) == 1 && event.data.u32 == 7);
+}
+
+Test(numbers, dup2_over_a_connection_that_a_filter_refuses, .timeout = 20)
+{
+    in_a_child(dup2_over_a_connection_is_refused, EPERM);
+}
+
 /* The program has something of its own there by now. */
 static void dup2_over_a_stranger_is_refused(unsigned int error)
 {

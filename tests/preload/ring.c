@@ -5,12 +5,16 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -550,4 +554,49 @@ Test(ring, jumped_out_of, .timeout = 20)
     expect_text(call.fd, "END\r\n");
     close(call.fd);
     EXPECT_KEPT();
+}
+
+static bool any_ring_is_mapped(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    bool found = false;
+
+    while (fgets(line, sizeof(line), maps))
+        found |= strstr(line, "[io_uring]") != NULL;
+    fclose(maps);
+    return found;
+}
+
+/* In a sandbox nothing of ours makes a system call, so our mapping has to go before: it would
+ * keep the ring alive, and what is pending on it. */
+Test(ring, closed_in_a_sandbox, .timeout = 20)
+{
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog filter = {1, &allow};
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    cr_assert(any_ring_is_mapped());
+    cr_assert(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    cr_assert(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    close_ring(&ring);
+    cr_expect(!any_ring_is_mapped());
+}
+
+/* The sandbox was refused, and what was submitted meanwhile was not seen. */
+Test(ring, used_after_a_refused_sandbox, .timeout = 20)
+{
+    struct sock_fprog bad = {0, NULL};
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    cr_assert(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &bad) == -1);
+    close(used_connection());
+    EXPECT_KEPT();
+    push_one(&ring, IORING_OP_NOP, 0);
+    enter(&ring, 1);
+    expect_refusal();
 }
