@@ -262,7 +262,7 @@ plain-programs:
 	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/preloaded
 
 night:
-	.ci/packages build test package
+	.ci/packages build test package night
 	$(MAKE) test-programs plain-programs
 	/usr/bin/python3 tests/run.py --night $(NIGHT_SECONDS) $(B)
 

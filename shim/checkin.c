@@ -289,6 +289,53 @@ bool check_in_behind(int fd, int stand_in)
     return put_behind(fd, stand_in, false);
 }
 
+static bool find_duplicates(int fd, struct check_in_moved *found)
+{
+    uint32_t slot = fdmap_get(fd);
+
+    for (int other = 0; other < fdmap_end(); other++) {
+        if (other == fd || fdmap_get(other) != slot)
+            continue;
+        if (found->count == CHECK_IN_MOVED_MOST)
+            return false;
+        found->fds[found->count++] = other;
+    }
+    return true;
+}
+
+static bool replace_duplicate(int fd, int stand_in)
+{
+    struct check_in check_in;
+    bool replaced;
+
+    if (!check_in_begin(&check_in, fd))
+        return false;
+    replaced = check_in.duplicated && take_place(fd, stand_in);
+    if (replaced)
+        check_in_end(&check_in);
+    else
+        check_in_call_off(&check_in, &(struct watches){.count = 0});
+    return replaced;
+}
+
+bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct check_in_moved found = {.count = 0};
+    bool all;
+
+    if (!conn)
+        return false;
+    all = !conn_is_shared(conn) || find_duplicates(fd, &found);
+    conn_leave(conn, CONN_CALL_OTHER);
+    for (unsigned int i = 0; all && i < found.count; i++) {
+        all = replace_duplicate(found.fds[i], stand_in);
+        if (all)
+            moved->fds[moved->count++] = found.fds[i];
+    }
+    return all;
+}
+
 bool check_in_exchange(int fd, int stand_in)
 {
     return put_behind(fd, stand_in, true);

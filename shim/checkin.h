@@ -54,9 +54,21 @@ void check_in_call_off(struct check_in *check_in);
  * when FD is what it was, tracked only if the reason against may pass. */
 bool check_in_behind(int fd, int stand_in);
 
-/* The same, and where the connection cannot be kept STAND_IN takes its place nevertheless,
- * which ends it. False when FD is what it was: another thread makes a call on it, or it could
- * not be replaced. */
+/* The other fds of a connection that something else has taken the place of. */
+#define CHECK_IN_MOVED_MOST 8
+struct check_in_moved {
+    unsigned int count;
+    int fds[CHECK_IN_MOVED_MOST];
+};
+
+/* STAND_IN takes the place of the connection at FD at its other fds, which go to MOVED and are
+ * not tracked then. False when there are too many, or one could not be replaced; then MOVED has
+ * those that were. */
+COLD bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved);
+
+/* As check_in_behind(), and where the connection cannot be kept STAND_IN takes its place
+ * nevertheless, which ends it. False when FD is what it was: another thread makes a call on it,
+ * or it could not be replaced. */
 COLD bool check_in_exchange(int fd, int stand_in);
 
 #endif

@@ -45,7 +45,8 @@ struct endpoint {
     _Atomic msec_t no_mn_until; /* it does not understand `mn` as a fence; asked again then */
     atomic_bool knows_mn;
     _Atomic uint8_t habits[POOL_HABITS]; /* enum wire_protocol */
-    _Atomic(struct stats *) stats;       /* EARLY, or where others can read them */
+    _Atomic uint8_t spoken; /* protocols that were ever spoken: bit per enum wire_protocol */
+    _Atomic(struct stats *) stats; /* EARLY, or where others can read them */
     struct stats early;
     atomic_bool published; /* or at least tried */
 

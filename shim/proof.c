@@ -141,9 +141,9 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
-/* TLS is told before these reasons, as that helps most: libraries that encrypt end a connection
- * by shutdown(), or duplicate it, and a program that uses them cannot change that. */
-static enum reason refusal(const struct conn *conn)
+/* That it is encrypted is the reason for all else that is done to it, such as a shutdown()
+ * while something is unread. */
+static enum reason refusal_of(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
 
@@ -157,7 +157,7 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
 
     GATE(process_refusal());
     GATE(unless(ring_all_seen(), REASON_IO_URING));
-    GATE(refusal(conn));
+    GATE(refusal_of(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
     GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));

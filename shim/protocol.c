@@ -58,6 +58,8 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
         timing_ask(conn);
     if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
         atomic_store(habit, (uint8_t)protocol);
+    if (!(atomic_load_explicit(&conn->endpoint->spoken, memory_order_relaxed) & 1u << protocol))
+        atomic_fetch_or(&conn->endpoint->spoken, (uint8_t)(1u << protocol));
 }
 
 /* Whether the next byte on CONN is the first of its present user. That user may have made
@@ -183,13 +185,29 @@ static void take_after(struct conn *record, const struct conn *conn, enum wire_p
     record->children = atomic_load(&process_children);
 }
 
+/* The duplicates in MOVED name RECORD now. */
+static void share_with(struct conn *record, const struct check_in_moved *moved)
+{
+    for (unsigned int i = 0; i < moved->count; i++) {
+        if (!conn_share(record))
+            return;
+        if (!fdmap_replace(moved->fds[i], FDMAP_NONE, conn_slot(record)))
+            conn_unshare(record);
+    }
+}
+
 /* The number of ours goes either way; a record that lost its socket goes with it. */
 static bool put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
-    bool done = record && check_in_exchange(fd, substitute->fd) && proof_is_at(record, fd);
+    struct check_in_moved moved = {.count = 0};
+    bool done = record && check_in_duplicates(fd, substitute->fd, &moved) &&
+                check_in_exchange(fd, substitute->fd) && proof_is_at(record, fd);
     bool ours = substitute->fd >= 0;
 
+    /* What one fd of the old connection was told must not be waited for at another. */
+    if (!done && moved.count > 0)
+        raw_syscall(SYS_shutdown, substitute->fd, SHUT_RDWR);
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
     if (ours)
@@ -197,8 +215,10 @@ static bool put_in_place(const struct substitute *substitute, int fd)
     if (!record)
         return false;
     record->fd = fd;
-    if (done)
+    if (done) {
         conn_move(record, CONN_IN_USE);
+        share_with(record, &moved);
+    }
     if (!done || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
         conn_move(record, CONN_CLOSED);
     return done;
@@ -209,6 +229,12 @@ static bool cut_off(int fd)
     raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
     errno = ECONNRESET;
     return false;
+}
+
+/* A registration in an epoll set is that of one fd, and which of several is not known. */
+static bool is_tied(const struct conn *conn)
+{
+    return conn_is_shared(conn) && conn->watches.count > 0;
 }
 
 /* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
@@ -229,7 +255,9 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
         return true;
     }
     endpoint = conn->endpoint;
-    substitute = find_substitute(fd, conn, wanted);
+    substitute = is_tied(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
+                     ? (struct substitute){.fd = -1, .record = NULL}
+                     : find_substitute(fd, conn, wanted);
     if (substitute.record)
         take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
@@ -259,7 +287,7 @@ static bool is_to_be_renewed(int fd)
 
     if (!conn)
         return false;
-    due = is_unspoken(conn) && conn_is_only_call(conn) &&
+    due = is_unspoken(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
           wire_protocol(&conn->wire) != WIRE_UNDECIDED;
     conn_leave(conn, CONN_CALL_OTHER);
     return due;
@@ -274,6 +302,25 @@ void protocol_renew_if_possible(int fd)
 {
     if (is_to_be_renewed(fd))
         exchange(fd, WIRE_UNDECIDED, false);
+}
+
+void protocol_renew_unless_sure(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool sure = false;
+
+    if (!conn)
+        return;
+    if (conn->endpoint) {
+        unsigned int speaks = wire_protocol(&conn->wire);
+
+        sure = conn->watches.count == 0 &&
+               atomic_load(&conn->endpoint->habits[conn->habit]) == speaks &&
+               atomic_load(&conn->endpoint->spoken) == 1u << speaks;
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!sure)
+        protocol_renew(fd);
 }
 
 void protocol_renew_all(void)

@@ -2,7 +2,6 @@
  * mcpool check: can pooling work for a program, or does it for a process, and what to do where
  * it does not.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -115,8 +114,8 @@ static int check_command(const char *name)
     return flushed(EXIT_SUCCESS);
 }
 
-/* The file in which PID has the library; false when it has not. */
-static bool find_mapped(int pid, char *path, size_t room)
+/* The first file that PID has mapped whose path contains PART; false when there is none. */
+static bool find_mapped(int pid, const char *part, char *path, size_t room)
 {
     char name[64], *line = NULL;
     size_t size = 0;
@@ -128,7 +127,7 @@ static bool find_mapped(int pid, char *path, size_t room)
     while (maps && !found && getline(&line, &size, maps) > 0) {
         char *file = strchr(line, '/');
 
-        if (!file || !strstr(file, "/" LIBRARY))
+        if (!file || !strstr(file, part))
             continue;
         file[strcspn(file, "\n")] = '\0';
         snprintf(path, room, "%s", file);
@@ -244,34 +243,41 @@ static void tell_counters(const struct process *process)
     }
 }
 
-/* Netty's transport of that name, for one, connects through a ring. libuv only registers for
- * epoll there, and its connections are seen. */
-static bool has_ring(int pid)
+/* The file that PID executes; false when it cannot be read. */
+static bool find_executed(int pid, struct program *program)
 {
-    char name[64], link[64];
-    const struct dirent *entry;
-    bool found = false;
-    DIR *files;
+    char name[64];
 
-    snprintf(name, sizeof(name), "/proc/%d/fd", pid);
-    files = opendir(name);
-    while (files && !found && (entry = readdir(files))) {
-        ssize_t n = readlinkat(dirfd(files), entry->d_name, link, sizeof(link) - 1);
+    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
+    return program_find(program, name);
+}
 
-        link[n < 0 ? 0 : n] = '\0';
-        found = strcmp(link, "anon_inode:[io_uring]") == 0;
-    }
-    if (files)
-        closedir(files);
-    return found;
+/* Its rings send, receive and close by system calls of their own (Netty 4.2,
+ * IoUringIoHandler). */
+static void tell_of_netty(int pid)
+{
+    char path[PATH_MAX + 16];
+
+    if (find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)))
+        puts("note: it has Netty's io_uring transport, whose connections no library sees: they "
+             "are not pooled\n    Use its epoll or NIO transport (EpollIoHandler, "
+             "NioIoHandler), which pool.");
 }
 
 static int tell_mapped(int pid, const char *path)
 {
     static struct environment environment;
-    struct processes processes = processes_read(&pid, 1);
+    struct processes processes;
+    struct program program;
 
+    if (find_executed(pid, &program) && program.is_go) {
+        tell_path(&program);
+        judge(&program, stdout);
+        return EXIT_NO;
+    }
     printf("yes: it has %s\n", path);
+    tell_of_netty(pid);
+    processes = processes_read(&pid, 1);
     if (strstr(path, " (deleted)"))
         puts("note: the file was replaced since; a restart brings the new one");
     read_environment(&environment, pid);
@@ -282,9 +288,6 @@ static int tell_mapped(int pid, const char *path)
     else
         puts("note: it shows no counters; it has not connected over TCP to a memcached that "
              "MCPOOL_SERVERS\n    names, or MCPOOL_STATS is off or cannot be written");
-    if (processes.count == 0 && has_ring(pid))
-        puts("note: it has a ring of io_uring; what connects through one passes by every "
-             "library\n    Netty: take its transport NIO or epoll, not io_uring.");
     processes_free(&processes);
     return EXIT_SUCCESS;
 }
@@ -293,7 +296,6 @@ static int check_process(int pid)
 {
     char name[64], path[PATH_MAX + 16];
     struct program program;
-    bool known, mapped;
 
     if (kill(pid, 0) != 0 && errno == ESRCH) {
         fprintf(stderr, "mcpool: no process %d\n", pid);
@@ -304,17 +306,14 @@ static int check_process(int pid)
         fprintf(stderr, "mcpool: process %d is another user's; ask as root\n", pid);
         return EXIT_CANNOT_RUN;
     }
-    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    known = program_find(&program, name);
-    mapped = find_mapped(pid, path, sizeof(path));
-    /* With cgo the loader does what it is asked to, and it is of no use. */
-    if (mapped && !(known && program.is_go))
+    if (find_mapped(pid, "/" LIBRARY, path, sizeof(path)))
         return flushed(tell_mapped(pid, path));
-    if (known) {
+    if (find_executed(pid, &program)) {
         tell_path(&program);
         if (!judge(&program, stdout))
             return flushed(EXIT_NO);
     }
+    tell_of_netty(pid);
     return flushed(tell_why_not(pid));
 }
 

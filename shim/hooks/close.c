@@ -9,6 +9,7 @@
 #include <linux/close_range.h>
 #include <pthread.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "../unwind.h"
 
@@ -126,20 +127,28 @@ HOOKED int dup3(int fd, int to, int flags)
  * be duplicated. */
 static struct conn *before_fcntl(int fd, int command)
 {
-    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+    if (command == F_DUPFD)
         return about_to_duplicate(fd);
+    if (command == F_DUPFD_CLOEXEC) {
+        protocol_renew_unless_sure(fd);
+        return track_share(fd);
+    }
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
         protocol_renew_if_possible(fd);
     return NULL;
 }
 
-/* Commands that make signals come cannot be undone by us. */
+/* Commands that make signals come cannot be undone by us. The streams of stdio are at the
+ * lowest fds, and may speak unseen. */
 static int fcntl_done(int fd, int command, struct conn *conn, int result)
 {
     switch (command) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
-        return hook_duplicated(fd, conn, result);
+        result = hook_duplicated(fd, conn, result);
+        if (result >= 0 && result <= STDERR_FILENO && conn)
+            protocol_renew(fd);
+        return result;
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_SETSIG:

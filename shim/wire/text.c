@@ -47,6 +47,10 @@ struct command {
 
 #define ROW_GET 0
 
+/* Arguments of a store. */
+#define SET_FLAGS  1
+#define SET_EXPIRY 2
+
 /* The common ones first: the table is searched in order. */
 static const struct command commands[] = {
     [ROW_GET] = {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
@@ -164,15 +168,17 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request, struct wor
     }
 }
 
-/* A server that asks for a login looks at the length and the value of a first `set`, and at
- * nothing else: clients put anything in the place of the flags. */
-static bool is_login(const struct wire *wire, const struct command *command, unsigned index,
-                     struct word word)
+/* In a `set` that logs in, flags and expiry may be anything, as try_read_command_asciiauth() of
+ * memcached reads the length only; clients put an underscore there. A server that asks for
+ * no login refuses such a request. */
+static enum reason misfit(const struct wire *wire, unsigned index, struct word word)
 {
-    bool number = word.text[0] == '-' || (word.text[0] >= '0' && word.text[0] <= '9');
+    const struct wire_text_request *request = &wire->request.text;
+    bool is_login = command_of(request)->traits & LOGIN && !wire->login.judged &&
+                    (index == SET_FLAGS || index == SET_EXPIRY) &&
+                    word_is(word, (struct word)WORD("_"));
 
-    return command->traits & LOGIN && index == 1 && !number && !wire->login.judged &&
-           !wire->login.asked;
+    return is_login ? REASON_AUTH : REASON_BAD_REQUEST;
 }
 
 static void take_arg(struct wire *wire, struct word word)
@@ -191,8 +197,7 @@ static void take_arg(struct wire *wire, struct word word)
              word_is(word, (struct word)WORD("noreply")))
         request->quiet = true;
     else
-        wire_poison(wire,
-                    is_login(wire, command, index, word) ? REASON_AUTH : REASON_BAD_REQUEST);
+        wire_poison(wire, misfit(wire, index, word));
 }
 
 /* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from observed import COMMAND, LIBRARY, PYTHON, mcpool
+from observed import COMMAND, LIBRARY, mcpool
 from support import preloaded
 
 
@@ -213,38 +213,6 @@ def sleeper(command, **more):
     return process
 
 
-def test_process_in_go(folder):
-    """With cgo it has the library, which is of no use to it."""
-    section = folder / "section"
-    section.write_bytes(b"\xff Go buildinf:")
-    path = copied(folder / "running-go")
-    subprocess.run(["objcopy", "--add-section", f".go.buildinfo={section}", path], check=True)
-    with subprocess.Popen([path], env=preloaded(LIBRARY, "11211"), stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, text=True) as process:
-        process.stdin.write("ready\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "ready\n"
-        assert "libmcpool.so" in open(f"/proc/{process.pid}/maps", encoding="utf-8").read()
-        done = check(process.pid)
-        process.communicate()
-    assert done.returncode == 1 and "no: it is written in Go" in done.stdout
-
-
-def test_process_with_a_ring(tmp_path):
-    """It may connect through it, as Netty does."""
-    script = ("import ctypes; libc = ctypes.CDLL(None); "
-              "ring = libc.syscall(425, 2, ctypes.create_string_buffer(120)); "
-              "print('ready' if ring >= 0 else 'none', flush=True); input()")
-    with subprocess.Popen([PYTHON, "-c", script], env=preloaded(LIBRARY, "11211"),
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        if process.stdout.readline() != "ready\n":
-            process.communicate("\n")
-            pytest.skip("the kernel gives no ring")
-        done = check(process.pid)
-        process.communicate("\n")
-    assert done.returncode == 0 and "note: it has a ring of io_uring" in done.stdout
-
-
 def test_process_whose_environment_was_cleared():
     script = "env -i sh -c 'echo ready; read x' ; true"
     with sleeper(["sh", "-c", script], env=preloaded(LIBRARY, "11211"),
@@ -263,6 +231,46 @@ def test_process_that_could_not_load_it(tmp_path):
         done = check(process.pid)
         process.communicate("\n")
     assert done.returncode == 1 and "the loader did not load it" in done.stdout
+
+
+def waiting(path, *libraries):
+    """A process of PATH, which reads its input, with LIBRARIES."""
+    return subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                            env=dict(os.environ, LD_PRELOAD=":".join(map(str, libraries))))
+
+
+def answers(path, *libraries):
+    """What is said of it once it has them all."""
+    with waiting(path, *libraries) as process:
+        while True:
+            with open(f"/proc/{process.pid}/maps", encoding="ascii") as maps:
+                mapped = maps.read()
+            if all(str(library) in mapped for library in libraries):
+                break
+        done = check(process.pid)
+        process.communicate(b"")
+    return done
+
+
+def test_process_in_go(folder):
+    """With cgo the loader gives it the library, which sees none of its calls."""
+    section = folder / "section"
+    section.write_bytes(b"\xff Go buildinf:")
+    path = copied(folder / "running-go")
+    subprocess.run(["objcopy", "--add-section", f".go.buildinfo={section}", path], check=True)
+    done = answers(path, os.path.realpath(LIBRARY))
+    assert done.returncode == 1 and "no: it is written in Go" in done.stdout
+    assert "yes:" not in done.stdout
+
+
+@pytest.mark.parametrize("name", ["libnetty_transport_native_io_uring42_x86_643894.so",
+                                  "libnetty_transport_native_epoll_x86_64.so"])
+def test_process_with_netty(folder, name):
+    """It unpacks its library under a name that ends in random digits."""
+    netty = built(folder, name, "-shared", "-fPIC")
+    done = answers("/bin/cat", netty, os.path.realpath(LIBRARY))
+    assert done.returncode == 0 and "yes: it has" in done.stdout
+    assert ("note: it has Netty's io_uring transport" in done.stdout) == ("io_uring" in name)
 
 
 def test_no_such_process():

@@ -5,8 +5,8 @@ Usage: newest.py [ROW...]     runs rows, all by default, and says of each what c
        newest.py --why ROW... runs rows with the shim and counts why connections were not kept
 
 The versions are pinned below registry/, a folder for each registry, with the programs that only
-these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach, the
-registry's rows are Missing; when the registry answers and the client fails, the rows fail.
+these rows have. They are fetched by the registry's own client into BUILD/registry. Out of reach,
+the registry's rows are Missing; when the registry answers and the client fails, the rows fail.
 """
 
 import dataclasses
@@ -273,6 +273,8 @@ def node(version, client, way="alone"):
     folder = "node" if version == "24" else "nodes"
 
     def command(_):
+        if os.uname().machine != "x86_64":
+            raise Missing("its binaries are pinned for x86-64")
         reason = why_no_node("node") or why_no_node(folder)
         if reason:
             raise Missing(reason)
@@ -301,7 +303,7 @@ def node_rows():
             yield f"node{version}-memcache", row("memcache")
 
 
-# Java: the JDKs are the machine's. Amazon's client has the names of spymemcached, before which it comes.
+# Java: the JDKs are the machine's. Amazon's client has spymemcached's names, and comes before it.
 
 JARS = os.path.join(FETCHED, "java")
 
@@ -317,13 +319,14 @@ def make_java(pinned, place):
         with open(os.path.join(place, os.path.basename(path)), "wb") as file:
             file.write(content)
     called([command_of("javac"), "-nowarn", "-Xlint:-deprecation", "--release", "17", "-cp",
-            os.path.join(place, "*"), "-d", place, os.path.join(pinned, "Newest.java")])
+            os.path.join(place, "*"), "-d", place,
+            *glob.glob(os.path.join(pinned, "*.java"))])
 
 
 @functools.lru_cache
-def why_no_java():
+def why_no_java(folder):
     try:
-        fetched("java", "java", make_java)
+        fetched("java", folder, make_java)
     except Missing as reason:
         return str(reason)
     return ""
@@ -343,7 +346,7 @@ def jdks():
 
 
 def jdk(first):
-    """The version of the oldest JDK from Java FIRST on, for 17; of the newest, for what is later."""
+    """The version of the oldest JDK from 17 on, when FIRST is that; else of the newest."""
     fit = sorted(numbers for numbers in jdks() if numbers[0] >= first)
     if not fit:
         raise Missing(f"no JDK {first} or later")
@@ -353,12 +356,26 @@ def jdk(first):
 def java(first, client, jar=""):
     def command(_):
         program = jdks()[jdk(first)]
-        if why_no_java():
-            raise Missing(why_no_java())
+        if why_no_java("java"):
+            raise Missing(why_no_java("java"))
         amazon = glob.glob(os.path.join(JARS, "elasticache*.jar"))[0]
         jars = [path for path in glob.glob(os.path.join(JARS, "*.jar")) if path != amazon]
         path = [JARS, *([amazon] if jar == "elasticache" else []), *sorted(jars)]
         return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Newest", client]
+    return command
+
+
+def netty(transport):
+    def command(_):
+        program = jdks()[jdk(17)]
+        if os.uname().machine != "x86_64":
+            raise Missing("its natives are pinned for x86-64")
+        if why_no_java("netty"):
+            raise Missing(why_no_java("netty"))
+        folder = os.path.join(FETCHED, "netty")
+        path = [folder, *glob.glob(os.path.join(folder, "*.jar"))]
+        return [program, "-XX:TieredStopAtLevel=1", "-cp", os.pathsep.join(path), "Netty",
+                transport]
     return command
 
 
@@ -381,6 +398,14 @@ def java_rows():
         yield f"java{first}-nio", row("NIO, OP_CONNECT", "nio", threads=8, daily=daily)
         yield f"java{first}-socket", row("java.net.Socket", "socket", threads=8)
         if first != 17:
+            # Only it never passes libc; `mcpool check` of the process says so.
+            for transport, expect in (("nio", "pooled"), ("epoll", "pooled"),
+                                      ("io_uring", "unchanged")):
+                yield f"netty-{transport}", Newest(
+                    f"Netty, {transport}", "JDK 17, 2 event loops, 8 at a time", netty(transport),
+                    versions=("jdk:17", "maven:netty-transport"), expect=expect,
+                    note="nothing that libc sees; `mcpool check PID` tells of the ring"
+                    if expect == "unchanged" else "")
             yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8)
 
 
@@ -398,8 +423,8 @@ def make_go(pinned, place):
         environment = dict(os.environ, CGO_ENABLED=cgo, GOPATH=os.path.join(place, "path"),
                            GOCACHE=os.path.join(place, "cache"), GOTOOLCHAIN="local",
                            GOFLAGS="-modcacherw")
-        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"), "."],
-               cwd=pinned, env=environment)
+        called([command_of("go", "1.24"), "build", "-o", os.path.join(place, f"loop-cgo{cgo}"),
+                "."], cwd=pinned, env=environment)
 
 
 @functools.lru_cache
@@ -493,19 +518,20 @@ ROWS = {
        for client, alive in (("aiomcache", 2.25), ("emcache", 1.25), ("aiocache", 2.25))
        for loop, suffix, uses in (("asyncio", "", ()), ("uvloop", "-uvloop", ("pypi:uvloop",)))},
     "gunicorn-gevent": Newest("python-memcached", "gunicorn, gevent",
-                              gunicorn("memcache_app", "-k", "gevent"), serves=True,
+                              gunicorn("memcache_app", "-k", "gevent"), serves=True, alive=1.5,
                               versions=("pypi:gunicorn", "pypi:gevent", "pypi:python-memcached")),
     "gunicorn-gthread": Newest("python-memcached, a client per request", "gunicorn, gthread",
                                gunicorn("fresh_memcache_app", "-k", "gthread", "--threads", "8"),
                                serves=True, versions=("pypi:gunicorn", "pypi:python-memcached")),
     "gunicorn-asgi": Newest("asyncio streams", "gunicorn, asgi",
                             gunicorn("asgi_app", "-k", "asgi"), environment=STREAMS, serves=True,
+                            alive=1.5,
                             versions=("pypi:gunicorn",)),
     "hypercorn": Newest("asyncio streams", "hypercorn, asyncio", hypercorn("asgi_app"),
-                        environment=STREAMS, serves=True, versions=("pypi:Hypercorn",)),
+                        environment=STREAMS, serves=True, alive=1.5, versions=("pypi:Hypercorn",)),
     "hypercorn-uvloop": Newest("asyncio streams", "hypercorn, uvloop",
                                hypercorn("asgi_app", "-k", "uvloop"), environment=STREAMS,
-                               serves=True, versions=("pypi:Hypercorn", "pypi:uvloop")),
+                               serves=True, alive=1.5, versions=("pypi:Hypercorn", "pypi:uvloop")),
     "granian-asgi": Newest("asyncio streams", "granian, ASGI",
                            granian("asgi_app", "--interface", "asgi"), environment=STREAMS,
                            serves=True, versions=("pypi:granian",)),
@@ -513,7 +539,7 @@ ROWS = {
                            granian("fresh_memcache_app", "--interface", "wsgi",
                                    "--blocking-threads", "8"),
                            serves=True, versions=("pypi:granian", "pypi:python-memcached")),
-    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True,
+    **{f"django-{short}-{way}": Newest(f"Django {backend}", how, serve(app), serves=True, alive=1.5,
                                        environment={"APP_BACKEND": backend}, note=note,
                                        versions=("pypi:Django", *server, package))
        for short, backend, package in (
@@ -523,7 +549,7 @@ ROWS = {
            ("gevent", "gunicorn, gevent", "django_app",
             lambda app: gunicorn(app, "-k", "gevent"), "", ("pypi:gunicorn", "pypi:gevent")),
            ("asgi", "uvicorn, uvloop", "django_asgi_app", uvicorn,
-            "left to the garbage collector, which runs here after every request",
+            "left to the garbage collector, which runs here in every request",
             ("pypi:uvicorn", "pypi:uvloop")))},
     "celery-prefork": Newest("python-memcached", "celery, 4 processes",
                              py("celery_loop.py", "prefork"), concurrency=4, alive=2,
@@ -601,11 +627,13 @@ def pins():
             found[f"crate:{name}"] = f"{name} {version}"
     with open(os.path.join(PINNED, "go", "go.mod")) as file:
         for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
-            found[f"go:{name}"] = f"{name} {version}"
-    with open(os.path.join(PINNED, "java", "jars.txt")) as file:
-        for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
-                                        re.MULTILINE):
-            found[f"maven:{name}"] = f"{name} {version}"
+            # Of a version that is a commit its day is enough.
+            found[f"go:{name}"] = f"{name} {re.split('[0-9]{6}-', version)[0]}"
+    for folder in ("java", "netty"):
+        with open(os.path.join(PINNED, folder, "jars.txt")) as file:
+            for name, version in re.findall(r"^\S+/([^/ ]+)/([^/ ]+)/\S+ \w+$", file.read(),
+                                            re.MULTILINE):
+                found[f"maven:{name}"] = f"{name} {version}"
     return found
 
 
@@ -614,13 +642,17 @@ def versions_of(row):
     return ", ".join(known.get(name) or version_here(name) for name in row.versions)
 
 
+# What is not pinned but taken as this machine has it.
+HERE_ONLY = ("deb:", "jdk:", "command:")
+
+
 def version_here(name):
-    """Of what is not pinned but taken as this machine has it."""
+    """Of what is HERE_ONLY."""
     kind, _, name = name.partition(":")
     if kind == "deb":
         asked = ["dpkg-query", "-W", "-f", "${Version}", name]
         version = subprocess.run(asked, capture_output=True, text=True).stdout
-        return f"{name} {version.rpartition(':')[2].partition('-')[0]}"
+        return f"{name} {re.split('[-+]', version.rpartition(':')[2])[0]}"
     if kind == "jdk":
         return "JDK " + ".".join(map(str, jdk(int(name))))
     if kind == "command":

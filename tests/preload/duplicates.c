@@ -315,6 +315,98 @@ Test(duplicates, of_duplicates, .timeout = 20)
     cr_expect(local_port(dial_server()) == port);
 }
 
+static const char no_op[24] = "\x80\x0a", no_op_answer[24] = "\x81\x0a";
+
+static void expect_binary(int from, int to)
+{
+    char answer[sizeof(no_op)];
+
+    cr_assert(send(from, no_op, sizeof(no_op), 0) == sizeof(no_op));
+    for (size_t n = 0; n < sizeof(answer);) {
+        ssize_t got = recv(to, answer + n, sizeof(answer) - n, 0);
+
+        cr_assert(got > 0, "%zd", got);
+        n += (size_t)got;
+    }
+    cr_expect(memcmp(answer, no_op_answer, sizeof(answer)) == 0);
+}
+
+/* Made before the first byte: it stays what was lent if there was never a doubt what that is.
+ */
+Test(duplicates, made_before_the_first_byte, .timeout = 20)
+{
+    for (int round = 0; round < 3; round++) {
+        int port = park();
+        int fd = dial_server();
+        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+        cr_expect(local_port(fd) == port && local_port(twin) == port);
+        exchange(twin);
+        close(fd);
+        close(twin);
+        EXPECT_KEPT();
+    }
+}
+
+/* The guess was wrong: all fds get another connection, and keep their flags. */
+Test(duplicates, that_speak_the_other_protocol, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+    int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0), third = fcntl(twin, F_DUPFD_CLOEXEC, 0);
+
+    cr_expect(local_port(fd) == port && fcntl(twin, F_SETFD, 0) == 0);
+    expect_binary(twin, fd);
+    cr_expect(log_count(": exchanged at ") == 1);
+    cr_expect(local_port(fd) != port && local_port(fd) == local_port(twin) &&
+              local_port(fd) == local_port(third));
+    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0);
+    expect_binary(fd, third);
+    close(fd);
+    close_one(third);
+    expect_binary(twin, twin);
+    close(twin);
+    EXPECT_KEPT();
+    /* Now that two were spoken each is renewed before it is duplicated. */
+    port = park();
+    fd = dial_server();
+    twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    cr_expect(local_port(fd) != port && local_port(twin) == local_port(fd));
+    expect_binary(twin, fd);
+}
+
+/* A stream on a duplicate may speak unseen: a new connection takes all fds. */
+Test(duplicates, of_which_one_becomes_a_stream, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+    int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    FILE *stream = fdopen(twin, "w");
+
+    cr_expect(local_port(fd) != port && local_port(twin) == local_port(fd));
+    fwrite(no_op, sizeof(no_op), 1, stream);
+    fflush(stream);
+    cr_expect(recv(fd, (char[sizeof(no_op)]){0}, sizeof(no_op), MSG_WAITALL) == sizeof(no_op));
+    fclose(stream);
+    close(fd);
+    EXPECT_NOT_KEPT("STDIO");
+}
+
+/* So may one that takes the place of a standard stream. */
+Test(duplicates, at_the_number_of_a_stream, .timeout = 20)
+{
+    int port = park();
+    int fd = dial_server();
+
+    cr_assert(close(STDIN_FILENO) == 0);
+    cr_assert(fcntl(fd, F_DUPFD_CLOEXEC, 0) == STDIN_FILENO);
+    cr_expect(local_port(fd) != port && local_port(STDIN_FILENO) == local_port(fd));
+    expect_binary(STDIN_FILENO, fd);
+    close(fd);
+    close(STDIN_FILENO);
+    EXPECT_KEPT();
+}
+
 static void half_a_request(int fd, int twin)
 {
     (void)fd;

@@ -308,7 +308,7 @@ static void say_dupfd(int fd, const struct words *words)
 
 static void say_dupfd_cloexec(int fd, const struct words *words)
 {
-    say_unseen(fcntl64(fd, F_DUPFD_CLOEXEC, 300), words);
+    say_seen(fcntl64(fd, F_DUPFD_CLOEXEC, 300), words);
 }
 
 static int pidfd_of_self(void)

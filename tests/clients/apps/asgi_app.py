@@ -1,6 +1,6 @@
 """An ASGI application that answers /?KEY with a new client for every request.
 
-APP_LOOKUP says how: "streams", on the loop, or "threads", python-memcached in a thread of asyncio's.
+APP_LOOKUP says how: "streams", on the loop, or "threads", python-memcached in asyncio.to_thread().
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Django under ASGI, with the cache backend named by APP_BACKEND and an asynchronous view.
 
-Django leaves the cache of such a view to the garbage collector, which runs after every request here:
+Django leaves the cache of such a view to the garbage collector, which runs in every request here:
 left to itself it does so after some fifty of them.
 """
 

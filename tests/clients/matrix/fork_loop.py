@@ -1,4 +1,4 @@
-"""A process for every operation, made by fork(); each has a client of its own, as the parent has."""
+"""A process for every operation, made by fork(); each has a client of its own, as its parent."""
 
 import os
 import sys
