@@ -314,7 +314,7 @@ static bool replace_duplicate(int fd, int stand_in)
     if (replaced)
         check_in_end(&check_in);
     else
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     return replaced;
 }
 

@@ -43,8 +43,8 @@ static void undress(struct conn *conn, int unused)
 
 /* A call under way on a connection finds that it was refused; a later call finds an fd that is
  * not tracked. What has one of the bits KNOWN in its slot stays known, but for rings: our
- * mapping would keep a ring alive, with all that is pending on it, when the program closes it.
- */
+ * mapping of a ring would keep it alive, with all that is pending on it, when the program
+ * closes it. */
 static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
