@@ -73,10 +73,11 @@ static void wait_a_moment(void)
 }
 
 /* Whether another thread may still be in a hook that it entered before: seen, where it moves a
- * connection; elsewhere, as in socket(), it needs microseconds, and has had LOOKED moments. */
+ * connection or writes counters; elsewhere, as in socket(), it needs microseconds, and has had
+ * LOOKED moments. */
 static bool others_may_be_inside(int looked)
 {
-    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL);
+    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL) || stats_is_busy();
 }
 
 bool sandbox_begin(void)
