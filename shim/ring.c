@@ -408,13 +408,15 @@ static void account(const struct ring_enter *enter, const struct ring_watch *wat
         track_watch(watch->epfd, watch->op, watch->fd, &watch->event);
 }
 
+/* In the child of a fork() by a signal handler that interrupted the call, the ring is not
+ * mapped any more, and its record is free. */
 void ring_enter_end(void *argument)
 {
     struct ring_enter *enter = argument;
     struct ring *ring = enter->ring;
     uint32_t head;
 
-    if (!ring)
+    if (!ring || atomic_load(&ring->users) == 0)
         return;
     head = load(ring->head);
     for (uint32_t i = 0; i < enter->watch_count; i++)

@@ -75,11 +75,11 @@ static void wait_a_moment(void)
 }
 
 /* Whether another thread may still be in a hook that it entered before. Where it moves a
- * connection, that is seen; any other hook, as socket(), needs microseconds, and the thread has
- * had LOOKED milliseconds. */
+ * connection or writes counters, that is seen; any other hook, as socket(), needs microseconds,
+ * and the thread has had LOOKED milliseconds. */
 static bool others_may_be_inside(int looked)
 {
-    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL);
+    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL) || stats_is_busy();
 }
 
 bool sandbox_begin(void)

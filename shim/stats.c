@@ -58,6 +58,11 @@ void stats_end(void)
     atomic_store(&busy, false);
 }
 
+bool stats_is_busy(void)
+{
+    return atomic_load(&busy);
+}
+
 /* How much of NAME was read into BYTES; 0 also when there is no such file. */
 static size_t read_some(const char *name, void *bytes, size_t n)
 {

@@ -83,6 +83,9 @@ extern atomic_bool stats_wanted __attribute__((visibility("hidden")));
 bool stats_begin(void);
 void stats_end(void);
 
+/* Whether one is between these, or in stats_write(). */
+bool stats_is_busy(void);
+
 /* Between these: counters for the endpoint in SLOT, whose name is TEXT, that go to the file,
  * all zero. NULL when there can be no file. Makes system calls; not for under a lock. */
 struct stats *stats_publish(size_t slot, const char *text);

@@ -575,6 +575,32 @@ Test(ring, jumped_out_of, .timeout = 20)
     EXPECT_KEPT();
 }
 
+static pid_t child_of_handler = -1;
+
+static void fork_in_handler(int signal)
+{
+    (void)signal;
+    child_of_handler = fork();
+}
+
+/* The child goes on behind a call that it has no ring for any more. */
+Test(ring, fork_by_a_handler, .timeout = 20)
+{
+    struct ring ring;
+    struct __kernel_timespec end = {.tv_sec = 1};
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    signal(SIGALRM, fork_in_handler);
+    ualarm(100000, 0);
+    put_timeout(&ring, &end);
+    syscall(SYS_io_uring_enter, ring.fd, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0L);
+    if (child_of_handler == 0)
+        _exit(0);
+    cr_assert(child_of_handler > 0);
+    expect_good_end(child_of_handler);
+}
+
 static bool any_ring_is_mapped(void)
 {
     FILE *maps = fopen("/proc/self/maps", "r");

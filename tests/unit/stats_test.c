@@ -369,9 +369,12 @@ Test(stats, no_fd_stays)
 
 Test(stats, only_one_thread_at_a_time)
 {
+    cr_expect(!stats_is_busy());
     cr_assert(stats_begin());
+    cr_expect(stats_is_busy());
     cr_expect(!stats_begin());
     stats_end();
+    cr_expect(!stats_is_busy());
     cr_expect(stats_begin());
 }
 
