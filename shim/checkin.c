@@ -321,6 +321,11 @@ static enum reason put_behind(int fd, int stand_in, bool anyway)
         check_in_end(&check_in);
         return REASON_FD_PRESSURE;
     }
+    /* What is exchanged was lent clean and not spoken on: another thread has just sent. */
+    if (anyway && wire_verdict(&check_in.conn->wire) != WIRE_CLEAN) {
+        check_in_call_off(&check_in);
+        return REASON_IN_FLIGHT;
+    }
     if (!take_place(fd, stand_in)) {
         check_in_call_off(&check_in);
         return REASON_OTHER_SOCKET;

@@ -559,6 +559,59 @@ Test(protocols, first_write_while_a_thread_comes_and_goes, .timeout = 60)
               log_count(": cut off at "));
 }
 
+static atomic_int asked_on = -1, lost;
+
+/* Asks at an unforeseen moment, and waits without being in a call. */
+static void *ask_again_and_again(void *unused)
+{
+    unsigned int random = 1;
+    char answer[5];
+
+    (void)unused;
+    for (int fd = asked_on; fd != -2; fd = asked_on) {
+        int tries = 0;
+
+        if (fd < 0)
+            continue;
+        random = random * 1103515245 + 12345;
+        for (volatile unsigned int i = 0; i < (random >> 16) % 40000; i++)
+            ;
+        send(fd, text.said, text.length, MSG_NOSIGNAL);
+        while (recv(fd, answer, sizeof(answer), MSG_DONTWAIT) != sizeof(answer) &&
+               tries++ < 2000)
+            usleep(100);
+        lost += tries > 2000;
+        asked_on = -1;
+    }
+    return NULL;
+}
+
+/* One that says its first words while the connection is about to be renewed has them answered.
+ * Between the last look and the exchange itself is a microsecond, hence one may be lost. */
+Test(protocols, first_write_while_another_thread_writes, .timeout = 60)
+{
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, ask_again_and_again, NULL) == 0);
+    for (int i = 0; i < 1000; i++) {
+        int fd = dial_server();
+        int twin;
+
+        exchange(fd);
+        close(fd);
+        fd = dial_server();
+        asked_on = fd;
+        twin = dup(fd);
+        while (asked_on >= 0)
+            usleep(50);
+        close(twin);
+        close(fd);
+    }
+    asked_on = -2;
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_expect(lost <= 1, "%d answers of 1000 were lost", lost);
+}
+
 /* Another connection by now, to a server of the test. */
 Test(protocols, first_write_after_another_connect, .timeout = 20)
 {
