@@ -72,7 +72,7 @@ $(B)/profile/learned: $(B)/bench/training $(wildcard shim/*.[ch] shim/*/*.[chS] 
 
 # Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
 # other libraries have the version they have there (hooks/foreign.S). The loader takes the first
-# version for that of references without one, so the first is nobody's.
+# version for that of references without one, so no library has the first.
 $(B)/libmcpool.map: shim/hooks.def Makefile
 	@mkdir -p $(@D)
 	{ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \

@@ -1,7 +1,8 @@
 /*
- * The victim of fork.py: a small process that uses a connection to PORT and closes it; where it
- * is kept idle, FLUSHED makes it go. Then it answers each line, a number, with the microseconds
- * of the processor that one of so many forks took in parent and child, its end included.
+ * The worker of fork.py: a small process that uses a connection to PORT and closes it. With
+ * FLUSHED a connection that was kept idle is closed again. Then the worker answers each line, a
+ * count of forks, with the processor time in microseconds that one of them took in parent and
+ * child, the child's end included.
  *
  *     fork PORT [FLUSHED]
  */

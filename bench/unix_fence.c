@@ -78,8 +78,8 @@ static void expect_answer(void)
         fail("the answer to the fence");
 }
 
-/* The fewest calls of a pool: the program's number comes from a spare socket, the kept
- * connection takes it, and close() leaves it behind. */
+/* The fewest calls of a pool: the program's fd comes from a spare socket, the kept connection
+ * takes it, and close() leaves it behind. */
 static void fence(void)
 {
     int fd = fcntl(spare, F_DUPFD, 0);
@@ -92,8 +92,8 @@ static void fence(void)
     send_fence();
 }
 
-/* And what a lent connection needs beside: the path still leads to the same socket, the peer is
- * who it was, no flag was changed. */
+/* What a lent connection needs beside: the path still leads to the same socket, the peer is the
+ * same process, no flag was changed. */
 static void proof(void)
 {
     struct stat now_there;
@@ -113,7 +113,7 @@ static const struct {
     void (*turn)(void);
 } kinds[] = {{"open", get_on_open}, {"plain", plain}, {"fence", fence}, {"proof", proof}};
 
-/* The first turns find caches that were somebody else's. */
+/* The first turns find caches that other code has used. */
 static double batch(void (*turn)(void), long count)
 {
     double start = 0;

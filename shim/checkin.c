@@ -49,6 +49,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
         reason = take_private_number(check_in);
     if (reason != REASON_NONE)
         return reason;
+    check_in->watched = conn->watches.count;
     reason = disguise_take_off(conn, check_in->fd);
     if (reason != REASON_NONE)
         give_up_private_number(check_in);
@@ -137,8 +138,8 @@ static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
-    /* It may be closed in another's call, by exec() or in a child, which must not wait for what
-     * its last user left unsent. */
+    /* It may be closed in another thread's call, by exec() or in a child, which must not wait
+     * for what its last user left unsent. */
     if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : settle_begin(conn, now);
@@ -177,22 +178,24 @@ void check_in_end(struct check_in *check_in)
     errno = saved;
 }
 
-void check_in_call_off(struct check_in *check_in, const struct watches *again)
+void check_in_call_off(struct check_in *check_in)
 {
+    struct conn *conn = check_in->conn;
     int saved = errno;
 
     _pthread_cleanup_pop(&check_in->left, 0);
     if (check_in->duplicated) {
-        conn_refuse(check_in->conn, REASON_DUPLICATED);
+        conn_refuse(conn, REASON_DUPLICATED);
         fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, check_in->slot);
         errno = saved;
         return;
     }
-    disguise_replay_watches(check_in->fd, again);
+    conn->watches.count = check_in->watched;
+    disguise_replay_watches(check_in->fd, &conn->watches);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    lending_note_refused(check_in->conn, REASON_OTHER_SOCKET);
-    conn_move(check_in->conn, CONN_CLOSED);
+    lending_note_refused(conn, REASON_OTHER_SOCKET);
+    conn_move(conn, CONN_CLOSED);
     errno = saved;
 }
 
@@ -253,37 +256,40 @@ static bool put_instead(int fd, int stand_in, const struct watches *watches)
     return false;
 }
 
-/* ANYWAY: also where the connection is not kept. */
-static bool put_behind(int fd, int stand_in, bool anyway)
+/* ANYWAY: also where the connection is not kept. REASON_NONE when STAND_IN is at FD. */
+static enum reason put_behind(int fd, int stand_in, bool anyway)
 {
     struct check_in check_in;
     struct watches watches;
 
     if (!copy_watches(fd, &watches))
-        return false;
-    if (!check_in_begin(&check_in, fd))
-        return anyway && check_in.refusal != REASON_IN_FLIGHT &&
-               put_instead(fd, stand_in, &watches);
+        return REASON_EPOLL_MODE;
+    if (!check_in_begin(&check_in, fd)) {
+        if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
+            put_instead(fd, stand_in, &watches))
+            return REASON_NONE;
+        return check_in.refusal;
+    }
     if (check_in.duplicated) {
-        check_in_call_off(&check_in, &watches);
-        return false;
+        check_in_call_off(&check_in);
+        return REASON_DUPLICATED;
     }
     if (check_in.private_fd < 0) {
         check_in_end(&check_in);
-        return false;
+        return REASON_FD_PRESSURE;
     }
     if (!take_place(fd, stand_in)) {
-        check_in_call_off(&check_in, &watches);
-        return false;
+        check_in_call_off(&check_in);
+        return REASON_OTHER_SOCKET;
     }
     disguise_replay_watches(fd, &watches);
     check_in_end(&check_in);
-    return true;
+    return REASON_NONE;
 }
 
 bool check_in_behind(int fd, int stand_in)
 {
-    return put_behind(fd, stand_in, false);
+    return put_behind(fd, stand_in, false) == REASON_NONE;
 }
 
 static bool find_duplicates(int fd, struct check_in_moved *found)
@@ -311,7 +317,7 @@ static bool replace_duplicate(int fd, int stand_in)
     if (replaced)
         check_in_end(&check_in);
     else
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     return replaced;
 }
 
@@ -333,7 +339,7 @@ bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved)
     return all;
 }
 
-bool check_in_exchange(int fd, int stand_in)
+enum reason check_in_exchange(int fd, int stand_in)
 {
     return put_behind(fd, stand_in, true);
 }

@@ -27,6 +27,7 @@ struct check_in {
     enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
+    unsigned int watched; /* epoll registrations that were taken off */
     msec_t now;
     struct _pthread_cleanup_buffer left;
 };
@@ -42,9 +43,9 @@ bool check_in_begin(struct check_in *check_in, int fd);
 void check_in_end(struct check_in *check_in);
 
 /* Instead of check_in_end(), when the real call failed: the connection stays with the
- * application, untracked, and is registered AGAIN in its epoll sets. One that has duplicates
- * stays tracked and is not pooled. */
-void check_in_call_off(struct check_in *check_in, const struct watches *again);
+ * application, untracked, and is registered in its epoll sets as it was. One that has
+ * duplicates stays tracked and is not pooled. */
+void check_in_call_off(struct check_in *check_in);
 
 /* The application is done with the connection at FD, which has no duplicates, but not with the
  * number; one that has them is left as it is. True when the
@@ -66,8 +67,8 @@ struct check_in_moved {
 COLD bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved);
 
 /* As check_in_behind(), and where the connection cannot be kept STAND_IN takes its place
- * nevertheless, which ends it. False when FD is what it was: another thread makes a call on it,
- * or it could not be replaced. */
-COLD bool check_in_exchange(int fd, int stand_in);
+ * nevertheless, which ends it. REASON_NONE, or why FD is what it was: IN_FLIGHT, another thread
+ * makes a call on it; anything else, it could not be replaced. */
+COLD enum reason check_in_exchange(int fd, int stand_in);
 
 #endif

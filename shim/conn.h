@@ -54,7 +54,7 @@ enum conn_state {
 };
 
 /* What connect() says of a connection that is open already, as inet_stream_connect() of Linux
- * has it. What the kernel would say of a lent one depends on its former users. */
+ * does. Not asked of the kernel for a lent one: its answer depends on the former users. */
 enum conn_word {
     CONN_WORD_KERNEL,     /* the program opened it itself: what the kernel says */
     CONN_WORD_CONNECTING, /* the program was told EINPROGRESS: 0, once */
@@ -97,10 +97,10 @@ struct conn {
     struct endpoint *endpoint;
     _Atomic uint32_t fds; /* descriptors of the application that name it; see conn_share() */
     atomic_bool held;
-    atomic_bool spoke;    /* its present user was seen to send something */
+    atomic_bool spoke;    /* its present user was seen to send something, or to connect anew */
     _Atomic uint8_t word; /* enum conn_word */
     bool untimed;         /* connecting without blocking; see timing.h */
-    uint8_t habit;        /* by which the endpoint guesses what he will speak */
+    uint8_t habit;        /* by which the endpoint guesses what its user will speak */
     uint8_t fence;        /* enum fence, while owing; see settle.c */
 
     /* While idle or owing; guarded by the pool's lock. */

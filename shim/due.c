@@ -5,7 +5,7 @@
 
 #include "process.h"
 
-/* So often in a row accept() may do things before their time. */
+/* How often in a row work may be done before it is due. */
 #define IN_A_ROW 4
 
 void due_slow(void)

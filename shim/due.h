@@ -1,9 +1,9 @@
 /*
- * What is to be done when the process goes to wait, or ends. We have no thread, and a hit must
- * not pay: what can be put off is done by the call that waits next, which has the time; and
- * when it is too early then, the wait is cut (pieces.h).
+ * Work that is put off until the process goes to wait, or ends. We have no thread, and a hit
+ * must not pay for it, so the call that waits next does it. When it is too early then, the wait
+ * is cut (pieces.h).
  *
- * To have more done there: a condition in due_is_anything(), a moment in due_in(), the deed in
+ * To add work: its condition in due_is_anything(), its time in due_in(), the work itself in
  * due_slow().
  */
 #ifndef MCPOOL_DUE_H
@@ -29,10 +29,10 @@ COLD void due_slow(void);
  * process that does not own what is to be done (process.h). */
 COLD msec_t due_in(void);
 
-/* For waits that are not cut: accept(), of which it is not known whether the program wants it
- * to be restarted after a signal, and those of a process with several threads, as another
- * thread may close what is waited for between the pieces. So things are done before their time,
- * a few times in a row, and once a second in the long run. */
+/* For waits that are not cut: accept(), as it is not known whether the program wants it to be
+ * restarted after a signal, and all waits of a process with several threads, as another thread
+ * may close what is waited for between the pieces. The work is done before it is due instead, a
+ * few times in a row, and once a second in the long run. */
 COLD void due_ahead_slow(void);
 
 static inline void due_ahead(void)

@@ -11,13 +11,13 @@
 #include "pool.h"
 #include "raw.h"
 
-/* So many threads may look for a place at once and find one in the same table. */
+/* How many threads may look for a place at once and find one in the same table. */
 #define AT_ONCE 4
 
 _Atomic int fdtable_edge = INT_MAX;
 
-/* The size of the table in which ours lie. It never gets smaller: a program that came near once
- * would come again. */
+/* The size of the table in which private fds lie. It never gets smaller: a program whose fds
+ * came near once will come near again. */
 static _Atomic int table_size = FDTABLE_LEAST;
 
 static int edge_of(int size)
@@ -34,7 +34,7 @@ static void use(int size)
     atomic_store(&fdtable_edge, size < pool_fd_limit() ? edge_of(size) : INT_MAX);
 }
 
-/* An fd of the program there tells that it has come so far, by whatever calls. */
+/* If the program has an fd there, its fds have come near, by calls that may be unseen. */
 static bool is_taken(int fd)
 {
     return !(fdmap_get(fd) & FDMAP_PRIVATE) && raw_syscall(SYS_fcntl, fd, F_GETFD) >= 0;

@@ -20,8 +20,8 @@ struct farewell {
 };
 
 /* The end of file that follows a goodbye tells the program that the server has done everything
- * it was sent, and has answered what it answers. Only where the server's answers have said so
- * already is ours as good as the server's. */
+ * it was sent, and has sent all answers. The tombstone may say so only when the server's
+ * answers have shown it already. */
 static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *farewell)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);

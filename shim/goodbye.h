@@ -3,8 +3,8 @@
  * that hears it ends the connection. A connection on which nothing at all is outstanding is
  * checked in at that moment instead, and a tombstone takes its fd: one end of a socket pair
  * whose other end is closed, so that reading gives what is left to say and then end of file,
- * writing EPIPE, and waiting a hang-up, all from the kernel. What the fd names is asked first:
- * the program may have closed it and have got it again for something else, unseen.
+ * writing EPIPE, and waiting a hang-up, all from the kernel. Before that the kernel is asked
+ * what the fd refers to: the program may have closed it unseen and reused it.
  *
  * A goodbye is also a barrier: at the end of file a client knows that everything it sent was
  * done. So a goodbye behind quiet requests that no later answer has confirmed is passed on, as

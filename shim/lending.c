@@ -63,8 +63,8 @@ void lending_note_refused(struct conn *conn, enum reason reason)
     report_refused(conn, reason);
 }
 
-/* Closes PRIVATE_FD, which alone names the socket of CONN, unless it was swept. The call under
- * way is another's than that which set SO_LINGER (socket(7)), and must not wait for it. */
+/* Closes PRIVATE_FD, the only fd of CONN's socket, unless a bulk close has closed it. The
+ * caller is not the user that set SO_LINGER (socket(7)), and must not wait for it. */
 static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
@@ -238,11 +238,18 @@ static bool address_for(const struct conn *conn, struct address *address,
            address_from(address, addr, len);
 }
 
-/* Another connect() on a socket, for what is to be said of it. */
+/* Another connect() on a socket, and what decides its result. */
 struct again {
     const struct conn *lent; /* NULL: what the kernel says */
     bool dissolves;          /* the address is none: an end of the connection, connect(2) */
 };
+
+/* CONN may be another connection from now on, and its first byte decides there. */
+static void note_reconnected(struct conn *conn)
+{
+    conn_refuse(conn, REASON_RECONNECTED);
+    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+}
 
 /* connect() on a socket that is connected or connecting: asking for the outcome is usual,
  * another peer is the end of pooling. */
@@ -254,7 +261,7 @@ static struct again connect_again(struct conn *conn, const struct sockaddr *addr
     if (address_for(conn, &address, addr, len) &&
         address_equal(&address, &conn->endpoint->address))
         return again;
-    conn_refuse(conn, REASON_RECONNECTED);
+    note_reconnected(conn);
     again.dissolves = again.lent && len >= sizeof(addr->sa_family) &&
                       is_readable(addr, sizeof(addr->sa_family)) &&
                       addr->sa_family == AF_UNSPEC;
@@ -367,7 +374,7 @@ static int note_outcome(int fd, const struct again *again, int result, int saved
     if (!conn)
         return result;
     if (result != 0 && !connect_goes_on(errno))
-        conn_refuse(conn, REASON_RECONNECTED);
+        note_reconnected(conn);
     if (conn == again->lent)
         result = say_again(conn, again, result, saved);
     conn_leave(conn, CONN_CALL_OTHER);
@@ -436,8 +443,8 @@ void lending_drop(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Without the pool's lock, as a bulk close of the program's: a connection that is lent just now
- * is not lent any more when its private fd was taken out of the map. */
+/* Without the pool's lock, as in a bulk close by the program: a connection that another thread
+ * is just being lent is not lent when its private fd was taken out of the map. */
 static bool close_idle_fds(void)
 {
     bool any = false;
@@ -539,9 +546,9 @@ void lending_after_fork_in_parent(void)
         pool_after_fork_in_parent();
 }
 
-/* Of idle connections no other thread's work can be lost with: an fd is in the map as private
- * for as long as a connection of the parent may be idle there. What the program has at that
- * number by now is not closed. */
+/* In a child, also one made while another thread was changing the pool: the map has an fd as
+ * private for as long as a connection of the parent may be idle there. What the program has at
+ * that fd by now is not closed. */
 static void close_private_fds(void)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {

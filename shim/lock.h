@@ -1,15 +1,15 @@
 /*
- * A lock for which nobody waits long, and whose holder may vanish.
+ * A lock for which no thread waits long, and whose holder may vanish.
  *
  * The program can stop a thread anywhere: a collector of garbage stops all others by a signal
  * whose handler waits, and a thread in fork() waits for the locks that other libraries'
- * handlers take. If such a thread has this lock, whoever waits for it may be the one that must
- * go on first. So a wait ends after LOCK_PATIENCE_MS, and the lock is marked as stuck: until
- * its holder gives it back, nobody waits for it at all.
+ * handlers take. If such a thread has this lock, the thread that waits for it may be the one
+ * that must go on first. So a wait ends after LOCK_PATIENCE_MS, and the lock is marked as
+ * stuck: until its holder gives it back, no thread waits for it at all.
  *
  * A signal handler can also jump out of any call with siglongjmp(), even out of one that takes
- * or gives back the lock. So that it can be told then who has it, the holder stands in the word
- * itself, which a mutex of libc does not do in one step.
+ * or gives back the lock. So the holder stands in the word itself, where it can be read after
+ * a jump; a mutex of libc does not note its holder in one step.
  *
  * Not recursive. No function here is a cancellation point. errno is kept.
  */
@@ -25,7 +25,7 @@
 /* How long one call waits for the lock at most, in all, whatever interrupts it. */
 #define LOCK_PATIENCE_MS 10
 
-/* Zero: nobody has it. */
+/* Zero: no thread has it. */
 struct lock {
     _Atomic uint32_t word; /* the number of the holding thread, and the flags below */
 };
@@ -43,7 +43,7 @@ COLD void lock_name_self(void);
 COLD bool lock_wait(struct lock *lock);
 COLD void lock_wake(struct lock *lock, int most);
 
-/* Takes the lock if nobody has it. */
+/* Takes the lock if no thread has it. */
 static inline bool lock_try(struct lock *lock)
 {
     uint32_t nobody = 0;

@@ -84,8 +84,8 @@ void log_after_fork_in_child(void)
         kinds[i].others = 0;
 }
 
-/* A file that grows beyond its limit would be a signal to the program (setrlimit(2)); and half
- * a line is none. */
+/* A file that grows beyond its limit raises a signal in the program (setrlimit(2)), and half a
+ * line is of no use. */
 static bool may_grow(const struct stat *found, size_t n)
 {
     struct rlimit limit = {0};
@@ -132,8 +132,8 @@ static long write_to_stderr(const char *line, size_t n)
     return raw_syscall(SYS_write, fd, line, n);
 }
 
-/* Not even opened: that alone tells the reader of a FIFO that a writer came and went, and sets
- * some devices to work. */
+/* What is no regular file is not even opened: that alone tells the reader of a FIFO that a
+ * writer came and went, and starts some devices. */
 static bool is_other_than_file(const char *path)
 {
     struct stat found = {0};

@@ -4,7 +4,7 @@
  * at once is dropped, and no signal tells of it.
  *
  * With `stderr` lines go to fd 2 as long as it is what it was at start-up: a daemon closes it,
- * and the number is soon a connection or a file with data. Only a regular file is a log file.
+ * and fd 2 is soon a connection or a file with data. Only a regular file is a log file.
  */
 #ifndef MCPOOL_LOG_H
 #define MCPOOL_LOG_H

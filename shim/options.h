@@ -45,7 +45,7 @@ bool options_fit(const struct options *have, const struct options *want);
  * connection FD, which carries OPTIONS and is left with them. */
 void options_push(int fd, const struct options *options);
 
-/* Has close() of the connection FD, which carries OPTIONS, not wait for what is unsent
+/* Makes close() of the connection FD, which carries OPTIONS, not wait for what is unsent
  * (SO_LINGER with a time, socket(7)), and notes that in OPTIONS. One system call if it would
  * wait, else none. False when that failed. Neither errno nor cancellation is touched. */
 bool options_stop_lingering(int fd, struct options *options);

@@ -23,7 +23,7 @@ static nsec_t of_ms(int timeout)
     return timeout < 0 ? NO_END : timeout * MILLISECOND;
 }
 
-/* What the kernel would not take gives 0, which is never cut, and is left for it to refuse. */
+/* A time that the kernel refuses gives 0, which is never cut: the kernel is to refuse it. */
 static nsec_t of_timespec(const struct timespec *timeout)
 {
     if (!timeout)
@@ -63,9 +63,9 @@ static int as_ms(nsec_t ns)
     return (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
-/* The first piece of a wait of so long; 0 when it is not to be cut. Where there are threads it
- * is not: another one may close what this one waits for, and the kernel would wait on in the
- * old file, where the second piece would meet a bad number, or another's file (close(2)). */
+/* The first piece of a wait of that length; 0 when it is not to be cut. Where there are threads
+ * it is not: another thread may close what this one waits for. The kernel would wait on for the
+ * old file (close(2)); the second piece would meet a closed fd, or another file. */
 static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;

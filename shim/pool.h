@@ -7,7 +7,7 @@
  * after another has: REENTERED, LOCKED. Nothing is taken or kept then, and the call is the
  * plain one; what must be done all the same is done without the lock, as far as the map goes,
  * and the lists are left to the thread that has it. Functions that take connections out of the
- * pool hand them to the caller, who closes them after the lock is free.
+ * pool hand them to the caller, which closes them after the lock is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -131,7 +131,7 @@ COLD bool pool_put_back(struct conn *conn);
  * all are out when VICTIMS is not full afterwards. False when the lock was not to be had. */
 COLD bool pool_flush(enum reason reason, struct victims *victims);
 
-/* The application closes our private number FD, which is in the map no more: takes CONN out,
+/* The application closes the private fd FD, which is in the map no more: takes CONN out,
  * DOOMED, if it is idle there. NULL when it is not, or when it was lost, see below. */
 COLD struct conn *pool_take_private(struct conn *conn, int fd);
 

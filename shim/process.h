@@ -23,7 +23,7 @@ extern _Atomic uint32_t process_children __attribute__((visibility("hidden")));
 extern _Atomic uint32_t process_sharers __attribute__((visibility("hidden")));
 
 /* How many of them neither ran the handlers of fork() nor are about to exec, and so may hold
- * copies of our own fds as long as they live. A connection remembers the count it was made
+ * copies of private fds as long as they live. A connection remembers the count it was made
  * under; one that idles under another is never lent again. */
 extern _Atomic uint32_t process_orphans __attribute__((visibility("hidden")));
 

@@ -141,8 +141,8 @@ static enum reason nobody_logged_in(const struct conn *conn)
                   REASON_MAYBE_AUTH);
 }
 
-/* That it is encrypted is the reason for all else that is done to it, such as a shutdown()
- * while something is unread. */
+/* TLS is told before these reasons, as that helps most: libraries that encrypt end a connection
+ * by shutdown(), or duplicate it, and a program that uses them cannot change that. */
 static enum reason refusal_of(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);

@@ -62,13 +62,11 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
         atomic_fetch_or(&conn->endpoint->spoken, (uint8_t)(1u << protocol));
 }
 
-/* Whether the next byte on CONN is the first of its present user. That user may have made
- * another connection of the socket by connect(), with a protocol of its own. */
+/* Whether the next byte on CONN is the first of its present user. */
 static bool is_unspoken(const struct conn *conn)
 {
     return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
-           conn_state(conn) == CONN_IN_USE && conn_refusal(conn) != REASON_RECONNECTED &&
-           process_is_owner();
+           conn_state(conn) == CONN_IN_USE && process_is_owner();
 }
 
 bool protocol_fits(struct conn *conn, const struct pieces *pieces)
@@ -133,8 +131,8 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     return NULL;
 }
 
-/* From another network the address may lead to another server; and what is not known of its
- * epoll sets could not be done to a new socket. */
+/* In another network namespace the address may lead to another server. And an epoll
+ * registration that is not known cannot be made for the new socket. */
 static bool may_dial(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
@@ -196,32 +194,46 @@ static void share_with(struct conn *record, const struct check_in_moved *moved)
     }
 }
 
-/* The number of ours goes either way; a record that lost its socket goes with it. */
-static bool put_in_place(const struct substitute *substitute, int fd)
+/* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_exchange(). */
+static enum reason replace_all(const struct substitute *substitute, int fd,
+                               struct check_in_moved *moved)
+{
+    enum reason reason = REASON_DUPLICATED;
+
+    if (check_in_duplicates(fd, substitute->fd, moved))
+        reason = check_in_exchange(fd, substitute->fd);
+    if (reason == REASON_NONE && !proof_is_at(substitute->record, fd))
+        reason = REASON_OTHER_SOCKET;
+    if (reason == REASON_NONE || moved->count == 0)
+        return reason;
+    /* What one fd of the old connection was told must not be waited for at another. */
+    raw_syscall(SYS_shutdown, substitute->fd, SHUT_RDWR);
+    return REASON_DUPLICATED;
+}
+
+/* The private fd goes either way; a record that lost its socket goes with it. REASON_NONE, or
+ * as check_in_exchange(). */
+static enum reason put_in_place(const struct substitute *substitute, int fd)
 {
     struct conn *record = substitute->record;
     struct check_in_moved moved = {.count = 0};
-    bool done = record && check_in_duplicates(fd, substitute->fd, &moved) &&
-                check_in_exchange(fd, substitute->fd) && proof_is_at(record, fd);
+    enum reason reason = record ? replace_all(substitute, fd, &moved) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
-    /* What one fd of the old connection was told must not be waited for at another. */
-    if (!done && moved.count > 0)
-        raw_syscall(SYS_shutdown, substitute->fd, SHUT_RDWR);
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
     if (ours)
         libc_close_quietly(substitute->fd);
     if (!record)
-        return false;
+        return reason;
     record->fd = fd;
-    if (done) {
+    if (reason == REASON_NONE) {
         conn_move(record, CONN_IN_USE);
         share_with(record, &moved);
     }
-    if (!done || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
+    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
         conn_move(record, CONN_CLOSED);
-    return done;
+    return reason;
 }
 
 static bool cut_off(int fd)
@@ -244,6 +256,7 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     struct substitute substitute;
     struct endpoint *endpoint;
+    enum reason reason;
     bool done;
 
     if (!conn)
@@ -261,7 +274,11 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     if (substitute.record)
         take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
-    done = put_in_place(&substitute, fd);
+    reason = put_in_place(&substitute, fd);
+    /* A thread that came meanwhile may be speaking: as if it had been there before. */
+    if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
+        return true;
+    done = reason == REASON_NONE;
     if (!done && !cutting_off)
         return false;
     stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
@@ -278,8 +295,8 @@ bool protocol_repair(int fd, const struct pieces *pieces)
     return !first || exchange(fd, wire_protocol_of(*first), true);
 }
 
-/* Not while another thread is in a call on it, which may be its first send, or go on on the old
- * socket for ever. */
+/* Not while another thread is in a call on it: that may be its first send, or may wait on the
+ * old socket for ever. */
 static bool is_to_be_renewed(int fd)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
@@ -296,6 +313,12 @@ static bool is_to_be_renewed(int fd)
 bool protocol_renew(int fd)
 {
     return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
+}
+
+void protocol_renew_if_possible(int fd)
+{
+    if (is_to_be_renewed(fd))
+        exchange(fd, WIRE_UNDECIDED, false);
 }
 
 void protocol_renew_unless_sure(int fd)
@@ -324,8 +347,8 @@ void protocol_renew_all(void)
     if (!conn_any_unspoken() || !process_is_alone())
         return;
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        if (!fdmap_is_plain(fd) && is_to_be_renewed(fd))
-            exchange(fd, WIRE_UNDECIDED, false);
+        if (!fdmap_is_plain(fd))
+            protocol_renew_if_possible(fd);
     }
     errno = saved;
 }

@@ -2,7 +2,7 @@
  * Which protocol will the next user speak? A server fixes text or binary by the first byte of a
  * connection, and connect() does not say what that will be. It is guessed from what users with
  * the same kind of socket said before; when the first byte shows that the guess was wrong, the
- * connection goes back and a new one to the same server takes the number before that byte is
+ * connection goes back and a new one to the same server takes the fd before that byte is
  * sent, or the call fails with ECONNRESET.
  *
  * A byte that no hook sees may be the first as well: written by a call that is not parsed,
@@ -35,7 +35,7 @@ struct pieces {
 };
 
 /* PIECES are about to be sent on CONN, on which the caller has a call under way; takes note of
- * what is spoken. False when CONN does not speak that: then the caller ends his call and has it
+ * what is spoken. False when CONN does not speak that: then the caller ends its call and has it
  * repaired. */
 bool protocol_fits(struct conn *conn, const struct pieces *pieces);
 
@@ -49,6 +49,11 @@ COLD bool protocol_repair(int fd, const struct pieces *pieces);
  * down, when there is no new one; else errno is kept. What another thread is in a call on is
  * left as it is. Called before the call that lets bytes move. */
 COLD bool protocol_renew(int fd);
+
+/* The same before something that a new connection could not be given afterwards, as an unusual
+ * option: the bytes will be seen. Where there is no new one FD is left as it is; errno is kept.
+ */
+COLD void protocol_renew_if_possible(int fd);
 
 /* A duplicate of FD is about to be made by F_DUPFD_CLOEXEC, as socket libraries do it for
  * themselves: it is no redirection of a stdio stream, and bytes are seen through it as through

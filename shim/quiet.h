@@ -1,6 +1,6 @@
 /*
- * Files of our own in a process that is not: the log and the counters. Opening and writing them
- * must cost the program nothing it could notice: no signal, no standard fd, no fd in a child.
+ * Our own files in the program's process: the log and the counters. Opening and writing them
+ * must do nothing that the program could notice: no signal, no standard fd, no fd in a child.
  *
  * Takes no lock and keeps errno.
  */

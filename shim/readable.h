@@ -17,7 +17,7 @@
 #define READABLE_PAGE 4096
 
 /* Whether the word at WORD is readable for certain: it lies in the page of our own frame, as
- * small things on the stack often do, or is memory that is always there. Asks nobody. */
+ * small things on the stack often do, or is memory that is always there. No system call. */
 static inline bool is_word_certain(uintptr_t word)
 {
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
@@ -27,7 +27,7 @@ static inline bool is_word_certain(uintptr_t word)
 
 /* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
  * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
- * nobody can tell, and a program that means what it says is the likelier one. */
+ * it is not known, and taken to be readable: a bad pointer is rarer than a good one. */
 static inline bool is_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };

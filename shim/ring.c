@@ -37,7 +37,7 @@
 /* One for each event loop; more than these end pooling. */
 #define RINGS 64
 
-/* Bits of users: the ring's fd is open. The rest counts references: one of the open fd, one of
+/* Bits of USERS: the ring's fd is open. The rest counts references: one of the open fd, one of
  * each thread that reads the ring. No references: the record is free. */
 #define OPEN 0x80000000u
 
@@ -210,10 +210,29 @@ static struct ring *ring_of_slot(uint32_t slot)
     return slot & FDMAP_RING ? &rings[(slot & FDMAP_INDEX) - 1] : NULL;
 }
 
+/* Whether every entry that the kernel took from RING was read here. */
+static bool all_seen(const struct ring *ring)
+{
+    for (int i = 0; i < TRIES; i++) {
+        uint32_t taken = atomic_load(&ring->taken), taking = atomic_load(&ring->taking);
+        uint32_t head = load(ring->head);
+
+        if (head - taken <= taking)
+            return true;
+        /* Another thread began or ended an io_uring_enter() meanwhile. */
+        if (taken != atomic_load(&ring->taken) || taking != atomic_load(&ring->taking))
+            continue;
+        return false;
+    }
+    return false;
+}
+
 void ring_closed(uint32_t slot)
 {
     struct ring *ring = ring_of_slot(slot);
 
+    if (!all_seen(ring))
+        refuse_all();
     atomic_fetch_and(&ring->users, ~OPEN);
     ring_put(ring);
 }
@@ -407,23 +426,6 @@ void ring_enter_end(void *argument)
     atomic_store(&ring->taking, 0);
     atomic_flag_clear(&ring->entered);
     ring_put(ring);
-}
-
-/* Whether every entry that the kernel took from RING was read here. */
-static bool all_seen(const struct ring *ring)
-{
-    for (int i = 0; i < TRIES; i++) {
-        uint32_t taken = atomic_load(&ring->taken), taking = atomic_load(&ring->taking);
-        uint32_t head = load(ring->head);
-
-        if (head - taken <= taking)
-            return true;
-        /* Another thread began or ended an io_uring_enter() meanwhile. */
-        if (taken != atomic_load(&ring->taken) || taking != atomic_load(&ring->taking))
-            continue;
-        return false;
-    }
-    return false;
 }
 
 bool ring_all_seen(void)

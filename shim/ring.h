@@ -59,7 +59,7 @@ void ring_enter_end(void *enter);
 COLD void ring_registered(uint32_t opcode);
 
 /* The fd whose slot in the fd map was SLOT, with FDMAP_RING, is closed or about to be: unmaps
- * the ring. */
+ * the ring. Pooling ends when it had entries that were not read here, which may be pending. */
 COLD void ring_closed(uint32_t slot);
 
 /* Whether every entry that the kernel took from any ring was read here. If not, pooling ends.

@@ -1,5 +1,5 @@
 /*
- * Before and after the door of a sandbox.
+ * Before and after the call that enters a sandbox.
  */
 #include "sandbox.h"
 
@@ -16,19 +16,21 @@
 #include "proof.h"
 #include "protocol.h"
 #include "raw.h"
+#include "ring.h"
 #include "stats.h"
 
 /* How often, and after how many nanoseconds, it is looked whether other threads are done. */
 #define LOOKS    10
 #define LOOK_FOR 1000000
 
-/* Threads between sandbox_begin() and sandbox_end(), and whom this memory belonged to before.
+/* Threads between sandbox_begin() and sandbox_end(), and the process that owned the pool
+ * before.
  */
 static _Atomic uint32_t at_the_door;
 static _Atomic pid_t owner;
 
-/* What the program did not ask for itself must not be seen on its connections when our hooks
- * hide it no more. */
+/* Takes off an option that we have set (TCP_NODELAY): when all hooks are plain calls, none
+ * hides it from the program any more. */
 static void undress(struct conn *conn, int unused)
 {
     (void)unused;
@@ -39,16 +41,22 @@ static void undress(struct conn *conn, int unused)
     conn_let_go(conn);
 }
 
-/* A call under way finds a record that was refused, and a later one an fd that is none of ours.
- * What has one of the bits KNOWN in its slot stays known. */
+/* A call under way on a connection finds that it was refused; a later call finds an fd that is
+ * not tracked. What has one of the bits KNOWN in its slot stays known, but for rings: our
+ * mapping of a ring would keep it alive, with all that is pending on it, when the program
+ * closes it. */
 static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
         struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
 
-        if (slot == FDMAP_NONE || slot & (FDMAP_CLOSING | known) ||
-            !fdmap_replace(fd, slot, FDMAP_NONE) || !conn)
+        if (slot == FDMAP_NONE || slot & FDMAP_CLOSING ||
+            (slot & known && !(slot & FDMAP_RING)) || !fdmap_replace(fd, slot, FDMAP_NONE))
+            continue;
+        if (slot & FDMAP_RING)
+            ring_closed(slot);
+        if (!conn)
             continue;
         conn_refuse(conn, REASON_SANDBOX);
         conn_move(conn, CONN_CLOSED);
@@ -57,7 +65,7 @@ static void forget_all_but(uint32_t known)
     atomic_store(&conn_ever_used, false);
 }
 
-/* By a call that a filter which is there already must allow for the pool's lock. */
+/* By the system call that the pool's lock uses too: an earlier filter must allow it anyway. */
 static void wait_a_moment(void)
 {
     const struct timespec look = {.tv_nsec = LOOK_FOR};
@@ -66,8 +74,9 @@ static void wait_a_moment(void)
     raw_syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &look);
 }
 
-/* Whether another thread may still be in a hook that it entered before: seen, where it moves a
- * connection; elsewhere, as in socket(), it needs microseconds, and has had LOOKED moments. */
+/* Whether another thread may still be in a hook that it entered before. Where it moves a
+ * connection, that is seen; any other hook, as socket(), needs microseconds, and the thread has
+ * had LOOKED milliseconds. */
 static bool others_may_be_inside(int looked)
 {
     return looked == 0 ? !process_is_alone() : conn_others_pass(NULL);
@@ -98,9 +107,9 @@ bool sandbox_begin(void)
     return true;
 }
 
-/* Of two threads at the door the one that got in decides. Private fds that another thread was
- * to close, and did not yet, are not closed any more then. What another thread was lent at the
- * last moment was not watched since. */
+/* Of two threads that try at the same time, the one that entered the sandbox decides. Private
+ * fds that another thread was to close, and did not yet, then stay open. What another thread
+ * was lent since sandbox_begin() was not watched, so it is not kept. */
 void sandbox_end(bool entered)
 {
     if (entered) {

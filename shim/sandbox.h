@@ -14,10 +14,10 @@
 #include "cold.h"
 
 /* A call follows that may put the process or the calling thread into a sandbox. Every private
- * descriptor is closed, every connection forgotten, and until sandbox_end() all hooks are plain
- * calls. Waits for threads that are inside a hook: 1 ms where there are threads, and up to
- * 10 while another thread is being lent one or giving one back. True when sandbox_end() is due:
- * not where this process has no pool. Called without locks; errno is kept. */
+ * descriptor is closed, every connection and ring forgotten, and until sandbox_end() all hooks
+ * are plain calls. Waits for threads that are inside a hook: 1 ms where there are threads, and
+ * up to 10 while another thread is being lent one or giving one back. True when sandbox_end()
+ * is due: not where this process has no pool. Called without locks; errno is kept. */
 COLD bool sandbox_begin(void);
 
 /* The call has returned. ENTERED: it succeeded, and all hooks stay plain calls; no system call

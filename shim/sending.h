@@ -1,5 +1,5 @@
 /*
- * What a call is about to send, looked at before the call is made.
+ * What a call is about to send, parsed before the call is made.
  *
  * As soon as the bytes are sent, another thread may get the reply and give the memory of the
  * request back, while the sender is still in its call. So requests are parsed before the call,

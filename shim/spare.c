@@ -104,7 +104,7 @@ static bool can_be_one(const struct conn *conn)
 
 void spare_save(struct conn *fresh, int fd)
 {
-    /* One that has no twin yet may be gone, and something else be at its fd. */
+    /* Without a shadow fd it may be closed by now, and something else be at its fd. */
     if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
         twin_make(fresh, fd);
     else

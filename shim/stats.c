@@ -174,7 +174,7 @@ static void fill_header(struct stats_header *header, uint64_t start)
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
-/* Larger than this limit a file cannot become. */
+/* No file can become larger than this limit. */
 static bool may_be_large(size_t size)
 {
     struct rlimit limit = {0};
@@ -281,8 +281,8 @@ struct stats *stats_publish(size_t slot_number, const char *text)
     return &slot->stats;
 }
 
-/* Under its name may be anything by now, also another name of somebody's file. The number of an
- * inode may be used again, but then the file is of the same owner still. */
+/* At its path may be anything by now, also a hard link to another user's file. An inode number
+ * may be used again, but then the file still has the same owner. */
 static bool is_our_file(int fd)
 {
     struct stat found = {0};

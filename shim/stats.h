@@ -4,11 +4,11 @@
  * memory of the process alone; the file is a copy, made once a second at most, by a call that
  * counts something or is about to wait (due.h). Death by a signal loses what came after.
  *
- * Nothing that becomes of the file reaches the program. It is not mapped: to touch the memory
- * of a file that was cut short is SIGBUS. It is opened for each copy, and written to only when
- * it is the file that was made: an fd that stayed open would be a number that the program sees,
- * and that its close loops give to something else. So counters stay as they were when the
- * process enters another root, or a user who must not write to the file.
+ * Whatever is done to the file, the program does not notice. It is not mapped: to touch the
+ * memory of a file that was cut short is SIGBUS. It is opened for each copy, and written to
+ * only when it is the file that was made: an fd that stayed open would be seen by the program,
+ * and be closed and reused by its close loops. So the file stays as it was when the process
+ * changes its root, or becomes a user that must not write to it.
  *
  * A child has a file of its own.
  */

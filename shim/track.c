@@ -74,10 +74,10 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
 }
 
 /* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
- * it alive when its fd is closed, and is still told of every event (epoll_wait(2) does not
- * return by that): then a connection that is registered there has to end when the program
- * closes it, or the thread would be told of its next user. It must not be deregistered before:
- * until it is closed the thread may wait for it. */
+ * it alive when its fd is closed, and still gets every event: closing the fd does not end
+ * epoll_wait(2). So a connection that is registered there is really closed when the program
+ * closes it, or the thread would get events of its next user. It is not deregistered before:
+ * until then the thread may wait for it. */
 static uint32_t epoll_slot(void)
 {
     return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
@@ -100,9 +100,9 @@ static void lose_shared_epoll(struct conn *conn, int epfd)
     disguise_lose_watch(conn, epfd, true);
 }
 
-/* Whoever empties the slot has what it named to himself. STALE: it ended behind our back,
- * nobody knows how. Whether the fd is a private one, which is the caller's to close: not if it
- * was closed unseen before, and something of the program's is there. */
+/* Only the thread that empties the slot may go on with what was there. STALE: it was closed
+ * unseen. Whether the fd is a private one, which is the caller's to close: not if it was closed
+ * unseen before, and something of the program's is there. */
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
@@ -278,8 +278,8 @@ void track_unseen_everywhere(enum reason reason)
     lending_flush(reason);
 }
 
-/* Who has a duplicate of our number has the connection: it is refused to its present user, if
- * it has one, and idles no more. True when FD is the caller's to close. */
+/* A duplicate of a private fd reads and writes its connection. So that is not kept if it has a
+ * user, and is given up if it is idle. True when FD is the caller's to close. */
 static bool give_up_private(int fd, uint32_t slot, enum reason reason)
 {
     if (!process_is_owner())
@@ -346,8 +346,8 @@ struct conn *track_share(int fd)
         return NULL;
     if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
-        /* The time is told of the fd that connected, and a twin is of no use where the proof
-         * has to be asked of the last fd. */
+        /* The time to connect is noted for the first fd alone. A private fd is of no use: the
+         * proof has to be asked of the last fd. */
         conn->untimed = false;
         twin_drop(conn);
         if (is_watched(conn))
@@ -408,7 +408,7 @@ static bool was_renewed(int fd)
     uint32_t slot = fdmap_get(fd);
     uint32_t now;
 
-    protocol_renew(fd);
+    protocol_renew_if_possible(fd);
     now = fdmap_get(fd);
     return now != slot && now != FDMAP_NONE;
 }
@@ -497,8 +497,9 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *co
     }
 }
 
-/* What is passed may be written on by another process: a connection is renewed before. One of
- * ours is given up before, so that it is not lent meanwhile, and closed after. */
+/* Another process may write to what is passed, so a lent connection is renewed before. A
+ * private fd is given up before, so that its connection is not lent meanwhile, and closed
+ * after. */
 static void pass(int fd, void *context)
 {
     struct track_passed *passed = context;

@@ -74,12 +74,12 @@ COLD void track_swept(bool closed);
 
 /* Before a call that makes a duplicate of FD, after protocol_renew(). The connection at FD, if
  * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
- * NULL when it is none, or not: it is watched by an epoll set, which would go on reporting a
- * closed fd while another names the connection (epoll(7)). */
+ * NULL when there is none, or when it may not: an epoll set watches it, which would go on
+ * reporting a closed fd while another fd names the connection (epoll(7)). */
 COLD struct conn *track_share(int fd);
 
-/* TWIN, -1 if the call failed, is a new number for what FD names; CONN is what track_share()
- * gave. */
+/* TWIN, -1 if the call failed, is a new fd for what FD names; CONN is what track_share() gave.
+ */
 COLD void track_duplicated(int fd, struct conn *conn, int twin);
 
 /* Another process has what FD names, or will have it. After protocol_renew(), if that was
@@ -133,7 +133,7 @@ COLD void track_namespace_lost(void);
 /* MSG was received: what its SCM_RIGHTS carry are new fds. */
 void track_received(const struct msghdr *msg);
 
-/* Private fds of ours that a program has found and passes on. More of them are closed before
+/* Private fds that a program has found and passes on. More of them are closed before
  * the call, which then fails. */
 #define TRACK_PASSED_MOST 16
 struct track_passed {
@@ -143,7 +143,7 @@ struct track_passed {
 
 /* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
  * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
- * bytes behind the one before. What track_passed() is to close after the call goes to PASSED.
+ * bytes behind the one before. What track_close_passed() is to close goes to PASSED.
  */
 void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
 COLD void track_close_passed(const struct track_passed *passed);

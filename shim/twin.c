@@ -78,7 +78,7 @@ static void make(struct conn *conn, int fd, uint32_t sweeps)
     }
     fdmap_exchange((int)twin, private_slot(conn));
     if (atomic_load(&sweeps_begun) != sweeps) {
-        /* A sweep that began meanwhile may have closed it, or not seen it. */
+        /* A bulk close that began meanwhile may have closed it, or not seen it. */
         twin_close(conn, (int)twin);
         return;
     }

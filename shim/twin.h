@@ -30,8 +30,8 @@ void twin_adopt(struct conn *conn, int private_fd);
  * when there is none. */
 int twin_take(struct conn *conn);
 
-/* Our private fd FD of CONN, if the map says that it is one, is closed and in no map any more.
- * What the program put there after it had closed ours unseen stays open. */
+/* Closes FD and takes it out of the map, if the map says that it is a private fd of CONN. What
+ * the program put there after it had closed the private fd unseen stays open. */
 COLD void twin_close(const struct conn *conn, int fd);
 
 /* Around a sweep: a call of the application that closes whatever there is in a range of

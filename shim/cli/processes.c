@@ -190,7 +190,7 @@ static void add_process(struct search *search, const struct stats_header *header
         read_slot(process, &slots[i]);
 }
 
-/* Read, not mapped: anybody who may write to it may cut it short at any time. */
+/* Read, not mapped: every user that may write to it may cut it short at any time. */
 static size_t read_all(int fd, void *bytes, size_t room)
 {
     size_t n = 0;

@@ -3,7 +3,7 @@
  * Each hook counts the child, so that no connection alive at this moment is ever pooled (a child
  * may have been handed it), and jumps to the real function. A child that may run our code in our
  * memory is counted as such, too; what popen() and system() make runs no code but libc's own.
- * All of them are about to exec, which closes their copies of our own numbers.
+ * All of them are about to exec, which closes their copies of private fds.
  *
  * They are written in assembly because a vfork() cannot be called by a C function that then
  * returns: the child would return first and overwrite the frame. A jump leaves the caller's stack

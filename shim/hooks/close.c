@@ -96,7 +96,7 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     if (kept && result == to)
         check_in_end(&check_in);
     else if (kept)
-        check_in_call_off(&check_in, &(struct watches){.count = 0});
+        check_in_call_off(&check_in);
     else if (forgotten && result != to && process_is_owner())
         track_still_open(to, is_private);
     return fd == to ? result : hook_duplicated(fd, conn, result);
@@ -123,7 +123,8 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* What fcntl_done() will refuse, or have counted: gives the connection that is duplicated. */
+/* Before commands that fcntl_done() refuses or counts. Returns the connection that is about to
+ * be duplicated. */
 static struct conn *before_fcntl(int fd, int command)
 {
     if (command == F_DUPFD)
@@ -133,7 +134,7 @@ static struct conn *before_fcntl(int fd, int command)
         return track_share(fd);
     }
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
     return NULL;
 }
 
@@ -167,7 +168,7 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     int result;
 
     if (asynchronous)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
     conn = track_set_flags(fd);
     result = real(fd, command, argument);
     if (!conn)
@@ -178,9 +179,9 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The lowest free fd from FROM on is asked for. If it is not free only because fds of ours lie
- * there, these are given up. Not after the call: to close a duplicate then would release the
- * program's locks on the file (fcntl(2), record locks). */
+/* The program asks for the lowest free fd from FROM on. If private fds are in the way, they are
+ * given up. This is done before the call: to close a wrong duplicate after it would release the
+ * program's record locks on the file (fcntl(2)). */
 static void make_way(int from)
 {
     int end = fdmap_end();
@@ -237,8 +238,9 @@ static bool can_close_range(int flags,
     return can;
 }
 
-/* Idle connections go before the table of fds is copied: another thread keeps the old one,
- * where none of ours could be closed any more. Whether track_swept() is due after the call. */
+/* Idle connections are closed before the table of fds is copied: another thread keeps the old
+ * table, in which they could not be closed any more. Whether track_swept() is due after the
+ * call. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
     if (flags & (int)CLOSE_RANGE_UNSHARE)

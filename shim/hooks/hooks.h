@@ -24,7 +24,7 @@
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));
 
-/* FD was duplicated; the result is the new number or -1. CONN is what track_share() gave. */
+/* FD was duplicated; the result is the new fd or -1. CONN is what track_share() gave. */
 int hook_duplicated(int fd, struct conn *conn, int result);
 
 /* dup3(FD, TO, FLAGS) by whatever REAL call, with check-in of what was at TO. */
@@ -44,8 +44,9 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
  * pooled for REASON. */
 COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
 
-/* RESULT is -1, or what the process was when it opened its connections it is no more: they are
- * not lent again, and not kept. Returns RESULT; errno is kept. */
+/* RESULT is that of a call that changes the user, group, root or capabilities of the process.
+ * If it succeeded, connections made before are neither lent nor kept any more. Returns RESULT;
+ * errno is kept. */
 int hook_identity_changed(int result);
 
 /* Whether the system call NUMBER with the arguments A takes rights from the process; makes it,

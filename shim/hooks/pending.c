@@ -60,7 +60,8 @@ static int ring_made(int result)
     return result;
 }
 
-/* Who opens liburing by its name looks its functions up by dlsym(), past our hooks. */
+/* A program that opens liburing by its name looks up its functions by dlsym(), past our hooks.
+ */
 int hook_dlopen_flags(const char *file, int flags)
 {
     static const char rings[] = "liburing";
@@ -71,7 +72,7 @@ int hook_dlopen_flags(const char *file, int flags)
     return deepbind_flags(file, flags);
 }
 
-/* One that cannot be found looks like a kernel without io_uring. */
+/* A function that cannot be found looks like a kernel without io_uring. */
 #define MAKES_RING(body, name, version, params, args)                                          \
     int body params                                                                            \
     {                                                                                          \

@@ -69,7 +69,7 @@ HOOKED int setns(int fd, int type)
     return namespace_changed(real_setns(fd, type), true);
 }
 
-/* Another is about to get what FD names. */
+/* Another process is about to get what FD names. */
 static void share(int fd, enum reason reason)
 {
     if (PLAIN(fd))
@@ -78,8 +78,8 @@ static void share(int fd, enum reason reason)
     track_shared(fd, reason);
 }
 
-/* Whose descriptor it is that PIDFD's process has at FD cannot be told without asking: one of
- * that number here is taken for it. */
+/* Whether PIDFD is this process is not known without a system call, so what this process has at
+ * FD is taken to be duplicated. */
 HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
 {
     int result;
@@ -187,8 +187,8 @@ static int dup2_by_syscall(int fd, int to, int flags)
 }
 #endif
 
-/* A child by _Fork() or clone() with FLAGS runs no handler of pthread_atfork(). One that is not
- * about to exec, and has a table of descriptors of its own, keeps copies of our fds. */
+/* A child by _Fork() or clone() with FLAGS runs no handler of pthread_atfork(). If it is not
+ * about to exec, and has a table of fds of its own, it keeps copies of private fds. */
 static bool is_orphan(uint64_t flags)
 {
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
@@ -206,8 +206,9 @@ static void child_begins(uint64_t flags)
 }
 
 /* Counted once more: another thread may have opened a socket after the first count and before
- * the child. A process with memory of its own and our table closes and opens our numbers
- * unseen, and a thread with another table has not got them. Gives RESULT, and keeps errno. */
+ * the child was made. Pooling ends where a child with memory of its own shares our table of
+ * fds, as it closes and opens our fds unseen, and where a thread has a table of its own, as the
+ * fds are not there. Gives RESULT, and keeps errno. */
 static long child_made(uint64_t flags, long result)
 {
     bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
@@ -241,7 +242,7 @@ HOOKED int clone(int (*body)(void *), void *stack, int flags, void *argument, ..
 }
 HOOKED_ALIAS(__clone, clone);
 
-/* The flags of the child that a system call made by number makes; false when it makes none.
+/* The flags of the child that the system call NUMBER makes; false when it makes none.
  * Those of clone3() are the first member of its struct (clone(2)). */
 static bool makes_child(long number, const long *a, uint64_t *flags)
 {

@@ -1,6 +1,6 @@
 /*
  * What takes rights from the process: sandboxes and capabilities, by libc's functions and by
- * number.
+ * syscall().
  */
 #include "hooks.h"
 
@@ -55,7 +55,7 @@ static enum effect effect_of(long number, const long *a)
     }
 }
 
-/* Around the real call: DUE is what the first says, and the second is told. */
+/* Before and after the real call. What the first returns is given to the second as DUE. */
 static bool before_confining(enum effect effect)
 {
     return effect == SANDBOX && sandbox_begin();

@@ -1,5 +1,5 @@
 /*
- * Bytes: what is to be sent is looked at, the real call made, and then what moved goes to the
+ * Bytes: what is to be sent is parsed, the real call is made, and then what moved goes to the
  * connection's account and its wire tracker.
  */
 #include "hooks.h"
@@ -19,7 +19,7 @@ struct call {
     enum conn_call kind;
 };
 
-/* One that is refused is not accounted. */
+/* A connection that is refused needs no account. */
 static void leave_refused(struct call *call)
 {
     if (call->conn && conn_refusal(call->conn) != REASON_NONE) {
@@ -124,7 +124,7 @@ static struct pieces pieces_of(const struct msghdr *msg)
     return (struct pieces){msg->msg_iov, msg->msg_iovlen, false};
 }
 
-/* How many bytes of COUNT messages were sent; more than there are when nobody can tell. */
+/* How many bytes of COUNT messages were sent; more than there are when that is not known. */
 static size_t bytes_sent(const struct mmsghdr *msgs, int count)
 {
     size_t n = 0;

@@ -8,6 +8,7 @@
 
 #include "../due.h"
 #include "../pieces.h"
+#include "../protocol.h"
 #include "../readable.h"
 #include "../unwind.h"
 #include "../waiting.h"
@@ -38,16 +39,19 @@ HOOKED int epoll_create1(int flags)
 }
 
 /* Another thread may get the event, and give the memory of EVENT back, before the call returns.
+ * It may also close the connection, which must not be kept before the registration is known.
  */
 int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
                    int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
     struct epoll_event wanted = {0};
     bool known = op == EPOLL_CTL_DEL;
+    struct conn *conn;
     int result;
 
     if (PLAIN(fd))
         return real(epfd, op, fd, event);
+    conn = conn_enter(fd, CONN_CALL_OTHER);
     if (!known && is_readable(event, sizeof(*event))) {
         wanted = *event;
         known = true;
@@ -57,6 +61,8 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
         track_watch(epfd, op, fd, &wanted);
+    if (conn)
+        conn_leave(conn, CONN_CALL_OTHER);
     return result;
 }
 
@@ -72,10 +78,12 @@ static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request
     struct conn *conn = NULL;
     int result;
 
-    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP)
-        track_unseen(fd, REASON_ODD_FLAGS);
-    else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX)
+    if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
+        protocol_renew_if_possible(fd);
+        track_refuse(fd, REASON_ODD_FLAGS);
+    } else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX) {
         conn = track_set_flags(fd);
+    }
     result = real_ioctl(fd, request, argument);
     if (conn)
         conn_leave(conn, CONN_CALL_OTHER);

@@ -56,8 +56,8 @@ class Client:
         return self
 
     def wait_until_written(self):
-        """Until the file has what was counted, which a process writes once a second, or after as long
-        in a wait."""
+        """Waits until the file has what was counted. A process writes it once a second, or when it has
+        waited for a second."""
         deadline = time.monotonic() + 5
         while self.stats and not self.is_written():
             assert time.monotonic() < deadline

@@ -1,5 +1,5 @@
 /*
- * A library that connects without waiting, under whatever name it has.
+ * A library that connects without waiting; the test gives its file different names.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -4,9 +4,9 @@
  *
  *     gone PORT CALL REQUEST
  *
- * Runs above the library of below.c. With the REQUEST "threads" it is another thread indeed,
- * with "passed" what is sent is an fd, and with "watched" what is gone is the event given to
- * epoll_ctl(). Says what came back.
+ * Runs above the library of below.c. With the REQUEST "threads" another thread really gets the
+ * reply, with "passed" an fd is sent, and with "watched" the event given to epoll_ctl() is
+ * gone. Prints what came back.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -28,7 +28,7 @@
 #define VALUE 9000 /* more than two pages */
 #define PIECE 7    /* bytes of the pieces that a request is sent in */
 
-/* Everything that a call is told lies here. */
+/* All arguments of a call that are in memory lie here. */
 struct room {
     char control[CMSG_SPACE(sizeof(int))];
     struct mmsghdr message;
@@ -98,7 +98,7 @@ static int dial(const char *port)
     return fd;
 }
 
-/* What comes up to as many ends as there are questions. */
+/* What is received until as many answers have ended as were asked for. */
 static void hear(int fd, int ends)
 {
     static char reply[2 * VALUE];
@@ -153,7 +153,7 @@ static void turn(const char *port, const char *call, const char *kind)
     close(fd);
 }
 
-/* A connection goes through a socket pair; its other holder asks on it. */
+/* A connection is passed over a socket pair; the receiver sends a request on it. */
 static void pass(const char *port, const char *call)
 {
     struct iovec byte = {"x", 1};

@@ -1,5 +1,5 @@
 /*
- * Functions that have names of libaio and liburing and are none of theirs, in a program or,
+ * Functions that have the names of libaio's and liburing's but are other ones, in a program or,
  * with -DPLUGIN, in a library.
  */
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * A program that enters a sandbox while it has connections: sandboxed KIND PORT. KIND is how:
  * "filter", that kills for every system call which main() does not make from there on;
- * "threads", the same for all threads, of which others open and close connections meanwhile;
+ * "threads", the same for all threads, while other threads open and close connections;
  * "strict", that kills for all but read(), write() and an end of this thread. Before that one
  * connection was closed, one is open, and one was closed and is open again; a child was made
  * that shared this memory.

@@ -1,4 +1,4 @@
-"""What connect() says of a pooled connection on a socket that does not block, and to whom."""
+"""What connect() on a socket that does not block says of a pooled connection, and to which caller."""
 
 import errno
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 from beside import LIBRARY, PYTHON, run
 
-# Loads a library, unlinks it if that is wished, and prints what it was told.
+# Loads a library, unlinks it if asked to, and prints what its connect() said.
 LOADS = """
 import ctypes, os, sys
 library = ctypes.CDLL(sys.argv[2])

@@ -1,5 +1,5 @@
-"""What becomes of the file of counters is nothing to the program that is counted, nor how often it is
-written."""
+"""Whatever is done to the file of counters, and however often it is written, the program does not
+notice."""
 
 import os
 import re

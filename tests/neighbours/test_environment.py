@@ -19,7 +19,7 @@ def test_shared_object_run_as_a_program(bench, command):
 
 
 def test_cleared_by_an_earlier_constructor(bench, built):
-    """What was wished for is not known, so nothing is done, and nothing is logged."""
+    """The variables are not known, so nothing is done, and nothing is logged."""
     clearing = built("cleared.c", flags=("-shared", "-fPIC"))
     assert bench.unnoticed([SCENES, bench.server.port], after=[clearing]).code == 0
     assert bench.log() == ""

@@ -1,5 +1,5 @@
-"""Programs linked with musl, which inherit the library by their environment, as do the children of a
-program that has it preloaded: they run, and nothing is done in them."""
+"""Programs linked with musl that inherit the library by their environment, as children of a program
+that has it preloaded: they run, and the library does nothing in them."""
 
 import glob
 import os

@@ -15,7 +15,7 @@ def log_of(bench, built, call, request):
 def test_account_is_right(bench, built, call, request_):
     log = log_of(bench, built, call, request_)
     assert "not kept" not in log and "discarded" not in log
-    # Behind a quiet one a fence is not always answered when the next one asks.
+    # Behind a quiet request the fence is not always answered when the next user asks.
     assert log.count(": kept") == 4 and "reused as" in log
 
 

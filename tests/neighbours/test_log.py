@@ -1,4 +1,4 @@
-"""The log in a program that closes what it goes to, or has given it to something else by now."""
+"""The log in a program that closes the fd it goes to, or has reused it for something else."""
 
 import fcntl
 import os

@@ -1,5 +1,5 @@
 /*
- * What another thread may do between the moment in which a child is seen coming and the child:
+ * What another thread may do after the shim has counted a child and before the child is made:
  * with -DLIBRARY, preloaded behind the shim, a _Fork(), a clone() and a handler of fork() that
  * open a socket first; else window PORT WAY, which connects that socket when the child is there
  * and closes it.
@@ -26,7 +26,7 @@ static void open_one(void)
     opened_meanwhile = socket(AF_INET, SOCK_STREAM, 0);
 }
 
-/* Begun before the shim, so its handler runs behind the shim's. */
+/* Its constructor runs before the shim's, so its handler runs after the shim's. */
 __attribute__((constructor)) static void start(void)
 {
     pthread_atfork(open_one, NULL, NULL);

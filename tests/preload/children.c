@@ -121,8 +121,8 @@ enum orphan {
 static char stack[ORPHANS][65536] __attribute__((aligned(16)));
 static int wake[2];
 
-/* Waits for the word of the parent, then takes what there is at its numbers: the exit code is
- * how many of them had something. Only calls that the shim does not see. */
+/* Waits until the parent says so, then reads what there is at its fds: the exit code is how
+ * many of them had something. Only calls that the shim does not see. */
 static int look_at_our_numbers(void *unused)
 {
     char byte;
@@ -269,7 +269,7 @@ Test(children, that_cost_nothing, .timeout = 20)
     }
 }
 
-/* A process that closes and opens our descriptors unseen. */
+/* A process that closes and opens private fds unseen. */
 Test(children, that_share_the_table, .timeout = 20)
 {
     int port = park();
@@ -325,8 +325,8 @@ Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
     cr_expect(log_count_of(child, "not tracked: REENTERED ") == 6);
 }
 
-/* A lock of the program's, which a handler of fork() takes, as libraries do that must be whole
- * in the child. The handler was registered before the library's own, so it runs after it. */
+/* A lock of the program's, which a handler of fork() takes, as libraries do to be consistent in
+ * the child. The handler was registered before the library's own, so it runs after it. */
 static pthread_mutex_t account = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool is_guarded, forking;
 

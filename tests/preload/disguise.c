@@ -395,8 +395,8 @@ Test(disguise, bound_to_nothing_and_asked, .timeout = 20)
     }
 }
 
-/* One that was not bound is not lent to a program that bound its socket, or the other way
- * round: connect() to no address would show which it was. */
+/* A connection that was not bound is not lent to a program that bound its socket, or the other
+ * way round: a connect() to AF_UNSPEC would show the difference. */
 Test(disguise, bound_and_not_bound, .timeout = 20)
 {
     int port = park();

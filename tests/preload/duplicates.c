@@ -1,6 +1,6 @@
 /*
- * Duplicates: what has one reads what the next user is sent, so the connection is kept when the
- * last is closed that the hooks saw, and never where another road than dup() led to one.
+ * Duplicates: a holder of one reads what the next user is sent. So a connection is kept when
+ * all its fds are closed, and never when one was made by another call than dup() and its kin.
  */
 #include "harness.h"
 
@@ -17,7 +17,7 @@
 
 #define ROUNDS 30
 
-/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and the number. */
+/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and by syscall(). */
 extern int pidfd_getfd(int pidfd, int fd, unsigned int flags) __attribute__((weak));
 
 enum way { BY_FUNCTION, BY_NUMBER };
@@ -117,7 +117,7 @@ static int by_message(int number)
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &number, sizeof(number));
-    /* What idled there was closed before the call, as there would be nothing without us. */
+    /* The idle connection there was closed before the call: without us that fd is not open. */
     if (sendmsg(pair[0], &msg, 0) == -1 && errno == EBADF)
         return -1;
     cr_assert(recvmsg(pair[1], &msg, 0) == 1);
@@ -125,7 +125,7 @@ static int by_message(int number)
     return twin;
 }
 
-/* A program may go through all numbers that /proc/self/fd shows. */
+/* A program may go through all fds that /proc/self/fd shows. */
 Test(duplicates, of_an_idle_connection, .timeout = 20)
 {
     expect_idle_one_is_given_up(by_dup);
@@ -134,7 +134,7 @@ Test(duplicates, of_an_idle_connection, .timeout = 20)
     expect_idle_one_is_given_up(by_pidfd);
 }
 
-/* While it is lent, a connection has its number of ours as well. */
+/* While it is lent, a connection has its private fd as well. */
 Test(duplicates, of_a_lent_connection, .timeout = 20)
 {
     int fd, twin;
@@ -179,7 +179,7 @@ Test(duplicates, message_with_a_bad_length, .timeout = 20)
     }
 }
 
-/* A connection whose close was not seen, and its number comes back by a message. */
+/* A connection whose close was not seen, and its fd is given out again for one in a message. */
 Test(duplicates, number_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
@@ -278,7 +278,7 @@ Test(duplicates, that_are_gone_again, .timeout = 20)
     }
 }
 
-/* While one is open the connection is its own: the next user has another. */
+/* While one duplicate is open the connection is not lent: the next user has another. */
 Test(duplicates, that_are_open, .timeout = 20)
 {
     for (int way = 0; way < DUPS; way++) {
@@ -487,7 +487,7 @@ static void close_twin_unseen(int fd, int twin)
     cr_expect(socket(AF_INET, SOCK_STREAM, 0) >= 0);
 }
 
-/* What is done by one is done to the connection. */
+/* What is done to one duplicate counts for the connection. */
 Test(duplicates, by_which_something_happened, .timeout = 40)
 {
     static const struct {

@@ -4,10 +4,17 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 int close_range(unsigned int first, unsigned int last, int flags);
@@ -145,8 +152,8 @@ Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
     expect_silence(epfd);
 }
 
-/* With one thread a set ends with its fd, and the connection is as good as any. This program
- * has threads of its own, so it is another one. */
+/* With one thread a set ends when its fd is closed, and the connection is kept as any other.
+ * The test's own process has threads, so another program is run. */
 Test(epoll, set_closed_before_the_connection, .timeout = 20)
 {
     static const char program[] = "import os, select, socket\n"
@@ -320,8 +327,8 @@ static void end_by_bulk_close(int epfd)
 static void (*const ends[])(int epfd) = {end_by_close, end_by_number, end_by_dup2, end_by_dup3,
                                          end_by_bulk_close};
 
-/* The program closes the set and then the connection: nothing that comes for the next user of
- * that connection is told to the thread, under data that may be freed memory by now. */
+/* The program closes the set and then the connection. The thread gets no event for the next
+ * user of that connection: its data may point to freed memory by now. */
 Test(epoll, set_closed_while_a_thread_waits_in_it, .timeout = 60)
 {
     int stale = 0;
@@ -362,4 +369,78 @@ Test(epoll, open_connection_of_a_closed_set, .timeout = 20)
     expect_text(fd, "END\r\n");
     close(fd);
     EXPECT_NOT_KEPT("EPOLL_UNKNOWN");
+}
+
+#define NOT_TRAPPED 4711
+
+/* A filter that has each epoll_ctl() made by a handler, but for those with a fifth argument. */
+static struct sock_filter trap[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_ctl, 0, 3),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[4])),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NOT_TRAPPED, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+static struct sock_fprog trap_program = {sizeof(trap) / sizeof(trap[0]), trap};
+
+#if defined(__x86_64__)
+#define RESULT_OF(context) ((context)->uc_mcontext.gregs[REG_RAX])
+#elif defined(__aarch64__)
+#define RESULT_OF(context) ((context)->uc_mcontext.regs[0])
+#endif
+
+static int watched[2]; /* the epoll set and the connection */
+static _Atomic int registered, closed;
+
+static void wait_until(_Atomic int *done)
+{
+    while (!*done)
+        sched_yield();
+}
+
+/* The kernel has registered it, and the thread is held up before its call returns. */
+static void hold_up(int signal, siginfo_t *info, void *context)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+
+    (void)signal;
+    (void)info;
+    RESULT_OF((ucontext_t *)context) =
+        unseen(SYS_epoll_ctl, watched[0], EPOLL_CTL_ADD, watched[1], &event, NOT_TRAPPED);
+    registered = 1;
+    wait_until(&closed);
+}
+
+static void *register_in(void *unused)
+{
+    (void)unused;
+    cr_expect(unseen(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &trap_program) == 0);
+    cr_expect(add(watched[0], watched[1], EPOLLIN, 1) == 0);
+    return NULL;
+}
+
+/* Who waits in the set may close the connection before epoll_ctl() has returned to the thread
+ * that registers it. */
+Test(epoll, closed_before_its_registration_returns, .timeout = 20)
+{
+    struct sigaction action = {.sa_sigaction = hold_up, .sa_flags = SA_SIGINFO};
+    pthread_t thread;
+    int again;
+
+    watched[0] = epoll_create1(0);
+    watched[1] = dial_server();
+    exchange(watched[1]);
+    sigaction(SIGSYS, &action, NULL);
+    cr_assert(unseen(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    pthread_create(&thread, NULL, register_in, NULL);
+    wait_until(&registered);
+    close(watched[1]);
+    EXPECT_NOT_KEPT("IN_FLIGHT");
+    again = dial_server();
+    closed = 1;
+    pthread_join(thread, NULL);
+    send_text(again, "get none_of_epoll\r\n");
+    expect_silence(watched[0]);
+    expect_text(again, "END\r\n");
 }

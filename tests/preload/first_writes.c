@@ -1,6 +1,6 @@
 /*
  * The first byte of a user decides the protocol of its connection, whichever call sends that
- * byte: a user of either protocol who is lent a connection of the other gets an answer.
+ * byte: a user of either protocol that is lent a connection of the other gets an answer.
  */
 #include "harness.h"
 
@@ -453,8 +453,8 @@ static void say_after_changing_user(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* Registered in five sets, of which four are remembered: this one cannot be exchanged, and the
- * program learns it. */
+/* Registered in five sets, of which four are remembered: the connection cannot be exchanged,
+ * and the program gets an error. */
 Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
@@ -463,6 +463,31 @@ Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
     for (int i = 0; i < 5; i++)
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
+}
+
+static void say_after_o_async(int fd, const struct words *words)
+{
+    cr_assert(fcntl(fd, F_SETFL, O_ASYNC) == 0);
+    say_seen(fd, words);
+}
+
+/* A one-shot registration cannot be made again at a new connection. That is no reason to cut
+ * off a connection whose first byte will be seen, and fits. */
+Test(protocols, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
+{
+    static void (*const says[])(int fd, const struct words *words) = {
+        say_after_option, say_after_setown, say_after_fiosetown, say_after_o_async};
+
+    signal(SIGIO, SIG_IGN);
+    for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
+        struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 5}};
+        int fd = dial_lent(&text);
+
+        cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
+        says[i](fd, &text);
+        expect_answer(fd, &text, "one-shot");
+        close(fd);
+    }
 }
 
 struct reader {
@@ -495,6 +520,45 @@ Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
     cr_expect(memcmp(reader.got, "END\r\n", 5) == 0, "no answer");
 }
 
+static atomic_int looked_at = -1;
+
+static void *look_again_and_again(void *unused)
+{
+    char byte;
+
+    (void)unused;
+    for (int fd = looked_at; fd != -2; fd = looked_at) {
+        if (fd >= 0)
+            recv(fd, &byte, 1, MSG_DONTWAIT);
+    }
+    return NULL;
+}
+
+/* One whose calls begin and end while the connection is about to be renewed is no reason to cut
+ * it off. */
+Test(protocols, first_write_while_a_thread_comes_and_goes, .timeout = 60)
+{
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, look_again_and_again, NULL) == 0);
+    for (int i = 0; i < 500; i++) {
+        int fd = dial_lent(&text);
+        int twin;
+
+        looked_at = fd;
+        usleep(50);
+        twin = dup(fd);
+        looked_at = -1;
+        usleep(50);
+        close(twin);
+        close(fd);
+    }
+    looked_at = -2;
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_expect(log_count(": cut off at ") == 0, "%d connections were cut off",
+              log_count(": cut off at "));
+}
+
 /* Another connection by now, to a server of the test. */
 Test(protocols, first_write_after_another_connect, .timeout = 20)
 {
@@ -504,6 +568,30 @@ Test(protocols, first_write_after_another_connect, .timeout = 20)
     int port;
     int listener = listen_here(&port);
 
+    cr_assert(connect(fd, &none, sizeof(none)) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr)) == 0);
+    say_seen(fd, &binary);
+    cr_expect(read(accept(listener, NULL, NULL), (char[24]){0}, 24) == sizeof(noop));
+    cr_expect(log_count(": exchanged at ") == 0);
+}
+
+/* The same, of a connection that is not pooled any more for another reason, while one that
+ * speaks the other protocol idles. */
+Test(protocols, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 5}};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    struct sockaddr_in addr;
+    int fd = dial_lent(&text);
+    int other = dial_server();
+    int port;
+    int listener = listen_here(&port);
+
+    say_seen(other, &binary);
+    expect_answer(other, &binary, "another");
+    close(other);
+    for (int i = 0; i < 5; i++)
+        cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
     cr_assert(connect(fd, &none, sizeof(none)) == 0);
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr)) == 0);
     say_seen(fd, &binary);

@@ -106,7 +106,7 @@ Test(goodbyes, quit_with_replies_owed_is_passed_on, .timeout = 20)
     cr_expect(log_count(": not kept: QUIT ") == 1);
 }
 
-/* What FD says up to its end. */
+/* What FD gives up to end of file. */
 static size_t read_to_the_end(int fd, char *heard, size_t room)
 {
     size_t n = 0;
@@ -163,8 +163,8 @@ struct ending {
     int how;
 };
 
-/* What somebody hears who says BYTES and then goodbye: on a lent connection, or PLAIN, on one
- * of which the library knows nothing. */
+/* What a client receives that sends BYTES and then a goodbye: on a lent connection, or PLAIN,
+ * on one that the library does not know. */
 static size_t converse(bool plain, int port, const char *bytes, size_t n,
                        const struct ending *ending, char *heard, size_t room)
 {
@@ -290,7 +290,8 @@ Test(goodbyes, behind_quiet_requests_in_binary, .timeout = 60)
     }
 }
 
-/* Whether answers that come after it are heard is a race without the library, too. */
+/* Whether answers that come after shutdown() are received is a race without the library, too.
+ */
 Test(goodbyes, behind_quiet_requests_both_ways, .timeout = 20)
 {
     int port = park();
@@ -303,7 +304,7 @@ Test(goodbyes, behind_quiet_requests_both_ways, .timeout = 20)
     EXPECT_NOT_KEPT("SHUT_DOWN");
 }
 
-/* An answer to a later request says that the quiet ones are over. */
+/* An answer to a later request proves that the quiet ones are done. */
 Test(goodbyes, behind_confirmed_quiet_requests, .timeout = 20)
 {
     int port = park();

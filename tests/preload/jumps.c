@@ -1,6 +1,6 @@
 /*
  * Signal handlers that jump out of a call in the very moment in which its real call is made:
- * the thread is as it would be without the library, and what others use goes on.
+ * the thread is as it would be without the library, and pooling goes on for other threads.
  */
 #include "harness.h"
 
@@ -69,8 +69,8 @@ static void *leave_and_be_cancelled(void *argument)
     return NULL;
 }
 
-/* A thread is jumped out of CALL(FD), whose system call NUMBER has FD as its argument at INDEX,
- * and can be cancelled as ever afterwards. */
+/* A signal handler jumps out of CALL(FD), whose system call NUMBER has FD as its argument at
+ * INDEX. The thread can still be cancelled afterwards. */
 static void leave(void (*call)(int fd), long number, unsigned int index, int fd)
 {
     struct leaver leaver = {call, number, index, fd, false};
@@ -153,7 +153,7 @@ Test(threads, jumps_out_of_closing_a_connection, .timeout = 20)
     leave_a_connection(by_dup3, SYS_dup3, 1);
 }
 
-/* The close of a lent connection, which has an fd of ours already, is left in the same way. */
+/* The close of a lent connection, which has a private fd already, is left in the same way. */
 Test(threads, jumps_out_of_closing_a_lent_connection, .timeout = 20)
 {
     int fd;
@@ -170,7 +170,7 @@ Test(threads, jumps_out_of_closing_a_lent_connection, .timeout = 20)
     expect_pooling();
 }
 
-/* They go whenever the identity is set, even to what it was. */
+/* Idle connections are closed whenever the identity is set, even to what it was. */
 static void lose_idle_ones(void)
 {
     cr_assert(setgid(getgid()) == 0);

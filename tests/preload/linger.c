@@ -1,5 +1,5 @@
 /*
- * SO_LINGER of a connection's last user: no other call waits for what that left unsent.
+ * SO_LINGER of a connection's last user: no other call waits for what that user left unsent.
  */
 #include "harness.h"
 
@@ -9,14 +9,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/* What close() may wait for, and what counts as not having waited, in seconds. */
+/* How long close() may wait, and what counts as not having waited, in seconds. */
 #define LINGERS 5
 #define AT_ONCE 2
 
 static int port_here;
 static int listener;
 
-/* A server whose window is shut soon. */
+/* A server that takes little: its receive window is full soon. */
 static void listen_narrowly(void)
 {
     int small = 4096;
@@ -60,7 +60,7 @@ static struct linger linger_of(int fd)
     return option;
 }
 
-/* More than the server takes: it stands in the kernel, unsent. */
+/* More than the server takes: the rest stays in the kernel, unsent. */
 static void store_much(int fd)
 {
     static char value[200000];
@@ -121,7 +121,7 @@ Test(owing, given_up_without_lingering, .timeout = 20, .init = listen_narrowly)
     cr_assert(setrlimit(RLIMIT_NOFILE, &all) == 0);
 }
 
-/* Nor does a call that gets the number of a connection which was closed past the hooks. */
+/* Nor does a call that gets the fd of a connection which was closed past the hooks. */
 Test(owing, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
 {
     int fd = dial(port_here), other;
@@ -144,8 +144,8 @@ Test(owing, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
     EXPECT_NOT_KEPT("OTHER_SOCKET");
 }
 
-/* Whatever closes it: exec(), a child, a sweep. The next one that asks for it has it again, and
- * no other. */
+/* Whatever closes it: exec(), a child, a bulk close. The next user that sets SO_LINGER has
+ * it again, and no other user has. */
 Test(owing, idle_connections_do_not_linger, .timeout = 20)
 {
     int fd = dial_server(), port = local_port(fd);

@@ -112,8 +112,8 @@ Test(numbers, an_idle_connection_fits_in_the_table, .timeout = 20)
     cr_expect(table_size() == before);
 }
 
-/* The fds of a program are counted up from the bottom of the table; when they reach the quarter
- * where ours are, these go, and new ones are made in the next larger table. */
+/* The fds of a program are counted up from the bottom of the table. When they reach the quarter
+ * of the private fds, these are closed, and new ones are made in the next larger table. */
 static void come_near(int (*get)(void))
 {
     int fd, port, next;
@@ -148,7 +148,7 @@ static int another_epoll_set(void)
     return epoll_create1(0);
 }
 
-/* By a client that is not seen and gone at once. */
+/* By a client that the library does not see and that is gone at once. */
 static int another_accepted(void)
 {
     static int listener = -1, port;
@@ -392,7 +392,7 @@ Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
 }
 
-/* The lowest free fd from there on is where one of ours lies. */
+/* The lowest free fd from there on is taken by a private fd. */
 Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
 {
     static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};

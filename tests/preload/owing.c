@@ -378,7 +378,7 @@ Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
     cr_expect(log_count(": discarded: TOO_MUCH ") == 1);
 }
 
-/* Bytes that nobody has read yet of all that COUNT servers sent. */
+/* Of the bytes that COUNT servers sent, how many are still unread. */
 static size_t unread_of(const long *servers, int count)
 {
     size_t sum = 0;
@@ -402,7 +402,7 @@ static size_t unread_of(const long *servers, int count)
     return sum;
 }
 
-/* Whoever asked for it has gone: what a server sends without end is read a little at a time. */
+/* The user that asked has gone: what a server sends without end is read a little at a time. */
 Test(owing, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
 {
     enum { CONNECTIONS = 4, MOST = 65536 };

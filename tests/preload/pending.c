@@ -22,7 +22,7 @@
 #define ROUNDS 30
 
 /* Closes FD, on which a receive into BUFFER is pending, and lets another user have a reply. The
- * number stays taken, as glibc serves the requests of one number one after the other. */
+ * fd stays taken, as glibc serves the requests for one fd one after the other. */
 static void expect_nothing_in(const char *buffer, int fd)
 {
     struct pollfd ready = {.events = POLLIN};
@@ -65,7 +65,7 @@ Test(pending, lio_listio, .timeout = 60)
     cr_expect(log_count(": not kept: UNTRACKED_IO ") == ROUNDS);
 }
 
-/* What glibc refuses, or does not look at, it refuses as without us. */
+/* What glibc refuses, or does not look at, is treated as without us. */
 Test(pending, lists_that_glibc_does_not_read, .timeout = 20)
 {
     struct aiocb **volatile nowhere = (struct aiocb **)8;
@@ -190,7 +190,7 @@ Test(pending, ring_that_was_refused, .timeout = 20)
     struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
     int port;
 
-    /* Unseen, as a filter that was there before the program is. */
+    /* Unseen, as a filter that was installed before the program started. */
     cr_assert(unseen(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     if (unseen(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
         cr_skip_test("no seccomp filter can be made here");

@@ -87,7 +87,7 @@ Test(reasons_program, duplicated, .timeout = 20)
         int fd = used_connection();
         int twin = -1;
 
-        /* A set goes on reporting an fd that is closed while another names the socket. */
+        /* An epoll set goes on reporting a closed fd while another fd names the socket. */
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
         if (way == 0)
             twin = dup(fd);

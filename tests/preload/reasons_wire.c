@@ -50,7 +50,7 @@ Test(reasons_wire, against_memcached, .timeout = 20)
     cr_expect(log_count(": kept") == 0);
 }
 
-/* That it is encrypted is told whatever else was done to it: node calls shutdown(). */
+/* TLS is told whatever else was done to the connection: node calls shutdown(). */
 Test(reasons_wire, encrypted_and_shut_down, .timeout = 20)
 {
     static const char hello[] = "\x16\x03\x01\x02";

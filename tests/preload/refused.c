@@ -1,6 +1,6 @@
 /*
- * Calls that the kernel refuses: what they would have done was not done, and nothing of it may
- * be noted. Filters of seccomp are set as a container does, unseen by the library.
+ * Calls that the kernel refuses: they have done nothing, and the library must note nothing.
+ * Seccomp filters are set as a container does, unseen by the library.
  */
 #include "harness.h"
 
@@ -96,7 +96,7 @@ static int tcp_sockets(void)
         }                                                                                      \
     } while (0)
 
-/* park() without those. */
+/* park() without Criterion's checks. */
 static int cycle(void)
 {
     int fd = dial_server();
@@ -210,8 +210,8 @@ Test(numbers, table_that_cannot_be_unshared, .timeout = 20)
     in_a_child(unshare_is_refused, EPERM);
 }
 
-/* Then all that is ours is closed and forgotten; what the program has lives on, and pooling
- * with it. */
+/* Then private fds are closed and forgotten. The program's own fds stay open, and pooling goes
+ * on. */
 static void close_range_fails_late(unsigned int error)
 {
     struct epoll_event event = {.events = EPOLLIN};
@@ -260,6 +260,27 @@ Test(numbers, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
     in_a_child(dup2_is_refused, EPERM);
 }
 
+/* What waits for a connection goes on waiting for it. */
+static void dup2_over_a_connection_is_refused(unsigned int error)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = 7}};
+    int epfd = epoll_create1(0);
+    int fd;
+
+    refuse_call(SYS_dup2, error);
+    fd = dial_server();
+    MUST(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    exchange(fd);
+    MUST(dup2(0, fd) == -1 && errno == (int)error);
+    send_text(fd, "get nothing\r\n");
+    MUST(epoll_wait(epfd, &event, 1, 3000) == 1 && event.data.u32 == 7);
+}
+
+Test(numbers, dup2_over_a_connection_that_a_filter_refuses, .timeout = 20)
+{
+    in_a_child(dup2_over_a_connection_is_refused, EPERM);
+}
+
 /* The program has something of its own there by now. */
 static void dup2_over_a_stranger_is_refused(unsigned int error)
 {
@@ -296,8 +317,8 @@ Test(numbers, dup3_by_number_that_fails, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* A set that listen() is refused on is a set as before: what is registered there is taken off
- * before another has the connection. */
+/* An epoll set on which listen() was refused is still a set: the registration there is taken
+ * off before another user has the connection. */
 Test(numbers, listen_that_fails, .timeout = 20)
 {
     struct epoll_event event = {.events = EPOLLIN};

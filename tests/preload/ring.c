@@ -5,12 +5,16 @@
 #include "harness.h"
 
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -245,7 +249,7 @@ Test(ring, many_at_once, .timeout = 20)
     expect_silence(epfd);
 }
 
-/* Only the connection that another operation is for. */
+/* Another operation refuses only the connection that it is for. */
 Test(ring, other_operation_refuses_the_connection, .timeout = 20)
 {
     struct ring ring;
@@ -269,7 +273,7 @@ Test(ring, other_operation_refuses_the_connection, .timeout = 20)
     expect_pooling(&ring);
 }
 
-/* On files nothing of ours is touched. */
+/* Operations on files concern no connection. */
 Test(ring, operation_on_a_file, .timeout = 20)
 {
     struct ring ring;
@@ -299,7 +303,7 @@ static void push_one(const struct ring *ring, uint8_t opcode, uint8_t flags)
     push(ring);
 }
 
-/* Which fds they touch is not read. */
+/* It is not read which fds these operations touch. */
 Test(ring, operation_not_understood, .timeout = 20)
 {
     struct ring ring;
@@ -320,22 +324,41 @@ Test(ring, entry_with_flags, .timeout = 20)
     expect_refusal();
 }
 
+static void receive_unseen(const struct ring *ring, int fd, char *buf, unsigned n)
+{
+    struct io_uring_sqe *sqe = entry(ring);
+
+    sqe->opcode = IORING_OP_RECV;
+    sqe->fd = fd;
+    sqe->addr = (uintptr_t)buf;
+    sqe->len = n;
+    push(ring);
+    cr_assert(unseen(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1);
+}
+
 /* Taken by a call that no hook saw, with a read of a connection among them. */
 Test(ring, entered_unseen, .timeout = 20)
 {
     struct ring ring;
-    struct io_uring_sqe *sqe;
     char buf[16];
     int fd = used_connection();
 
     open_ring(&ring, 0);
-    sqe = entry(&ring);
-    sqe->opcode = IORING_OP_RECV;
-    sqe->fd = fd;
-    sqe->addr = (uintptr_t)buf;
-    sqe->len = sizeof(buf);
-    push(&ring);
-    cr_assert(unseen(SYS_io_uring_enter, ring.fd, 1, 0, 0, NULL, 0) == 1);
+    receive_unseen(&ring, fd, buf, sizeof(buf));
+    close(fd);
+    EXPECT_NOT_KEPT("IO_URING");
+}
+
+/* The same, and the ring is closed: what is pending ends a little later only. */
+Test(ring, entered_unseen_and_closed, .timeout = 20)
+{
+    struct ring ring;
+    char buf[16];
+    int fd = used_connection();
+
+    open_ring(&ring, 0);
+    receive_unseen(&ring, fd, buf, sizeof(buf));
+    close_ring(&ring);
     close(fd);
     EXPECT_NOT_KEPT("IO_URING");
 }
@@ -372,7 +395,7 @@ Test(ring, polled_by_the_kernel, .timeout = 20)
     expect_refusal();
 }
 
-/* Its memory goes with it, and its number may become another ring. */
+/* The memory of a closed ring is unmapped, and its fd may become another ring. */
 Test(ring, closed_and_made_again, .timeout = 20)
 {
     for (int i = 0; i < 200; i++) {
@@ -417,7 +440,7 @@ static void *pool_with_own_ring(void *unused)
     return NULL;
 }
 
-/* A thread's io_uring_enter() under way is no doubt for another's check-in. */
+/* While one thread is in io_uring_enter(), another one's connection is still kept. */
 Test(ring, several_threads, .timeout = 60)
 {
     pthread_t threads[4];
@@ -430,7 +453,7 @@ Test(ring, several_threads, .timeout = 60)
     cr_expect(log_count(": reused as ") > 700, "%d were reused", log_count(": reused as "));
 }
 
-/* The child makes a ring of its own, as libuv does; the parent goes on with its. */
+/* The child makes a ring of its own, as libuv does; the parent goes on with the first. */
 Test(ring, fork_with_new_ring, .timeout = 20)
 {
     struct ring ring, own;
@@ -449,7 +472,7 @@ Test(ring, fork_with_new_ring, .timeout = 20)
     expect_pooling(&ring);
 }
 
-/* What a child submits to its parent's ring the parent has not seen. */
+/* The parent does not see what a child submits to the parent's ring. */
 Test(ring, fork_with_old_ring, .timeout = 20)
 {
     struct ring ring;
@@ -550,4 +573,49 @@ Test(ring, jumped_out_of, .timeout = 20)
     expect_text(call.fd, "END\r\n");
     close(call.fd);
     EXPECT_KEPT();
+}
+
+static bool any_ring_is_mapped(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    bool found = false;
+
+    while (fgets(line, sizeof(line), maps))
+        found |= strstr(line, "[io_uring]") != NULL;
+    fclose(maps);
+    return found;
+}
+
+/* In a sandbox nothing of ours makes a system call, so our mapping has to go before: it would
+ * keep the ring alive, and what is pending on it. */
+Test(ring, closed_in_a_sandbox, .timeout = 20)
+{
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_fprog filter = {1, &allow};
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    cr_assert(any_ring_is_mapped());
+    cr_assert(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    cr_assert(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    close_ring(&ring);
+    cr_expect(!any_ring_is_mapped());
+}
+
+/* The sandbox was refused, and what was submitted meanwhile was not seen. */
+Test(ring, used_after_a_refused_sandbox, .timeout = 20)
+{
+    struct sock_fprog bad = {0, NULL};
+    struct ring ring;
+
+    open_ring(&ring, 0);
+    expect_pooling(&ring);
+    cr_assert(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &bad) == -1);
+    close(used_connection());
+    EXPECT_KEPT();
+    push_one(&ring, IORING_OP_NOP, 0);
+    enter(&ring, 1);
+    expect_refusal();
 }

@@ -1,7 +1,7 @@
 /*
  * What takes rights from the process while it has connections in the pool: a pooled connection
- * must not lead where a real connect() would be refused. Each way in is tried; what would kill
- * for a call too many has its tests in tests/neighbours/test_sandbox.py.
+ * must not lead where a real connect() would be refused. Each way in is tried. Filters that
+ * kill the process for an unexpected call are in tests/neighbours/test_sandbox.py.
  */
 #include "harness.h"
 
@@ -104,7 +104,7 @@ static int open_descriptors(void)
     return count;
 }
 
-/* With one connection idle and one lent. What was lent is used and closed as any other. */
+/* With one connection idle and one lent. The lent one is used and closed as any other. */
 static void expect_refused_after(long (*enter)(void), int error)
 {
     int before = open_descriptors();
@@ -162,8 +162,8 @@ Test(sandbox, landlock, .timeout = 20)
     expect_refused_after(by_landlock, EACCES);
 }
 
-/* What was lent speaks text by now, and nothing could exchange it afterwards. That is done only
- * where no other thread can be sending on it: the child of a fork has none. */
+/* The lent connection speaks text, and inside the sandbox it could not be exchanged any more.
+ * So it is renewed before, where no other thread can be sending on it: in a child of fork(). */
 static int speak_binary_inside(void)
 {
     static const char noop[24] = {'\x80', '\x0a'};
@@ -215,7 +215,7 @@ Test(sandbox, nothing_changes_when_the_call_fails, .timeout = 20)
     expect_pooling();
 }
 
-/* In a child, which has one thread: another might wait in the set. */
+/* In a child, which has one thread: a second thread might wait in the set. */
 static void close_a_set_after_a_failure(void)
 {
     int set = epoll_create1(EPOLL_CLOEXEC);
@@ -256,7 +256,7 @@ Test(sandbox, questions_cost_no_connection, .timeout = 20)
 static struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 static struct __user_cap_data_struct rights[2];
 
-/* The same rights again, which everybody may ask for. */
+/* The same rights again, which every process may ask for. */
 static long by_capset(void)
 {
     return capset(&header, rights);
@@ -282,7 +282,7 @@ static long by_secure_bits(void)
     return syscall(SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
 }
 
-/* What was open before is not lent any more, what is opened afterwards is. */
+/* A connection opened before is not lent any more, one opened afterwards is. */
 Test(sandbox, rights_given_up, .timeout = 20)
 {
     static long (*const ways[])(void) = {by_capset, by_the_number_of_capset, by_bounding,

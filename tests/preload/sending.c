@@ -135,7 +135,7 @@ static char *make_room(void)
     return room;
 }
 
-/* What the kernel says of them without the library. */
+/* What the kernel says of these two pages without the library. */
 static ssize_t plainly(char *bytes, size_t n)
 {
     struct sockaddr_in addr;
@@ -179,7 +179,7 @@ static void send_over_the_edge(enum way way, const char *line, size_t before, si
     cr_assert(munmap(room, 2 * PAGE) == 0);
 }
 
-/* Nothing but the kernel touches it, and the account is right all the same. */
+/* The library does not touch that memory, and the account is right all the same. */
 Test(lent_sending, memory_that_ends, .timeout = 20)
 {
     not_under_valgrind();

@@ -94,7 +94,7 @@ Test(strangers, binary_quit_goes_to_the_file, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* The stranger is a socket itself. */
+/* What is at the fd by now is a socket too. */
 static int socketpair_at(int fd)
 {
     int pair[2];
@@ -130,7 +130,7 @@ Test(strangers, quit_reaches_the_peer, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* A connection to the same server that was opened unseen hears the goodbye itself. */
+/* The goodbye reaches the server on a connection that was opened there unseen. */
 Test(strangers, quit_reaches_the_server, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -183,7 +183,7 @@ Test(strangers, deep_bound_object, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* What was set on the stranger is not taken for what the connection has. */
+/* Options set on the new socket are not taken for options of the connection. */
 Test(strangers, options_are_not_remembered, .timeout = 20)
 {
     struct timeval limit = {3, 0}, got = {0, 0};
@@ -202,7 +202,7 @@ Test(strangers, options_are_not_remembered, .timeout = 20)
     cr_expect(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &got, &len) == 0 && got.tv_sec == 3);
 }
 
-/* Nor is what it has hidden. */
+/* Nor are options of the new socket hidden. */
 Test(strangers, options_are_shown, .timeout = 20)
 {
     int on = 1, got = 0;
@@ -288,7 +288,7 @@ Test(strangers, are_not_closed_in_a_child, .timeout = 20)
     expect_good_end(child);
 }
 
-/* Nor when the program duplicates or passes on what it has there. */
+/* They are not closed either when the program duplicates them or passes them on. */
 Test(strangers, are_not_closed_with_their_duplicates, .timeout = 20)
 {
     int number = replaced_private_number();

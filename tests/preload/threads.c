@@ -280,7 +280,7 @@ static void *wait_for_it(void *argument)
     return NULL;
 }
 
-/* Another thread closes the number, and it becomes somebody else's: his reply is not what was
+/* Another thread closes the number, and it becomes another user's: that reply is not what was
  * waited for. */
 static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
 {

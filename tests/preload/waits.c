@@ -1,7 +1,7 @@
 /*
  * Waits that are cut so that counters can be written: the program sees one call, as long and as
- * easily ended as without us. What is counted right before makes the library cut each wait
- * here. Only a process with one thread has its waits cut, and Criterion's has more: most of
+ * easily ended as without us. Here something is counted before each wait, so that the library
+ * cuts it. Only a process with one thread has its waits cut, and Criterion's has more: most of
  * this runs in a child, which tells by its exit code how it went.
  */
 #include "harness.h"
@@ -31,7 +31,7 @@
 static int ends[2]; /* of a pipe, in which nothing is */
 static int set;     /* an epoll set of it */
 
-/* In a child there is nothing of Criterion that could be told. */
+/* In a child the checks of Criterion do not work. */
 static int failures;
 
 #undef cr_assert
@@ -267,7 +267,7 @@ static void ignore(int number)
     (void)number;
 }
 
-/* And again, should the wait begin late on a busy machine. */
+/* And once more, in case the wait begins late on a busy machine. */
 static void interrupt_after(useconds_t after)
 {
     struct itimerval timer = {.it_value = {after / 1000000, after % 1000000},
@@ -415,7 +415,7 @@ static void *dial_later(void *port)
     return NULL;
 }
 
-/* A sandbox may forbid whatever we call, and the program does not. */
+/* A sandbox may forbid every call that the library makes and the program does not. */
 Test(waits, in_a_sandbox, .timeout = 30)
 {
     pid_t child;
@@ -448,7 +448,7 @@ Test(waits, in_a_sandbox, .timeout = 30)
     expect_good_end(child);
 }
 
-/* It is not cut, so things are written before their time. */
+/* accept() is not cut, so counters are written before they are due. */
 Test(waits, of_accept, .timeout = 20)
 {
     int port, listener = listen_here(&port);
@@ -461,8 +461,8 @@ Test(waits, of_accept, .timeout = 20)
     cr_expect(connects_in_file() >= connects);
 }
 
-/* A child that ends without destructors leaves all it has counted to who looks before it is
- * waited for. */
+/* A child that ends without destructors has written all it counted: the file is read before the
+ * child is waited for. */
 static void expect_all_written_by(void (*end)(int status))
 {
     pid_t child = fork();

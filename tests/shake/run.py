@@ -37,7 +37,7 @@ def run(folder, server, seconds, seed):
 
 
 def run_stopped(folder, server):
-    """How many scenes of a stopped thread went well, and how many did not."""
+    """How many scenes of a stopped thread passed, and how many failed."""
     library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
     done = subprocess.run([os.path.join(folder, "stopped"), str(server.port)],
                           env=preloaded(library, server.address), text=True, stdout=subprocess.PIPE,

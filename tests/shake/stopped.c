@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../shim/raw.h"
+
 int close_range(unsigned int first, unsigned int last, int flags);
 
 enum { PRIVATE = 20, CYCLES = 500, IDLE = 4, FEW_FDS = 64 };
@@ -112,7 +114,7 @@ static int local_port(int fd)
     return ntohs(addr.sin_port);
 }
 
-/* Fds of this process, whoever made them, that lead to the server. */
+/* All fds of this process that lead to the server, private ones too. */
 static int fds_to_server(void)
 {
     struct sockaddr_in addr;
@@ -188,6 +190,21 @@ static void change_identity(void)
     setgid(getgid());
 }
 
+/* Where an idle connection was closed unseen, and the program has something of its own. */
+static void change_identity_over_a_stranger(void)
+{
+    struct sockaddr_in addr;
+    int fd = 9000;
+
+    do
+        fd--;
+    while (fd > PRIVATE &&
+           getpeername(fd, (struct sockaddr *)&addr, &(socklen_t){sizeof(addr)}) != 0);
+    expect(raw_syscall(SYS_dup3, STDIN_FILENO, fd, 0) == fd, "dup3()", "over a stranger");
+    setgid(getgid());
+    expect(raw_syscall(SYS_close, fd) == 0, "the fd was closed", "over a stranger");
+}
+
 static void close_all(void)
 {
     close_range(PRIVATE, ~0U, 0);
@@ -225,6 +242,7 @@ static const struct scene scenes[] = {
     {"stopped in check-out", 2, true, do_nothing, IDLE + 1},
     {"stopped in close(), identity changed", 1, false, change_identity, 1},
     {"stopped in connect(), identity changed", 1, true, change_identity, 1},
+    {"stopped in close(), over a stranger", 1, false, change_identity_over_a_stranger, 1},
     {"stopped in close(), bulk close", 1, false, close_all, 1},
     {"stopped in check-out, each fd closed", 2, true, close_each, 1},
     {"stopped in connect(), fds used up", 1, true, use_all_fds, 1, few_fds},
@@ -240,7 +258,7 @@ static void fill_the_pool(const char *where)
         expect(exchange(fds[i]) && close(fds[i]) == 0, "before", where);
 }
 
-/* What the thread that goes on does while the other stands still. */
+/* What the running thread does while the other one is stopped. */
 static void play_on(const struct scene *scene)
 {
     double began = seconds();

@@ -1,6 +1,6 @@
 /*
  * Everything at once: stress PORT SECONDS SEED. Threads use connections in every way, while
- * others fork, flush, sweep our private numbers, cancel and interrupt, and one stops all others
+ * others fork, flush, close private fds, cancel and interrupt, and one stops all others
  * by signals, as collectors of garbage do, and goes on itself. Every value names its
  * key; one that does not ends the run with exit code 1, and so does a call in vain at its end:
  * nothing here closes what another thread uses.
@@ -227,8 +227,8 @@ static void polled(struct dice *dice)
     close(fd);
 }
 
-/* Threads in a function of libc's that takes locks of its own: stopped there they keep every
- * other thread from forking, whatever library is loaded. */
+/* Threads in a function of libc that takes locks of its own: one that is stopped there keeps
+ * all others from forking, with any library. */
 static atomic_int in_libc;
 
 static void family(struct dice *dice)

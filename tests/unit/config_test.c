@@ -126,7 +126,7 @@ Test(config, servers)
     cr_expect(config.rules[0].port == 11212 && config.rules[2].exclude);
 }
 
-/* What was named is not there to be pooled, and nothing takes its place. */
+/* Unix sockets are not pooled. Where only they are named, the default does not replace them. */
 Test(config, paths_are_ignored_with_one_warning)
 {
     read_one("MCPOOL_SERVERS=/run/m.sock,11212,!/run/n.sock,!10.0.0.1:11212");

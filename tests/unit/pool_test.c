@@ -334,7 +334,7 @@ static void *hold_the_lock(void *argument)
     return NULL;
 }
 
-/* A thread that has the lock and does not go on. */
+/* A thread that has the lock and keeps it. */
 static pthread_t stop_a_thread(void)
 {
     pthread_t thread;
@@ -449,7 +449,7 @@ Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
     cr_expect(take(1, 0) == NULL);
 }
 
-/* When no thread has the lock, the one that lost them takes them out. */
+/* When no thread has the lock, the thread that closed the fds takes the connections out. */
 Test(pool, what_is_lost_while_no_thread_is_stopped, .timeout = 60)
 {
     struct conn *conn = put_at(1000);

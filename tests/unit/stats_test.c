@@ -229,7 +229,8 @@ Test(stats, copies_are_a_second_apart)
     cr_expect(slot_in_file(0)->stats.connects == 2, "at the end it is written in any case");
 }
 
-/* What can be done to the file by who may; each must leave us, and what is there, as they are.
+/* After something was done to the file: the process goes on, and does not write to what is
+ * there.
  */
 static void expect_nothing_written(const char *content)
 {
@@ -450,7 +451,7 @@ Test(stats, limited_size_met_later)
     cr_expect(sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 0);
 }
 
-/* One that the program has itself is not taken from it. */
+/* A signal that the program has pending itself is not taken from it. */
 Test(stats, the_signal_is_taken_away_unless_it_was_there_before)
 {
     struct rlimit limit = {0, 4096};

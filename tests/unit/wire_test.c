@@ -516,7 +516,7 @@ Test(wire, a_look_is_no_send)
     check(&wire, WIRE_CLEAN, REASON_NONE, "look", 0, 0);
 }
 
-/* Of a value nothing is asked, unless it may be a login. */
+/* It is not asked whether a value may be read, unless it may be a login. */
 Test(wire, a_look_spares_values)
 {
     static char long_set[20000] = "set a 0 0 10000\r\n";
@@ -574,7 +574,7 @@ Test(wire, replies_between_look_and_commit)
     check(&wire, WIRE_DIRTY, REASON_UNSOLICITED, "too early", 0, 0);
 }
 
-/* One look may find more than there is room for, by itself or with what waits already. */
+/* One look may find more requests than there is room for, alone or with those that wait. */
 Test(wire, a_look_too_deep)
 {
     char requests[WIRE_RUNS * 20] = "";
@@ -600,7 +600,7 @@ Test(wire, a_look_too_deep)
     check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many at once", 0, 0);
 }
 
-/* The short way for the commonest request leads to where the long one does. */
+/* The short way for the commonest request has the same result as the long one. */
 Test(wire, one_get)
 {
     static const char *const befores[] = {"",

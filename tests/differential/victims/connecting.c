@@ -38,7 +38,7 @@ POOLED_VICTIM(connect_that_need_not_wait)
     }
 }
 
-/* A socket that has begun to connect and by now could say so. */
+/* A socket that has begun to connect, and is connected by now. */
 static int connecting(void)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
@@ -74,7 +74,7 @@ POOLED_VICTIM(asked_for_the_outcome_of_connect)
     }
 }
 
-/* Whatever is done before, once it is said to have worked. */
+/* What connect() says when it has worked once, whatever was done before. */
 POOLED_VICTIM(connect_asked_late)
 {
     park();
@@ -135,7 +135,7 @@ POOLED_VICTIM(connect_asked_with_another_address)
     STEP(close(fd));
 }
 
-/* The one before did not ask for the outcome, so for the kernel it is still open. */
+/* The former user did not ask how connect() ended, so the kernel has not told it yet. */
 POOLED_VICTIM(connected_by_another)
 {
     for (int i = 0; i < 3; i++) {
@@ -491,7 +491,7 @@ POOLED_VICTIM(names_of_both_ends)
     }
 }
 
-/* As Tcl does it. Who asks for the port of a bound socket gets the one it will have. */
+/* As Tcl does it. A program that asks for the port of a bound socket gets the final one. */
 POOLED_VICTIM(bound_before_connect)
 {
     for (int i = 0; i < 4; i++) {

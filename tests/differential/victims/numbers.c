@@ -40,8 +40,8 @@ POOLED_VICTIM(lowest_free_number)
     say_open_numbers();
 }
 
-/* Standard input is closed, is a connection, and is a file again, which nobody but libc opens.
- */
+/* Standard input is closed, becomes a connection, and becomes a file again by a call that only
+ * libc sees. */
 POOLED_VICTIM(standard_input_reopened)
 {
     char path[] = "/tmp/victim-XXXXXX", got[16] = "";
@@ -130,7 +130,7 @@ POOLED_VICTIM(clones)
     }
 }
 
-/* A set reports what is registered at an fd that is closed, while another names the socket. */
+/* An epoll set goes on reporting a closed fd while another fd names the socket. */
 POOLED_VICTIM(clone_of_a_watched_one)
 {
     int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
@@ -623,8 +623,8 @@ POOLED_VICTIM(files_between_connections)
     STEP(open("/dev/null", O_RDONLY));
 }
 
-/* Past the sizes of the kernel's table, by calls that the shim sees and calls that it does not,
- * while connections come and go. */
+/* Fds beyond each size of the kernel's table, opened by calls that the shim sees and calls that
+ * it does not, while connections come and go. */
 POOLED_VICTIM(numbers_are_given_out_in_order)
 {
     int fds[3];

@@ -81,8 +81,7 @@ void wait_for(int fd, short events);
 /* A server of this process that accepts nobody: its queue is full. */
 struct sockaddr_in deaf_server(void);
 
-/* Which numbers are open below the top quarter of the smallest table, where the shim's may be.
- */
+/* Which fds are open below the top quarter of the smallest table, where private fds may be. */
 void say_open_numbers(void);
 
 #endif
