@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "disarmed.h"
 #include "disguise.h"
 #include "fdmap.h"
 #include "lending.h"
@@ -207,18 +208,59 @@ static bool take_place(int fd, int stand_in)
            raw_syscall(SYS_dup3, stand_in, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) == fd;
 }
 
-/* A one-shot registration may be disarmed already, and a new one would be armed. */
-static bool can_be_moved(const struct watches *watches)
+/* Registrations that are to be made again for another file at their fd, and those that have
+ * fired. */
+struct moving {
+    struct watches again;
+    struct watches fired;
+    uint64_t calls; /* begun on the connection when they were looked at */
+};
+
+static bool sort_watch(struct moving *moving, int fd, const struct watch *watch)
+{
+    enum disarmed fired = DISARMED_NO;
+
+    if (watch->events & EPOLLEXCLUSIVE)
+        return false;
+    if (watch->events & EPOLLONESHOT && process_refusal() != REASON_NONE)
+        return false;
+    if (watch->events & EPOLLONESHOT)
+        fired = disarmed_ask(watch->epfd, fd);
+    if (fired == DISARMED_YES)
+        moving->fired.list[moving->fired.count++] = *watch;
+    else
+        moving->again.list[moving->again.count++] = *watch;
+    return fired != DISARMED_UNKNOWN;
+}
+
+/* A one-shot registration that has fired cannot be made: a new one is armed. Where it is not
+ * enough to remember it (disarmed.h) IS_GOODBYE is false. */
+static bool can_be_moved(struct moving *moving, int fd, const struct watches *watches,
+                         bool is_goodbye)
 {
     for (unsigned int i = 0; i < watches->count; i++) {
-        if (watches->list[i].events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
+        if (!is_goodbye && watches->list[i].events & EPOLLONESHOT)
+            return false;
+        if (!sort_watch(moving, fd, &watches->list[i]))
             return false;
     }
     return true;
 }
 
+/* Another thread may have armed one after it was looked at and before it was taken off: then
+ * the record has it. A thread that has not got there yet finds it noted here. */
+static void remember_fired(struct conn *conn, int fd, const struct moving *moving)
+{
+    for (unsigned int i = 0; i < moving->fired.count; i++)
+        disarmed_note(moving->fired.list[i].epfd, fd);
+    if (moving->fired.count > 0 && conn_calls_begun(conn) != moving->calls && conn_hold(conn)) {
+        disguise_replay_watches(fd, &conn->watches);
+        conn_let_go(conn);
+    }
+}
+
 /* False when they cannot be registered again for another socket, or other fds name this one. */
-static bool copy_watches(int fd, struct watches *watches)
+static bool copy_watches(int fd, struct moving *moving, bool is_goodbye)
 {
     struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
     bool copied = false;
@@ -226,8 +268,9 @@ static bool copy_watches(int fd, struct watches *watches)
     if (!conn)
         return false;
     if (!conn_is_shared(conn) && conn_hold(conn)) {
-        *watches = conn->watches;
-        copied = can_be_moved(watches);
+        moving->again.count = moving->fired.count = 0;
+        moving->calls = conn_calls_begun(conn);
+        copied = can_be_moved(moving, fd, &conn->watches, is_goodbye);
         conn_let_go(conn);
         if (!copied)
             conn_refuse(conn, REASON_EPOLL_MODE);
@@ -260,13 +303,13 @@ static bool put_instead(int fd, int stand_in, const struct watches *watches)
 static enum reason put_behind(int fd, int stand_in, bool anyway)
 {
     struct check_in check_in;
-    struct watches watches;
+    struct moving moving;
 
-    if (!copy_watches(fd, &watches))
+    if (!copy_watches(fd, &moving, !anyway))
         return REASON_EPOLL_MODE;
     if (!check_in_begin(&check_in, fd)) {
         if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
-            put_instead(fd, stand_in, &watches))
+            put_instead(fd, stand_in, &moving.again))
             return REASON_NONE;
         return check_in.refusal;
     }
@@ -282,7 +325,8 @@ static enum reason put_behind(int fd, int stand_in, bool anyway)
         check_in_call_off(&check_in);
         return REASON_OTHER_SOCKET;
     }
-    disguise_replay_watches(fd, &watches);
+    disguise_replay_watches(fd, &moving.again);
+    remember_fired(check_in.conn, fd, &moving);
     check_in_end(&check_in);
     return REASON_NONE;
 }

@@ -10,6 +10,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
+#include "disarmed.h"
 #include "disguise.h"
 #include "libc.h"
 #include "lending.h"
@@ -116,12 +117,14 @@ static bool forget(int fd, bool stale)
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
-    else if (slot & FDMAP_EPOLL)
+    else if (slot & FDMAP_EPOLL) {
         conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
                                  ? lose_epoll
                                  : lose_shared_epoll,
                              fd);
-    else if (slot & FDMAP_PRIVATE)
+        if (disarmed_any())
+            disarmed_forget(fd);
+    } else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);

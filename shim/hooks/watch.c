@@ -6,6 +6,7 @@
 
 #include <asm/sockios.h>
 
+#include "../disarmed.h"
 #include "../due.h"
 #include "../pieces.h"
 #include "../protocol.h"
@@ -50,7 +51,8 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
     int result;
 
     if (PLAIN(fd))
-        return real(epfd, op, fd, event);
+        return disarmed_any() ? disarmed_ctl(epfd, op, fd, event, real)
+                              : real(epfd, op, fd, event);
     conn = conn_enter(fd, CONN_CALL_OTHER);
     if (!known && is_readable(event, sizeof(*event))) {
         wanted = *event;
@@ -61,6 +63,9 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
         track_watch(epfd, op, fd, &wanted);
+    /* A goodbye of another thread has taken this registration off since. */
+    if (result == 0 && op == EPOLL_CTL_MOD && disarmed_any() && disarmed_take(epfd, fd))
+        raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &wanted);
     if (conn)
         conn_leave(conn, CONN_CALL_OTHER);
     return result;

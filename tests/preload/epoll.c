@@ -420,8 +420,8 @@ static void *register_in(void *unused)
     return NULL;
 }
 
-/* Who waits in the set may close the connection before epoll_ctl() has returned to the thread
- * that registers it. */
+/* The thread that waits in the set may close the connection before epoll_ctl() has returned to
+ * the thread that registers it. */
 Test(epoll, closed_before_its_registration_returns, .timeout = 20)
 {
     struct sigaction action = {.sa_sigaction = hold_up, .sa_flags = SA_SIGINFO};

@@ -464,21 +464,113 @@ Test(goodbyes, waited_for_in_epoll_sets, .timeout = 20)
     cr_expect(epoll_wait(epfd, &got, 1, 0) == 0);
 }
 
-/* Whether a one-shot registration is still armed cannot be asked. */
-Test(goodbyes, one_shot_registration, .timeout = 20)
+static int watched_once(int epfd)
 {
-    struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 77}}, got = {0};
-    int epfd = epoll_create1(0);
+    struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 77}};
     int fd = dial_server();
 
+    exchange(fd);
     cr_assert(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    return fd;
+}
+
+static int fired_once(int epfd)
+{
+    struct epoll_event got;
+    int fd = watched_once(epfd);
+
     send_text(fd, "get nothing\r\n");
     cr_assert(epoll_wait(epfd, &got, 1, 1000) == 1);
     expect_text(fd, "END\r\n");
+    return fd;
+}
+
+/* A one-shot registration that has fired stays quiet until it is armed; then it tells the end.
+ */
+Test(goodbyes, one_shot_registration, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}}, got = {0};
+    int epfd = epoll_create1(0);
+    int fd = fired_once(epfd);
+
     cr_expect(shutdown(fd, SHUT_WR) == 0);
+    EXPECT_KEPT();
+    cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == -1 && errno == EEXIST);
+    errno = 4711;
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == 0 && errno == 4711);
+    cr_expect(epoll_wait(epfd, &got, 1, 1000) == 1 && got.data.u64 == 78 &&
+              got.events & EPOLLIN);
+    cr_expect(recv(fd, &(char){0}, 1, 0) == 0);
+    cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == 0);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == 0);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == -1 && errno == ENOENT);
+    close(fd);
+    exchange(dial_server());
+}
+
+/* One that has fired can be taken off, and is no other file's at its fd, and no other set's. */
+Test(goodbyes, one_shot_registration_that_is_gone, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}};
+    int epfd = epoll_create1(0);
+    int fd = fired_once(epfd);
+    int port = local_port(fd);
+
+    cr_expect(shutdown(fd, SHUT_WR) == 0);
+    cr_expect(syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_DEL, fd, NULL) == 0);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == -1 && errno == ENOENT);
+    close(fd);
+    fd = fired_once(epfd);
+    cr_expect(local_port(fd) == port);
+    cr_expect(shutdown(fd, SHUT_RDWR) == 0);
+    close(fd);
+    cr_assert(socket(AF_UNIX, SOCK_STREAM, 0) == fd);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == -1 && errno == ENOENT);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
+    fd = fired_once(epfd);
+    cr_expect(local_port(fd) == port && shutdown(fd, SHUT_WR) == 0);
+    close(epfd);
+    cr_assert(epoll_create1(0) == epfd);
+    cr_expect(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == -1 && errno == ENOENT);
+}
+
+/* An armed one fires. */
+Test(goodbyes, one_shot_registration_that_is_armed, .timeout = 20)
+{
+    struct epoll_event got = {0};
+    int epfd = epoll_create1(0);
+    int fd = watched_once(epfd);
+
+    cr_expect(shutdown(fd, SHUT_WR) == 0);
+    EXPECT_KEPT();
+    cr_expect(epoll_wait(epfd, &got, 1, 1000) == 1 && got.data.u64 == 77);
     cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
     close(fd);
+    fd = dial_server();
+    exchange(fd);
+    cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
+}
+
+/* Where a closed fd left a registration under the same number it cannot be told which is which.
+ */
+Test(goodbyes, one_shot_registration_of_two, .timeout = 20)
+{
+    struct epoll_event event = {EPOLLIN, {.u64 = 1}};
+    int epfd = epoll_create1(0);
+    int pair[2], other, fd;
+
+    cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+    cr_assert(epoll_ctl(epfd, EPOLL_CTL_ADD, pair[0], &event) == 0);
+    other = dup(pair[0]);
+    close(pair[0]);
+    fd = fired_once(epfd);
+    cr_assert(fd == pair[0]);
+    cr_expect(shutdown(fd, SHUT_WR) == 0);
+    close(fd);
     EXPECT_NOT_KEPT("EPOLL_MODE");
+    close(other);
 }
 
 /* A registration that cannot be taken off is put back, and the goodbye is passed on. */

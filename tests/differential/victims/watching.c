@@ -343,3 +343,40 @@ VICTIM(signals_asked_for_by_ioctl)
 {
     signalled(true);
 }
+
+/* As Java's virtual threads wait: the registration stays, and has fired, when the goodbye
+ * comes. */
+POOLED_VICTIM(one_shot_until_the_goodbye)
+{
+    int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
+
+    for (int i = 0; i < 6; i++) {
+        struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 7}}, got = {0};
+        int fd = dial();
+
+        STEP(epoll_ctl(set, EPOLL_CTL_MOD, fd, &event));
+        STEP(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+        tell(fd, "get one\r\n");
+        STEP(epoll_wait(set, &got, 1, 1000));
+        hear_until(fd, "END\r\n");
+        if (i == 5)
+            STEP(epoll_ctl(set, EPOLL_CTL_MOD, fd, &event));
+        STEP(shutdown(fd, SHUT_WR));
+        STEP(epoll_wait(set, &got, 1, i == 5 ? 1000 : 50));
+        if (i == 1)
+            STEP(epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL));
+        if (i == 2 || i == 3) {
+            event.data.u64 = 8;
+            STEP(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+            STEP(epoll_ctl(set, EPOLL_CTL_MOD, fd, &event));
+            STEP(epoll_wait(set, &got, 1, 1000));
+            SAY("%u %u\n", (unsigned int)(got.events & EPOLLIN), (unsigned int)got.data.u64);
+        }
+        if (i == 3)
+            STEP(epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL));
+        if (i > 2)
+            STEP(epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL));
+        STEP(read(fd, &(char){0}, 1));
+        STEP(close(fd));
+    }
+}
