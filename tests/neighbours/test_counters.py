@@ -170,7 +170,7 @@ print(made)
     assert int(out) > 100
     # One when the file is made, one by the call that made it.
     assert 3 <= len(times) <= 6
-    assert all(later - earlier > 0.98 for earlier, later in zip(times[1:], times[2:]))
+    assert all(later - earlier > 0.5 for earlier, later in zip(times[1:], times[2:]))
 
 
 @pytest.mark.parametrize("wait", [
