@@ -409,7 +409,7 @@ def java_rows():
                 yield f"netty-{transport}", Newest(
                     f"Netty, {transport}", "JDK 17, 2 event loops, 8 at a time", netty(transport),
                     versions=("jdk:17", "maven:netty-transport"), expect=expect,
-                    note="nothing that libc sees; `mcpool check PID` tells of the ring"
+                    note="nothing that libc sees; `mcpool check PID` tells"
                     if expect == "unchanged" else "")
             yield "java-virtual", row("java.net.Socket in virtual threads", "virtual", threads=8,
                                       alive=1.25)
