@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/io_uring.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -314,6 +315,20 @@ Test(children, before_our_constructor_and_after_main, .timeout = 20)
 
     cr_expect(log_count_of(child, ": kept") == 4);
     cr_expect(log_count_of(child, ": reused as ") == 3);
+}
+
+/* What went through it before is not known. */
+Test(children, ring_made_before_our_constructor, .timeout = 20)
+{
+    struct io_uring_params parameters = {0};
+    pid_t child;
+
+    if (syscall(SYS_io_uring_setup, 1, &parameters) < 0)
+        cr_skip_test("io_uring_setup() is not to be had here");
+    setenv("TEST_EARLY_RING", "1", 1);
+    child = run_early((char *const[]){"/bin/true", NULL});
+    cr_expect(log_count_of(child, ": kept") == 0);
+    cr_expect(log_count_of(child, ": not kept: IO_URING ") >= 4);
 }
 
 /* Handlers of fork() that were registered before ours run while the tables are locked for the

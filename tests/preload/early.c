@@ -2,16 +2,21 @@
  * A library that speaks to memcached in its constructor, in handlers of fork() and atexit() and
  * in its destructor, and ends the process with code 1 when something goes wrong. Not part of
  * the test program: run.sh makes early.so of it, which is preloaded after libmcpool.so into
- * another one and so is initialised before it.
+ * another one and so is initialised before it. With TEST_EARLY_RING it makes a ring of io_uring
+ * in its constructor, and enters that later.
  */
 #include <arpa/inet.h>
+#include <linux/io_uring.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+
+static int ring = -1;
 
 static void converse(void)
 {
@@ -45,13 +50,19 @@ static void speak(void)
 
     sigfillset(&every);
     sigprocmask(SIG_SETMASK, &every, &before);
+    if (ring >= 0)
+        syscall(SYS_io_uring_enter, ring, 0, 0, 0, NULL, 0L);
     converse();
     sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 __attribute__((constructor)) static void begin(void)
 {
+    struct io_uring_params parameters = {0};
+
     speak();
+    if (getenv("TEST_EARLY_RING"))
+        ring = (int)syscall(SYS_io_uring_setup, 1, &parameters);
     atexit(speak);
     pthread_atfork(speak, speak, speak);
 }
