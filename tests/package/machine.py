@@ -66,6 +66,10 @@ def why_not():
     for tool in TOOLS:
         if not shutil.which(tool):
             return f"no {tool} here"
+    # As in a container, or where the root is no mount of its own.
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True,
+                      check=False).returncode != 0:
+        return "no mount namespace may be made here"
     lines = sources().splitlines()
     if not lines:
         return "no source of Debian packages here"
