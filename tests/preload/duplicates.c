@@ -102,27 +102,16 @@ static int by_fcntl(int number)
 
 static int by_message(int number)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
-    int pair[2], twin;
+    struct fd_message message;
+    int pair[2];
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &number, sizeof(number));
+    fill_fd_message(&message, number);
     /* The idle connection there was closed before the call: without us that fd is not open. */
-    if (sendmsg(pair[0], &msg, 0) == -1 && errno == EBADF)
+    if (sendmsg(pair[0], &message.msg.msg_hdr, 0) == -1 && errno == EBADF)
         return -1;
-    cr_assert(recvmsg(pair[1], &msg, 0) == 1);
-    memcpy(&twin, CMSG_DATA(&control.header), sizeof(twin));
-    return twin;
+    cr_assert(recvmsg(pair[1], &message.msg.msg_hdr, 0) == 1);
+    return fd_of_message(&message);
 }
 
 /* A program may go through all fds that /proc/self/fd shows. */
@@ -184,16 +173,7 @@ Test(duplicates, number_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
     int file = open("/dev/null", O_RDWR);
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct mmsghdr msgs[1] = {{.msg_hdr = {.msg_iov = &iov,
-                                           .msg_iovlen = 1,
-                                           .msg_control = &control,
-                                           .msg_controllen = sizeof(control)}}};
+    struct fd_message message;
     int pair[2], received;
 
     for (int way = 0; way < 3; way++) {
@@ -201,18 +181,16 @@ Test(duplicates, number_that_was_received, .timeout = 20)
         if (way > 0)
             fd = dial_server();
         exchange(fd);
-        control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-        memcpy(CMSG_DATA(&control.header), &file, sizeof(file));
-        msgs[0].msg_hdr.msg_controllen = sizeof(control);
-        cr_assert(sendmsg(pair[0], &msgs[0].msg_hdr, 0) == 1);
+        fill_fd_message(&message, file);
+        cr_assert(sendmsg(pair[0], &message.msg.msg_hdr, 0) == 1);
         unseen(SYS_close, fd);
         if (way == 0)
-            cr_assert(recvmsg(pair[1], &msgs[0].msg_hdr, 0) == 1);
+            cr_assert(recvmsg(pair[1], &message.msg.msg_hdr, 0) == 1);
         else if (way == 1)
-            cr_assert(recvmmsg(pair[1], msgs, 1, 0, NULL) == 1);
+            cr_assert(recvmmsg(pair[1], &message.msg, 1, 0, NULL) == 1);
         else
-            cr_assert(syscall(SYS_recvmsg, pair[1], &msgs[0].msg_hdr, 0) == 1);
-        memcpy(&received, CMSG_DATA(&control.header), sizeof(received));
+            cr_assert(syscall(SYS_recvmsg, pair[1], &message.msg.msg_hdr, 0) == 1);
+        received = fd_of_message(&message);
         cr_assert(received == fd, "the numbers are %d and %d", received, fd);
         EXPECT_NOT_KEPT("OTHER_SOCKET");
         cr_expect(shutdown(received, SHUT_RDWR) == -1 && errno == ENOTSOCK);

@@ -237,6 +237,26 @@ void needs_close_range(void)
         cr_skip_test("this kernel has no close_range()");
 }
 
+void fill_fd_message(struct fd_message *message, int fd)
+{
+    memset(message, 0, sizeof(*message));
+    message->iov = (struct iovec){&message->byte, 1};
+    message->msg.msg_hdr = (struct msghdr){.msg_iov = &message->iov,
+                                           .msg_iovlen = 1,
+                                           .msg_control = &message->control,
+                                           .msg_controllen = sizeof(message->control)};
+    message->control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(&message->control.header), &fd, sizeof(fd));
+}
+
+int fd_of_message(const struct fd_message *message)
+{
+    int fd;
+
+    memcpy(&fd, CMSG_DATA(&message->control.header), sizeof(fd));
+    return fd;
+}
+
 void expect_good_end(pid_t child)
 {
     int status;

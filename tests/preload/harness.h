@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #include <criterion/criterion.h>
 
@@ -69,6 +70,22 @@ void wait_inside(pid_t tid, long number);
 
 /* Waits for CHILD, which answers by its exit code: 0 when all was well. */
 void expect_good_end(pid_t child);
+
+/* A message of one byte that passes an fd, see unix(7); it must stay where it was filled in. */
+struct fd_message {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    struct iovec iov;
+    struct mmsghdr msg; /* msg_hdr is for sendmsg() and recvmsg() */
+};
+
+void fill_fd_message(struct fd_message *message, int fd);
+
+/* The fd that came with MESSAGE. */
+int fd_of_message(const struct fd_message *message);
 
 /* Skips the test under ASan, which makes the program itself do otherwise. */
 void not_under_asan(void);

@@ -114,24 +114,15 @@ Test(reasons_program, duplicated, .timeout = 20)
 
 static void pass(int fd, bool many)
 {
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    struct iovec iov = {"x", 1};
-    struct mmsghdr msg = {.msg_hdr = {.msg_iov = &iov,
-                                      .msg_iovlen = 1,
-                                      .msg_control = &control,
-                                      .msg_controllen = sizeof(control)}};
+    struct fd_message message;
     int pair[2];
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    fill_fd_message(&message, fd);
     if (many)
-        cr_assert(sendmmsg(pair[0], &msg, 1, 0) == 1);
+        cr_assert(sendmmsg(pair[0], &message.msg, 1, 0) == 1);
     else
-        cr_assert(sendmsg(pair[0], &msg.msg_hdr, 0) == 1);
+        cr_assert(sendmsg(pair[0], &message.msg.msg_hdr, 0) == 1);
 }
 
 Test(reasons_program, passed, .timeout = 20)

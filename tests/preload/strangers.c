@@ -300,22 +300,12 @@ Test(strangers, are_not_closed_with_their_duplicates, .timeout = 20)
 Test(strangers, are_not_closed_when_passed, .timeout = 20)
 {
     int number = replaced_private_number();
-    union {
-        struct cmsghdr header;
-        char bytes[CMSG_SPACE(sizeof(int))];
-    } control = {.bytes = {0}};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
+    struct fd_message message;
     int pair[2];
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    control.header = (struct cmsghdr){CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), &number, sizeof(number));
-    cr_expect(sendmsg(pair[0], &msg, 0) == 1);
+    fill_fd_message(&message, number);
+    cr_expect(sendmsg(pair[0], &message.msg.msg_hdr, 0) == 1);
     cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
 }
 
