@@ -337,7 +337,7 @@ void protocol_renew_unless_sure(int fd)
     }
     conn_leave(conn, CONN_CALL_OTHER);
     if (!sure)
-        protocol_renew(fd);
+        protocol_renew_if_possible(fd);
 }
 
 void protocol_renew_all(void)

@@ -58,9 +58,9 @@ COLD void protocol_renew_if_possible(int fd);
 /* A duplicate of FD is about to be made by F_DUPFD_CLOEXEC, as socket libraries do it for
  * themselves: it is no redirection of a stdio stream, and bytes are seen through it as through
  * FD. The same, unless the connection speaks what users with the same kind of socket said
- * before and nothing else was ever spoken to its server: then it stays. Should the guess be
- * wrong all the same, all fds of the connection are given another one together, if no thread is
- * in a call on it. */
+ * before and nothing else was ever spoken to its server: then it stays. So it does where there
+ * is no new one, as its first byte is seen. Should the guess be wrong all the same, all fds of
+ * the connection are given another one together, if no thread is in a call on it. */
 COLD void protocol_renew_unless_sure(int fd);
 
 /* The same as protocol_renew() for all fds, before they are inherited or can be used past libc.
