@@ -84,7 +84,7 @@ def night_stages(build, seconds):
         "oracle": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/oracle"],
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
         "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
-        "valgrind-unit": ["valgrind", "-q", "--trace-children=yes", "--error-exitcode=9",
+        "valgrind-unit": ["valgrind", "-q", "--vgdb=no", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],
         "valgrind-preload": ["tests/preload/run.sh", library,
                              os.path.join(build, "plain/tests/preloaded"), "", "valgrind", "-q",

@@ -477,7 +477,8 @@ Test(stats, full_file_system)
     struct stats *stats;
     int fd;
 
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("none", directory, "tmpfs", 0, "size=8k") != 0)
         cr_skip_test("only root can make a small file system");
     stats = publish(0, "a");
@@ -499,11 +500,12 @@ Test(stats, full_file_system)
 
 Test(stats, read_only_file_system)
 {
-    if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("none", directory, "tmpfs", 0, "size=64k") != 0)
         cr_skip_test("only root can mount");
     cr_assert(publish(0, "a"));
-    cr_assert(mount(NULL, directory, NULL, MS_REMOUNT | MS_RDONLY, "size=64k") == 0);
+    cr_assert(mount("none", directory, "tmpfs", MS_REMOUNT | MS_RDONLY, "size=64k") == 0);
     write_out();
     cr_expect(umount(directory) == 0);
 }
