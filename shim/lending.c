@@ -524,6 +524,8 @@ void lending_before_fork(void)
     else if (forks.is_owner)
         log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
                  reason_text(reason));
+    if (forks.depth == 1)
+        quiet_before_fork();
     atomic_fetch_add(&process_children, 1);
 }
 
@@ -542,6 +544,8 @@ void lending_after_fork_in_parent(void)
 {
     /* Another thread may have opened a socket after the first count and before the child. */
     atomic_fetch_add(&process_children, 1);
+    if (forks.depth == 1)
+        quiet_after_fork_in_parent();
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -564,6 +568,7 @@ void lending_after_fork_in_child(void)
 {
     bool is_whole = end_fork();
 
+    quiet_after_fork_in_child();
     if (forks.is_owner)
         close_private_fds();
     if (!is_whole)
@@ -576,7 +581,6 @@ void lending_after_fork_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
-    quiet_after_fork_in_child();
     if (stats_after_fork_in_child())
         process_adopt();
 }

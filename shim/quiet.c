@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lock.h"
 #include "raw.h"
 
 /* The kernel's set of signals, which is smaller than libc's. */
@@ -22,6 +23,10 @@ static const uint64_t raised_by_writes = SET_OF(SIGPIPE) | SET_OF(SIGXFSZ);
 #define OPEN_MOST 8
 
 static _Atomic int open_now[OPEN_MOST];
+
+/* Held while an fd of ours is opened or closed and the note changes, and by a thread in fork():
+ * what a child inherits is noted. */
+static struct lock changing;
 
 bool quiet_begin(struct quiet *quiet)
 {
@@ -76,23 +81,53 @@ static void change_note(int from, int to)
     }
 }
 
+/* A fork that takes longer than the lock's patience is not waited for: its child may then have
+ * an fd too many, until it execs. */
+static bool keep_forks_out(void)
+{
+    return !lock_is_mine(&changing) && lock_take(&changing);
+}
+
+static void let_forks_in(bool locked)
+{
+    if (locked)
+        lock_give(&changing);
+}
+
 int quiet_open(const char *path, int flags)
 {
+    bool locked = keep_forks_out();
     int fd = open_above_standard_fds(path, flags);
 
     if (fd >= 0)
         change_note(0, fd + 1);
+    let_forks_in(locked);
     return fd;
 }
 
 void quiet_close(int fd)
 {
+    bool locked = keep_forks_out();
+
     change_note(fd + 1, 0);
     raw_syscall(SYS_close, fd);
+    let_forks_in(locked);
+}
+
+void quiet_before_fork(void)
+{
+    (void)lock_take(&changing);
+}
+
+void quiet_after_fork_in_parent(void)
+{
+    if (lock_is_mine(&changing))
+        lock_give(&changing);
 }
 
 void quiet_after_fork_in_child(void)
 {
+    atomic_store(&changing.word, 0);
     for (int i = 0; i < OPEN_MOST; i++) {
         int fd = atomic_exchange(&open_now[i], 0) - 1;
 

@@ -2,7 +2,7 @@
  * Our own files in the program's process: the log and the counters. Opening and writing them
  * must do nothing that the program could notice: no signal, no standard fd, no fd in a child.
  *
- * Takes no lock and keeps errno.
+ * No lock is held when a function returns, but between the two around a fork. errno is kept.
  */
 #ifndef MCPOOL_QUIET_H
 #define MCPOOL_QUIET_H
@@ -34,7 +34,10 @@ COLD void quiet_end(const struct quiet *quiet, long result, size_t n);
 COLD int quiet_open(const char *path, int flags);
 COLD void quiet_close(int fd);
 
-/* In the child of a fork, the only thread: closes what other threads of the parent had open. */
+/* Around a fork; see pthread_atfork(3). No other thread opens a file of ours meanwhile, and the
+ * child, which has one thread, closes those that other threads of the parent had open. */
+COLD void quiet_before_fork(void);
+COLD void quiet_after_fork_in_parent(void);
 COLD void quiet_after_fork_in_child(void);
 
 /* Fills FOUND with what FD refers to. */
