@@ -22,7 +22,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvl
             -Wno-unknown-warning-option -Wno-missing-attributes
 # No _FORTIFY_SOURCE and no large-file names: both would rename the functions we define.
 BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS -pthread \
-        -DMCPOOL_VERSION='"$(VERSION)"'
+        -Ishim -DMCPOOL_VERSION='"$(VERSION)"'
 # A connection passed on runs through a dozen small files; together they are a third faster. Clang
 # would want another linker for it.
 LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto=auto))
@@ -41,7 +41,8 @@ SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
                 -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment
 
-SHIM_SOURCES := $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/hooks/*.S)
+SHIM_SOURCES := $(filter-out shim/cli/%,$(wildcard shim/*.c shim/*/*.c shim/*/*.S))
+SHIM_FILES := $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*/*.def)
 SHIM_OBJECTS := $(patsubst %,$(B)/%.o,$(SHIM_SOURCES))
 LIBRARY := $(B)/libmcpool.so
 
@@ -58,7 +59,7 @@ $(B)/%.S.o: %.S Makefile
 # The compiler knows a function again by the name of its file and of its object: it learns in a tree
 # that looks the same. Where nothing can be learned, as on a machine without loopback, the library is as
 # right, and slower.
-$(B)/profile/learned: $(B)/bench/training $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*.def) Makefile
+$(B)/profile/learned: $(B)/bench/training $(SHIM_FILES) Makefile
 	rm -rf $(@D)
 	mkdir -p $(@D)
 	ln -s $(CURDIR)/Makefile $(CURDIR)/shim $(@D)
@@ -73,12 +74,12 @@ $(B)/profile/learned: $(B)/bench/training $(wildcard shim/*.[ch] shim/*/*.[chS] 
 # Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
 # other libraries have the version they have there (hooks/foreign.S). The loader takes the first
 # version for that of references without one, so no library has the first.
-$(B)/libmcpool.map: shim/hooks.def Makefile
+$(B)/libmcpool.map: shim/hooks/hooks.def Makefile
 	@mkdir -p $(@D)
 	{ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \
 	  printf '%s\n' '#define HOOK(ret, name, params, before)' '#define HOOK_CHILD(name)' \
 	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, body, params) version { };' \
-	    '#include "shim/hooks.def"' | $(CC) -E -P -I. -x c - | tr -d '"' | sort -u; } > $@
+	    '#include "shim/hooks/hooks.def"' | $(CC) -E -P -I. -Ishim -x c - | tr -d '"' | sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 	$(CC) $(SHIM_LDFLAGS) $(LTO) $(USE_PROFILE) $(CFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
@@ -88,7 +89,7 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 # The command.
 
-COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats_file.c shim/reasons.c
+COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats/stats_file.c shim/base/reasons.c
 COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
 
 $(B)/command/%.c.o: %.c Makefile
@@ -102,38 +103,38 @@ $(B)/mcpool: $(COMMAND_OBJECTS)
 
 # Tests. The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,clock endpoint fdmap conn lock pool options config text reasons process \
-             quiet stats stats_file)
-UNIT_SOURCES := $(wildcard $(addsuffix .c,$(UNIT_SHIM)) shim/wire/*.c tests/unit/*.c)
+UNIT_SHIM := $(addprefix shim/,base/fmt base/lock base/ownfile base/owner base/reasons config/address \
+               config/config conn/conn conn/fdmap conn/sockopts pool/pool stats/stats stats/stats_file)
+UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
 $(B)/unit/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(BASE) $(SANITIZE) -O1 -g -Ishim -MMD -MP -c $< -o $@
+	$(CC) $(BASE) $(SANITIZE) -O1 -g -MMD -MP -c $< -o $@
 
 $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
 
-PRELOAD_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$(wildcard tests/preload/*.c)))
+INTEGRATION_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$(wildcard tests/integration/*.c)))
 
-$(B)/tests/preload/%.c.o: tests/preload/%.c Makefile
+$(B)/tests/integration/%.c.o: tests/integration/%.c Makefile
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(CFLAGS) -MMD -MP -c $< -o $@
 
-$(B)/tests/preloaded: $(PRELOAD_OBJECTS)
+$(B)/tests/integration_tests: $(INTEGRATION_OBJECTS)
 	@mkdir -p $(@D)
 	$(CC) -pthread $^ -lcriterion -o $@
 
--include $(UNIT_OBJECTS:.o=.d) $(PRELOAD_OBJECTS:.o=.d)
+-include $(UNIT_OBJECTS:.o=.d) $(INTEGRATION_OBJECTS:.o=.d)
 
 $(B)/tests/differential: tests/differential/wire_differential.c $(wildcard shim/wire/*.[ch])
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -O2 -g -Ishim $(filter %.c,$^) -o $@
+	$(CC) $(BASE) -O2 -g $(filter %.c,$^) -o $@
 
-# Victims call with bad arguments on purpose.
-$(B)/tests/victims: $(wildcard tests/differential/victims/*.[ch])
+# These programs call with bad arguments on purpose.
+$(B)/tests/programs: $(wildcard tests/transparency/programs/*.[ch])
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g $(filter %.c,$^) -o $@
 
@@ -151,12 +152,12 @@ FUZZ_SECONDS ?= 600
 
 $(FUZZERS): tests/fuzz/wire_fuzz.c $(wildcard shim/wire/*.[ch])
 	@mkdir -p $(@D)
-	clang $(BASE) -O1 -g -Ishim -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+	clang $(BASE) -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 	  $(filter %.c,$^) -o $@
 
 $(B)/fuzz/make_corpus: tests/fuzz/make_corpus.c tests/unit/wire_vectors.c
 	@mkdir -p $(@D)
-	$(CC) $(BASE) -Ishim $^ -o $@
+	$(CC) $(BASE) $^ -o $@
 
 fuzz: $(FUZZERS)
 	/usr/bin/python3 tests/fuzz/run.py $(B)/fuzz $(FUZZ_SECONDS)
@@ -182,7 +183,7 @@ $(B)/faults/fault.o: tests/faults/fault.c tests/faults/raw.h
 	@mkdir -p $(@D)
 	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
 
-$(FAULTY): $(B)/faults/fault.o $(wildcard shim/*.[ch] shim/*/*.[chS])
+$(FAULTY): $(B)/faults/fault.o $(SHIM_FILES)
 	$(MAKE) B=$(B)/faults PROFILE= CFLAGS='$(CFLAGS) -include tests/faults/raw.h' \
 	  LDFLAGS='$(LDFLAGS) $<' $@
 
@@ -192,47 +193,47 @@ $(B)/faults/scenes: tests/faults/scenes.c
 
 # The library under sanitizers, and with pauses wherever threads may meet.
 SANITIZED := $(B)/asan/libmcpool.so
-SHAKEN := $(B)/shaken/libmcpool.so $(B)/tsan/libmcpool.so
-SHAKE_SECONDS ?= 600
+STRESSED_LIBRARIES := $(B)/stressed/libmcpool.so $(B)/tsan/libmcpool.so
+STRESS_SECONDS ?= 600
 
-$(SANITIZED): $(wildcard shim/*.[ch] shim/*/*.[chS])
+$(SANITIZED): $(SHIM_FILES)
 	$(MAKE) B=$(B)/asan CFLAGS='-O1 -g $(SANITIZE)' LDFLAGS='$(SANITIZE)' $@
 
-$(B)/%/shake.o: tests/shake/shake.c tests/shake/shake.h
+$(B)/%/pauses.o: tests/stress/pauses.c tests/stress/pauses.h
 	@mkdir -p $(@D)
 	$(CC) $(SHIM_CFLAGS) -O2 -c $< -o $@
 
-$(B)/shaken/libmcpool.so: $(B)/shaken/shake.o $(wildcard shim/*.[ch] shim/*/*.[chS])
-	$(MAKE) B=$(B)/shaken CFLAGS='-O1 -g -include tests/shake/shake.h' LDFLAGS='$<' $@
+$(B)/stressed/libmcpool.so: $(B)/stressed/pauses.o $(SHIM_FILES)
+	$(MAKE) B=$(B)/stressed CFLAGS='-O1 -g -include tests/stress/pauses.h' LDFLAGS='$<' $@
 
-$(B)/tsan/libmcpool.so: $(B)/tsan/shake.o $(wildcard shim/*.[ch] shim/*/*.[chS])
-	$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/shake/shake.h' \
+$(B)/tsan/libmcpool.so: $(B)/tsan/pauses.o $(SHIM_FILES)
+	$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/stress/pauses.h' \
 	  LDFLAGS='-fsanitize=thread $<' $@
 
-$(B)/shaken/stress: tests/shake/stress.c
+$(B)/stressed/stress: tests/stress/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g $< -o $@
 
 # The library calls a function of this one.
-$(B)/shaken/stopped: tests/shake/stopped.c
+$(B)/stressed/stopped: tests/stress/stopped.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
-$(B)/tsan/stress: tests/shake/stress.c
+$(B)/tsan/stress: tests/stress/stress.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
-STRESSED := $(SHAKEN) $(B)/shaken/stress $(B)/shaken/stopped $(B)/tsan/stress
+STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B)/tsan/stress
 
-shake: $(STRESSED)
-	/usr/bin/python3 tests/shake/run.py $(B) $(SHAKE_SECONDS)
+stress: $(STRESSED)
+	/usr/bin/python3 tests/stress/run.py $(B) $(STRESS_SECONDS)
 
 # For the other architecture. uthash is only headers, found behind the headers of that.
 CROSS := aarch64-linux-gnu-
 
 aarch64-programs:
 	$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
-	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/victims $(B)/aarch64/tests/differential
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
 
 # Real servers for minutes, while everything around them is restarted.
 SOAK_SECONDS ?= 300
@@ -246,7 +247,7 @@ both-compilers:
 	$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
-test-programs: all $(B)/tests/unit $(B)/tests/preloaded $(B)/tests/differential $(B)/tests/victims \
+test-programs: all $(B)/tests/unit $(B)/tests/integration_tests $(B)/tests/differential $(B)/tests/programs \
                $(B)/bench/instructions \
                $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
 
@@ -259,7 +260,7 @@ test:
 NIGHT_SECONDS ?= 450
 
 plain-programs:
-	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/preloaded
+	$(MAKE) B=$(B)/plain SANITIZE= $(B)/plain/tests/unit $(B)/plain/tests/integration_tests
 
 night:
 	.ci/packages build test package night
@@ -268,10 +269,10 @@ night:
 
 # Lines and branches of the shim that tests reach, with the library whose calls can be made to fail.
 # Children that leave by _exit(), exec or a signal are not counted. Some tests fail by the measuring: it
-# keeps dlopen() from being a jump, and speaks of what victims with another user, another root or no
+# keeps dlopen() from being a jump, and speaks of what programs with another user, another root or no
 # descriptors left keep it from writing.
 COVERED := $(B)/coverage
-COVERAGE_STAGES ?= unit preload victims faults
+COVERAGE_STAGES ?= unit integration transparency faults
 COVERAGE_LEAST := 90
 GCOVR := gcovr -r . --gcov-ignore-parse-errors --object-directory $(COVERED) -f shim/
 COVERAGE_CFLAGS := -O1 -g --coverage -fprofile-update=atomic -foptimize-sibling-calls
@@ -279,12 +280,12 @@ COVERAGE_CFLAGS := -O1 -g --coverage -fprofile-update=atomic -foptimize-sibling-
 coverage:
 	.ci/packages build test coverage
 	rm -rf $(COVERED)
-	$(MAKE) B=$(COVERED) $(addprefix $(COVERED)/,faults/fault.o faults/scenes tests/preloaded tests/victims)
+	$(MAKE) B=$(COVERED) $(addprefix $(COVERED)/,faults/fault.o faults/scenes tests/integration_tests tests/programs)
 	$(MAKE) B=$(COVERED) CFLAGS='$(COVERAGE_CFLAGS) -include tests/faults/raw.h' SANITIZE=--coverage \
 	  LDFLAGS='--coverage $(COVERED)/faults/fault.o' $(COVERED)/libmcpool.so $(COVERED)/tests/unit
 	ln -s ../libmcpool.so $(COVERED)/faults/libmcpool.so
 	-/usr/bin/python3 tests/run.py $(COVERED) $(COVERAGE_STAGES)
-	-TEST_BUILD=$(COVERED) /usr/bin/python3 -m pytest -q tests/neighbours/test_absent.py
+	-TEST_BUILD=$(COVERED) /usr/bin/python3 -m pytest -q tests/interop/test_absent.py
 	$(GCOVR) $(COVERED)
 	$(GCOVR) --branches $(COVERED)
 	$(GCOVR) $(COVERED) --csv $(COVERED)/lines.csv
@@ -295,7 +296,7 @@ coverage:
 valgrind: all
 	.ci/packages build test
 	$(MAKE) plain-programs
-	/usr/bin/python3 tests/run.py --night 0 $(B) valgrind-unit valgrind-preload
+	/usr/bin/python3 tests/run.py --night 0 $(B) valgrind-unit valgrind-integration
 
 demo:
 	.ci/packages build demo
@@ -313,7 +314,7 @@ $(B)/timed/lock_times.o: bench/growth/lock_times.c bench/growth/lock_times.h
 	@mkdir -p $(@D)
 	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
 
-$(TIMED): $(B)/timed/lock_times.o $(wildcard shim/*.[ch] shim/*/*.[chS])
+$(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
 	$(MAKE) B=$(B)/timed PROFILE= CFLAGS='$(CFLAGS) -include bench/growth/lock_times.h' \
 	  LDFLAGS='$(LDFLAGS) $<' $@
 
@@ -332,7 +333,7 @@ bench:
 C_FILES = $(shell git ls-files '*.c' '*.h')
 SHELL_FILES = .ci/run .ci/packages $(shell git ls-files "*.sh" "*.bash")
 
-LINTED = $(wildcard shim/*.c shim/wire/*.c shim/hooks/*.c shim/cli/*.c)
+LINTED = $(wildcard shim/*.c shim/*/*.c)
 
 format:
 	clang-format -i $(C_FILES)
@@ -341,10 +342,10 @@ lint:
 	.ci/packages lint
 	clang-format --dry-run --Werror $(C_FILES)
 	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --std=c11 \
-	  --suppress=missingIncludeSystem --suppress=uninitvar:shim/pool.c \
-	  -D__x86_64__ -D_GNU_SOURCE -DMCPOOL_VERSION='"$(VERSION)"' \
+	  --suppress=missingIncludeSystem --suppress=uninitvar:shim/pool/pool.c \
+	  -Ishim -D__x86_64__ -D_GNU_SOURCE -DMCPOOL_VERSION='"$(VERSION)"' \
 	  $(LINTED)
-	clang-tidy --quiet $(LINTED) -- -std=gnu11 -D_GNU_SOURCE -DNDEBUG \
+	clang-tidy --quiet $(LINTED) -- -std=gnu11 -Ishim -D_GNU_SOURCE -DNDEBUG \
 	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	shellcheck $(SHELL_FILES)
 
@@ -407,5 +408,5 @@ shim/life.svg: shim/life.dot
 clean:
 	rm -rf $(B)
 
-.PHONY: all night plain-programs both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus shake soak valgrind coverage demo bench format lint install uninstall deb rpm docs clean FORCE
+.PHONY: all night plain-programs both-compilers aarch64-programs test-programs test differential fuzz fuzz-corpus stress soak valgrind coverage demo bench format lint install uninstall deb rpm docs clean FORCE
 .DELETE_ON_ERROR:

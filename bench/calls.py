@@ -1,5 +1,5 @@
 """What each system call of a hit costs by itself. Which there are is a test:
-tests/neighbours/test_system_calls.py."""
+tests/interop/test_system_calls.py."""
 
 import os
 import subprocess

@@ -85,7 +85,7 @@ def show_loads(library):
 def wrong_values(environment_of):
     """How many of twenty greenlets got a value of another key after twenty others gave up."""
     with Memcached() as server:
-        result = subprocess.run([PYTHON, os.path.join(TESTS, "oracle", "stall.py"), server.address,
+        result = subprocess.run([PYTHON, os.path.join(TESTS, "e2e", "stall.py"), server.address,
                                  str(server.process.pid)], env=environment_of(server), timeout=60,
                                 stdout=subprocess.PIPE, check=True)
     return json.loads(result.stdout)["wrong"]
@@ -95,7 +95,7 @@ def compile_naive(folder):
     """The pool one would write by hand."""
     library = os.path.join(folder, "naive.so")
     subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O2", "-o", library,
-                    os.path.join(TESTS, "oracle", "naive_pool.c"), "-ldl"], check=True)
+                    os.path.join(TESTS, "e2e", "naive_pool.c"), "-ldl"], check=True)
     return library
 
 

@@ -3,7 +3,7 @@
  * lock_times.c.
  */
 #ifndef __ASSEMBLER__
-#include "../../shim/lock.h"
+#include "base/lock.h"
 
 int64_t lock_times_now(void) __attribute__((visibility("hidden")));
 

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "../reasons.h"
+#include "base/reasons.h"
 #include "command.h"
 
 static const struct explanation {

@@ -19,7 +19,7 @@
 
 const struct stat_row stat_rows[STATS] = {
 #define STAT(kind, name, text) {#name, text, sizeof(#kind) == sizeof("gauge")},
-#include "../stats.def"
+#include "stats/stats.def"
 #undef STAT
 };
 
@@ -148,7 +148,7 @@ static void read_slot(struct process *process, const struct stats_slot *slot)
     memcpy(server->name, slot->endpoint, sizeof(server->name) - 1);
     make_printable(server->name);
 #define STAT(kind, name, text) server->numbers.stats[STAT_##name] = stats->name;
-#include "../stats.def"
+#include "stats/stats.def"
 #undef STAT
     for (int i = 0; i < REASON_COUNT; i++) {
         server->numbers.refused[i] = stats->refused[i];

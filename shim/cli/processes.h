@@ -2,8 +2,8 @@
  * The processes that show their counters, read from their files.
  *
  * A file is written by any user's process, and judged here: what is not of the form that
- * shim/stats_file.h describes, or not of the user who runs the process, is passed over. Files
- * of processes that have ended are removed.
+ * shim/stats/stats_file.h describes, or not of the user who runs the process, is passed over.
+ * Files of processes that have ended are removed.
  */
 #ifndef MCPOOL_PROCESSES_H
 #define MCPOOL_PROCESSES_H
@@ -12,11 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../stats_file.h"
+#include "stats/stats_file.h"
 
 enum stat_index {
 #define STAT(kind, name, text) STAT_##name,
-#include "../stats.def"
+#include "stats/stats.def"
 #undef STAT
     STATS
 };

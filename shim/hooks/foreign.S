@@ -32,6 +32,6 @@ foreign_\body:
 .endm
 
     .text
-#include "../hooks.def"
+#include "hooks/hooks.def"
 
     .section .note.GNU-stack, "", %progbits

@@ -7,12 +7,12 @@
 
 #include <errno.h>
 
-#include "../checkin.h"
-#include "../fdmap.h"
-#include "../lending.h"
-#include "../libc.h"
-#include "../process.h"
-#include "../track.h"
+#include "pool/checkin.h"
+#include "conn/fdmap.h"
+#include "pool/checkout.h"
+#include "hooks/libc.h"
+#include "base/owner.h"
+#include "hooks/track.h"
 
 /* The definition of a hook, and its second name. */
 #define HOOKED MCPOOL_EXPORT

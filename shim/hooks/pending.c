@@ -2,16 +2,16 @@
  * Requests that go on when the call which made them has returned: a receive that is pending
  * when the program closes its connection would take the reply of the next user. POSIX and Linux
  * asynchronous I/O name the fd in each request. What liburing does with a ring is never seen: a
- * process that makes one by it pools nothing. For rings made by syscall() see ring.h.
+ * process that makes one by it pools nothing. For rings made by syscall() see conn/ring.h.
  */
-#include "hooks.h"
+#include "hooks/hooks.h"
 
 #include <string.h>
 
-#include "../deepbind.h"
-#include "../foreign.h"
-#include "../raw.h"
-#include "../readable.h"
+#include "hooks/deepbind.h"
+#include "hooks/foreign.h"
+#include "base/rawsys.h"
+#include "base/readable.h"
 
 /* glibc itself looks at no list when the mode is wrong. */
 #define LISTED(name, block_type)                                                               \

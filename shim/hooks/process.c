@@ -1,14 +1,14 @@
 /*
  * What changes the whole process: its identity, its namespaces, calls made past libc's names.
  */
-#include "hooks.h"
+#include "hooks/hooks.h"
 
-#include "../due.h"
-#include "../protocol.h"
-#include "../readable.h"
-#include "../ring.h"
-#include "../unwind.h"
-#include "../waiting.h"
+#include "pool/due.h"
+#include "pool/swap.h"
+#include "base/readable.h"
+#include "conn/ring.h"
+#include "base/unwind.h"
+#include "conn/pollers.h"
 
 #include <stdarg.h>
 #include <sys/syscall.h>
@@ -108,7 +108,8 @@ HOOKED void quick_exit(int status)
 }
 
 /* The real function looks at its return address for the caller's RUNPATH, so this has to be a
- * jump: nothing may be left to do after it, and tests/audit looks whether the compiler agreed.
+ * jump: nothing may be left to do after it, and tests/symbols looks whether the compiler
+ * agreed.
  */
 HOOKED void *dlopen(const char *file, int flags)
 {

@@ -2,9 +2,9 @@
  * What takes rights from the process: sandboxes and capabilities, by libc's functions and by
  * syscall().
  */
-#include "hooks.h"
+#include "hooks/hooks.h"
 
-#include "../sandbox.h"
+#include "pool/sandbox.h"
 
 #include <linux/seccomp.h>
 #include <sys/prctl.h>

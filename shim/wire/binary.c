@@ -2,7 +2,7 @@
  * The binary protocol: packets of a header and a body, in both directions. A reply carries the
  * opcode of its request, so quiet requests are resolved exactly.
  */
-#include "parts.h"
+#include "wire/internal.h"
 
 #define MAGIC_REPLY 0x81
 

@@ -2,7 +2,7 @@
  * Meta commands: their flags, and which replies they can have. Everything else about them is as
  * with the classic ones.
  */
-#include "parts.h"
+#include "wire/internal.h"
 
 #define FLAGS_LIMIT  16
 #define OPAQUE_LIMIT 32 /* with the letter */

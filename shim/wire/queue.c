@@ -2,7 +2,7 @@
  * The expectation queue: requests that wait for their replies, run-length coded so that ten
  * thousand pipelined gets take one entry.
  */
-#include "parts.h"
+#include "wire/internal.h"
 
 static struct wire_run *run_at(struct wire_queue *queue, unsigned index)
 {

@@ -3,7 +3,7 @@
  * have. The head of a line decides; only VALUE and STAT lines are followed by more, only VALUE
  * and VA carry data.
  */
-#include "parts.h"
+#include "wire/internal.h"
 
 #define LINE_LIMIT 4096
 

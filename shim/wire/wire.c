@@ -1,7 +1,7 @@
 /*
  * The common part of the tracker: which protocol, and what follows from what is known.
  */
-#include "parts.h"
+#include "wire/internal.h"
 
 #define TLS_HANDSHAKE 0x16
 

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "../reasons.h"
+#include "base/reasons.h"
 
 /* Different kinds of requests in a row that can wait for their replies; equal ones in a row
  * count as one. */

@@ -14,11 +14,11 @@ import sys
 import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../audit"),
-                os.path.join(HERE, "../differential")]
-from audit import DYNAMIC_TLS, exported, foreign_hooks, listed_hooks
+sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../symbols"),
+                os.path.join(HERE, "../transparency")]
+from symbols import DYNAMIC_TLS, exported, foreign_hooks, listed_hooks
 from support import Memcached, die_with_parent, free_port, preloaded
-from victims import Script, Server
+from transparency import Script, Server
 
 TOOLS = "aarch64-linux-gnu-"
 QEMU = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
@@ -68,16 +68,16 @@ def run(program, library, *arguments):
 
 
 def notices(program, library, ports, name):
-    """What the victim NAME notices; empty when nothing."""
+    """What the program NAME notices; empty when nothing."""
     without, with_it = (run(program, which, name, *ports) for which in (None, library))
     if without == "does not end":
-        return f"is no victim here: {without}"
+        return f"is no program here: {without}"
     return "" if with_it == without else f"{without}\nbut with the library\n{with_it}"
 
 
-def victims(folder):
+def programs(folder):
     """Results of all, by name."""
-    program, library = os.path.join(folder, "tests/victims"), os.path.join(folder, "libmcpool.so")
+    program, library = os.path.join(folder, "tests/programs"), os.path.join(folder, "libmcpool.so")
     listed = re.findall(r"^(\w+) \d$", run(program, None, "--list"), re.MULTILINE)
     names = [name for name in listed if not BEYOND_QEMU.search(name)]
     with Server(("127.0.0.1", free_port()), Script) as server:
@@ -103,7 +103,7 @@ def main():
     results = {check.__name__: check(library) for check in
                (exports_are_the_list, is_hardened, thread_locals_need_no_call, dlopen_ends_in_a_jump)}
     results["tracker_is_right"] = tracker_is_right(folder)
-    for name, found in victims(folder).items():
+    for name, found in programs(folder).items():
         results[name] = not found
         if found:
             print(f"FAILED {name}: {found}")

@@ -20,15 +20,15 @@ def read(*path):
 
 
 def variables():
-    return re.findall(r'^    {"(\w+)", read_', read("config.c"), re.M)
+    return re.findall(r'^    {"(\w+)", read_', read("config", "config.c"), re.M)
 
 
 def reasons():
-    return re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("reasons.def"), re.M)
+    return re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("base", "reasons.def"), re.M)
 
 
 def counters():
-    return re.findall(r'^STAT\(\w+, (\w+), "([^"]*)"\)', read("stats.def"), re.M)
+    return re.findall(r'^STAT\(\w+, (\w+), "([^"]*)"\)', read("stats", "stats.def"), re.M)
 
 
 def section(title):

@@ -67,7 +67,7 @@ def test_promtool_agrees(host):
 def test_every_counter_is_there(host):
     host.client().turns(1)
     known = families(host.mcpool("metrics").stdout)
-    with open(os.path.join(SHIM, "stats.def"), encoding="ascii") as file:
+    with open(os.path.join(SHIM, "stats", "stats.def"), encoding="ascii") as file:
         names = re.findall(r"^STAT\(\w+, (\w+),", file.read(), re.M)
     assert len(names) >= 12
     for name in names:

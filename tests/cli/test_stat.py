@@ -14,7 +14,7 @@ import pytest
 
 from observed import COMMAND
 
-# The header of a file, as shim/stats_file.h has it.
+# The header of a file, as shim/stats/stats_file.h has it.
 HEADER = struct.Struct("<QIIIIQiIQQq24s")
 
 

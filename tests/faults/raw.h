@@ -1,6 +1,6 @@
 /*
- * Takes the place of shim/raw.h in the library that tests/faults builds: each system call the
- * shim makes for itself may be told to fail.
+ * Takes the place of shim/base/rawsys.h in the library that tests/faults builds: each system
+ * call the shim makes for itself may be told to fail.
  */
 #ifndef FAULTS_RAW_H
 #define FAULTS_RAW_H
@@ -12,7 +12,7 @@
 #include <sys/resource.h>
 
 #define raw_syscall6 raw_syscall6_unfailing
-#include "../../shim/raw.h"
+#include "base/rawsys.h"
 #undef raw_syscall6
 
 /* What the call must answer instead of being made; 0 when it is to be made. */

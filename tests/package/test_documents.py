@@ -23,7 +23,7 @@ def read(*path):
 
 def defined(name):
     """The string that a header of the library defines as NAME."""
-    for header in glob.glob(os.path.join(TOP, "shim", "*.h")):
+    for header in glob.glob(os.path.join(TOP, "shim", "*", "*.h")):
         if found := re.search(rf'^#define {name}\s+"(.*)"$', read(header), re.M):
             return found.group(1)
     raise KeyError(name)
@@ -31,13 +31,13 @@ def defined(name):
 
 def variables():
     """The variables in config.c and their defaults, as people would write them."""
-    rows = re.findall(r'^    {"(\w+)", read_\w+, (?:"(.*)"|(\w+))},$', read("shim/config.c"), re.M)
+    rows = re.findall(r'^    {"(\w+)", read_\w+, (?:"(.*)"|(\w+))},$', read("shim/config/config.c"), re.M)
     return {name: DEFAULT_OFF.get(name, text or (macro and defined(macro)))
             for name, text, macro in rows}
 
 
 def states():
-    [enum] = re.findall(r"enum conn_state {(.*?)};", read("shim/conn.h"), re.S)
+    [enum] = re.findall(r"enum conn_state {(.*?)};", read("shim/conn/conn.h"), re.S)
     return re.findall(r"\bCONN_(\w+),", enum)
 
 
@@ -51,7 +51,7 @@ def arrows():
 def moves():
     """STATE -> the files that move a connection there, as far as the call names the state."""
     found = {}
-    for path in glob.glob(os.path.join(TOP, "shim", "*.c")):
+    for path in glob.glob(os.path.join(TOP, "shim", "*", "*.c")):
         for state in re.findall(r"\bconn_move\([^;]*?, CONN_(\w+)\);", read(path)):
             found.setdefault(state, set()).add(os.path.basename(path))
     return found
@@ -78,7 +78,7 @@ def test_manual_has_every_variable_and_its_default():
 
 def test_manual_has_every_reason():
     page = read("shim/man/libmcpool.7").split("\n.SH REASONS\n")[1].split("\n.SH ")[0]
-    reasons = re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("shim/reasons.def"), re.M)
+    reasons = re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("shim/base/reasons.def"), re.M)
     assert len(reasons) >= 40
     assert re.findall(r"^\.TP\n\.B ([A-Z_]+)\n(.*)$", page, re.M) == reasons
 
@@ -134,7 +134,8 @@ def test_picture_is_drawn_from_its_text():
 
 def test_map_has_every_file():
     [table] = re.findall(r"## The map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
-    for path in glob.glob(os.path.join(TOP, "shim", "*.c")):
+    for path in (path for folder in ("hooks", "pool", "conn", "stats", "config", "base")
+                 for path in glob.glob(os.path.join(TOP, "shim", folder, "*.c"))):
         assert f"{os.path.basename(path)}`" in table, path
     for path in glob.glob(os.path.join(TOP, "tests", "*", "")):
         name = os.path.basename(os.path.dirname(path))

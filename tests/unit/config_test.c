@@ -1,7 +1,7 @@
 /*
  * The environment: every variable, its default, its range and what is said of a bad value.
  */
-#include "config.h"
+#include "config/config.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /*
  * Records of connections: their states, the calls under way on them, and the list of free ones.
  */
-#include "conn.h"
+#include "conn/conn.h"
 
 #include <limits.h>
 #include <pthread.h>
@@ -10,8 +10,8 @@
 
 #include <criterion/criterion.h>
 
-#include "fdmap.h"
-#include "pool.h"
+#include "conn/fdmap.h"
+#include "pool/pool.h"
 
 static void start(void)
 {

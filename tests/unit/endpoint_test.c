@@ -1,7 +1,7 @@
 /*
  * Addresses in their normal form, their text, and the rules that name them.
  */
-#include "endpoint.h"
+#include "config/address.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
 /*
  * The map of numbers: its bounds, its changes, and two threads that change the same slot.
  */
-#include "fdmap.h"
+#include "conn/fdmap.h"
 
 #include <limits.h>
 #include <pthread.h>

@@ -2,7 +2,7 @@
  * Socket options: which can be noted, which must be equal, and their transfer between two real
  * TCP connections.
  */
-#include "options.h"
+#include "conn/sockopts.h"
 
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,7 +1,7 @@
 /*
  * The pool with an injected clock: order, bounds, ages, families, endpoints.
  */
-#include "pool.h"
+#include "pool/pool.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -14,7 +14,7 @@
 
 #include <criterion/criterion.h>
 
-#include "process.h"
+#include "base/owner.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)

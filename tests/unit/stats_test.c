@@ -2,8 +2,8 @@
  * The file of counters: what a reader finds in it, what becomes of it, and the many ways in
  * which there can be none.
  */
-#include "stats_file.h"
-#include "process.h"
+#include "stats/stats_file.h"
+#include "base/owner.h"
 
 #include <dirent.h>
 #include <fcntl.h>

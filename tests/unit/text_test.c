@@ -1,7 +1,7 @@
 /*
  * The formatter against the one of libc.
  */
-#include "text.h"
+#include "base/fmt.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -1,0 +1,93 @@
+/*
+ * The formatter behind base/fmt.h.
+ */
+#include "base/fmt.h"
+
+#include <stdbool.h>
+
+struct sink {
+    char *at;
+    char *last; /* kept for the NUL */
+};
+
+static void put(struct sink *sink, char c)
+{
+    if (sink->at < sink->last)
+        *sink->at++ = c;
+}
+
+static void put_string(struct sink *sink, const char *s)
+{
+    while (*s)
+        put(sink, *s++);
+}
+
+static void put_number(struct sink *sink, unsigned long number, bool negative)
+{
+    char digits[3 * sizeof(number)];
+    size_t n = 0;
+
+    if (negative)
+        put(sink, '-');
+    do {
+        digits[n++] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    while (n > 0)
+        put(sink, digits[--n]);
+}
+
+/* Writes one conversion; FORMAT stands behind the '%'. Returns where the text goes on. */
+static const char *put_conversion(struct sink *sink, const char *format, va_list *args)
+{
+    long number;
+
+    switch (*format) {
+    case 's':
+        put_string(sink, va_arg(*args, const char *));
+        break;
+    case 'd':
+        number = va_arg(*args, int);
+        put_number(sink, number < 0 ? 0UL - (unsigned long)number : (unsigned long)number,
+                   number < 0);
+        break;
+    case 'u':
+        put_number(sink, va_arg(*args, unsigned int), false);
+        break;
+    case 'l':
+        put_number(sink, va_arg(*args, unsigned long), false);
+        format++;
+        break;
+    default:
+        put(sink, *format);
+    }
+    return format + 1;
+}
+
+size_t text_vformat(char *text, size_t room, const char *format, va_list args)
+{
+    struct sink sink = {text, text + room - 1};
+    va_list rest;
+
+    va_copy(rest, args);
+    while (*format) {
+        if (*format == '%' && format[1] != '\0')
+            format = put_conversion(&sink, format + 1, &rest);
+        else
+            put(&sink, *format++);
+    }
+    va_end(rest);
+    *sink.at = '\0';
+    return (size_t)(sink.at - text);
+}
+
+size_t text_format(char *text, size_t room, const char *format, ...)
+{
+    va_list args;
+    size_t n;
+
+    va_start(args, format);
+    n = text_vformat(text, room, format, args);
+    va_end(args);
+    return n;
+}

@@ -1,0 +1,103 @@
+/*
+ * The owner and the events after which nothing is as it was.
+ */
+#include "base/owner.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/rawsys.h"
+
+_Atomic uint32_t process_children;
+_Atomic uint32_t process_sharers;
+_Atomic uint32_t process_orphans;
+_Atomic uint32_t process_identities;
+
+_Atomic pid_t *process_owner;
+static bool is_wiped;
+
+static _Atomic uint32_t refusal;
+
+/* When it is asked again whether there are several threads; once a second at most, as waits ask
+ * again and again. */
+#define ASK_AFTER ((msec_t)1000)
+static _Atomic msec_t ask_at;
+
+/* libc's; NULL where it has none. */
+static const volatile char *single_threaded;
+
+bool process_start(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return false;
+    single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
+    /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
+    is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
+    process_owner = memory;
+    process_adopt();
+    return true;
+}
+
+void process_adopt(void)
+{
+    /* Where a child keeps its parent's number, one is always taken to be there. */
+    atomic_store(&process_sharers, is_wiped ? 0 : 1);
+    atomic_store(&ask_at, 0);
+    atomic_store(process_owner, getpid());
+}
+
+bool process_is_owner_by_number(void)
+{
+    return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
+}
+
+static bool has_one_thread(void)
+{
+    enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
+    struct stat threads = {0};
+
+    msec_t now = clock_now();
+
+    if (now < atomic_load_explicit(&ask_at, memory_order_relaxed))
+        return false;
+    if (raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &threads, 0) == 0 &&
+        threads.st_nlink == LINKS_OF_A_DIRECTORY + 1)
+        return true;
+    atomic_store(&ask_at, now + ASK_AFTER);
+    return false;
+}
+
+bool process_is_alone(void)
+{
+    return ((single_threaded && *single_threaded) || has_one_thread()) &&
+           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
+}
+
+enum reason process_refusal(void)
+{
+    return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
+}
+
+pid_t process_disown(void)
+{
+    return atomic_exchange(process_owner, 0);
+}
+
+void process_own(pid_t owner)
+{
+    atomic_store(process_owner, owner);
+}
+
+void process_refuse(enum reason reason)
+{
+    uint32_t none = REASON_NONE;
+
+    atomic_compare_exchange_strong(&refusal, &none, (uint32_t)reason);
+}

@@ -1,0 +1,20 @@
+/*
+ * The named reasons for which a connection is not pooled; the list is base/reasons.def.
+ */
+#ifndef MCPOOL_REASONS_H
+#define MCPOOL_REASONS_H
+
+enum reason {
+    REASON_NONE,
+#define REASON(name, text) REASON_##name,
+#include "base/reasons.def"
+#undef REASON
+    REASON_COUNT
+};
+
+/* The name as the list spells it ("REPLY_OWED") and its one-line text. Static strings; never
+ * NULL for a value of the enum. */
+const char *reason_name(enum reason reason);
+const char *reason_text(enum reason reason);
+
+#endif

@@ -1,0 +1,319 @@
+/*
+ * Records of connections: their memory, their states, the calls under way on them.
+ */
+#include "conn/conn.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "conn/fdmap.h"
+#include "pool/pool.h"
+
+/*
+ * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One
+ * addition changes both. It is never reset, as a thread that came late may still be subtracting
+ * its call.
+ */
+static const struct {
+    unsigned int shift;
+    uint64_t mask;
+} calls[] = {
+    [CONN_CALL_SEND] = {0, 0x3fff},
+    [CONN_CALL_RECEIVE] = {14, 0x3fff},
+    [CONN_CALL_OTHER] = {28, 0xfff},
+};
+#define BEGUN_SHIFT 40
+#define UNDER_WAY   ((UINT64_C(1) << BEGUN_SHIFT) - 1)
+
+atomic_bool conn_ever_used;
+
+struct conn *conn_records;
+static _Atomic uint32_t touched; /* records that were ever used */
+
+/* The free list: index + 1 of its first record, and a count of changes above it, so that a
+ * record that was taken and given back meanwhile is not mistaken for an unchanged list. */
+static _Atomic uint64_t free_list;
+
+bool conn_start(void)
+{
+    void *memory = mmap(NULL, CONN_MAX * sizeof(struct conn), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        return false;
+    conn_records = memory;
+    return true;
+}
+
+static void push_free(struct conn *conn)
+{
+    uint64_t head = atomic_load(&free_list);
+    uint64_t changed;
+
+    do {
+        conn->next_free = (uint32_t)head;
+        changed = (((head >> 32) + 1) << 32) | conn_slot(conn);
+    } while (!atomic_compare_exchange_weak(&free_list, &head, changed));
+}
+
+static struct conn *pop_free(void)
+{
+    uint64_t head = atomic_load(&free_list);
+    uint64_t changed;
+    struct conn *conn;
+
+    do {
+        conn = conn_of_slot((uint32_t)head);
+        if (!conn)
+            return NULL;
+        changed = (((head >> 32) + 1) << 32) | conn->next_free;
+    } while (!atomic_compare_exchange_weak(&free_list, &head, changed));
+    return conn;
+}
+
+static struct conn *touch_next(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    while (n < CONN_MAX) {
+        if (atomic_compare_exchange_weak(&touched, &n, n + 1)) {
+            conn_records[n].slot = n + 1;
+            return &conn_records[n];
+        }
+    }
+    return NULL;
+}
+
+struct conn *conn_new(int fd, int domain)
+{
+    struct conn *conn = pop_free();
+
+    if (!conn)
+        conn = touch_next();
+    if (!conn)
+        return NULL;
+    conn->domain = domain;
+    conn->twin = -1;
+    conn->sent = 0;
+    conn->received = 0;
+    conn->watches.count = 0;
+    conn->fence = FENCE_NONE;
+    conn->drained = 0;
+    wire_init(&conn->wire);
+    conn_renew(conn, fd);
+    return conn;
+}
+
+void conn_renew(struct conn *conn, int fd)
+{
+    /* Nobody else can have it before it is in the map. */
+    atomic_store_explicit(&conn->refusal, REASON_NONE, memory_order_relaxed);
+    atomic_store_explicit(&conn->held, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
+    conn->fd = fd;
+    conn->options.given = 0;
+    conn->options.quick = false;
+    conn->options.bound = false;
+    conn->endpoint = NULL;
+    conn->untimed = false;
+    conn_set_word(conn, CONN_WORD_KERNEL);
+    conn_move(conn, CONN_FRESH);
+}
+
+bool conn_share(struct conn *conn)
+{
+    uint32_t fds = atomic_load(&conn->fds);
+
+    while (fds > 0) {
+        if (atomic_compare_exchange_weak(&conn->fds, &fds, fds + 1))
+            return true;
+    }
+    return false;
+}
+
+bool conn_unshare(struct conn *conn)
+{
+    return atomic_fetch_sub(&conn->fds, 1) == 1;
+}
+
+bool conn_take_last(struct conn *conn)
+{
+    uint32_t last = 1;
+
+    return atomic_compare_exchange_strong(&conn->fds, &last, 0);
+}
+
+static bool counts_as_use(enum conn_state state)
+{
+    return state == CONN_IN_USE || state == CONN_LEAVING || state == CONN_LENDING;
+}
+
+/* Whoever finds the record closed and without calls, closer or last caller, frees it, once. */
+static void free_if_unused(struct conn *conn)
+{
+    uint32_t closed = CONN_CLOSED;
+
+    if (!conn_calls_under_way(conn) &&
+        atomic_compare_exchange_strong(&conn->state, &closed, CONN_FREE))
+        push_free(conn);
+}
+
+void conn_move(struct conn *conn, enum conn_state to)
+{
+    enum conn_state from = (enum conn_state)atomic_load(&conn->state);
+
+    if (to == CONN_FRESH || to == CONN_IN_USE)
+        atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
+    if (counts_as_use(to) && !counts_as_use(from)) {
+        atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
+        pool_note_in_use(
+            conn->endpoint,
+            atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) + 1);
+    } else if (counts_as_use(from) && !counts_as_use(to)) {
+        pool_note_in_use(
+            conn->endpoint,
+            atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) - 1);
+    }
+    if (to == CONN_CLOSED) {
+        /* Ordered before the look for calls under way, as their ends are before their look at
+         * the state: one of the two sees the other. */
+        atomic_store(&conn->state, CONN_CLOSED);
+        free_if_unused(conn);
+    } else {
+        atomic_store_explicit(&conn->state, (uint32_t)to, memory_order_release);
+    }
+}
+
+/* Returns what was under way before. */
+static uint64_t begin_call(struct conn *conn, enum conn_call call)
+{
+    return atomic_fetch_add(&conn->traffic,
+                            (UINT64_C(1) << BEGUN_SHIFT) | (UINT64_C(1) << calls[call].shift));
+}
+
+struct conn *conn_enter(int fd, enum conn_call call)
+{
+    uint32_t slot = fdmap_get(fd);
+    struct conn *conn = conn_of_slot(slot);
+    uint64_t before;
+
+    if (!conn || slot & FDMAP_PRIVATE)
+        return NULL;
+    before = begin_call(conn, call);
+    if ((fdmap_get(fd) & ~FDMAP_CLOSING) != (slot & ~FDMAP_CLOSING)) {
+        conn_leave(conn, call);
+        return NULL;
+    }
+    if (call != CONN_CALL_OTHER && ((before >> calls[call].shift) & calls[call].mask) != 0)
+        conn_refuse(conn, REASON_CONCURRENT);
+    return conn;
+}
+
+void conn_leave(struct conn *conn, enum conn_call call)
+{
+    atomic_fetch_sub(&conn->traffic, UINT64_C(1) << calls[call].shift);
+    if (conn_state(conn) == CONN_CLOSED)
+        free_if_unused(conn);
+}
+
+uint64_t conn_calls_begun(const struct conn *conn)
+{
+    return atomic_load(&conn->traffic) >> BEGUN_SHIFT;
+}
+
+bool conn_calls_under_way(const struct conn *conn)
+{
+    return (atomic_load(&conn->traffic) & UNDER_WAY) != 0;
+}
+
+bool conn_is_only_call(const struct conn *conn)
+{
+    return (atomic_load(&conn->traffic) & UNDER_WAY) == UINT64_C(1)
+                                                            << calls[CONN_CALL_OTHER].shift;
+}
+
+bool conn_is_connected(struct conn *conn)
+{
+    uint8_t connecting = CONN_WORD_CONNECTING;
+
+    return atomic_compare_exchange_strong(&conn->word, &connecting, CONN_WORD_CONNECTED);
+}
+
+void conn_refuse(struct conn *conn, enum reason reason)
+{
+    uint32_t none = REASON_NONE;
+
+    atomic_compare_exchange_strong(&conn->refusal, &none, (uint32_t)reason);
+}
+
+bool conn_hold(struct conn *conn)
+{
+    if (!atomic_exchange_explicit(&conn->held, true, memory_order_acquire))
+        return true;
+    conn_refuse(conn, REASON_CONCURRENT);
+    return false;
+}
+
+void conn_let_go(struct conn *conn)
+{
+    atomic_store_explicit(&conn->held, false, memory_order_release);
+}
+
+static bool application_has(const struct conn *conn)
+{
+    enum conn_state state = conn_state(conn);
+
+    return state == CONN_FRESH || state == CONN_IN_USE;
+}
+
+/* A call of the walk's own keeps the record from becoming another connection's meanwhile. */
+void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        struct conn *conn = &conn_records[i];
+
+        if (!application_has(conn))
+            continue;
+        begin_call(conn, CONN_CALL_OTHER);
+        if (application_has(conn))
+            visit(conn, argument);
+        conn_leave(conn, CONN_CALL_OTHER);
+    }
+}
+
+bool conn_any_unspoken(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        if (conn_state(&conn_records[i]) == CONN_IN_USE && !atomic_load(&conn_records[i].spoke))
+            return true;
+    }
+    return false;
+}
+
+bool conn_others_pass(const struct conn *conn)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        enum conn_state state = conn_state(&conn_records[i]);
+
+        if (&conn_records[i] != conn && (state == CONN_LEAVING || state == CONN_LENDING))
+            return true;
+    }
+    return false;
+}
+
+void conn_forget_other_threads(void)
+{
+    uint32_t n = atomic_load(&touched);
+
+    for (uint32_t i = 0; i < n; i++) {
+        atomic_store(&conn_records[i].traffic, 0);
+        atomic_store(&conn_records[i].held, false);
+        free_if_unused(&conn_records[i]);
+    }
+}

@@ -1,0 +1,458 @@
+/*
+ * Rings, and what is read from them.
+ */
+#include "conn/ring.h"
+
+#include <linux/io_uring.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+#include "conn/fdmap.h"
+#include "base/owner.h"
+#include "base/rawsys.h"
+#include "base/readable.h"
+#include "hooks/track.h"
+
+/* Of Linux 6.6; older headers lack it. */
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1U << 16)
+#endif
+
+/* Of Linux 5.18. */
+#ifndef IORING_SETUP_SUBMIT_ALL
+#define IORING_SETUP_SUBMIT_ALL (1U << 7)
+#endif
+
+/* Whether a thread of the kernel takes entries (SQPOLL), whether they have another size, and so
+ * on: what is not named here is not understood. */
+#define UNDERSTOOD_SETUP                                                                       \
+    (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |                      \
+     IORING_SETUP_NO_SQARRAY)
+
+/* Not understood: an index in place of the fd of the ring. */
+#define UNDERSTOOD_ENTER                                                                       \
+    (IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP | IORING_ENTER_EXT_ARG)
+
+/* One for each event loop; more than these end pooling. */
+#define RINGS 64
+
+/* Bits of USERS: the ring's fd is open. The rest counts references: one of the open fd, one of
+ * each thread that reads the ring. No references: the record is free. */
+#define OPEN 0x80000000u
+
+/* How often a count that changes while it is read is read again. */
+#define TRIES 100
+
+struct ring {
+    _Atomic uint32_t users;
+    /* What the kernel's count of entries taken may be: TAKEN while no io_uring_enter() is under
+     * way, up to TAKING more while one is. */
+    _Atomic uint32_t taken;
+    _Atomic uint32_t taking;
+    atomic_flag entered;
+    uint32_t entries, completions;
+    const char *queues;
+    size_t queues_size;
+    const struct io_uring_sqe *sqes;
+    size_t sqes_size;
+    const uint32_t *head, *tail; /* of the submission queue */
+    const uint32_t *array;       /* of indices of entries; NULL: they are taken in order */
+    const uint32_t *completed;   /* the tail of the completion queue */
+    const struct io_uring_cqe *cqes;
+};
+
+static struct ring rings[RINGS];
+
+/* One more than the highest index ever in use: none in most processes. */
+static _Atomic uint32_t ring_end;
+
+static void refuse_all(void)
+{
+    track_unseen_everywhere(REASON_IO_URING);
+}
+
+static uint32_t load(const uint32_t *at)
+{
+    return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+static void unmap(struct ring *ring)
+{
+    raw_syscall(SYS_munmap, ring->queues, ring->queues_size);
+    raw_syscall(SYS_munmap, ring->sqes, ring->sqes_size);
+}
+
+/* The ring stays mapped until ring_put(). */
+static bool ring_get(struct ring *ring)
+{
+    uint32_t users = atomic_load(&ring->users);
+
+    while (users & OPEN)
+        if (atomic_compare_exchange_weak(&ring->users, &users, users + 1))
+            return true;
+    return false;
+}
+
+/* The last reference unmaps the ring, and only then is the record free. */
+static void ring_put(struct ring *ring)
+{
+    uint32_t users = atomic_load(&ring->users);
+
+    do {
+        if (users == 1) {
+            unmap(ring);
+            atomic_store(&ring->users, 0);
+            return;
+        }
+    } while (!atomic_compare_exchange_weak(&ring->users, &users, users - 1));
+}
+
+static const void *map(int fd, size_t size, uint64_t offset)
+{
+    long at = raw_syscall(SYS_mmap, NULL, size, PROT_READ, MAP_SHARED, fd, offset);
+
+    if (at < 0 && at > -4096)
+        return NULL;
+    /* The child of a fork has rings of its own, if any. */
+    raw_syscall(SYS_madvise, at, size, MADV_DONTFORK);
+    return (const void *)at;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static bool map_ring(struct ring *ring, int fd, const struct io_uring_params *params)
+{
+    ring->queues_size =
+        larger(params->sq_off.array + params->sq_entries * sizeof(uint32_t),
+               params->cq_off.cqes + params->cq_entries * sizeof(struct io_uring_cqe));
+    ring->sqes_size = params->sq_entries * sizeof(struct io_uring_sqe);
+    ring->sqes = map(fd, ring->sqes_size, IORING_OFF_SQES);
+    if (!ring->sqes)
+        return false;
+    ring->queues = map(fd, ring->queues_size, IORING_OFF_SQ_RING);
+    if (!ring->queues)
+        raw_syscall(SYS_munmap, ring->sqes, ring->sqes_size);
+    return ring->queues;
+}
+
+static void find_parts(struct ring *ring, const struct io_uring_params *params)
+{
+    const char *queues = ring->queues;
+
+    ring->entries = params->sq_entries;
+    ring->completions = params->cq_entries;
+    ring->head = (const uint32_t *)(queues + params->sq_off.head);
+    ring->tail = (const uint32_t *)(queues + params->sq_off.tail);
+    ring->array = params->flags & IORING_SETUP_NO_SQARRAY
+                      ? NULL
+                      : (const uint32_t *)(queues + params->sq_off.array);
+    ring->completed = (const uint32_t *)(queues + params->cq_off.tail);
+    ring->cqes = (const struct io_uring_cqe *)(queues + params->cq_off.cqes);
+    atomic_store(&ring->taken, 0);
+    atomic_store(&ring->taking, 0);
+    atomic_flag_clear(&ring->entered);
+}
+
+/* A free record. The caller has its one reference. */
+static struct ring *claim(uint32_t *index)
+{
+    for (*index = 0; *index < RINGS; ++*index) {
+        uint32_t none = 0;
+
+        if (atomic_compare_exchange_strong(&rings[*index].users, &none, 1))
+            return &rings[*index];
+    }
+    return NULL;
+}
+
+static void note_end(uint32_t end)
+{
+    uint32_t seen = atomic_load(&ring_end);
+
+    while (end > seen && !atomic_compare_exchange_weak(&ring_end, &seen, end))
+        ;
+}
+
+static bool is_understood(int fd, const struct io_uring_params *params)
+{
+    return fd < FDMAP_SIZE && (params->flags & ~UNDERSTOOD_SETUP) == 0 &&
+           params->features & IORING_FEAT_SINGLE_MMAP && params->features & IORING_FEAT_NODROP;
+}
+
+void ring_opened(int fd, const struct io_uring_params *params)
+{
+    struct ring *ring;
+    uint32_t index;
+
+    track_new_number(fd);
+    ring = is_understood(fd, params) ? claim(&index) : NULL;
+    if (!ring) {
+        refuse_all();
+        return;
+    }
+    if (!map_ring(ring, fd, params)) {
+        atomic_store(&ring->users, 0);
+        refuse_all();
+        return;
+    }
+    find_parts(ring, params);
+    note_end(index + 1);
+    atomic_store(&ring->users, OPEN | 1);
+    fdmap_exchange(fd, FDMAP_EPOLL | FDMAP_RING | (index + 1));
+}
+
+static struct ring *ring_of_slot(uint32_t slot)
+{
+    return slot & FDMAP_RING ? &rings[(slot & FDMAP_INDEX) - 1] : NULL;
+}
+
+/* Whether every entry that the kernel took from RING was read here. */
+static bool all_seen(const struct ring *ring)
+{
+    for (int i = 0; i < TRIES; i++) {
+        uint32_t taken = atomic_load(&ring->taken), taking = atomic_load(&ring->taking);
+        uint32_t head = load(ring->head);
+
+        if (head - taken <= taking)
+            return true;
+        /* Another thread began or ended an io_uring_enter() meanwhile. */
+        if (taken != atomic_load(&ring->taken) || taking != atomic_load(&ring->taking))
+            continue;
+        return false;
+    }
+    return false;
+}
+
+void ring_closed(uint32_t slot)
+{
+    struct ring *ring = ring_of_slot(slot);
+
+    if (!all_seen(ring))
+        refuse_all();
+    atomic_fetch_and(&ring->users, ~OPEN);
+    ring_put(ring);
+}
+
+void ring_registered(uint32_t opcode)
+{
+    if (process_is_owner() && opcode != IORING_REGISTER_PROBE)
+        refuse_all();
+}
+
+/* Whether all that OPCODE touches is the fd of its entry. */
+static bool touches_one_fd(uint8_t opcode)
+{
+    switch (opcode) {
+    case IORING_OP_NOP:
+    case IORING_OP_READV:
+    case IORING_OP_WRITEV:
+    case IORING_OP_FSYNC:
+    case IORING_OP_POLL_ADD:
+    case IORING_OP_TIMEOUT:
+    case IORING_OP_FALLOCATE:
+    case IORING_OP_OPENAT:
+    case IORING_OP_STATX:
+    case IORING_OP_READ:
+    case IORING_OP_WRITE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* EPOLL_CTL of the connection at FD: to be told when it has completed. Memory that is not there
+ * makes the kernel refuse it. Until then there is a call under way on the connection: the one
+ * that submits may wait long, and a connection that another thread closes meanwhile must not
+ * be kept with a registration that is not known yet. */
+static void note_watch(struct ring_enter *enter, const struct io_uring_sqe *sqe, int fd)
+{
+    const struct epoll_event *event = (const struct epoll_event *)(uintptr_t)sqe->addr;
+    struct ring_watch *watch = &enter->watches[enter->watch_count];
+
+    if (enter->watch_count == RING_WATCHES) {
+        track_refuse(fd, REASON_IO_URING);
+        return;
+    }
+    *watch = (struct ring_watch){
+        .user_data = sqe->user_data, .epfd = sqe->fd, .op = (int)sqe->len, .fd = fd};
+    if (watch->op != EPOLL_CTL_DEL) {
+        if (!is_readable(event, sizeof(*event)))
+            return;
+        watch->event = *event;
+    }
+    watch->conn = conn_enter(fd, CONN_CALL_OTHER);
+    enter->watch_count++;
+}
+
+/* False when it cannot be told what ENTRY does. With any flag its fd may not be an fd, or may
+ * be looked up later, when it names something else. */
+static bool read_entry(struct ring_enter *enter, const struct io_uring_sqe *entry)
+{
+    struct io_uring_sqe sqe = *entry;
+    int fd = (int)sqe.off;
+
+    if (sqe.flags != 0)
+        return false;
+    if (sqe.opcode == IORING_OP_EPOLL_CTL) {
+        if (!fdmap_is_plain(fd))
+            note_watch(enter, &sqe, fd);
+        return true;
+    }
+    if (!touches_one_fd(sqe.opcode))
+        return false;
+    if (!fdmap_is_plain(sqe.fd))
+        track_unseen(sqe.fd, REASON_IO_URING);
+    return true;
+}
+
+static bool read_entries(struct ring_enter *enter)
+{
+    const struct ring *ring = enter->ring;
+    uint32_t mask = ring->entries - 1;
+
+    for (uint32_t i = 0; i < enter->count; i++) {
+        uint32_t at = (enter->head + i) & mask;
+
+        if (ring->array)
+            at = load(&ring->array[at]);
+        if (at >= ring->entries || !read_entry(enter, &ring->sqes[at]))
+            return false;
+    }
+    return true;
+}
+
+/* Two threads that submit to one ring at the same time are not told apart. */
+static bool begin(struct ring_enter *enter, uint32_t to_submit)
+{
+    struct ring *ring = enter->ring;
+    uint32_t ready;
+
+    if (atomic_flag_test_and_set(&ring->entered))
+        return false;
+    enter->head = load(ring->head);
+    if (enter->head != atomic_load(&ring->taken))
+        return false;
+    ready = load(ring->tail) - enter->head;
+    enter->count = to_submit < ready ? to_submit : ready;
+    enter->completed = load(ring->completed);
+    if (enter->count > ring->entries || !read_entries(enter))
+        return false;
+    atomic_store(&ring->taking, enter->count);
+    return true;
+}
+
+static void leave_connections(const struct ring_enter *enter)
+{
+    for (uint32_t i = 0; i < enter->watch_count; i++)
+        if (enter->watches[i].conn)
+            conn_leave(enter->watches[i].conn, CONN_CALL_OTHER);
+}
+
+void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint32_t flags)
+{
+    struct ring *ring = ring_of_slot(fdmap_get(fd));
+
+    enter->ring = NULL;
+    if (!process_is_owner() || process_refusal() != REASON_NONE)
+        return;
+    if (!ring || flags & ~UNDERSTOOD_ENTER) {
+        refuse_all();
+        return;
+    }
+    if (to_submit == 0 || !ring_get(ring))
+        return;
+    enter->ring = ring;
+    enter->watch_count = 0;
+    if (begin(enter, to_submit))
+        return;
+    leave_connections(enter);
+    enter->ring = NULL;
+    ring_put(ring);
+    refuse_all();
+}
+
+/* The completion of WATCH; NULL when there is none yet, or more than one. */
+static const struct io_uring_cqe *completion(const struct ring_enter *enter,
+                                             const struct ring_watch *watch)
+{
+    const struct ring *ring = enter->ring;
+    uint32_t end = load(ring->completed);
+    const struct io_uring_cqe *found = NULL;
+
+    if (end - enter->completed > ring->completions)
+        return NULL;
+    for (uint32_t i = enter->completed; i != end; i++) {
+        const struct io_uring_cqe *cqe = &ring->cqes[i & (ring->completions - 1)];
+
+        if (cqe->user_data != watch->user_data)
+            continue;
+        if (found)
+            return NULL;
+        found = cqe;
+    }
+    return found;
+}
+
+/* What failed changed nothing, as with epoll_ctl(). */
+static void account(const struct ring_enter *enter, const struct ring_watch *watch)
+{
+    const struct io_uring_cqe *cqe = completion(enter, watch);
+
+    if (!cqe)
+        track_refuse(watch->fd, REASON_IO_URING);
+    else if (cqe->res == 0)
+        track_watch(watch->epfd, watch->op, watch->fd, &watch->event);
+}
+
+/* In the child of a fork() by a signal handler that interrupted the call, the ring is not
+ * mapped any more, and its record is free. */
+void ring_enter_end(void *argument)
+{
+    struct ring_enter *enter = argument;
+    struct ring *ring = enter->ring;
+    uint32_t head;
+
+    if (!ring || atomic_load(&ring->users) == 0)
+        return;
+    head = load(ring->head);
+    for (uint32_t i = 0; i < enter->watch_count; i++)
+        account(enter, &enter->watches[i]);
+    leave_connections(enter);
+    if (head - enter->head > enter->count)
+        refuse_all();
+    atomic_store(&ring->taken, head);
+    atomic_store(&ring->taking, 0);
+    atomic_flag_clear(&ring->entered);
+    ring_put(ring);
+}
+
+bool ring_all_seen(void)
+{
+    uint32_t end = atomic_load_explicit(&ring_end, memory_order_relaxed);
+    bool seen = true;
+
+    for (uint32_t i = 0; i < end && seen; i++) {
+        if (!ring_get(&rings[i]))
+            continue;
+        seen = all_seen(&rings[i]);
+        ring_put(&rings[i]);
+    }
+    if (!seen)
+        refuse_all();
+    return seen;
+}
+
+void ring_after_fork_in_child(void)
+{
+    uint32_t end = atomic_exchange(&ring_end, 0);
+
+    for (uint32_t i = 0; i < end; i++)
+        atomic_store(&rings[i].users, 0);
+    for (int fd = 0; end > 0 && fd < fdmap_end(); fd++)
+        if (fdmap_get(fd) & FDMAP_RING)
+            fdmap_exchange(fd, FDMAP_NONE);
+}

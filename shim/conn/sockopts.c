@@ -1,0 +1,236 @@
+/*
+ * The table of options that are understood, and their transfer.
+ */
+#include "conn/sockopts.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "base/rawsys.h"
+
+#define ROW_LINGER   3
+#define ROW_NODELAY  5
+#define ROW_TOS      10
+#define ROW_PRIORITY 11
+
+static const struct row {
+    int level;
+    int name;
+    uint8_t size;
+    bool fixed; /* once given it cannot be taken back */
+    bool zero;  /* zeros are the kernel's default */
+} rows[OPTIONS_COUNT] = {
+    {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, true},
+    {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false, true},
+    {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval), false, true},
+    [ROW_LINGER] = {SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, false},
+    {SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, true},
+    [ROW_NODELAY] = {IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, true},
+    {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, false},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, true},
+    [ROW_TOS] = {IPPROTO_IP, IP_TOS, sizeof(int), false, true},
+    /* Behind IP_TOS, a change of which sets it (__ip_sock_set_tos() of Linux). */
+    [ROW_PRIORITY] = {SOL_SOCKET, SO_PRIORITY, sizeof(int), false, true},
+    /* A buffer size that was set switches the kernel's own tuning off for good. */
+    {SOL_SOCKET, SO_SNDBUF, sizeof(int), true, false},
+    {SOL_SOCKET, SO_RCVBUF, sizeof(int), true, false},
+    /* Refused by the kernel once the socket has an address. */
+    {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true, false},
+};
+
+static bool given(const struct options *options, int row)
+{
+    return options->given & (1u << row);
+}
+
+static bool same(const struct options *a, const struct options *b, int row)
+{
+    return given(a, row) == given(b, row) &&
+           (!given(a, row) || memcmp(a->value[row], b->value[row], rows[row].size) == 0);
+}
+
+bool options_note(struct options *options, bool connected, int level, int name,
+                  const void *value, socklen_t len)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (rows[i].level != level || rows[i].name != name)
+            continue;
+        if (len != rows[i].size || (connected && rows[i].fixed) ||
+            (i == ROW_TOS && given(options, ROW_PRIORITY)))
+            return false;
+        memcpy(options->value[i], value, len);
+        options->given |= (uint16_t)(1u << i);
+        return true;
+    }
+    return false;
+}
+
+bool options_fit(const struct options *have, const struct options *want)
+{
+    if (have->bound != want->bound)
+        return false;
+    if (have->given == 0 && want->given == 0)
+        return true;
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (rows[i].fixed && !same(have, want, i))
+            return false;
+    }
+    return true;
+}
+
+static bool copy_option(int from, int to, const struct row *row)
+{
+    uint8_t value[OPTION_VALUE_MAX];
+    socklen_t len = row->size;
+
+    return raw_syscall(SYS_getsockopt, from, row->level, row->name, value, &len) == 0 &&
+           raw_syscall(SYS_setsockopt, to, row->level, row->name, value, len) == 0;
+}
+
+static bool is_on(const struct options *options, int row)
+{
+    int on = 0;
+
+    memcpy(&on, options->value[row], sizeof(on));
+    return on != 0;
+}
+
+static bool has_nodelay(const struct options *options)
+{
+    return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
+}
+
+void options_lend(struct options *lent, const struct options *want)
+{
+    lent->given = want->given;
+    lent->quick = !given(want, ROW_NODELAY);
+    lent->bound = want->bound;
+    if (want->given != 0)
+        memcpy(lent->value, want->value, sizeof(lent->value));
+}
+
+/* Whether options_apply() must carry the option over. The priority may have changed with
+ * IP_TOS, just before it. */
+static bool differs(const struct options *have, const struct options *want, int row)
+{
+    return !same(have, want, row) ||
+           (row == ROW_PRIORITY && given(want, row) && !same(have, want, ROW_TOS));
+}
+
+static bool set_nodelay(int fd, bool on)
+{
+    const struct row *row = &rows[ROW_NODELAY];
+    int value = on;
+
+    return raw_syscall(SYS_setsockopt, fd, row->level, row->name, &value, sizeof(value)) == 0;
+}
+
+bool options_apply(int connection, const struct options *have, int fresh,
+                   const struct options *want)
+{
+    bool nodelay = !given(want, ROW_NODELAY) || is_on(want, ROW_NODELAY);
+
+    if (has_nodelay(have) != nodelay && !set_nodelay(connection, nodelay))
+        return false;
+    if (have->given == 0 && want->given == 0)
+        return true;
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (i != ROW_NODELAY && !rows[i].fixed && differs(have, want, i) &&
+            !copy_option(fresh, connection, &rows[i]))
+            return false;
+    }
+    return true;
+}
+
+void options_unlend(int fd, struct options *options)
+{
+    if (options->quick && !given(options, ROW_NODELAY))
+        set_nodelay(fd, false);
+    options->quick = false;
+}
+
+bool options_hides(const struct options *options, int level, int name)
+{
+    return level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name &&
+           options->quick && !given(options, ROW_NODELAY);
+}
+
+void options_seen(const struct options *options, int level, int name, void *value,
+                  socklen_t len)
+{
+    if (options_hides(options, level, name))
+        memset(value, 0, len);
+}
+
+static bool lingers(const struct options *options)
+{
+    struct linger linger;
+
+    if (!given(options, ROW_LINGER))
+        return false;
+    memcpy(&linger, options->value[ROW_LINGER], sizeof(linger));
+    return linger.l_onoff != 0 && linger.l_linger != 0;
+}
+
+bool options_stop_lingering(int fd, struct options *options)
+{
+    static const struct linger off;
+
+    if (!lingers(options))
+        return true;
+    if (raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) != 0)
+        return false;
+    options->given &= (uint16_t) ~(1u << ROW_LINGER);
+    return true;
+}
+
+bool options_give(int fd, const struct options *options)
+{
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        const struct row *row = &rows[i];
+
+        if (given(options, i) && raw_syscall(SYS_setsockopt, fd, row->level, row->name,
+                                             options->value[i], row->size) != 0)
+            return false;
+    }
+    return true;
+}
+
+bool options_can_be_cleared(const struct options *options)
+{
+    if (options->bound)
+        return false;
+    if (options->given == 0)
+        return true;
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (given(options, i) && !rows[i].zero)
+            return false;
+    }
+    return true;
+}
+
+bool options_clear(int fd, const struct options *options)
+{
+    static const uint8_t zeros[OPTION_VALUE_MAX];
+
+    if (options->given == 0)
+        return true;
+    for (int i = 0; i < OPTIONS_COUNT; i++) {
+        if (given(options, i) && raw_syscall(SYS_setsockopt, fd, rows[i].level, rows[i].name,
+                                             zeros, rows[i].size) != 0)
+            return false;
+    }
+    return true;
+}
+
+void options_push(int fd, const struct options *options)
+{
+    if (has_nodelay(options))
+        return;
+    set_nodelay(fd, true);
+    set_nodelay(fd, false);
+}

@@ -1,0 +1,281 @@
+/*
+ * Waiting in two pieces.
+ */
+#include "hooks/pieces.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "pool/due.h"
+#include "base/owner.h"
+#include "base/ownfile.h"
+#include "base/readable.h"
+
+/* A time to wait, in nanoseconds; NO_END: for ever. */
+typedef int64_t nsec_t;
+
+#define MILLISECOND ((nsec_t)1000000)
+#define SECOND      (1000 * MILLISECOND)
+#define NO_END      INT64_MAX
+
+static nsec_t of_ms(int timeout)
+{
+    return timeout < 0 ? NO_END : timeout * MILLISECOND;
+}
+
+/* A time that the kernel refuses gives 0, which is never cut: the kernel is to refuse it. */
+static nsec_t of_timespec(const struct timespec *timeout)
+{
+    if (!timeout)
+        return NO_END;
+    if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
+        timeout->tv_nsec < 0 || timeout->tv_nsec >= SECOND)
+        return 0;
+    if (timeout->tv_sec > INT32_MAX)
+        return NO_END - 1;
+    return timeout->tv_sec * SECOND + timeout->tv_nsec;
+}
+
+static nsec_t of_timeval(const struct timeval *timeout)
+{
+    if (!timeout)
+        return NO_END;
+    if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
+        timeout->tv_usec < 0 || timeout->tv_usec >= SECOND / 1000)
+        return 0;
+    if (timeout->tv_sec > INT32_MAX)
+        return NO_END - 1;
+    return timeout->tv_sec * SECOND + timeout->tv_usec * 1000;
+}
+
+static struct timespec as_timespec(nsec_t ns)
+{
+    return (struct timespec){ns / SECOND, ns % SECOND};
+}
+
+static struct timeval as_timeval(nsec_t ns)
+{
+    return (struct timeval){ns / SECOND, ns % SECOND / 1000};
+}
+
+static int as_ms(nsec_t ns)
+{
+    return (int)((ns + MILLISECOND - 1) / MILLISECOND);
+}
+
+/* The first piece of a wait of that length; 0 when it is not to be cut. Where there are threads
+ * it is not: another thread may close what this one waits for. The kernel would wait on for the
+ * old file (close(2)); the second piece would meet a closed fd, or another file. */
+static nsec_t first_piece(nsec_t timeout)
+{
+    nsec_t first;
+
+    if (!process_is_owner())
+        return 0;
+    if (!process_is_alone()) {
+        due_ahead_slow();
+        return 0;
+    }
+    first = due_in() * MILLISECOND;
+    return first < timeout ? first : 0;
+}
+
+/* Whether the program has a handler for it. */
+static bool has_handler(int number)
+{
+    struct {
+        uintptr_t handler;
+        unsigned long flags;
+        uintptr_t restorer;
+        uint64_t mask;
+    } action = {0};
+
+    return raw_syscall(SYS_rt_sigaction, number, NULL, &action, sizeof(action.mask)) == 0 &&
+           action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN;
+}
+
+/* Whether a handler will run when the signals are no longer blocked. libc's own two signals,
+ * for cancellation and for changing the user of all threads, interrupt no call that is seen. */
+static bool was_interrupted(const struct quiet *quiet)
+{
+    uint64_t pending = 0;
+
+    raw_syscall(SYS_rt_sigpending, &pending, sizeof(pending));
+    pending &= ~quiet->mask;
+    for (; pending != 0; pending &= pending - 1) {
+        int number = __builtin_ctzll(pending) + 1;
+
+        if ((number < 32 || number > 33) && has_handler(number))
+            return true;
+    }
+    return false;
+}
+
+/* Between the pieces. False, with errno set, when the wait ends here. */
+static bool work(void)
+{
+    struct quiet quiet;
+    bool interrupted;
+    int saved = errno;
+
+    /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
+     */
+    if (!process_is_owner() || !quiet_begin(&quiet))
+        return true;
+    due_slow();
+    interrupted = was_interrupted(&quiet);
+    quiet_end(&quiet, 0, 0);
+    errno = interrupted ? EINTR : saved;
+    return !interrupted;
+}
+
+/* The function NAME, whose time to wait TIMEOUT is OF_KIND; PIECE is the call that waits for
+ * the first, or for the second, of so many nanoseconds. */
+#define IN_PIECES(name, params, args, of_kind, piece)                                          \
+    int pieces_##name params                                                                   \
+    {                                                                                          \
+        nsec_t whole = of_kind(timeout), first = first_piece(whole), ns = first;               \
+        int result;                                                                            \
+                                                                                               \
+        if (first == 0)                                                                        \
+            return real_##name args;                                                           \
+        result = piece;                                                                        \
+        if (result != 0)                                                                       \
+            return result;                                                                     \
+        if (!work())                                                                           \
+            return -1;                                                                         \
+        if (whole == NO_END)                                                                   \
+            return real_##name args;                                                           \
+        ns = whole - first;                                                                    \
+        return piece;                                                                          \
+    }
+
+#define MS   as_ms(ns)
+#define SPEC (&(struct timespec[]){as_timespec(ns)}[0])
+
+IN_PIECES(poll, (struct pollfd * fds, nfds_t n, int timeout), (fds, n, timeout), of_ms,
+          real_poll(fds, n, MS))
+IN_PIECES(__poll_chk, (struct pollfd * fds, nfds_t n, int timeout, size_t room),
+          (fds, n, timeout, room), of_ms, real___poll_chk(fds, n, MS, room))
+IN_PIECES(ppoll,
+          (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask),
+          (fds, n, timeout, mask), of_timespec, real_ppoll(fds, n, SPEC, mask))
+IN_PIECES(__ppoll_chk,
+          (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
+           size_t room),
+          (fds, n, timeout, mask, room), of_timespec,
+          real___ppoll_chk(fds, n, SPEC, mask, room))
+IN_PIECES(epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout),
+          (epfd, events, n, timeout), of_ms, real_epoll_wait(epfd, events, n, MS))
+IN_PIECES(epoll_pwait,
+          (int epfd, struct epoll_event *events, int n, int timeout, const sigset_t *mask),
+          (epfd, events, n, timeout, mask), of_ms, real_epoll_pwait(epfd, events, n, MS, mask))
+IN_PIECES(epoll_pwait2,
+          (int epfd, struct epoll_event *events, int n, const struct timespec *timeout,
+           const sigset_t *mask),
+          (epfd, events, n, timeout, mask), of_timespec,
+          real_epoll_pwait2(epfd, events, n, SPEC, mask))
+
+/* The three sets of select(), which are empty when a piece has ended. */
+struct sets {
+    fd_set *at[3];
+    fd_set copies[3];
+    size_t size;
+};
+
+/* False when they are too large, or cannot be read. A set has as many words as N needs. */
+static bool save(struct sets *sets, int n)
+{
+    if (n < 0 || n > FD_SETSIZE)
+        return false;
+    sets->size =
+        ((size_t)n + 8 * sizeof(fd_mask) - 1) / (8 * sizeof(fd_mask)) * sizeof(fd_mask);
+    for (int i = 0; i < 3 && sets->size > 0; i++) {
+        if (!sets->at[i])
+            continue;
+        if (!is_readable(sets->at[i], sets->size))
+            return false;
+        memcpy(&sets->copies[i], sets->at[i], sets->size);
+    }
+    return true;
+}
+
+static void restore(const struct sets *sets)
+{
+    for (int i = 0; i < 3; i++) {
+        if (sets->at[i])
+            memcpy(sets->at[i], &sets->copies[i], sets->size);
+    }
+}
+
+/* As work(), for SETS. */
+static bool work_for(const struct sets *sets)
+{
+    restore(sets);
+    return work();
+}
+
+/* Whether the word at AT can be written; if it is not known, a mask of signals is put there. */
+static bool is_writable(uint64_t *at)
+{
+    return memory_is_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
+           raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
+}
+
+/* Tells, as the kernel does, how long was not waited; where that cannot be written it is not
+ * told (select(2)). */
+static void tell_left(struct timeval *timeout, nsec_t ns)
+{
+    uint64_t *words = (uint64_t *)(void *)timeout;
+
+    for (size_t i = 0; i < sizeof(*timeout) / sizeof(*words); i++) {
+        if (!is_writable(&words[i]))
+            return;
+    }
+    *timeout = as_timeval(ns);
+}
+
+int pieces_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                  struct timeval *timeout)
+{
+    struct sets sets = {.at = {readable, writable, odd}};
+    nsec_t whole = of_timeval(timeout), first = first_piece(whole);
+    struct timeval piece = as_timeval(first);
+    nsec_t later = whole - first;
+    int result, saved;
+
+    if (first == 0 || !save(&sets, n))
+        return real_select(n, readable, writable, odd, timeout);
+    result = real_select(n, readable, writable, odd, &piece);
+    if (result == 0 && !work_for(&sets)) {
+        result = -1;
+    } else if (result == 0) {
+        piece = as_timeval(later);
+        later = 0;
+        result = real_select(n, readable, writable, odd, timeout ? &piece : NULL);
+    }
+    saved = errno;
+    if (timeout)
+        tell_left(timeout, later + of_timeval(&piece));
+    errno = saved;
+    return result;
+}
+
+int pieces_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                   const struct timespec *timeout, const sigset_t *mask)
+{
+    struct sets sets = {.at = {readable, writable, odd}};
+    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = as_timespec(first);
+    int result;
+
+    if (first == 0 || !save(&sets, n))
+        return real_pselect(n, readable, writable, odd, timeout, mask);
+    result = real_pselect(n, readable, writable, odd, &piece, mask);
+    if (result != 0)
+        return result;
+    if (!work_for(&sets))
+        return -1;
+    piece = as_timespec(whole - first);
+    return real_pselect(n, readable, writable, odd, timeout ? &piece : NULL, mask);
+}

@@ -1,0 +1,120 @@
+/*
+ * How a connection begins: socket(), connect() and what may come between and around them.
+ */
+#include "hooks/hooks.h"
+
+#include "pool/due.h"
+#include "pool/quit.h"
+
+bool hook_should_retry(int result)
+{
+    return result < 0 && (errno == EMFILE || errno == ENFILE) && process_is_owner() &&
+           lending_flush(REASON_FD_PRESSURE);
+}
+
+HOOKED int socket(int domain, int type, int protocol)
+{
+    int fd = track_spare(domain, type, protocol);
+    uint32_t children, orphans;
+
+    if (fd >= 0)
+        return fd;
+    children = atomic_load(&process_children);
+    orphans = atomic_load(&process_orphans);
+    fd = real_socket(domain, type, protocol);
+    if (hook_should_retry(fd))
+        fd = real_socket(domain, type, protocol);
+    if (fd >= 0)
+        track_opened(fd, domain, type, protocol, children, orphans);
+    return fd;
+}
+
+HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    if (PLAIN(fd))
+        return real_connect(fd, addr, len);
+    return lending_connect(fd, addr, len,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
+}
+HOOKED_ALIAS(__connect, connect);
+
+HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    int result = real_bind(fd, addr, len);
+
+    if (result == 0 && !PLAIN(fd))
+        track_bound(fd, addr, len);
+    return result;
+}
+
+/* Before the call: of two threads that ask and connect at once, the one that connects sees that
+ * the other has asked. */
+HOOKED int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    if (!PLAIN(fd))
+        track_name_asked(fd);
+    return real_getsockname(fd, addr, len);
+}
+
+/* A server's socket is none of ours. */
+HOOKED int listen(int fd, int backlog)
+{
+    int result = real_listen(fd, backlog);
+
+    if (result == 0 && !PLAIN(fd))
+        track_forget(fd);
+    return result;
+}
+
+HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    int result;
+
+    due_ahead();
+    result = real_accept(fd, addr, len);
+    if (hook_should_retry(result))
+        result = real_accept(fd, addr, len);
+    track_lowest_number(result);
+    return result;
+}
+
+HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
+{
+    int result;
+
+    due_ahead();
+    result = real_accept4(fd, addr, len, flags);
+    if (hook_should_retry(result))
+        result = real_accept4(fd, addr, len, flags);
+    track_lowest_number(result);
+    return result;
+}
+
+HOOKED int shutdown(int fd, int how)
+{
+    if (!PLAIN(fd)) {
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
+            return 0;
+        track_shut_down(fd);
+    }
+    return real_shutdown(fd, how);
+}
+
+HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+{
+    int result;
+
+    do
+        result = real_setsockopt(fd, level, name, value, len);
+    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
+    return result;
+}
+
+HOOKED int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+    int result = real_getsockopt(fd, level, name, value, len);
+
+    if (result == 0 && !PLAIN(fd))
+        track_option_seen(fd, level, name, value, *len);
+    return result;
+}

@@ -1,0 +1,559 @@
+/*
+ * The lives of numbers.
+ */
+#include "hooks/track.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "conn/oneshot.h"
+#include "pool/install.h"
+#include "hooks/libc.h"
+#include "pool/checkout.h"
+#include "base/owner.h"
+#include "pool/verify.h"
+#include "pool/swap.h"
+#include "base/readable.h"
+#include "conn/ring.h"
+#include "pool/spare.h"
+#include "conn/shadow.h"
+
+/* The age of an epoll set that others may have as well. */
+#define EPOLL_SHARED FDMAP_INDEX
+
+/* TCP, whose bytes the kernel counts. Of the bytes on other sockets there is no proof. */
+static bool could_be_pooled(int domain, int type, int protocol)
+{
+    if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM)
+        return false;
+    return (domain == AF_INET || domain == AF_INET6) &&
+           (protocol == 0 || protocol == IPPROTO_TCP);
+}
+
+int track_spare(int domain, int type, int protocol)
+{
+    struct conn *conn;
+    int fd;
+
+    if (!could_be_pooled(domain, type, protocol) || !process_is_owner())
+        return -1;
+    conn = spare_lend(domain, type);
+    if (!conn)
+        return -1;
+    fd = conn->fd;
+    track_new_number(fd);
+    fdmap_exchange(fd, conn_slot(conn));
+    if (fdtable_is_near(fd))
+        track_came_near(fd);
+    return fd;
+}
+
+void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+                  uint32_t orphans)
+{
+    struct conn *conn;
+
+    track_lowest_number(fd);
+    if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) || !process_is_owner())
+        return;
+    conn = conn_new(fd, domain);
+    if (!conn)
+        return;
+    conn->children = children;
+    conn->orphans = orphans;
+    conn->identities = atomic_load(&process_identities);
+    conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
+                   type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
+    if (proof_cookie(fd, &conn->cookie))
+        fdmap_exchange(fd, conn_slot(conn));
+    else
+        conn_move(conn, CONN_CLOSED);
+}
+
+/* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
+ * it alive when its fd is closed, and still gets every event: closing the fd does not end
+ * epoll_wait(2). So a connection that is registered there is really closed when the program
+ * closes it, or the thread would get events of its next user. It is not deregistered before:
+ * until then the thread may wait for it. */
+static uint32_t epoll_slot(void)
+{
+    return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
+}
+
+void track_epoll(int fd)
+{
+    track_lowest_number(fd);
+    if (fd < FDMAP_SIZE && process_is_owner())
+        fdmap_exchange(fd, epoll_slot());
+}
+
+static void lose_epoll(struct conn *conn, int epfd)
+{
+    disguise_lose_watch(conn, epfd, false);
+}
+
+static void lose_shared_epoll(struct conn *conn, int epfd)
+{
+    disguise_lose_watch(conn, epfd, true);
+}
+
+/* Only the thread that empties the slot may go on with what was there. STALE: it was closed
+ * unseen. Whether the fd is a private one, which is the caller's to close: not if it was closed
+ * unseen before, and something of the program's is there. */
+static bool forget(int fd, bool stale)
+{
+    uint32_t slot = fdmap_get(fd);
+    struct conn *conn = conn_of_slot(slot);
+    bool ours;
+
+    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
+        return false;
+    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    if (!fdmap_replace(fd, slot, FDMAP_NONE))
+        return false;
+    if (slot & FDMAP_RING)
+        ring_closed(slot);
+    else if (slot & FDMAP_EPOLL) {
+        conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
+                                 ? lose_epoll
+                                 : lose_shared_epoll,
+                             fd);
+        if (disarmed_any())
+            disarmed_forget(fd);
+    } else if (slot & FDMAP_PRIVATE)
+        lending_lose_private(conn, fd);
+    else
+        lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
+    return ours;
+}
+
+void track_new_number_slow(int fd)
+{
+    if (process_is_owner())
+        forget(fd, true);
+}
+
+void track_came_near(int fd)
+{
+    if (!process_is_owner())
+        return;
+    fdtable_move_on(fd);
+    lending_flush(REASON_FD_PRESSURE);
+}
+
+bool track_forget(int fd)
+{
+    return process_is_owner() && forget(fd, false);
+}
+
+static void refuse_swept(struct conn *conn, int unused)
+{
+    (void)unused;
+    conn_refuse(conn, REASON_SWEPT);
+    twin_drop(conn);
+}
+
+void track_still_open(int fd, bool is_private)
+{
+    if (is_private)
+        libc_close_quietly(fd);
+    else
+        conn_for_each_in_use(refuse_swept, 0);
+}
+
+bool track_close_private(int fd)
+{
+    bool ours = track_forget(fd);
+
+    if (ours)
+        libc_close_quietly(fd);
+    return ours;
+}
+
+bool track_forget_range(unsigned int first, unsigned int last)
+{
+    unsigned int end;
+
+    if (!process_is_owner())
+        return false;
+    twin_sweep_begins();
+    end = (unsigned int)fdmap_end();
+    for (unsigned int fd = first; fd < end && fd <= last; fd++) {
+        if (forget((int)fd, false))
+            libc_close_quietly((int)fd);
+    }
+    return true;
+}
+
+void track_swept(bool closed)
+{
+    twin_sweep_ends();
+    if (!closed)
+        conn_for_each_in_use(refuse_swept, 0);
+}
+
+void track_refuse(int fd, enum reason reason)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner()) {
+        conn_refuse(conn, reason);
+        twin_drop(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+/* Whether bind() to ADDR leaves both address and port to the kernel. */
+static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+
+    if (len < sizeof(*in) || !is_readable(addr, len))
+        return false;
+    if (addr->sa_family == AF_INET)
+        return in->sin_port == 0 && in->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr->sa_family == AF_INET6 && len >= sizeof(*in6) && in6->sin6_port == 0 &&
+           IN6_IS_ADDR_UNSPECIFIED(&in6->sin6_addr);
+}
+
+void track_bound(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may_pool = false;
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
+        conn_hold(conn)) {
+        conn->options.bound = may_pool = true;
+        twin_drop(conn);
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!may_pool)
+        track_refuse(fd, REASON_BOUND);
+}
+
+void track_name_asked(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner() && conn_state(conn) == CONN_FRESH && conn->options.bound)
+        conn_refuse(conn, REASON_BOUND);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+/* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
+void track_shut_down(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    conn_is_connected(conn);
+    conn_leave(conn, CONN_CALL_OTHER);
+    track_refuse(fd, REASON_SHUT_DOWN);
+}
+
+bool track_unseen(int fd, enum reason reason)
+{
+    bool good = protocol_renew(fd);
+
+    track_refuse(fd, reason);
+    return good;
+}
+
+void track_unseen_everywhere(enum reason reason)
+{
+    if (!process_is_owner())
+        return;
+    protocol_renew_all();
+    process_refuse(reason);
+    lending_flush(reason);
+}
+
+/* A duplicate of a private fd reads and writes its connection. So that is not kept if it has a
+ * user, and is given up if it is idle. True when FD is the caller's to close. */
+static bool give_up_private(int fd, uint32_t slot, enum reason reason)
+{
+    if (!process_is_owner())
+        return false;
+    conn_refuse(conn_of_slot(slot), reason);
+    return forget(fd, false);
+}
+
+void track_shared(int fd, enum reason reason)
+{
+    uint32_t slot = fdmap_get(fd);
+
+    if (slot & FDMAP_EPOLL) {
+        if (process_is_owner() && !(slot & FDMAP_RING))
+            fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
+        return;
+    }
+    if (!(slot & FDMAP_PRIVATE))
+        track_refuse(fd, reason);
+    else if (give_up_private(fd, slot, reason))
+        libc_close_quietly(fd);
+}
+
+struct conn *track_set_flags(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return NULL;
+    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+    return conn;
+}
+
+void track_set_flags_range(unsigned int first, unsigned int last)
+{
+    unsigned int end = (unsigned int)fdmap_end();
+
+    for (unsigned int fd = first; fd < end && fd <= last; fd++) {
+        struct conn *conn = track_set_flags((int)fd);
+
+        if (conn)
+            conn_leave(conn, CONN_CALL_OTHER);
+    }
+}
+
+static bool is_watched(struct conn *conn)
+{
+    bool watched = true;
+
+    if (conn_hold(conn)) {
+        watched = conn->watches.count > 0;
+        conn_let_go(conn);
+    }
+    return watched;
+}
+
+/* One more fd is counted before the look at the registrations, as track_watch() looks at the
+ * count after it has noted one. */
+struct conn *track_share(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return NULL;
+    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
+        /* The time to connect is noted for the first fd alone. A private fd is of no use: the
+         * proof has to be asked of the last fd. */
+        conn->untimed = false;
+        twin_drop(conn);
+        if (is_watched(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
+        return conn;
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    return NULL;
+}
+
+static void end_sharing(struct conn *conn, int twin)
+{
+    if (twin >= 0 && twin < FDMAP_SIZE) {
+        fdmap_exchange(twin, conn_slot(conn));
+    } else {
+        if (twin >= 0)
+            conn_refuse(conn, REASON_DUPLICATED);
+        if (conn_unshare(conn)) {
+            lending_note_refused(conn, REASON_DUPLICATED);
+            conn_move(conn, CONN_CLOSED);
+        }
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+void track_duplicated(int fd, struct conn *conn, int twin)
+{
+    if (conn) {
+        end_sharing(conn, twin);
+        return;
+    }
+    if (twin < 0 || fdmap_is_plain(fd))
+        return;
+    track_shared(fd, REASON_DUPLICATED);
+    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
+        process_is_owner())
+        fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
+}
+
+/* Whether something else is at FD. Before connect() nothing is asked, as in connect() itself.
+ */
+static bool is_strange(struct conn *conn, int fd)
+{
+    return conn_state(conn) == CONN_IN_USE && lending_is_elsewhere(conn, fd);
+}
+
+/* Whether an option that was set on something else would do harm, taken for one that a
+ * connection has when it is lent again. TCP_NODELAY, which many programs set after connect(),
+ * is set on what is lent, and only makes it slower or faster. */
+static bool does_harm_elsewhere(int level, int name)
+{
+    return level != IPPROTO_TCP || name != TCP_NODELAY;
+}
+
+/* Whether a new connection took the place of what was at FD. */
+static bool was_renewed(int fd)
+{
+    uint32_t slot = fdmap_get(fd);
+    uint32_t now;
+
+    protocol_renew_if_possible(fd);
+    now = fdmap_get(fd);
+    return now != slot && now != FDMAP_NONE;
+}
+
+bool track_option(int fd, int level, int name, const void *value, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    int saved = errno;
+    bool ended = false, again;
+
+    if (!conn)
+        return false;
+    if (process_is_owner() && !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) &&
+        conn_hold(conn)) {
+        ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
+                              value, len);
+        if (ended) {
+            conn_refuse(conn, REASON_OPTION);
+            twin_drop(conn);
+        }
+        conn_let_go(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    again = ended && was_renewed(fd);
+    errno = saved;
+    return again;
+}
+
+void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
+        options_seen(&conn->options, level, name, value, len);
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+/* A set whose beginning was not seen may be known to others. */
+void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner()) {
+        if ((unsigned int)epfd < FDMAP_SIZE)
+            fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
+        disguise_note_watch(conn, epfd, op, event);
+        twin_drop(conn);
+        if (conn_is_shared(conn))
+            conn_refuse(conn, REASON_DUPLICATED);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+}
+
+void track_namespace_lost(void)
+{
+    process_refuse(REASON_NAMESPACE);
+    lending_flush(REASON_NAMESPACE);
+}
+
+/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
+ * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
+static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
+                        void *context)
+{
+    struct cmsghdr *control;
+
+    for (control = CMSG_FIRSTHDR(msg); control;
+         control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
+        size_t at = (size_t)((const char *)control - (const char *)msg->msg_control);
+        size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (control->cmsg_len < CMSG_LEN(0) || control->cmsg_len > msg->msg_controllen - at)
+            return;
+        if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+
+            memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
+            visit(fd, context);
+        }
+    }
+}
+
+/* Another process may write to what is passed, so a lent connection is renewed before. A
+ * private fd is given up before, so that its connection is not lent meanwhile, and closed
+ * after. */
+static void pass(int fd, void *context)
+{
+    struct track_passed *passed = context;
+    uint32_t slot = fdmap_get(fd);
+
+    if (slot == FDMAP_NONE)
+        return;
+    if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
+        if (give_up_private(fd, slot, REASON_PASSED))
+            passed->fds[passed->count++] = fd;
+        return;
+    }
+    protocol_renew(fd);
+    track_shared(fd, REASON_PASSED);
+}
+
+/* After the call the message may be gone. Should the call fail, a connection is not pooled that
+ * could have been. The struct of another libc, where no process is ever the owner, has another
+ * layout. */
+void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
+{
+    int saved = errno;
+
+    passed->count = 0;
+    if (fdmap_end() == 0 || !process_is_owner())
+        return;
+    for (size_t i = 0; i < count && i < IOV_MAX; i++) {
+        const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
+
+        if (!is_readable(msg, sizeof(*msg)))
+            break;
+        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+            each_passed(msg, pass, passed);
+    }
+    errno = saved;
+}
+
+void track_close_passed(const struct track_passed *passed)
+{
+    for (unsigned int i = 0; i < passed->count; i++)
+        libc_close_quietly(passed->fds[i]);
+}
+
+static void receive(int fd, void *unused)
+{
+    (void)unused;
+    track_new_number(fd);
+}
+
+void track_received(const struct msghdr *msg)
+{
+    if (process_is_owner())
+        each_passed(msg, receive, NULL);
+}

@@ -1,0 +1,107 @@
+/*
+ * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if
+ * anything is missing, it stays so. So it does where there is no environment, not even an empty
+ * one: libc.so.6 run as a program never sets environ, an earlier constructor may have called
+ * clearenv(3), and what was wished for is not known then.
+ */
+#include <stdbool.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "conn/conn.h"
+#include "hooks/deepbind.h"
+#include "pool/checkout.h"
+#include "hooks/libc.h"
+#include "stats/log.h"
+#include "base/usermem.h"
+#include "pool/pool.h"
+#include "base/owner.h"
+
+static struct config config;
+
+/* What pthread_atfork() is in glibc, with the object that the handlers belong to. Only glibc
+ * has it, hence weak: programs inherit the library by their environment, and one that is linked
+ * with another libc (musl) must start and find nothing changed. */
+/* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*): the names are glibc's. */
+extern int __register_atfork(void (*before)(void), void (*in_parent)(void),
+                             void (*in_child)(void), void *object) __attribute__((weak));
+extern void *__dso_handle __attribute__((visibility("hidden")));
+/* NOLINTEND(bugprone-reserved-identifier,cert-dcl*) */
+
+/* cgo exports it from every program and library that holds Go's runtime. */
+extern void crosscall2(void) __attribute__((weak));
+
+static void log_warnings(void)
+{
+    for (size_t i = 0; i < config.warning_count; i++)
+        log_line(LOG_WARNING, "%s", config.warnings[i]);
+}
+
+__attribute__((constructor)) static void start(void)
+{
+    libc_bind();
+    if (!__register_atfork || getauxval(AT_SECURE) != 0 || !environ)
+        return;
+    config_read(&config, environ);
+    log_start(&config);
+    log_warnings();
+    if (config.disable || !conn_start() || !pool_start(&config))
+        return;
+    lending_start(&config);
+    memory_start();
+    deepbind_start(&config);
+    if (__register_atfork(lending_before_fork, lending_after_fork_in_parent,
+                          lending_after_fork_in_child, __dso_handle) != 0)
+        return;
+    if (crosscall2)
+        process_refuse(REASON_GO_PROGRAM);
+    /* Last: from here on the hooks find an owner. */
+    if (process_start())
+        log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
+                 crosscall2       ? " nothing (GO_PROGRAM)"
+                 : config.dry_run ? " is only counted (dry run)"
+                                  : "");
+}
+
+static void sum_up_reasons(const struct endpoint *endpoint, const char *what,
+                           _Atomic uint64_t *counters)
+{
+    for (int i = 0; i < REASON_COUNT; i++) {
+        uint64_t n = stats_read(&counters[i]);
+
+        if (n > 0)
+            log_line(LOG_INFO, "%s: %s %lu: %s (%s)", endpoint->text, what, (unsigned long)n,
+                     reason_name((enum reason)i), reason_text((enum reason)i));
+    }
+}
+
+static void sum_up(struct endpoint *endpoint)
+{
+    struct stats *stats = endpoint->stats;
+
+    log_line(LOG_INFO, "%s: connects %lu, %s %lu, opened %lu, kept %lu", endpoint->text,
+             (unsigned long)stats_read(&stats->connects),
+             config.dry_run ? "would be reused" : "reused",
+             (unsigned long)stats_read(&stats->reused),
+             (unsigned long)stats_read(&stats->opened),
+             (unsigned long)stats_read(&stats->kept));
+    log_line(LOG_INFO,
+             "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
+             endpoint->text, (unsigned long)stats_read(&stats->fences),
+             (unsigned long)stats_read(&stats->settled),
+             (unsigned long)stats_read(&stats->exchanged),
+             (unsigned long)stats_read(&stats->cut_off));
+    sum_up_reasons(endpoint, "not kept", stats->refused);
+    sum_up_reasons(endpoint, "discarded", stats->discarded);
+}
+
+/* Nothing is freed or closed: other libraries' destructors may still use their connections. */
+__attribute__((destructor)) static void finish(void)
+{
+    if (!process_is_owner())
+        return;
+    if (log_wants(LOG_INFO))
+        pool_for_each_endpoint(sum_up);
+    stats_finish();
+}

@@ -1,0 +1,41 @@
+/*
+ * Timing real connects.
+ */
+#include "pool/connect_time.h"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "pool/pool.h"
+#include "base/rawsys.h"
+
+uint64_t timing_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+void timing_count(struct endpoint *endpoint, uint64_t microseconds)
+{
+    struct stats *stats = endpoint->stats;
+
+    stats_add(&stats->connect_us, microseconds);
+    stats_count(&stats->connects_timed);
+}
+
+/* Nothing but the handshake went back and forth so far. A handshake in which something was lost
+ * has no round trip. */
+void timing_ask(struct conn *conn)
+{
+    struct tcp_info info = {0};
+    socklen_t len = sizeof(info);
+
+    conn->untimed = false;
+    if (raw_syscall(SYS_getsockopt, conn->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
+        info.tcpi_rtt > 0)
+        timing_count(conn->endpoint, info.tcpi_rtt);
+}

@@ -1,0 +1,152 @@
+/*
+ * Fences and owed replies.
+ *
+ * Which fence proves what: after quiet commands in general any request that is always answered
+ * will do, but up to memcached 1.5.22 a refused noreply value is executed as commands, and only
+ * `MN`, which those versions cannot say, is the answer to nothing else. Servers before 1.5.19
+ * and some proxies do not know `mn`; that is learned once and asked again after a while.
+ */
+#include "pool/drain.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "pool/pool.h"
+#include "pool/verify.h"
+#include "base/rawsys.h"
+
+/* A connection may be asked on a small signal stack. */
+#define CHUNK        1024
+#define DRAINED_MOST ((size_t)1 << 20)
+
+#define MN_AGAIN_AFTER ((msec_t)60 * 1000)
+
+static bool may_ask_mn(const struct conn *conn, msec_t now)
+{
+    return wire_knows_mn(&conn->wire) || now >= atomic_load(&conn->endpoint->no_mn_until);
+}
+
+enum reason settle_prospect(const struct conn *conn, msec_t now)
+{
+    switch (wire_verdict(&conn->wire)) {
+    case WIRE_CLEAN:
+    case WIRE_OWING:
+    case WIRE_UNCONFIRMED:
+        return REASON_NONE;
+    case WIRE_UNPROVEN:
+        return may_ask_mn(conn, now) ? REASON_NONE : REASON_UNCONFIRMED;
+    default:
+        return wire_refusal(&conn->wire);
+    }
+}
+
+static bool is_unconfirmed(const struct conn *conn)
+{
+    enum wire_verdict verdict = wire_verdict(&conn->wire);
+
+    return verdict == WIRE_UNCONFIRMED || verdict == WIRE_UNPROVEN;
+}
+
+/* Need not be a secret, only another one each time. */
+static uint32_t next_nonce(const struct conn *conn)
+{
+    static _Atomic uint32_t count;
+    uint64_t mixed = (conn->cookie << 32 | atomic_fetch_add(&count, 1)) + conn->sent;
+
+    return (uint32_t)(mixed * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
+static enum reason send_fence(struct conn *conn, msec_t now)
+{
+    uint8_t bytes[WIRE_FENCE_MAX];
+    bool mn = may_ask_mn(conn, now);
+    size_t n = wire_fence(&conn->wire, mn, next_nonce(conn), bytes);
+
+    if (raw_syscall(SYS_sendto, conn->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) !=
+        (long)n)
+        return REASON_NO_FENCE;
+    /* Behind another small request it would wait for the server's delayed acknowledgement. */
+    options_push(conn->fd, &conn->options);
+    stats_count(&conn->endpoint->stats->fences);
+    conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
+    conn->sent += n;
+    wire_sent(&conn->wire, bytes, n);
+    return REASON_NONE;
+}
+
+enum reason settle_begin(struct conn *conn, msec_t now)
+{
+    conn->fence = FENCE_NONE;
+    conn->drained = 0;
+    return is_unconfirmed(conn) ? send_fence(conn, now) : REASON_NONE;
+}
+
+/* Who understood `mn` before is not blamed for one failure: it may have been restarted. */
+static enum reason fence_failed(const struct conn *conn, msec_t now)
+{
+    struct endpoint *endpoint = conn->endpoint;
+
+    if (conn->fence == FENCE_MN && !wire_knows_mn(&conn->wire) &&
+        !atomic_exchange(&endpoint->knows_mn, false))
+        atomic_store(&endpoint->no_mn_until, now + MN_AGAIN_AFTER);
+    return REASON_NO_FENCE;
+}
+
+static enum reason judge(struct conn *conn, msec_t now)
+{
+    enum reason reason = wire_refusal(&conn->wire);
+
+    if (wire_verdict(&conn->wire) == WIRE_DIRTY)
+        return conn->fence == FENCE_NONE ? reason : fence_failed(conn, now);
+    if (reason == REASON_NONE && conn->fence == FENCE_MN)
+        atomic_store(&conn->endpoint->knows_mn, true);
+    return reason;
+}
+
+static enum reason read_chunk(struct conn *conn, msec_t now)
+{
+    char bytes[CHUNK];
+    long n =
+        raw_syscall(SYS_recvfrom, conn->fd, bytes, sizeof(bytes), MSG_DONTWAIT, NULL, NULL);
+
+    if (n == -EAGAIN)
+        return wire_refusal(&conn->wire);
+    if (n <= 0)
+        return conn->fence == FENCE_NONE ? REASON_NOT_ESTABLISHED : fence_failed(conn, now);
+    conn->received += (uint64_t)n;
+    conn->drained += (size_t)n;
+    wire_received(&conn->wire, bytes, (size_t)n);
+    if (conn->drained > DRAINED_MOST)
+        return REASON_TOO_MUCH;
+    return judge(conn, now);
+}
+
+bool settle_goes_on(enum reason reason)
+{
+    return reason == REASON_REPLY_OWED || reason == REASON_REPLY_PARTIAL ||
+           reason == REASON_UNCONFIRMED;
+}
+
+enum reason settle(struct conn *conn, msec_t now, unsigned int *reads)
+{
+    enum reason reason = REASON_REPLY_OWED;
+
+    /* What another has at that number by now is not ours to read. */
+    if (!proof_is_at(conn, conn->fd))
+        return REASON_OTHER_SOCKET;
+    while (*reads > 0 && settle_goes_on(reason)) {
+        uint64_t before = conn->received;
+
+        --*reads;
+        reason = read_chunk(conn, now);
+        if (reason == REASON_UNCONFIRMED) {
+            if (conn->fence != FENCE_NONE)
+                return fence_failed(conn, now);
+            reason = send_fence(conn, now);
+            return reason == REASON_NONE ? REASON_UNCONFIRMED : reason;
+        }
+        if (conn->received == before)
+            break;
+    }
+    return reason;
+}

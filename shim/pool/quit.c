@@ -1,0 +1,75 @@
+/*
+ * Which goodbyes may be kept from the server, and the tombstone.
+ */
+#include "pool/quit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "pool/checkin.h"
+#include "conn/conn.h"
+#include "pool/checkout.h"
+#include "hooks/libc.h"
+#include "base/owner.h"
+#include "base/rawsys.h"
+
+struct farewell {
+    uint8_t answer[WIRE_GOODBYE_ANSWER];
+    bool answered;
+};
+
+/* The end of file that follows a goodbye tells the program that the server has done everything
+ * it was sent, and has sent all answers. The tombstone may say so only when the server's
+ * answers have shown it already. */
+static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *farewell)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool may = false;
+
+    if (!conn)
+        return false;
+    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && !conn_is_shared(conn) && conn_hold(conn)) {
+        may = wire_verdict(&conn->wire) == WIRE_CLEAN &&
+              (!goodbye || wire_goodbye(&conn->wire, goodbye, n));
+        farewell->answered =
+            goodbye && wire_goodbye_answer(&conn->wire, goodbye, farewell->answer);
+        conn_let_go(conn);
+    }
+    may = may && !lending_is_elsewhere(conn, fd);
+    conn_leave(conn, CONN_CALL_OTHER);
+    return may;
+}
+
+static int make_tombstone(int flags, const struct farewell *farewell)
+{
+    int pair[2] = {-1, -1};
+    int type = SOCK_STREAM | SOCK_CLOEXEC | (flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
+
+    if (raw_syscall(SYS_socketpair, AF_UNIX, type, 0, pair) != 0)
+        return -1;
+    if (farewell->answered)
+        raw_syscall(SYS_sendto, pair[1], farewell->answer, sizeof(farewell->answer),
+                    MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    libc_close_quietly(pair[1]);
+    return pair[0];
+}
+
+bool goodbye_bury(int fd, const void *goodbye, size_t n)
+{
+    struct farewell farewell = {.answered = false};
+    int saved = errno;
+    bool buried;
+    int tombstone;
+
+    if (!may_bury(fd, goodbye, n, &farewell))
+        return false;
+    tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
+    if (tombstone < 0)
+        return false;
+    buried = check_in_behind(fd, tombstone);
+    libc_close_quietly(tombstone);
+    errno = saved;
+    return buried;
+}

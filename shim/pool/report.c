@@ -1,0 +1,86 @@
+/*
+ * Telling why.
+ */
+#include "pool/report.h"
+
+#include "stats/log.h"
+#include "pool/pool.h"
+#include "base/fmt.h"
+
+#define PLACE_SIZE 160
+
+static size_t tell_word(const struct wire_place *place, char *text, size_t room)
+{
+    char word[80];
+    size_t n = place->n;
+
+    if (!place->text)
+        return text_format(text, room, "%u bytes", (unsigned int)n);
+    /* The tracker keeps the beginning of long ones. */
+    if (n > (place->in_reply ? 64 : 22))
+        n = place->in_reply ? 64 : 22;
+    text_format(word, n + 1, "%s", place->text);
+    for (size_t i = 0; i < n; i++) {
+        if (word[i] < ' ' || word[i] > '~')
+            word[i] = '?';
+    }
+    return text_format(text, room, "'%s'", word);
+}
+
+static size_t tell_packet(const struct wire_place *place, char *text, size_t room)
+{
+    size_t n = text_format(text, room, "; at the binary %s %d",
+                           place->in_reply ? "reply" : "request", place->opcode);
+
+    if (place->status >= 0)
+        n += text_format(text + n, room - n, ", status %d", place->status);
+    return n;
+}
+
+static size_t tell_line(const struct wire_place *place, char *text, size_t room)
+{
+    size_t n = text_format(text, room, "; at the %s%s%s", place->in_reply ? "reply" : "request",
+                           place->line ? " " : "", place->line ? place->line : "");
+
+    if (place->word == 0)
+        return n + text_format(text + n, room - n, ", %u bytes before the end of its data",
+                               (unsigned int)place->n);
+    n += text_format(text + n, room - n, ", word %u: ", place->word);
+    return n + tell_word(place, text + n, room - n);
+}
+
+/* Empty where there is no place to tell. */
+static void tell_place(const struct conn *conn, enum reason reason, char *text)
+{
+    struct wire_place place;
+
+    text[0] = '\0';
+    if (!wire_place(&conn->wire, reason, &place))
+        return;
+    if (place.opcode >= 0)
+        tell_packet(&place, text, PLACE_SIZE);
+    else if (wire_protocol(&conn->wire) == WIRE_TEXT)
+        tell_line(&place, text, PLACE_SIZE);
+}
+
+static void report(const struct conn *conn, enum reason reason, const char *what,
+                   unsigned int kind)
+{
+    char place[PLACE_SIZE], others[48];
+
+    if (!log_wants(LOG_INFO) || !log_again(kind, others, sizeof(others)))
+        return;
+    tell_place(conn, reason, place);
+    log_line(LOG_INFO, "%s: %s: %s (%s)%s%s", conn->endpoint->text, what, reason_name(reason),
+             reason_text(reason), place, others);
+}
+
+void report_refused(const struct conn *conn, enum reason reason)
+{
+    report(conn, reason, "not kept", (unsigned int)reason);
+}
+
+void report_discarded(const struct conn *conn, enum reason reason)
+{
+    report(conn, reason, "discarded", REASON_COUNT + (unsigned int)reason);
+}

@@ -1,0 +1,146 @@
+/*
+ * The few sockets that are kept.
+ */
+#include "pool/spare.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include "conn/fdmap.h"
+#include "hooks/libc.h"
+#include "pool/pool.h"
+#include "base/owner.h"
+#include "pool/verify.h"
+#include "base/rawsys.h"
+#include "conn/shadow.h"
+
+/* Their records, by their slots in the map; 0 where there is none. Who takes one out has it to
+ * himself. */
+static _Atomic uint32_t kept[SPARE_MAX];
+
+static struct conn *take_out(_Atomic uint32_t *place)
+{
+    return conn_of_slot(atomic_exchange(place, 0));
+}
+
+static bool put_in(struct conn *conn)
+{
+    for (int i = 0; i < SPARE_MAX; i++) {
+        uint32_t none = 0;
+
+        if (atomic_compare_exchange_strong(&kept[i], &none, conn_slot(conn)))
+            return true;
+    }
+    return false;
+}
+
+static void give_up(struct conn *conn)
+{
+    twin_drop(conn);
+    conn_move(conn, CONN_CLOSED);
+}
+
+/* Not while a thread that came late still looks at the record. */
+static bool is_still_good(const struct conn *conn)
+{
+    return process_refusal() == REASON_NONE && !conn_calls_under_way(conn) &&
+           conn->children == atomic_load(&process_children) &&
+           conn->identities == atomic_load(&process_identities);
+}
+
+static struct conn *find(int domain)
+{
+    for (int i = 0; i < SPARE_MAX; i++) {
+        struct conn *conn =
+            atomic_load_explicit(&kept[i], memory_order_relaxed) ? take_out(&kept[i]) : NULL;
+
+        if (!conn)
+            continue;
+        if (!is_still_good(conn))
+            give_up(conn);
+        else if (conn->domain == domain)
+            return conn;
+        else if (!put_in(conn))
+            give_up(conn);
+    }
+    return NULL;
+}
+
+/* The flags of FD, a new number of CONN; false when it could not be made so. */
+static bool set_flags(struct conn *conn, int fd, int type)
+{
+    int had = conn_flags(conn);
+    int flags = (had & ~O_NONBLOCK) | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0);
+
+    conn_set_flags(conn, flags, type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
+    return flags == had || raw_syscall(SYS_fcntl, fd, F_SETFL, flags) == 0;
+}
+
+struct conn *spare_lend(int domain, int type)
+{
+    struct conn *conn = find(domain);
+    int command = type & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD;
+    long fd;
+
+    if (!conn)
+        return NULL;
+    fd = raw_syscall(SYS_fcntl, conn->twin, command, 0);
+    /* Where our number was swept meanwhile, anything may have been duplicated. */
+    if (fd >= 0 && fd < FDMAP_SIZE && twin_is_there(conn) && set_flags(conn, (int)fd, type)) {
+        conn_renew(conn, (int)fd);
+        return conn;
+    }
+    if (fd >= 0)
+        libc_close_quietly((int)fd);
+    give_up(conn);
+    return NULL;
+}
+
+static bool can_be_one(const struct conn *conn)
+{
+    return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
+           conn->watches.count == 0 && options_can_be_cleared(&conn->options);
+}
+
+void spare_save(struct conn *fresh, int fd)
+{
+    /* Without a shadow fd it may be closed by now, and something else be at its fd. */
+    if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
+        twin_make(fresh, fd);
+    else
+        twin_drop(fresh);
+}
+
+void spare_keep(struct conn *fresh)
+{
+    if (twin_is_there(fresh) && can_be_one(fresh) && conn_is_only_call(fresh) &&
+        options_clear(fresh->twin, &fresh->options)) {
+        conn_move(fresh, CONN_SPARE);
+        if (put_in(fresh))
+            return;
+    }
+    give_up(fresh);
+}
+
+bool spare_lose(struct conn *conn, int fd)
+{
+    if (!twin_lose(conn, fd))
+        return false;
+    for (int i = 0; i < SPARE_MAX; i++) {
+        uint32_t slot = conn_slot(conn);
+
+        if (atomic_compare_exchange_strong(&kept[i], &slot, 0))
+            conn_move(conn, CONN_CLOSED);
+    }
+    return true;
+}
+
+void spare_flush(void)
+{
+    for (int i = 0; i < SPARE_MAX; i++) {
+        struct conn *conn = take_out(&kept[i]);
+
+        if (conn)
+            give_up(conn);
+    }
+}

@@ -1,0 +1,354 @@
+/*
+ * Guess, lesson, repair and renewal.
+ */
+#include "pool/swap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+
+#include "pool/checkin.h"
+#include "pool/install.h"
+#include "config/address.h"
+#include "conn/fdmap.h"
+#include "pool/checkout.h"
+#include "hooks/libc.h"
+#include "stats/log.h"
+#include "base/owner.h"
+#include "pool/verify.h"
+#include "base/rawsys.h"
+#include "base/readable.h"
+#include "pool/connect_time.h"
+
+/* Client libraries prepare their sockets each in their own way. */
+static uint8_t habit_of(const struct conn *fresh)
+{
+    uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
+
+    return (uint8_t)(looks * UINT32_C(0x9e3779b1) >> 16) % POOL_HABITS;
+}
+
+enum wire_protocol protocol_guess(struct conn *fresh)
+{
+    fresh->habit = habit_of(fresh);
+    return (enum wire_protocol)atomic_load_explicit(&fresh->endpoint->habits[fresh->habit],
+                                                    memory_order_relaxed);
+}
+
+/* The first byte of the first piece that has one; NULL when it cannot be read. */
+static const uint8_t *first_byte(const struct pieces *pieces)
+{
+    for (size_t i = 0; i < pieces->count; i++) {
+        const struct iovec *piece = &pieces->iov[i];
+
+        if (!pieces->readable && !is_readable(piece, sizeof(*piece)))
+            return NULL;
+        if (piece->iov_len > 0)
+            return pieces->readable || is_readable(piece->iov_base, 1) ? piece->iov_base : NULL;
+    }
+    return NULL;
+}
+
+/* What others have done just now need not be noted anew. */
+static void learn(struct conn *conn, enum wire_protocol protocol)
+{
+    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
+
+    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+    if (conn->untimed)
+        timing_ask(conn);
+    if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
+        atomic_store(habit, (uint8_t)protocol);
+    if (!(atomic_load_explicit(&conn->endpoint->spoken, memory_order_relaxed) & 1u << protocol))
+        atomic_fetch_or(&conn->endpoint->spoken, (uint8_t)(1u << protocol));
+}
+
+/* Whether the next byte on CONN is the first of its present user. */
+static bool is_unspoken(const struct conn *conn)
+{
+    return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
+           conn_state(conn) == CONN_IN_USE && process_is_owner();
+}
+
+bool protocol_fits(struct conn *conn, const struct pieces *pieces)
+{
+    enum wire_protocol spoken, wanted;
+    const uint8_t *first;
+
+    if (!is_unspoken(conn))
+        return true;
+    first = first_byte(pieces);
+    if (!first)
+        return true;
+    spoken = wire_protocol(&conn->wire);
+    wanted = wire_protocol_of(*first);
+    learn(conn, wanted);
+    return spoken == WIRE_UNDECIDED || spoken == wanted;
+}
+
+/* What is to take the place of a connection. */
+struct substitute {
+    int fd; /* of ours, to be closed; -1 when there is none */
+    struct conn *record;
+};
+
+/* A socket on its way to the same peer as FD, prepared as that is; -1 when there is none. */
+static int dial_again(int fd, const struct conn *conn, int flags)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof(peer);
+    long to, result = -EINVAL;
+
+    if (raw_syscall(SYS_getpeername, fd, &peer, &len) != 0)
+        return -1;
+    to = raw_syscall(SYS_socket, conn->domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (to < 0)
+        return -1;
+    if (options_give((int)to, &conn->options))
+        result = raw_syscall(SYS_connect, to, &peer, len);
+    if ((result == 0 || result == -EINPROGRESS) &&
+        raw_syscall(SYS_fcntl, to, F_SETFL, flags) == 0)
+        return (int)to;
+    libc_close_quietly((int)to);
+    return -1;
+}
+
+static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now,
+                              uint32_t orphans)
+{
+    struct conn *record = conn_new(fd, conn->domain);
+
+    if (!record)
+        return NULL;
+    record->orphans = orphans;
+    record->identities = atomic_load(&process_identities);
+    record->options = conn->options;
+    record->options.quick = false;
+    record->options.bound = false;
+    if (proof_cookie(socket_fd, &record->cookie) &&
+        lending_enlist(record, &conn->endpoint->address, now))
+        return record;
+    conn_move(record, CONN_CLOSED);
+    return NULL;
+}
+
+/* In another network namespace the address may lead to another server. And an epoll
+ * registration that is not known cannot be made for the new socket. */
+static bool may_dial(const struct conn *conn)
+{
+    enum reason reason = conn_refusal(conn);
+
+    return process_refusal() != REASON_NAMESPACE && reason != REASON_EPOLL_SETS &&
+           reason != REASON_EPOLL_UNKNOWN;
+}
+
+/* A new connection is as good as a pooled one: the send that made us look waits for it, or says
+ * that it must be waited for, as on any socket that is connecting. Nothing here blocks. */
+static struct substitute find_substitute(int fd, const struct conn *conn,
+                                         enum wire_protocol wanted)
+{
+    msec_t now = clock_now();
+    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
+    struct conn *pooled =
+        flags < 0 || wanted == WIRE_UNDECIDED ? NULL : lending_find(conn, wanted, now);
+    struct substitute substitute = {.fd = -1, .record = NULL};
+
+    if (pooled) {
+        enum reason reason = disguise_dress(pooled, fd, conn, (int)flags);
+
+        if (reason == REASON_NONE) {
+            substitute = (struct substitute){pooled->fd, pooled};
+            options_lend(&pooled->options, &conn->options);
+        } else {
+            lending_discard(pooled, reason);
+        }
+    }
+    if (!substitute.record && flags >= 0 && may_dial(conn)) {
+        uint32_t orphans = atomic_load(&process_orphans);
+
+        substitute.fd = dial_again(fd, conn, (int)flags);
+        if (substitute.fd >= 0)
+            substitute.record = record_of(substitute.fd, fd, conn, now, orphans);
+    }
+    return substitute;
+}
+
+/* Like CONN in all that its user did, and is about to do: to speak WANTED. */
+static void take_after(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
+{
+    record->watches = conn->watches;
+    record->habit = conn->habit;
+    conn_set_word(record, conn_word(conn));
+    record->spoke = wanted != WIRE_UNDECIDED;
+    /* Read before it gets its number: a child made from now on may have it. */
+    record->children = atomic_load(&process_children);
+}
+
+/* The duplicates in MOVED name RECORD now. */
+static void share_with(struct conn *record, const struct check_in_moved *moved)
+{
+    for (unsigned int i = 0; i < moved->count; i++) {
+        if (!conn_share(record))
+            return;
+        if (!fdmap_replace(moved->fds[i], FDMAP_NONE, conn_slot(record)))
+            conn_unshare(record);
+    }
+}
+
+/* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_exchange(). */
+static enum reason replace_all(const struct substitute *substitute, int fd,
+                               struct check_in_moved *moved)
+{
+    enum reason reason = REASON_DUPLICATED;
+
+    if (check_in_duplicates(fd, substitute->fd, moved))
+        reason = check_in_exchange(fd, substitute->fd);
+    if (reason == REASON_NONE && !proof_is_at(substitute->record, fd))
+        reason = REASON_OTHER_SOCKET;
+    if (reason == REASON_NONE || moved->count == 0)
+        return reason;
+    /* What one fd of the old connection was told must not be waited for at another. */
+    raw_syscall(SYS_shutdown, substitute->fd, SHUT_RDWR);
+    return REASON_DUPLICATED;
+}
+
+/* The private fd goes either way; a record that lost its socket goes with it. REASON_NONE, or
+ * as check_in_exchange(). */
+static enum reason put_in_place(const struct substitute *substitute, int fd)
+{
+    struct conn *record = substitute->record;
+    struct check_in_moved moved = {.count = 0};
+    enum reason reason = record ? replace_all(substitute, fd, &moved) : REASON_NOT_ESTABLISHED;
+    bool ours = substitute->fd >= 0;
+
+    if (record && record->fd == substitute->fd)
+        ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
+    if (ours)
+        libc_close_quietly(substitute->fd);
+    if (!record)
+        return reason;
+    record->fd = fd;
+    if (reason == REASON_NONE) {
+        conn_move(record, CONN_IN_USE);
+        share_with(record, &moved);
+    }
+    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
+        conn_move(record, CONN_CLOSED);
+    return reason;
+}
+
+static bool cut_off(int fd)
+{
+    raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
+    errno = ECONNRESET;
+    return false;
+}
+
+/* A registration in an epoll set is that of one fd, and which of several is not known. */
+static bool is_tied(const struct conn *conn)
+{
+    return conn_is_shared(conn) && conn->watches.count > 0;
+}
+
+/* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
+ * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
+static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct substitute substitute;
+    struct endpoint *endpoint;
+    enum reason reason;
+    bool done;
+
+    if (!conn)
+        return true;
+    /* Another thread may have closed it meanwhile; or this program's number was reused behind
+     * our back, and what it is now is none of ours. */
+    if (conn_state(conn) != CONN_IN_USE || lending_is_elsewhere(conn, fd)) {
+        conn_leave(conn, CONN_CALL_OTHER);
+        return true;
+    }
+    endpoint = conn->endpoint;
+    substitute = is_tied(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
+                     ? (struct substitute){.fd = -1, .record = NULL}
+                     : find_substitute(fd, conn, wanted);
+    if (substitute.record)
+        take_after(substitute.record, conn, wanted);
+    conn_leave(conn, CONN_CALL_OTHER);
+    reason = put_in_place(&substitute, fd);
+    /* A thread that came meanwhile may be speaking: as if it had been there before. */
+    if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
+        return true;
+    done = reason == REASON_NONE;
+    if (!done && !cutting_off)
+        return false;
+    stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
+    log_line(LOG_DEBUG, "%s: %s at %d, whose user %s", endpoint->text,
+             done ? "exchanged" : "cut off", fd,
+             wanted == WIRE_UNDECIDED ? "may speak unseen" : "speaks another protocol");
+    return done || cut_off(fd);
+}
+
+bool protocol_repair(int fd, const struct pieces *pieces)
+{
+    const uint8_t *first = first_byte(pieces);
+
+    return !first || exchange(fd, wire_protocol_of(*first), true);
+}
+
+/* Not while another thread is in a call on it: that may be its first send, or may wait on the
+ * old socket for ever. */
+static bool is_to_be_renewed(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool due;
+
+    if (!conn)
+        return false;
+    due = is_unspoken(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
+          wire_protocol(&conn->wire) != WIRE_UNDECIDED;
+    conn_leave(conn, CONN_CALL_OTHER);
+    return due;
+}
+
+bool protocol_renew(int fd)
+{
+    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
+}
+
+void protocol_renew_if_possible(int fd)
+{
+    if (is_to_be_renewed(fd))
+        exchange(fd, WIRE_UNDECIDED, false);
+}
+
+void protocol_renew_unless_sure(int fd)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    bool sure = false;
+
+    if (!conn)
+        return;
+    if (conn->endpoint) {
+        unsigned int speaks = wire_protocol(&conn->wire);
+
+        sure = conn->watches.count == 0 &&
+               atomic_load(&conn->endpoint->habits[conn->habit]) == speaks &&
+               atomic_load(&conn->endpoint->spoken) == 1u << speaks;
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
+    if (!sure)
+        protocol_renew_if_possible(fd);
+}
+
+void protocol_renew_all(void)
+{
+    int saved = errno;
+
+    if (!conn_any_unspoken() || !process_is_alone())
+        return;
+    for (int fd = 0; fd < fdmap_end(); fd++) {
+        if (!fdmap_is_plain(fd))
+            protocol_renew_if_possible(fd);
+    }
+    errno = saved;
+}

@@ -1,0 +1,190 @@
+/*
+ * The gates.
+ */
+#include "pool/verify.h"
+
+#include <asm/socket.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <unistd.h>
+
+#include "pool/pool.h"
+#include "base/owner.h"
+#include "base/rawsys.h"
+#include "conn/ring.h"
+#include "pool/drain.h"
+#include "conn/shadow.h"
+
+#define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
+
+/* Evaluates to the first reason against; returns it from the function. */
+#define GATE(refusal)                                                                          \
+    do {                                                                                       \
+        enum reason reason_ = (refusal);                                                       \
+        if (reason_ != REASON_NONE)                                                            \
+            return reason_;                                                                    \
+    } while (0)
+
+static enum reason unless(bool good, enum reason reason)
+{
+    return good ? REASON_NONE : reason;
+}
+
+bool proof_cookie(int fd, uint64_t *cookie)
+{
+    socklen_t len = sizeof(*cookie);
+
+    return raw_syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, cookie, &len) == 0 &&
+           len == sizeof(*cookie);
+}
+
+/* Asks the kernel for the flags of FD if the program may have changed them. */
+static enum reason flags_are_known(struct conn *conn, int fd)
+{
+    int flags = conn_flags(conn);
+
+    if (flags == CONN_UNKNOWN) {
+        flags = (int)raw_syscall(SYS_fcntl, fd, F_GETFL);
+        if (flags >= 0)
+            conn_set_flags(conn, flags, conn_fd_flags(conn));
+    }
+    return unless(flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0,
+                  REASON_ODD_FLAGS);
+}
+
+bool proof_is_at(const struct conn *conn, int fd)
+{
+    uint64_t cookie = 0;
+
+    return proof_cookie(fd, &cookie) && cookie == conn->cookie;
+}
+
+bool proof_is_elsewhere(const struct conn *conn, int fd)
+{
+    uint64_t cookie = 0;
+    long answer;
+
+    if (proof_cookie(fd, &cookie))
+        return cookie != conn->cookie;
+    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
+    return answer == -ENOTSOCK || answer == -EBADF;
+}
+
+static enum reason ask_tcp(int fd, struct tcp_info *info)
+{
+    socklen_t len = sizeof(*info);
+
+    if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, info, &len) != 0 ||
+        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info->tcpi_notsent_bytes))
+        return REASON_NO_PROOF;
+    return unless(info->tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED);
+}
+
+/*
+ * The kernel's own count of the bytes, against ours: a byte that is unread, unsent,
+ * unacknowledged, or that moved past the hooks makes a difference. The SYN counts as one
+ * acknowledged byte.
+ */
+static enum reason kernel_agrees(const struct conn *conn, int fd)
+{
+    struct tcp_info info = {0};
+
+    GATE(ask_tcp(fd, &info));
+    return unless(info.tcpi_bytes_received == conn->received &&
+                      info.tcpi_bytes_acked == conn->sent + 1 && info.tcpi_unacked == 0 &&
+                      info.tcpi_notsent_bytes == 0,
+                  REASON_UNSEEN_BYTES);
+}
+
+/* While something is owed, bytes may be unread and unacknowledged: they are counted when the
+ * connection is checked out. */
+static enum reason kernel_may_agree(const struct conn *conn, int fd)
+{
+    struct tcp_info info = {0};
+
+    GATE(ask_tcp(fd, &info));
+    return unless(info.tcpi_bytes_received >= conn->received &&
+                      info.tcpi_bytes_acked <= conn->sent + 1,
+                  REASON_UNSEEN_BYTES);
+}
+
+/* Of what the program opened itself nothing is believed that the kernel does not say. */
+static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
+{
+    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+    GATE(flags_are_known(conn, fd));
+    return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
+}
+
+/* What was lent has passed the gate of check-out, and its twin is what that gate saw. The
+ * kernel's counters never go back: what it would object to now it objects to before the
+ * connection is lent again. */
+static enum reason kernel_knew(struct conn *conn, int twin, bool clean)
+{
+    GATE(flags_are_known(conn, twin));
+    return clean ? REASON_NONE : kernel_may_agree(conn, twin);
+}
+
+/*
+ * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
+ * the same server answered somebody who had not logged in after this connection was made: a
+ * server asks everybody or nobody, and a restart would have ended this connection.
+ */
+static enum reason nobody_logged_in(const struct conn *conn)
+{
+    return unless(!wire_may_be_authenticated(&conn->wire) ||
+                      atomic_load(&conn->endpoint->no_auth_at) > conn->connected_at,
+                  REASON_MAYBE_AUTH);
+}
+
+/* TLS is told before these reasons, as that helps most: libraries that encrypt end a connection
+ * by shutdown(), or duplicate it, and a program that uses them cannot change that. */
+static enum reason refusal_of(const struct conn *conn)
+{
+    enum reason reason = conn_refusal(conn);
+
+    return reason != REASON_NONE && wire_refusal(&conn->wire) == REASON_TLS ? REASON_TLS
+                                                                            : reason;
+}
+
+enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
+{
+    bool clean;
+
+    GATE(process_refusal());
+    GATE(unless(ring_all_seen(), REASON_IO_URING));
+    GATE(refusal_of(conn));
+    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
+    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
+    clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+    GATE(clean ? REASON_NONE : settle_prospect(conn, now));
+    GATE(nobody_logged_in(conn));
+    GATE(twin_is_there(conn) ? kernel_knew(conn, conn->twin, clean)
+                             : kernel_knows(conn, fd, clean));
+    return unless(now < conn->expires_at, REASON_TOO_OLD);
+}
+
+enum reason proof_check_out(const struct conn *conn)
+{
+    GATE(process_refusal());
+    GATE(unless(conn->orphans == atomic_load(&process_orphans), REASON_FORKED));
+    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(wire_refusal(&conn->wire));
+    GATE(nobody_logged_in(conn));
+    return kernel_agrees(conn, conn->fd);
+}
+
+enum reason proof_fresh(struct conn *conn, int fd)
+{
+    GATE(process_refusal());
+    GATE(conn_refusal(conn));
+    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
+    /* daemon(3) and login_tty(3) replace these past all hooks. */
+    GATE(unless(fd > STDERR_FILENO || proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    return flags_are_known(conn, fd);
+}

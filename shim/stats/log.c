@@ -1,0 +1,191 @@
+/*
+ * Writing the log. The file is opened for every line: a descriptor that stayed open would not
+ * survive the program's close loops, and would keep a rotated file.
+ */
+#include "stats/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/ownfile.h"
+#include "base/rawsys.h"
+#include "base/fmt.h"
+
+#define SECOND ((msec_t)1000)
+
+static const struct config *settings;
+
+/* What fd 2 was at start-up. */
+static struct stat first_stderr;
+
+int log_level = -1;
+
+static bool is_stderr(const struct config *config)
+{
+    return strcmp(config->log_path, "stderr") == 0;
+}
+
+static bool is_same(const struct stat *one, const struct stat *other)
+{
+    return one->st_dev == other->st_dev && one->st_ino == other->st_ino &&
+           (one->st_mode & S_IFMT) == (other->st_mode & S_IFMT) &&
+           one->st_rdev == other->st_rdev;
+}
+
+void log_start(const struct config *config)
+{
+    settings = config;
+    if (config->log_path[0] == '\0' ||
+        (is_stderr(config) && !quiet_identify(STDERR_FILENO, &first_stderr)))
+        log_level = -1;
+    else
+        log_level = (int)config->log_level;
+}
+
+static struct {
+    _Atomic msec_t written;  /* when the last line was; 0 before the first */
+    _Atomic uint32_t others; /* that were not written since */
+} kinds[LOG_KINDS];
+
+bool log_again(unsigned int kind, char *others, size_t room)
+{
+    msec_t now = clock_now();
+    msec_t last = atomic_load(&kinds[kind].written);
+    uint32_t n;
+
+    others[0] = '\0';
+    if (settings->log_level == LOG_DEBUG)
+        return true;
+    if ((last != 0 && now - last < SECOND) ||
+        !atomic_compare_exchange_strong(&kinds[kind].written, &last, now)) {
+        atomic_fetch_add(&kinds[kind].others, 1);
+        return false;
+    }
+    n = atomic_exchange(&kinds[kind].others, 0);
+    if (n > 0)
+        text_format(others, room, "; %u more like this before", n);
+    return true;
+}
+
+void log_after_fork_in_child(void)
+{
+    for (unsigned int i = 0; i < LOG_KINDS; i++)
+        kinds[i].others = 0;
+}
+
+/* A file that grows beyond its limit raises a signal in the program (setrlimit(2)), and half a
+ * line is of no use. */
+static bool may_grow(const struct stat *found, size_t n)
+{
+    struct rlimit limit = {0};
+
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
+           (limit.rlim_cur == RLIM_INFINITY || (size_t)found->st_size + n <= limit.rlim_cur);
+}
+
+/* Whether FD takes something now. A pipe with room takes a line as a whole, as it is shorter
+ * than PIPE_BUF (pipe(7)). */
+static bool has_room(int fd)
+{
+    struct pollfd poller = {fd, POLLOUT, 0};
+    struct timespec at_once = {0, 0};
+
+    return raw_syscall(SYS_ppoll, &poller, 1, &at_once, NULL, sizeof(uint64_t)) == 1 &&
+           poller.revents == POLLOUT;
+}
+
+/* Another thread may fill the pipe first; kernels before 6.4 cannot be told not to wait then.
+ */
+static long write_to_pipe(int fd, const char *line, size_t n)
+{
+    struct iovec piece = {(void *)line, n};
+    long result = raw_syscall(SYS_pwritev2, fd, &piece, 1, -1, -1, RWF_NOWAIT);
+
+    return result == -EOPNOTSUPP || result == -ENOSYS ? raw_syscall(SYS_write, fd, line, n)
+                                                      : result;
+}
+
+static long write_to_stderr(const char *line, size_t n)
+{
+    const int fd = STDERR_FILENO;
+    struct stat found = {0};
+
+    if (!quiet_identify(fd, &found) || !is_same(&found, &first_stderr))
+        return -EBADF;
+    if (S_ISSOCK(found.st_mode))
+        return raw_syscall(SYS_sendto, fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
+    if (S_ISREG(found.st_mode) ? !may_grow(&found, n) : !has_room(fd))
+        return -EAGAIN;
+    if (S_ISFIFO(found.st_mode))
+        return write_to_pipe(fd, line, n);
+    return raw_syscall(SYS_write, fd, line, n);
+}
+
+/* What is no regular file is not even opened: that alone tells the reader of a FIFO that a
+ * writer came and went, and starts some devices. */
+static bool is_other_than_file(const char *path)
+{
+    struct stat found = {0};
+
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+           !S_ISREG(found.st_mode);
+}
+
+static long write_to_file(const char *line, size_t n)
+{
+    struct stat found = {0};
+    long result = -EINVAL;
+    int fd;
+
+    if (is_other_than_file(settings->log_path))
+        return result;
+    fd = quiet_open(settings->log_path, O_WRONLY | O_CREAT | O_APPEND);
+    if (fd < 0)
+        return fd;
+    if (quiet_identify(fd, &found) && S_ISREG(found.st_mode) && may_grow(&found, n))
+        result = raw_syscall(SYS_write, fd, line, n);
+    quiet_close(fd);
+    return result;
+}
+
+static void write_line(const char *line, size_t n)
+{
+    struct quiet quiet;
+
+    if (!quiet_begin(&quiet))
+        return;
+    quiet_end(&quiet, is_stderr(settings) ? write_to_stderr(line, n) : write_to_file(line, n),
+              n);
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    static const char *const names[] = {"error", "warning", "info", "debug"};
+    char line[512];
+    struct timespec now = {0, 0};
+    size_t n;
+    va_list args;
+
+    /* Not another library's idea of the time: its destructor may have run already. */
+    raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    n = text_format(
+        line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ", (unsigned long)now.tv_sec,
+        (unsigned int)(now.tv_nsec / 100000000), (unsigned int)(now.tv_nsec / 10000000 % 10),
+        (unsigned int)(now.tv_nsec / 1000000 % 10), (int)getpid(), names[level]);
+    va_start(args, format);
+    n += text_vformat(line + n, sizeof(line) - 1 - n, format, args);
+    va_end(args);
+    line[n++] = '\n';
+    write_line(line, n);
+}

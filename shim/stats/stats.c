@@ -1,0 +1,398 @@
+/*
+ * Making, writing and leaving the file of counters.
+ */
+#include "stats/stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/owner.h"
+#include "base/ownfile.h"
+#include "base/rawsys.h"
+#include "stats/stats_file.h"
+#include "base/fmt.h"
+
+#define PATH_SIZE (CONFIG_DIRECTORY_SIZE + 48)
+#define NEVER     INT64_MAX
+
+/* Of those who ended without removing their file a newcomer removes so many, and looks for them
+ * among the names that so many calls read. */
+#define GONE_AT_ONCE  8
+#define READS_AT_MOST 16
+
+atomic_bool stats_wanted;
+_Atomic unsigned int stats_state;
+_Atomic msec_t stats_due = NEVER;
+
+static const struct config *settings;
+static size_t most_slots;
+static atomic_bool busy;
+
+/* Written between stats_begin() and stats_end() only. */
+static char path[PATH_SIZE];
+static struct stats_header *image; /* of the largest file; NULL: none is made yet */
+static size_t used;                /* so many bytes of it are in the file */
+static struct stat identity;
+
+void stats_start(const struct config *config, size_t slots)
+{
+    settings = config;
+    most_slots = slots;
+    atomic_store(&stats_wanted, config->stats[0] != '\0');
+}
+
+bool stats_begin(void)
+{
+    return !atomic_exchange(&busy, true);
+}
+
+void stats_end(void)
+{
+    atomic_store(&busy, false);
+}
+
+bool stats_is_busy(void)
+{
+    return atomic_load(&busy);
+}
+
+/* How much of NAME was read into BYTES; 0 also when there is no such file. */
+static size_t read_some(const char *name, void *bytes, size_t n)
+{
+    int fd = quiet_open(name, O_RDONLY);
+    long got;
+
+    if (fd < 0)
+        return 0;
+    got = raw_syscall(SYS_read, fd, bytes, n);
+    quiet_close(fd);
+    return got < 0 ? 0 : (size_t)got;
+}
+
+static uint64_t start_of_this_process(void)
+{
+    char text[512];
+    size_t n = read_some("/proc/self/stat", text, sizeof(text));
+
+    return stats_parse_start(text, n);
+}
+
+/* Its inode; 0 when it is not to be had. */
+static uint64_t pid_namespace(void)
+{
+    struct stat found = {0};
+
+    raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/ns/pid", &found, 0);
+    return found.st_ino;
+}
+
+/* Whether the process PID, by whom the file NAME was made, has ended: none of that number is
+ * there, in the one namespace where we can know. An earlier image of this very process, before
+ * exec, has ended too. */
+static bool is_gone(const char *name, int pid)
+{
+    struct stats_header header = {0};
+
+    if (pid != getpid() && raw_syscall(SYS_kill, pid, 0) != -ESRCH)
+        return false;
+    return read_some(name, &header, sizeof(header)) < sizeof(header) ||
+           header.pid_namespace == pid_namespace();
+}
+
+struct directory_entry {
+    uint64_t inode;
+    int64_t offset;
+    uint16_t length;
+    uint8_t type;
+    char name[];
+};
+
+/* Fills PIDS and STARTS with up to GONE_AT_ONCE whose numbers nobody has now. */
+static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
+{
+    _Alignas(struct directory_entry) char bytes[1024] = {0};
+    int fd = quiet_open(directory, O_RDONLY | O_DIRECTORY);
+    size_t found = 0;
+
+    if (fd < 0)
+        return 0;
+    for (int i = 0; i < READS_AT_MOST && found < GONE_AT_ONCE; i++) {
+        long n = raw_syscall(SYS_getdents64, fd, bytes, sizeof(bytes));
+
+        for (long at = 0; at < n && found < GONE_AT_ONCE;) {
+            const struct directory_entry *entry = (const void *)(bytes + at);
+
+            found += stats_parse_name(entry->name, &pids[found], &starts[found]) &&
+                     raw_syscall(SYS_kill, pids[found], 0) == -ESRCH;
+            at += entry->length;
+        }
+        if (n <= 0)
+            break;
+    }
+    quiet_close(fd);
+    return found;
+}
+
+static void name_file(char *name, const char *directory, int pid, uint64_t start)
+{
+    text_format(name, PATH_SIZE, "%s/%d-%lu", directory, pid, (unsigned long)start);
+}
+
+/* Many short processes that end without a word, and nobody who looks: still few files. */
+static void remove_gone(const char *directory)
+{
+    int pids[GONE_AT_ONCE + 1] = {0};
+    uint64_t starts[GONE_AT_ONCE + 1] = {0};
+    size_t n = find_gone(directory, pids, starts);
+    char name[PATH_SIZE];
+
+    for (size_t i = 0; i < n; i++) {
+        name_file(name, directory, pids[i], starts[i]);
+        if (is_gone(name, pids[i]))
+            raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
+    }
+}
+
+static void fill_header(struct stats_header *header, uint64_t start)
+{
+    struct timespec now = {0};
+
+    raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    header->layout = STATS_LAYOUT;
+    header->header_size = sizeof(struct stats_header);
+    header->slot_size = sizeof(struct stats_slot);
+    header->reasons = REASON_COUNT;
+    header->names = stats_names();
+    header->pid = getpid();
+    header->dry_run = settings->dry_run;
+    header->start = start;
+    header->pid_namespace = pid_namespace();
+    header->since = now.tv_sec;
+    text_format(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
+    atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
+}
+
+/* No file can become larger than this limit. */
+static bool may_be_large(size_t size)
+{
+    struct rlimit limit = {0};
+
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
+           limit.rlim_cur >= size;
+}
+
+/* FD is a new and empty file. */
+static bool fill_file(int fd)
+{
+    return quiet_identify(fd, &identity) && may_be_large(used) &&
+           raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
+}
+
+static bool make_file_in(const char *directory)
+{
+    int fd;
+    bool made;
+
+    name_file(path, directory, image->pid, image->start);
+    fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
+    if (fd == -EEXIST && is_gone(path, image->pid)) {
+        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+        fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
+    }
+    if (fd < 0)
+        return false;
+    made = fill_file(fd);
+    quiet_close(fd);
+    if (made)
+        remove_gone(directory);
+    else
+        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    return made;
+}
+
+static bool make_file(void)
+{
+    if (image->start == 0)
+        return false;
+    if (make_file_in(settings->stats))
+        return true;
+    if (settings->stats_instead[0] == '\0')
+        return false;
+    raw_syscall(SYS_mkdirat, AT_FDCWD, settings->stats_instead, 0700);
+    return make_file_in(settings->stats_instead);
+}
+
+static bool make_image(void)
+{
+    long memory =
+        raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory <= 0)
+        return false;
+    image = (struct stats_header *)memory;
+    return true;
+}
+
+static bool make_all(void)
+{
+    if (!image && !make_image())
+        return false;
+    used = STATS_FILE_SIZE(1);
+    fill_header(image, start_of_this_process());
+    return make_file();
+}
+
+/* Calls of the program that read the file, or the signal that a limit is met, must not end it
+ * halfway. */
+static bool make_quietly(void)
+{
+    struct quiet quiet;
+    bool made;
+
+    if (!quiet_begin(&quiet))
+        return false;
+    made = make_all();
+    quiet_end(&quiet, made ? 0 : -EFBIG, 0);
+    return made;
+}
+
+struct stats *stats_publish(size_t slot_number, const char *text)
+{
+    size_t end = STATS_FILE_SIZE(slot_number + 1);
+    struct stats_slot *slot;
+
+    if (path[0] == '\0' && !make_quietly()) {
+        path[0] = '\0';
+        atomic_store(&stats_wanted, false);
+        return NULL;
+    }
+    if (end > used)
+        used = end;
+    slot = (struct stats_slot *)(image + 1) + slot_number;
+    atomic_fetch_or(&slot->change, 1);
+    text_format(slot->endpoint, sizeof(slot->endpoint), "%s", text);
+    memset((void *)&slot->stats, 0, sizeof(slot->stats));
+    atomic_fetch_add(&slot->change, 1);
+    atomic_store(&stats_state, STATS_UNWRITTEN);
+    atomic_store(&stats_due, 0);
+    return &slot->stats;
+}
+
+/* At its path may be anything by now, also a hard link to another user's file. An inode number
+ * may be used again, but then the file still has the same owner. */
+static bool is_our_file(int fd)
+{
+    struct stat found = {0};
+
+    return quiet_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_nlink == 1 &&
+           found.st_ino == identity.st_ino && found.st_dev == identity.st_dev &&
+           found.st_uid == identity.st_uid;
+}
+
+static long write_file(void)
+{
+    int fd = quiet_open(path, O_WRONLY);
+    long result = -ESTALE;
+
+    if (fd < 0)
+        return fd;
+    if (is_our_file(fd))
+        result = raw_syscall(SYS_pwrite64, fd, image, used, 0);
+    quiet_close(fd);
+    return result;
+}
+
+static void write_no_more(void)
+{
+    atomic_store(&stats_state, STATS_NO_FILE);
+    atomic_store(&stats_due, NEVER);
+}
+
+static void write_quietly(void)
+{
+    struct quiet quiet;
+
+    if (quiet_begin(&quiet))
+        quiet_end(&quiet, write_file(), used);
+    else
+        write_no_more();
+}
+
+void stats_write(msec_t now)
+{
+    if (!process_is_owner() || !stats_begin())
+        return;
+    if (path[0] != '\0') {
+        atomic_store(&stats_due, now + STATS_PERIOD);
+        /* What is counted from here on may be in the copy or not. */
+        atomic_store(&stats_state, STATS_WRITTEN);
+        write_quietly();
+    }
+    stats_end();
+}
+
+void stats_pause(void)
+{
+    atomic_store(&stats_state, STATS_NO_FILE);
+}
+
+void stats_resume(void)
+{
+    if (atomic_load(&stats_due) != NEVER)
+        atomic_store(&stats_state, STATS_UNWRITTEN);
+}
+
+static void move_gauge(_Atomic uint64_t *to, _Atomic uint64_t *from)
+{
+    stats_set(to, stats_read(from));
+}
+
+static void move_counter(_Atomic uint64_t *to, _Atomic uint64_t *from)
+{
+    uint64_t n = atomic_exchange_explicit(from, 0, memory_order_relaxed);
+
+    if (n > 0)
+        stats_add(to, n);
+}
+
+void stats_move(struct stats *to, struct stats *from)
+{
+#define STAT(kind, name, text) move_##kind(&to->name, &from->name);
+#include "stats/stats.def"
+#undef STAT
+    for (int i = 0; i < REASON_COUNT; i++) {
+        move_counter(&to->refused[i], &from->refused[i]);
+        move_counter(&to->discarded[i], &from->discarded[i]);
+    }
+}
+
+bool stats_after_fork_in_child(void)
+{
+    atomic_store(&busy, false);
+    path[0] = '\0';
+    write_no_more();
+    atomic_store(&stats_wanted, settings->stats[0] != '\0');
+    /* Fresh pages are cheaper than to have those of the parent copied. */
+    return !image ||
+           raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+                       0) == (long)image;
+}
+
+void stats_finish(void)
+{
+    struct quiet quiet;
+
+    if (path[0] == '\0' || !quiet_begin(&quiet))
+        return;
+    raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    quiet_end(&quiet, 0, 0);
+}

@@ -1,0 +1,71 @@
+/*
+ * What writer and reader of the file must agree on.
+ */
+#include "stats/stats_file.h"
+
+#include <string.h>
+
+static uint64_t digest(uint64_t sum, const char *name)
+{
+    do
+        sum = (sum ^ (uint8_t)*name) * UINT64_C(0x100000001b3);
+    while (*name++);
+    return sum;
+}
+
+uint64_t stats_names(void)
+{
+    uint64_t sum = UINT64_C(0xcbf29ce484222325);
+
+#define STAT(kind, name, text) sum = digest(sum, #name);
+#include "stats/stats.def"
+#undef STAT
+    for (int i = 0; i < REASON_COUNT; i++)
+        sum = digest(sum, reason_name((enum reason)i));
+    return sum;
+}
+
+/* Returns where the number ends; NULL when there is none, or too large a one. */
+static const char *parse_number(const char *text, uint64_t most, uint64_t *number)
+{
+    if (*text < '0' || *text > '9')
+        return NULL;
+    for (*number = 0; *text >= '0' && *text <= '9'; text++) {
+        uint64_t digit = (uint64_t)(*text - '0');
+
+        if (*number > (most - digit) / 10)
+            return NULL;
+        *number = *number * 10 + digit;
+    }
+    return text;
+}
+
+bool stats_parse_name(const char *name, int *pid, uint64_t *start)
+{
+    uint64_t number;
+    const char *end = parse_number(name, INT32_MAX, &number);
+
+    if (!end || *end != '-')
+        return false;
+    *pid = (int)number;
+    end = parse_number(end + 1, UINT64_MAX, start);
+    return end && *end == '\0';
+}
+
+/* The second field is a name in parentheses, which may have blanks and parentheses in it. */
+uint64_t stats_parse_start(const char *text, size_t n)
+{
+    const char *at = memrchr(text, ')', n);
+    const char *end = text + n;
+    uint64_t start;
+
+    for (int field = 2; at && field < 22; field++) {
+        at = memchr(at, ' ', (size_t)(end - at));
+        if (at)
+            at++;
+    }
+    /* A digit without an end could be the beginning of a longer number. */
+    if (!at || !memchr(at, ' ', (size_t)(end - at)) || !parse_number(at, UINT64_MAX, &start))
+        return 0;
+    return start;
+}

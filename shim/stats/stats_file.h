@@ -1,0 +1,61 @@
+/*
+ * The file of counters, as the library writes and the command mcpool reads it.
+ *
+ * Named PID-START (start in clock ticks since boot, field 22 of /proc/PID/stat), so that a
+ * process is not taken for another that had its number before. A header, then a slot for each
+ * endpoint. The sizes in the header are the writer's; a reader to whom they say something else
+ * must not go on.
+ */
+#ifndef MCPOOL_STATS_FILE_H
+#define MCPOOL_STATS_FILE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "config/address.h"
+#include "stats/stats.h"
+
+/* The default directory, and its name below $XDG_RUNTIME_DIR. */
+#define STATS_DIRECTORY    "/run/mcpool"
+#define STATS_SUBDIRECTORY "mcpool"
+
+#define STATS_MAGIC  UINT64_C(0x7c1f006c6f6f706d)
+#define STATS_LAYOUT 1
+
+struct stats_header {
+    _Atomic uint64_t magic; /* last to be written */
+    uint32_t layout;
+    uint32_t header_size; /* where the slots begin */
+    uint32_t slot_size;
+    uint32_t reasons;
+    uint64_t names; /* stats_names() of the writer */
+    int32_t pid;
+    uint32_t dry_run;
+    uint64_t start;         /* in clock ticks since boot */
+    uint64_t pid_namespace; /* its inode */
+    int64_t since;          /* seconds since 1970, when the file was made */
+    char version[24];
+};
+
+struct stats_slot {
+    _Atomic uint32_t change; /* 0: never used; odd: being changed */
+    uint32_t unused;
+    char endpoint[ADDRESS_TEXT_SIZE];
+    struct stats stats;
+};
+
+/* The largest file of SLOTS slots. */
+#define STATS_FILE_SIZE(slots)                                                                 \
+    (sizeof(struct stats_header) + (size_t)(slots) * sizeof(struct stats_slot))
+
+/* A digest of the names in stats/stats.def and base/reasons.def, in their order: lists that
+ * differ mean different files. */
+uint64_t stats_names(void);
+
+/* Fills PID and START from the name of a file. False when it is no such name. */
+bool stats_parse_name(const char *name, int *pid, uint64_t *start);
+
+/* Field 22 in N bytes of TEXT, the content of /proc/PID/stat; 0 when there is none. */
+uint64_t stats_parse_start(const char *text, size_t n);
+
+#endif

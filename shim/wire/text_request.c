@@ -1,0 +1,488 @@
+/*
+ * Text requests: the strict grammar. A request that passes has exactly one well-formed answer
+ * on every server version tried, or is known to be quiet; servers disagree on almost everything
+ * that does not pass, up to executing a refused data block as commands.
+ */
+#include "wire/internal.h"
+
+/* Servers close the connection, and lose replies, at 2048 bytes without a line feed; only lines
+ * that begin with `get ` or `gets ` are spared. */
+#define LINE_LIMIT 2040
+
+#define COMMAND_LIMIT 15
+
+enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
+
+/* What an argument must look like; a row of the table spells its arguments with these. */
+enum arg {
+    ARG_NONE = '\0',
+    ARG_KEY = 'k',
+    ARG_U32 = 'u',
+    ARG_U64 = 'U',
+    ARG_EXPTIME = 'e',
+    ARG_DELAY = 'd',  /* an exptime that is not in the past */
+    ARG_LENGTH = 'l', /* of the data block */
+    ARG_ZERO = '0',   /* the historical delay of `delete` */
+    ARG_TOPIC = 't',  /* of `stats`: those that only read */
+    ARG_FLAG = 'm',   /* of a meta command */
+    ARG_REPEAT = '*', /* the one before, any number of times */
+};
+
+enum trait {
+    NOREPLY = 1,    /* may have that as its last word */
+    DATA = 2,       /* a data block follows the line */
+    ANY_LENGTH = 4, /* the server does not limit its line */
+    LOGIN = 8,      /* ASCII authentication looks like it */
+    META = 16,
+};
+
+struct command {
+    struct word name;
+    const char *args;
+    uint8_t required; /* arguments without which it is no request */
+    uint8_t class;
+    uint8_t traits;
+    enum reason refused; /* known, and always a reason to give up the connection */
+};
+
+#define ROW_GET 0
+
+/* Arguments of a store. */
+#define SET_FLAGS  1
+#define SET_EXPIRY 2
+
+/* The common ones first: the table is searched in order. */
+static const struct command commands[] = {
+    [ROW_GET] = {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {WORD("set"), "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
+    {WORD("gets"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {WORD("delete"), "k0", 1, CLASS_DELETE, NOREPLY, 0},
+    {WORD("incr"), "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {WORD("decr"), "kU", 2, CLASS_ARITH, NOREPLY, 0},
+    {WORD("add"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("cas"), "kuelU", 5, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("touch"), "ke", 2, CLASS_TOUCH, NOREPLY, 0},
+    {WORD("replace"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("append"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("prepend"), "kuel", 4, CLASS_STORE, NOREPLY | DATA, 0},
+    {WORD("gat"), "ek*", 2, CLASS_GET, 0, 0},
+    {WORD("gats"), "ek*", 2, CLASS_GET, 0, 0},
+    {WORD("mn"), "", 0, CLASS_MN, 0, 0},
+    {WORD("version"), "", 0, CLASS_VERSION, 0, 0},
+    {WORD("stats"), "t", 0, CLASS_STATS, 0, 0},
+    {WORD("flush_all"), "d", 0, CLASS_FLUSH, NOREPLY, 0},
+    {WORD("quit"), "", 0, CLASS_QUIT, 0, 0},
+    {WORD("mg"), "km*", 1, CLASS_MG, META, 0},
+    {WORD("ms"), "klm*", 2, CLASS_MS, META | DATA, 0},
+    {WORD("md"), "km*", 1, CLASS_MD, META, 0},
+    {WORD("ma"), "km*", 1, CLASS_MA, META, 0},
+    {WORD("me"), "", 0, 0, 0, REASON_META},
+    {WORD("watch"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("lru_crawler"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("lru"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("slabs"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("cache_memlimit"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("verbosity"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("shutdown"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("extstore"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("refresh_certs"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("debugtime"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("debugitem"), "", 0, 0, 0, REASON_TAKEOVER},
+    {WORD("misbehave"), "", 0, 0, 0, REASON_TAKEOVER},
+};
+
+static const struct command *command_of(const struct wire_text_request *request)
+{
+    return &commands[request->command - 1];
+}
+
+static void resolve_command(struct wire *wire, struct word word)
+{
+    struct wire_text_request *request = &wire->request.text;
+
+    for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++) {
+        if (word_is(word, commands[i].name)) {
+            request->command = (uint8_t)(i + 1);
+            if (commands[i].refused)
+                wire_poison(wire, commands[i].refused);
+            return;
+        }
+    }
+    wire_poison(wire, REASON_UNKNOWN_COMMAND);
+}
+
+static enum arg arg_at(const char *args, unsigned index)
+{
+    enum arg last = ARG_NONE;
+
+    for (; *args != '\0'; args++) {
+        if (*args == ARG_REPEAT)
+            return last;
+        last = (enum arg) * args;
+        if (index-- == 0)
+            return last;
+    }
+    return ARG_NONE;
+}
+
+static bool is_topic(struct word word)
+{
+    static const struct word topics[] = {WORD("items"), WORD("slabs"), WORD("settings"),
+                                         WORD("conns"), WORD("sizes")};
+
+    for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
+        if (word_is(word, topics[i]))
+            return true;
+    }
+    return false;
+}
+
+static bool arg_fits(enum arg arg, struct wire_text_request *request, struct word word)
+{
+    uint64_t number;
+
+    switch (arg) {
+    case ARG_KEY:
+        return true;
+    case ARG_U32:
+        return word_number(word, UINT32_MAX, &number);
+    case ARG_U64:
+        return word_number(word, UINT64_MAX, &number);
+    case ARG_EXPTIME:
+        return word_is_int32(word);
+    case ARG_DELAY:
+        return word_number(word, INT32_MAX, &number);
+    case ARG_LENGTH:
+        if (!word_number(word, WIRE_VALUE_MAX, &number))
+            return false;
+        request->data = (uint32_t)number;
+        return true;
+    case ARG_ZERO:
+        return word_is(word, (struct word)WORD("0"));
+    case ARG_TOPIC:
+        return is_topic(word);
+    case ARG_FLAG:
+        return meta_take_flag(request, word);
+    default:
+        return false;
+    }
+}
+
+/* In a `set` that logs in, flags and expiry may be anything, as try_read_command_asciiauth() of
+ * memcached reads the length only; clients put an underscore there. A server that asks for
+ * no login refuses such a request. */
+static enum reason misfit(const struct wire *wire, unsigned index, struct word word)
+{
+    const struct wire_text_request *request = &wire->request.text;
+    bool is_login = command_of(request)->traits & LOGIN && !wire->login.judged &&
+                    (index == SET_FLAGS || index == SET_EXPIRY) &&
+                    word_is(word, (struct word)WORD("_"));
+
+    return is_login ? REASON_AUTH : REASON_BAD_REQUEST;
+}
+
+static void take_arg(struct wire *wire, struct word word)
+{
+    struct wire_text_request *request = &wire->request.text;
+    const struct command *command = command_of(request);
+    unsigned index = request->args;
+
+    if (request->args < UINT8_MAX)
+        request->args++;
+    if (request->quiet && command->traits & NOREPLY)
+        wire_poison(wire, REASON_BAD_REQUEST);
+    else if (arg_fits(arg_at(command->args, index), request, word))
+        return;
+    else if (command->traits & NOREPLY && index >= command->required &&
+             word_is(word, (struct word)WORD("noreply")))
+        request->quiet = true;
+    else
+        wire_poison(wire, misfit(wire, index, word));
+}
+
+/* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta
+ * commands speak another dialect. */
+static bool needs_mn(const struct wire_text_request *request)
+{
+    uint8_t traits = command_of(request)->traits;
+
+    return traits & META || (request->quiet && traits & DATA);
+}
+
+/* Only now: a reply that comes before the end of its request is not the reply to it. */
+static void end_request(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request.text;
+    const struct command *command = command_of(request);
+
+    if (command->class == CLASS_QUIT) {
+        wire_poison(wire, REASON_QUIT);
+        return;
+    }
+    if (request->quiet)
+        wire->unfenced = true;
+    if (!wire->known16 && needs_mn(request))
+        wire->need_mn = true;
+    queue_push(wire,
+               request->quiet && command->traits & NOREPLY ? CLASS_NOREPLY : command->class,
+               request->quiet);
+    login_asked(&wire->login, command->traits & LOGIN, request->spaced, request->quiet);
+    memset(request, 0, sizeof *request);
+}
+
+static bool is_word(uint8_t byte)
+{
+    return byte > ' ' && byte != 0x7f;
+}
+
+/* LENGTH of a word so far; a word need not come to its end to be too long. */
+static void check_length(struct wire *wire, size_t length)
+{
+    if (wire->request.text.command == 0 && length > COMMAND_LIMIT)
+        wire_poison(wire, REASON_UNKNOWN_COMMAND);
+    else if (length > WIRE_KEY_MAX)
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+static void add_word(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_token *token = &wire->request.text.token;
+
+    token_add(token, bytes, n);
+    check_length(wire, token->length);
+}
+
+/* The word that was too much is kept for who asks what it was. */
+static void keep_word(struct wire_token *token, struct word word)
+{
+    if (word.text == token->text)
+        token->length = (uint16_t)word.length;
+    else
+        token_add(token, (const uint8_t *)word.text, word.length);
+}
+
+static void end_word(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_text_request *request = &wire->request.text;
+    struct word word = token_end(&request->token, bytes, n);
+
+    check_length(wire, word.length);
+    if (word.length == 0)
+        return;
+    if (!wire->poison && request->command == 0)
+        resolve_command(wire, word);
+    else if (!wire->poison)
+        take_arg(wire, word);
+    if (wire->poison)
+        keep_word(&request->token, word);
+}
+
+static void count_line(struct wire *wire, size_t n)
+{
+    struct wire_text_request *request = &wire->request.text;
+    size_t room = (size_t)(LINE_LIMIT + 1 - request->line);
+
+    request->line = (uint16_t)(request->line + (n < room ? n : room));
+    if (request->line > LINE_LIMIT &&
+        !(request->command && command_of(request)->traits & ANY_LENGTH))
+        wire_poison(wire, REASON_BAD_REQUEST);
+}
+
+/* Behind a word: spaces, or the end of the line. */
+static const uint8_t *read_separator(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    if (*at == '\r') {
+        wire->request.text.state = AT_LF;
+        return at + 1;
+    }
+    while (at < end && *at == ' ')
+        at++;
+    return at;
+}
+
+/* What there is of the line, with its CR; it begins with a word. */
+static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
+{
+    struct wire_text_request *request = &wire->request.text;
+    const uint8_t *at = start;
+
+    if (request->line == 0 && !is_word(*at))
+        wire_poison(wire, REASON_BAD_REQUEST);
+    while (at < end && request->state == IN_LINE && !wire->poison) {
+        const uint8_t *word = at;
+
+        while (at < end && is_word(*at))
+            at++;
+        if (at < end && (*at == ' ' || *at == '\r')) {
+            end_word(wire, word, (size_t)(at - word));
+            at = read_separator(wire, at, end);
+        } else {
+            add_word(wire, word, (size_t)(at - word));
+            if (at < end)
+                wire_poison(wire, REASON_BAD_REQUEST);
+        }
+    }
+    count_line(wire, (size_t)(at - start) - (request->state == AT_LF));
+    return at;
+}
+
+static void end_line(struct wire *wire)
+{
+    struct wire_text_request *request = &wire->request.text;
+    const struct command *command = command_of(request);
+
+    if (request->args < command->required)
+        wire_poison(wire, REASON_BAD_REQUEST);
+    else if (command->traits & DATA)
+        request->state = request->data > 0 ? IN_DATA : AT_DATA_CR;
+    else
+        end_request(wire);
+}
+
+/* Only what may be a login is told from others by its value. */
+static bool must_see_data(const struct wire *wire)
+{
+    const struct wire_text_request *request = &wire->request.text;
+
+    return command_of(request)->traits & LOGIN && !wire->login.judged && !request->spaced;
+}
+
+/* At most N bytes; how many. */
+static size_t take_data(struct wire_text_request *request, size_t n)
+{
+    if (n > request->data)
+        n = request->data;
+    request->data -= (uint32_t)n;
+    if (request->data == 0)
+        request->state = AT_DATA_CR;
+    return n;
+}
+
+static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    struct wire_text_request *request = &wire->request.text;
+    bool must_see = must_see_data(wire);
+    size_t n = take_data(request, (size_t)(end - at));
+
+    if (must_see)
+        request->spaced = memchr(at, ' ', n) != NULL;
+    return at + n;
+}
+
+size_t text_skip(struct wire *wire, size_t n)
+{
+    struct wire_text_request *request = &wire->request.text;
+
+    return request->state == IN_DATA && !must_see_data(wire) ? take_data(request, n) : 0;
+}
+
+bool text_goodbye(const uint8_t *bytes, size_t n)
+{
+    static const char quit[] = "quit\r\n";
+
+    return n == sizeof quit - 1 && memcmp(bytes, quit, n) == 0;
+}
+
+bool text_inside_request(const struct wire *wire)
+{
+    return wire->request.text.state != IN_LINE || wire->request.text.line > 0;
+}
+
+/* Nothing is accepted here that the grammar does not. */
+bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    static const char head[] = "get ", tail[] = "\r\n";
+    const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
+
+    _Static_assert(sizeof head - 1 + WIRE_KEY_MAX + sizeof tail - 1 == WIRE_ONE_GET_MAX,
+                   "as wire.h says");
+    if (n <= head_length + tail_length || n > WIRE_ONE_GET_MAX || text_inside_request(wire) ||
+        memcmp(bytes, head, head_length) != 0 ||
+        memcmp(bytes + n - tail_length, tail, tail_length) != 0)
+        return false;
+    for (size_t i = head_length; i < n - tail_length; i++) {
+        if (!is_word(bytes[i]))
+            return false;
+    }
+    return true;
+}
+
+void text_sent_one_get(struct wire *wire)
+{
+    wire->request.text.command = ROW_GET + 1;
+    end_request(wire);
+}
+
+void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
+{
+    struct wire_text_request *request = &wire->request.text;
+    const uint8_t *end = bytes + n;
+
+    while (bytes < end && !wire->poison) {
+        switch ((enum state)request->state) {
+        case IN_LINE:
+            bytes = read_line(wire, bytes, end);
+            if (bytes == end || wire->poison)
+                break;
+            /* fall through */
+        case AT_LF:
+            if (*bytes++ == '\n')
+                end_line(wire);
+            else
+                wire_poison(wire, REASON_BAD_REQUEST);
+            break;
+        case IN_DATA:
+            bytes = read_data(wire, bytes, end);
+            if (bytes == end)
+                break;
+            /* fall through */
+        case AT_DATA_CR:
+            request->state = AT_DATA_LF;
+            if (*bytes++ != '\r')
+                wire_poison(wire, REASON_BAD_REQUEST);
+            break;
+        case AT_DATA_LF:
+            if (*bytes++ == '\n')
+                end_request(wire);
+            else
+                wire_poison(wire, REASON_BAD_REQUEST);
+            break;
+        }
+    }
+}
+
+/* A first word that is no command may be anything; letters make it likely to be meant as one.
+ */
+static bool is_name(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if ((text[i] < 'a' || text[i] > 'z') && text[i] != '_')
+            return false;
+    }
+    return true;
+}
+
+static size_t kept_of(const struct wire_token *token)
+{
+    return token->length < sizeof token->text ? token->length : sizeof token->text;
+}
+
+bool text_request_place(const struct wire *wire, struct wire_place *place)
+{
+    const struct wire_text_request *request = &wire->request.text;
+    const struct command *command = request->command ? command_of(request) : NULL;
+    /* A word that was too much may have been counted already, or not. */
+    unsigned int args = request->args - (wire->poison && request->args > 0);
+    bool is_key = command && (arg_at(command->args, args) == ARG_KEY ||
+                              arg_at(command->args, request->args) == ARG_KEY);
+
+    place->line = command ? command->name.text : NULL;
+    place->n = request->data;
+    if (request->state != IN_LINE && request->state != AT_LF)
+        return true;
+    place->word = command && !command->refused ? args + 2 : 1;
+    place->n = request->token.length;
+    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token)))
+        place->text = request->token.text;
+    return true;
+}

@@ -1,0 +1,110 @@
+/*
+ * What the preloaded tests share. Each Criterion test runs in a process of its own, with
+ * libmcpool.so preloaded, against a real memcached at TEST_PORT or a scripted server of its
+ * own. What the library did is read from its log, lines of this process only.
+ */
+#ifndef MCPOOL_TEST_HARNESS_H
+#define MCPOOL_TEST_HARNESS_H
+
+#include <stdbool.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include <criterion/criterion.h>
+
+#include "base/rawsys.h"
+
+/* The port of the memcached, and the path of the one on a unix socket. */
+int server_port(void);
+const char *server_path(void);
+
+/* A connected socket to 127.0.0.1:PORT. */
+int dial(int port);
+int dial_server(void);
+
+/* Fills ADDR with 127.0.0.1:PORT. */
+struct sockaddr_in *loopback(struct sockaddr_in *addr, int port);
+
+void send_text(int fd, const char *text);
+/* Reads exactly what TEXT is and fails the test when something else comes. */
+void expect_text(int fd, const char *text);
+
+/* One exchange that leaves the connection clean. */
+void exchange(int fd);
+
+/* The port of this end, by which a connection is recognised. */
+int local_port(int fd);
+
+/* A connection that was used, closed and kept; returns its local port. */
+int park(void);
+
+/* Private fds are in the top quarter of the table, which in these tests has 64 entries. */
+#define LOWEST_PRIVATE 48
+
+/* The number of the one connection that idles. */
+int private_number(void);
+
+/* Connections the memcached has opened so far, asked for on a connection that is not pooled. */
+long opened_at_server(void);
+
+/* The last thing the log says of this process among kept, not kept, reused, discarded. */
+const char *last_event(void);
+/* How many lines of this process, or of another, contain TEXT. */
+int log_count(const char *text);
+int log_count_of(pid_t pid, const char *text);
+
+/* A listening socket at 127.0.0.1, and its port. */
+int listen_here(int *port);
+
+/* A server with one script: accepts connections on a port of its own and answers each chunk it
+ * receives with ANSWER; after HANG_UP_AFTER answers it closes (0: never). Returns the port. It
+ * runs in a thread whose calls the shim does not track as they are on accepted sockets. */
+int scripted_server(const char *answer, int hang_up_after);
+
+/* Waits until the thread TID of this process is inside the system call NUMBER. */
+void wait_inside(pid_t tid, long number);
+
+/* Waits for CHILD, which answers by its exit code: 0 when all was well. */
+void expect_good_end(pid_t child);
+
+/* A message of one byte that passes an fd, see unix(7); it must stay where it was filled in. */
+struct fd_message {
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    char byte;
+    struct iovec iov;
+    struct mmsghdr msg; /* msg_hdr is for sendmsg() and recvmsg() */
+};
+
+void fill_fd_message(struct fd_message *message, int fd);
+
+/* The fd that came with MESSAGE. */
+int fd_of_message(const struct fd_message *message);
+
+/* Skips the test under ASan, which makes the program itself do otherwise. */
+void not_under_asan(void);
+
+/* Skips the test under valgrind, which keeps numbers and a limit of its own, and speaks of
+ * every bad address. */
+void not_under_valgrind(void);
+
+/* Skips the test where the kernel has no close_range() with all its flags: before Linux 5.11.
+ */
+void needs_close_range(void);
+
+/* A system call the shim cannot see. */
+#define unseen raw_syscall
+
+#define EXPECT_EVENT(text)                                                                     \
+    cr_expect(strstr(last_event(), text) != NULL, "expected '%s', the log says '%s'", text,    \
+              last_event())
+#define EXPECT_NOT_KEPT(reason) EXPECT_EVENT(": not kept: " reason " ")
+#define EXPECT_KEPT()           EXPECT_EVENT(": kept")
+
+#endif

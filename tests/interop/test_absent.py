@@ -1,0 +1,94 @@
+"""A libc that lacks functions: older than this one, or than every one there is."""
+
+import concurrent.futures
+import os
+import re
+import subprocess
+
+import pytest
+
+from beside import BUILD, LIBRARY, SCENES, run
+from support import free_port
+from symbols import NEWER, libc_path, listed_hooks
+
+OLDEST_LIBC = (2, 31)
+HOOKS, _ = listed_hooks()
+# Of what is called here: nothing stands in for it, and every libc has it.
+INDISPENSABLE = {"fdopen", "popen", "system", "poll", "ppoll", "__poll_chk", "__ppoll_chk", "select", "pselect"}
+PROGRAMS = os.path.abspath(os.path.join(BUILD, "tests/programs"))
+CALLERS = ("read_and_write,in_pieces,as_messages,many_messages_at_once,fortified,"
+           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,twins,flags_of_numbers,"
+           "a_server_of_its_own,identities_that_cannot_be_had,epoll_level,shut_for_writing,shells")
+
+
+@pytest.fixture
+def absent(built):
+    # -O2, for the jump.
+    return built("absent.c", flags=("-shared", "-fPIC", "-O2"))
+
+
+def asking(bench, name):
+    """The variables of absent.c."""
+    return {"ABSENT": name, "ABSENT_TOLD": str(bench.folder / "told")}
+
+
+def pools_without(name, bench, absent, *command):
+    done = bench.pools_unnoticed(command, before=[absent], **asking(bench, name))
+    assert (bench.folder / "told").exists()
+    return done
+
+
+def versions(*nm):
+    """The names in a library, with the GLIBC versions they have there."""
+    listed = subprocess.run(["nm", "-D", *nm], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = {}
+    for name, version in re.findall(r"(\S+?)@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
+        found.setdefault(name, []).append(tuple(map(int, version.split("."))))
+    return found
+
+
+def test_oldest_libc_has_what_the_library_imports():
+    """Built here it asks for the versions of here. Names that moved into libc at 2.34 have a new one
+    and the one they had, which is what they are bound to when built there."""
+    offered = versions("--defined-only", libc_path())
+    imported = versions("--undefined-only", LIBRARY)
+    assert len(imported) > 30
+    assert [name for name in imported if min(offered[name]) > OLDEST_LIBC] == []
+
+
+@pytest.mark.parametrize("name", sorted(HOOKS - INDISPENSABLE))
+def test_any_function_may_be_absent(bench, absent, name):
+    pools_without(name, bench, absent, SCENES, bench.server.port)
+
+
+@pytest.mark.parametrize("name", sorted(NEWER | {"preadv64v2", "pwritev64v2"}))
+def test_what_is_absent_is_a_system_call(bench, built, absent, name):
+    done = pools_without(name, bench, absent, built("newer.c"), bench.server.port,
+                         bench.folder / "file")
+    assert "wrote 3, read 3 abc\nwaited 1, status 7\n" in done.out
+
+
+@pytest.mark.parametrize("name", sorted(hook for hook in HOOKS if re.match("aio_|lio_", hook)))
+def test_what_a_plugin_brought_along_is_found(bench, built, absent, name):
+    """As librt before glibc 2.34, where RTLD_NEXT does not look."""
+    done = bench.unnoticed([built("asynchronous.c"), bench.folder / "file"], before=[absent],
+                           **asking(bench, name))
+    assert done.out == "written 8 8 8 8, read 8 8 8 8\n" and (bench.folder / "told").exists()
+
+
+def test_what_is_called_may_be_absent(bench, absent):
+    """Each in a run of its own; they mostly sleep, so several at a time."""
+    command = [PROGRAMS, CALLERS, bench.server.port, free_port()]
+    bench.server.store({key: f"value-of-{key}" for key in ("one", "two", "three", "four")})
+    plain = run(command, bench.environment())
+
+    def is_unnoticed(name):
+        log = bench.folder / name
+        done = run(command, bench.environment(absent, LIBRARY, **asking(bench, name))
+                   | {"MCPOOL_LOG": str(log)})
+        return done == plain and "reused as" in log.read_text()
+
+    names = sorted(HOOKS - INDISPENSABLE)
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        unnoticed = dict(zip(names, threads.map(is_unnoticed, names)))
+    assert [name for name in names if not unnoticed[name]] == []

@@ -1,0 +1,58 @@
+"""Other preloaded libraries, before the shim and after it."""
+
+import os
+import time
+
+import pytest
+
+from beside import HERE, LIBRARIES, PYTHON, SCENES
+
+JEMALLOC = f"{LIBRARIES}/libjemalloc.so.2"
+TCMALLOC = f"{LIBRARIES}/libtcmalloc_minimal.so.4"
+EATMYDATA = f"{LIBRARIES}/libeatmydata.so"
+FAKETIME = f"{LIBRARIES}/faketime/libfaketimeMT.so.1"
+
+# With FAKETIME: how far the clock is off, and how fast it runs.
+PRELOADS = {
+    "jemalloc": ([JEMALLOC], ""),
+    "tcmalloc": ([TCMALLOC], ""),
+    "eatmydata": ([EATMYDATA], ""),
+    "past": ([FAKETIME], "-15d"),
+    "future": ([FAKETIME], "+15d"),
+    "fast": ([FAKETIME], "+0 x10"),
+    "slow": ([FAKETIME], "-15d x0.5"),
+    # jemalloc asks for the time as it starts, at which libfaketime allocates: a deadlock of theirs.
+    "all but jemalloc": ([TCMALLOC, EATMYDATA, FAKETIME], "-15d"),
+    "all but faketime": ([JEMALLOC, TCMALLOC, EATMYDATA], ""),
+}
+CLIENTS = {"scenes": [SCENES], "python": [PYTHON, os.path.join(HERE, "client.py")]}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("preload", PRELOADS)
+def test_beside_another_preload(bench, preload, client, place):
+    libraries, clock = PRELOADS[preload]
+    done = bench.pools_unnoticed([*CLIENTS[client], bench.server.port], FAKETIME=clock,
+                                 **{place: libraries})
+    # Where ld.so says so if there is no such library.
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_log_has_the_time_of_the_day(bench, place):
+    bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="-15d", **{place: [FAKETIME]})
+    assert abs(float(bench.log().split()[0]) - time.time()) < 60
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_clock_that_goes_back(bench, place):
+    """Python would wait for ever under it."""
+    bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 x-1", **{place: [FAKETIME]})
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_clock_that_steps_whenever_it_is_asked(bench, place):
+    """Before us: libfaketime's destructor has run when we sum up, and asking it for the time then
+    crashes."""
+    bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 i1", **{place: [FAKETIME]})

@@ -1,0 +1,67 @@
+"""Threads that do everything at once, with pauses wherever they may meet.
+
+Usage: run.py BUILD_DIRECTORY SECONDS. First a thread is stopped under the pool's lock, in every way.
+Then half of the time with the key-echo oracle alone, half of it under
+ThreadSanitizer, in runs of at most 20 seconds with a seed each, which is printed. The last line counts
+runs like tests.
+"""
+
+import os
+import random
+import re
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from support import Memcached, die_with_parent, preloaded
+
+LONGEST = 20
+
+
+def run(folder, server, seconds, seed):
+    """True when all went well."""
+    library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
+    environment = preloaded(library, server.address, TSAN_OPTIONS="die_after_fork=0 exitcode=66")
+    command = [os.path.join(folder, "stress"), str(server.port), str(seconds), str(seed)]
+    try:
+        done = subprocess.run(command, env=environment, timeout=10 * seconds + 60, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              preexec_fn=die_with_parent)
+    except subprocess.TimeoutExpired as late:
+        print(f"FAILED {' '.join(command)}: hangs", late.stdout, sep="\n")
+        return False
+    print(f"{os.path.basename(folder)}, seed {seed}: {done.stdout.splitlines()[-1]}", flush=True)
+    if done.returncode != 0:
+        print(f"FAILED {' '.join(command)}: exit code {done.returncode}", done.stdout, sep="\n")
+    return done.returncode == 0
+
+
+def run_stopped(folder, server):
+    """How many scenes of a stopped thread passed, and how many failed."""
+    library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
+    done = subprocess.run([os.path.join(folder, "stopped"), str(server.port)],
+                          env=preloaded(library, server.address), text=True, stdout=subprocess.PIPE,
+                          preexec_fn=die_with_parent)
+    lines = done.stdout.splitlines() or ["0 passed, 1 failed"]
+    print(*lines[:-1], sep="\n", flush=True)
+    passed, failed = (int(number) for number in re.findall(r"\d+", lines[-1]))
+    return passed, failed or int(done.returncode != 0)
+
+
+def main():
+    build, seconds = sys.argv[1], int(sys.argv[2])
+    with Memcached("-c", "8192") as server:
+        passed, failed = run_stopped(os.path.join(build, "stressed"), server)
+        while seconds > 0:
+            length = max(1, min(LONGEST, seconds // 2))
+            for kind in "stressed", "tsan":
+                good = run(os.path.join(build, kind), server, length, random.randrange(10 ** 6))
+                passed += good
+                failed += not good
+            seconds -= 2 * length
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""The symbol audit: what the library exports, imports, and leaves unhooked.
+
+Usage: symbols.py LIBRARY. Compares the library with shim/hooks/hooks.def and with the libc of this machine:
+every other name under which libc offers a hooked function is hooked too, or stands in
+exceptions.txt with a reason. The last line counts like a test's.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks", "hooks.def")
+EXCEPTIONS = os.path.join(HERE, "exceptions.txt")
+
+# How glibc spells the relatives of a function: words before and behind its bare name.
+BEFORE = ("", "_", "__", "__libc_", "_IO_", "_IO_new_", "_IO_old_", "__new_", "__old_")
+BEHIND = ("64", "v2", "64v2", "_chk", "64_chk", "_2", "_nocancel", "64_nocancel", "_unlocked",
+          "_time64", "_internal")
+
+# What has no place in somebody else's process.
+FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|exit|_exit|_Exit|"
+                       r"quick_exit|raise|kill|__assert.*|(secure_)?getenv|setenv|putenv|"
+                       r"pthread_create|dlopen|.*printf.*|f?puts|fopen|fwrite|perror|syslog|"
+                       r"__tls_get_addr)$")
+
+# Thread-local variables found by a call, which may allocate, and not at a fixed offset.
+DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
+
+# Newer than the oldest glibc supported; there the hook makes the bare system call.
+NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
+
+
+def output(*command):
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def names(*nm):
+    """The symbol names nm prints, with their versions cut off."""
+    return {line.split()[-1].split("@")[0] for line in output("nm", "-D", *nm).splitlines()}
+
+
+def hook_list():
+    with open(HOOKS, encoding="ascii") as file:
+        return re.sub(r"/\*.*?\*/", "", file.read(), flags=re.DOTALL)
+
+
+def foreign_hooks():
+    """Those of other libraries, as nm prints a version that is not the default one."""
+    return {f"{name}@{version}" for name, version
+            in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
+
+
+def exported(library, nm="nm"):
+    """What a library defines, with the versions and without the names of these."""
+    return {line.split()[-1]
+            for line in output(nm, "-D", "--defined-only", library).splitlines() if " A " not in line}
+
+
+def listed_hooks():
+    """The names of libc in the list that makes the library."""
+    text = hook_list()
+    hooks = set(re.findall(r"\bHOOK\([^,]+,\s*(\w+)\s*,", text))
+    hooks |= set(re.findall(r"\bHOOK_CHILD\((\w+)\)", text))
+    return hooks, set(re.findall(r"\bALIAS\((\w+)\s*,", text))
+
+
+def exceptions():
+    """Names that are not hooked on purpose, each with its reason."""
+    with open(EXCEPTIONS, encoding="ascii") as file:
+        lines = [line.split(None, 1) for line in file if line.strip() and line[0] != "#"]
+    return [(line[0], line[1].strip() if len(line) > 1 else "") for line in lines]
+
+
+def bare(name):
+    """The name without the words glibc puts around it."""
+    for end in sorted(BEHIND, key=len, reverse=True):
+        if name.endswith(end):
+            name = name[:-len(end)]
+            break
+    for start in sorted(BEFORE, key=len, reverse=True):
+        if name.startswith(start):
+            return name[len(start):]
+    return name
+
+
+def libc_path():
+    for line in output("ldd", sys.executable).splitlines():
+        if "libc.so.6" in line:
+            return line.split()[2]
+    raise RuntimeError("no libc.so.6")
+
+
+class Audit:
+    def __init__(self, library):
+        self.library = library
+        self.hooks, self.aliases = listed_hooks()
+        self.exceptions = exceptions()
+        self.libc = names("--defined-only", libc_path())
+        self.imports = names("--undefined-only", library)
+        self.dynamic = output("readelf", "-dW", library)
+        self.segments = output("readelf", "-lW", library)
+        self.relocations = output("readelf", "-rW", library)
+
+    def exports_are_the_list(self):
+        """Those of libc without a version, those of others with one."""
+        return exported(self.library) ^ (self.hooks | self.aliases | foreign_hooks())
+
+    def no_foreign_hook_has_the_first_version(self):
+        """The loader takes it for that of references without a version."""
+        defined = re.findall(r"Index: (\d+)\b.*?Name: (\S+)", output("readelf", "-VW", self.library))
+        first = {name for index, name in defined if index in ("1", "2")}
+        return {name for name in foreign_hooks() if not first or name.split("@")[1] in first}
+
+    def every_hook_is_a_libc_function(self):
+        return (self.hooks | self.aliases) - self.libc - NEWER
+
+    def no_relative_is_forgotten(self):
+        """Also of what is not hooked on purpose: each name has a reason of its own."""
+        known = self.hooks | self.aliases | {name for name, _ in self.exceptions}
+        families = {bare(name) for name in known}
+        return {name for name in self.libc if bare(name) in families} - known
+
+    def every_exception_has_a_reason_and_is_needed(self):
+        listed = [name for name, _ in self.exceptions]
+        return ({name for name, reason in self.exceptions if not reason}
+                | {name for name in listed if name in self.hooks | self.aliases}
+                | {name for name in listed if listed.count(name) > 1})
+
+    def nothing_forbidden_is_imported(self):
+        return {name for name in self.imports if FORBIDDEN.match(name)}
+
+    def only_libc_is_needed(self):
+        needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", self.dynamic))
+        return needed - {"libc.so.6", "libdl.so.2", "libpthread.so.0"} - {
+            name for name in needed if name.startswith("ld-linux")}
+
+    def it_is_hardened(self):
+        missing = {word for word in ("BIND_NOW", "NODELETE") if word not in self.dynamic}
+        missing |= {"TEXTREL"} if "TEXTREL" in self.dynamic else set()
+        missing |= {"RELRO"} if "GNU_RELRO" not in self.segments else set()
+        stack = re.search(r"GNU_STACK.*?(RWE?)\s", self.segments)
+        missing |= {"executable stack"} if not stack or "E" in stack.group(1) else set()
+        missing |= {"writable code"} if re.search(r"LOAD.* RWE ", self.segments) else set()
+        return missing
+
+    def thread_local_variables_need_no_call(self):
+        return set(DYNAMIC_TLS.findall(self.relocations))
+
+    def children_are_made_by_a_jump(self):
+        """A call would leave a frame that the child of vfork() returns over."""
+        wrong = set()
+        for name in ("vfork", "popen", "system"):
+            # Shown under its last alias, so looked up by address.
+            address = re.search(rf"^0*([0-9a-f]+) . {name}$",
+                                output("nm", "-D", "--defined-only", self.library), re.MULTILINE)
+            if not address:
+                wrong.add(name)
+                continue
+            start = int(address.group(1), 16)
+            code = output("objdump", "-d", f"--start-address={start}",
+                          f"--stop-address={start + 48}", self.library)
+            before = re.split(r"jmp +\*|\bbr\t", code)[0]
+            if before == code or re.search(r"\b(call|bl|blr|push|stp|ret)\b", before):
+                wrong.add(name)
+        return wrong
+
+    def dlopen_ends_in_a_jump(self):
+        """The real one finds its caller's RUNPATH by the return address. By both compilers."""
+        wrong = set()
+        built = os.path.dirname(self.library)
+        for library in (self.library, *(os.path.join(built, compiler, "libmcpool.so")
+                                        for compiler in ("gcc", "clang"))):
+            lines = output("objdump", "-d", "--disassemble=dlopen", library).splitlines()
+            code = [line.split("\t")[2] for line in lines if line.count("\t") == 2]
+            code = [line for line in code if not re.match(r"(nop|data16|cs nop|xchg +%ax,%ax)", line)]
+            if not code or not re.match(r"(notrack )?jmp +\*|br\b", code[-1]) \
+                    or sum(bool(re.match(r"(addr32 )?call|blr?\b", line)) for line in code) > 1:
+                wrong.add(library)
+        return wrong
+
+
+CHECKS = [name for name in vars(Audit) if not name.startswith("_")]
+
+
+def main():
+    audit = Audit(sys.argv[1])
+    failed = 0
+    for check in CHECKS:
+        wrong = getattr(audit, check)()
+        failed += bool(wrong)
+        print(f"{'FAIL' if wrong else 'ok  '} {check.replace('_', ' ')}"
+              + "".join(f"\n     {name}" for name in sorted(wrong)))
+    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
