@@ -7,7 +7,6 @@
 #include <limits.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
 #include "pool/pool.h"
 #include "base/rawsys.h"
 
@@ -50,7 +49,7 @@ static long duplicate_within(int size, int fd, int room)
     found = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, size - room);
     if (found < size)
         return found;
-    libc_close_quietly((int)found);
+    raw_close((int)found);
     return 0;
 }
 

@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/types.h>
 
-#include "hooks/libc.h"
 #include "pool/verify.h"
 #include "base/rawsys.h"
 #include "base/fmt.h"

@@ -7,7 +7,6 @@
 
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
-#include "hooks/libc.h"
 #include "pool/pool.h"
 #include "pool/verify.h"
 #include "base/rawsys.h"
@@ -29,7 +28,7 @@ static uint32_t private_slot(const struct conn *conn)
 void twin_close(const struct conn *conn, int fd)
 {
     if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !proof_is_elsewhere(conn, fd))
-        libc_close_quietly(fd);
+        raw_close(fd);
 }
 
 void twin_sweep_begins(void)
@@ -73,7 +72,7 @@ static void make(struct conn *conn, int fd, uint32_t sweeps)
     if (twin < 0)
         return;
     if (twin >= FDMAP_SIZE) {
-        libc_close_quietly((int)twin);
+        raw_close((int)twin);
         return;
     }
     fdmap_exchange((int)twin, private_slot(conn));

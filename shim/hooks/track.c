@@ -17,6 +17,7 @@
 #include "base/owner.h"
 #include "pool/verify.h"
 #include "pool/swap.h"
+#include "base/rawsys.h"
 #include "base/readable.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
@@ -160,7 +161,7 @@ static void refuse_swept(struct conn *conn, int unused)
 void track_still_open(int fd, bool is_private)
 {
     if (is_private)
-        libc_close_quietly(fd);
+        raw_close(fd);
     else
         conn_for_each_in_use(refuse_swept, 0);
 }
@@ -170,7 +171,7 @@ bool track_close_private(int fd)
     bool ours = track_forget(fd);
 
     if (ours)
-        libc_close_quietly(fd);
+        raw_close(fd);
     return ours;
 }
 
@@ -184,7 +185,7 @@ bool track_forget_range(unsigned int first, unsigned int last)
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
         if (forget((int)fd, false))
-            libc_close_quietly((int)fd);
+            raw_close((int)fd);
     }
     return true;
 }
@@ -303,7 +304,7 @@ void track_shared(int fd, enum reason reason)
     if (!(slot & FDMAP_PRIVATE))
         track_refuse(fd, reason);
     else if (give_up_private(fd, slot, reason))
-        libc_close_quietly(fd);
+        raw_close(fd);
 }
 
 struct conn *track_set_flags(int fd)
@@ -543,7 +544,7 @@ void track_passing(const void *msgs, size_t stride, size_t count, struct track_p
 void track_close_passed(const struct track_passed *passed)
 {
     for (unsigned int i = 0; i < passed->count; i++)
-        libc_close_quietly(passed->fds[i]);
+        raw_close(passed->fds[i]);
 }
 
 static void receive(int fd, void *unused)

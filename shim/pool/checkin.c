@@ -10,7 +10,6 @@
 #include "pool/install.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
-#include "hooks/libc.h"
 #include "stats/log.h"
 #include "pool/pool.h"
 #include "base/owner.h"

@@ -459,7 +459,7 @@ static bool close_idle_fds(void)
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
         if (!proof_is_elsewhere(conn, fd))
-            libc_close_quietly(fd);
+            raw_close(fd);
         any = true;
     }
     twin_sweep_ends();

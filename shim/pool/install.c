@@ -6,7 +6,6 @@
 #include <fcntl.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
 #include "pool/verify.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
@@ -138,9 +137,9 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
     like = raw_syscall(SYS_socket, fresh->domain, type, 0);
     if (like < 0 || !options_give((int)like, &fresh->options) ||
         !move_over((int)like, fd, fd_flags))
-        libc_close_quietly(fd);
+        raw_close(fd);
     if (like >= 0)
-        libc_close_quietly((int)like);
+        raw_close((int)like);
 }
 
 /* Other threads may sweep our private numbers at any moment, and give them out again: what has

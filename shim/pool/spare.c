@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
@@ -91,7 +90,7 @@ struct conn *spare_lend(int domain, int type)
         return conn;
     }
     if (fd >= 0)
-        libc_close_quietly((int)fd);
+        raw_close((int)fd);
     give_up(conn);
     return NULL;
 }

@@ -11,7 +11,6 @@
 #include "config/address.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
-#include "hooks/libc.h"
 #include "stats/log.h"
 #include "base/owner.h"
 #include "pool/verify.h"
@@ -108,7 +107,7 @@ static int dial_again(int fd, const struct conn *conn, int flags)
     if ((result == 0 || result == -EINPROGRESS) &&
         raw_syscall(SYS_fcntl, to, F_SETFL, flags) == 0)
         return (int)to;
-    libc_close_quietly((int)to);
+    raw_close((int)to);
     return -1;
 }
 
@@ -223,7 +222,7 @@ static enum reason put_in_place(const struct substitute *substitute, int fd)
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
     if (ours)
-        libc_close_quietly(substitute->fd);
+        raw_close(substitute->fd);
     if (!record)
         return reason;
     record->fd = fd;
