@@ -19,6 +19,7 @@
 #include "pool/verify.h"
 #include "pool/swap.h"
 #include "base/ownfile.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
 #include "conn/ring.h"
@@ -96,7 +97,7 @@ void lending_discard_all(struct victims *victims)
  * together do not all end together. */
 static msec_t expiry(const struct conn *conn, msec_t now)
 {
-    uint64_t mixed = (conn->cookie + (uint64_t)now) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t mixed = hash_mix(conn->cookie + (uint64_t)now);
     msec_t tenth = settings->max_lifetime / 10;
 
     return now + settings->max_lifetime - (msec_t)((mixed >> 32) * (uint64_t)tenth >> 32);

@@ -13,6 +13,7 @@
 
 #include "pool/pool.h"
 #include "pool/verify.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 
 /* A connection may be asked on a small signal stack. */
@@ -51,9 +52,9 @@ static bool is_unconfirmed(const struct conn *conn)
 static uint32_t next_nonce(const struct conn *conn)
 {
     static _Atomic uint32_t count;
-    uint64_t mixed = (conn->cookie << 32 | atomic_fetch_add(&count, 1)) + conn->sent;
+    uint64_t other = (conn->cookie << 32 | atomic_fetch_add(&count, 1)) + conn->sent;
 
-    return (uint32_t)(mixed * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+    return (uint32_t)(hash_mix(other) >> 32);
 }
 
 static enum reason send_fence(struct conn *conn, msec_t now)

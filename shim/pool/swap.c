@@ -14,6 +14,7 @@
 #include "stats/log.h"
 #include "base/owner.h"
 #include "pool/verify.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
 #include "pool/connect_time.h"
@@ -23,7 +24,7 @@ static uint8_t habit_of(const struct conn *fresh)
 {
     uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
 
-    return (uint8_t)(looks * UINT32_C(0x9e3779b1) >> 16) % POOL_HABITS;
+    return (uint8_t)(hash_mix(looks) >> 48) % POOL_HABITS;
 }
 
 enum wire_protocol protocol_guess(struct conn *fresh)
