@@ -8,7 +8,7 @@
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
 #include "pool/pool.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 
 static _Atomic unsigned int count;
@@ -27,7 +27,7 @@ static uint32_t private_slot(const struct conn *conn)
 
 void twin_close(const struct conn *conn, int fd)
 {
-    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !proof_is_elsewhere(conn, fd))
+    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !sockid_is_elsewhere(conn, fd))
         raw_close(fd);
 }
 

@@ -15,7 +15,7 @@
 #include "hooks/libc.h"
 #include "pool/checkout.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
@@ -69,7 +69,7 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
     conn->identities = atomic_load(&process_identities);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
-    if (proof_cookie(fd, &conn->cookie))
+    if (sockid_cookie(fd, &conn->cookie))
         fdmap_exchange(fd, conn_slot(conn));
     else
         conn_move(conn, CONN_CLOSED);
@@ -113,7 +113,7 @@ static bool forget(int fd, bool stale)
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
         return false;
-    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    ours = conn && slot & FDMAP_PRIVATE && !sockid_is_elsewhere(conn, fd);
     if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)

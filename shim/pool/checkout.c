@@ -17,6 +17,7 @@
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
+#include "conn/sockid.h"
 #include "pool/swap.h"
 #include "base/ownfile.h"
 #include "base/hash.h"
@@ -70,7 +71,7 @@ static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
 
-    if (proof_is_at(conn, private_fd))
+    if (sockid_is_at(conn, private_fd))
         raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
     twin_close(conn, private_fd);
 }
@@ -459,7 +460,7 @@ static bool close_idle_fds(void)
             (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
-        if (!proof_is_elsewhere(conn, fd))
+        if (!sockid_is_elsewhere(conn, fd))
             raw_close(fd);
         any = true;
     }
@@ -469,7 +470,7 @@ static bool close_idle_fds(void)
 
 bool lending_is_elsewhere(struct conn *conn, int fd)
 {
-    if (!proof_is_elsewhere(conn, fd))
+    if (!sockid_is_elsewhere(conn, fd))
         return false;
     if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
         lending_drop(conn, REASON_OTHER_SOCKET);

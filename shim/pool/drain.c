@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 
 #include "pool/pool.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/hash.h"
 #include "base/rawsys.h"
 
@@ -133,7 +133,7 @@ enum reason settle(struct conn *conn, msec_t now, unsigned int *reads)
     enum reason reason = REASON_REPLY_OWED;
 
     /* What another has at that number by now is not ours to read. */
-    if (!proof_is_at(conn, conn->fd))
+    if (!sockid_is_at(conn, conn->fd))
         return REASON_OTHER_SOCKET;
     while (*reads > 0 && settle_goes_on(reason)) {
         uint64_t before = conn->received;

@@ -6,7 +6,7 @@
 #include <fcntl.h>
 
 #include "conn/fdmap.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
@@ -132,7 +132,7 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
         SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
     long like;
 
-    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && proof_is_at(fresh, fd))
+    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && sockid_is_at(fresh, fd))
         return;
     like = raw_syscall(SYS_socket, fresh->domain, type, 0);
     if (like < 0 || !options_give((int)like, &fresh->options) ||

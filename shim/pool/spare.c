@@ -9,7 +9,7 @@
 #include "conn/fdmap.h"
 #include "pool/pool.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
@@ -104,7 +104,7 @@ static bool can_be_one(const struct conn *conn)
 void spare_save(struct conn *fresh, int fd)
 {
     /* Without a shadow fd it may be closed by now, and something else be at its fd. */
-    if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
+    if (can_be_one(fresh) && (twin_is_there(fresh) || sockid_is_at(fresh, fd)))
         twin_make(fresh, fd);
     else
         twin_drop(fresh);

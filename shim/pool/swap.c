@@ -13,7 +13,7 @@
 #include "pool/checkout.h"
 #include "stats/log.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/hash.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
@@ -124,7 +124,7 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     record->options = conn->options;
     record->options.quick = false;
     record->options.bound = false;
-    if (proof_cookie(socket_fd, &record->cookie) &&
+    if (sockid_cookie(socket_fd, &record->cookie) &&
         lending_enlist(record, &conn->endpoint->address, now))
         return record;
     conn_move(record, CONN_CLOSED);
@@ -202,7 +202,7 @@ static enum reason replace_all(const struct substitute *substitute, int fd,
 
     if (check_in_duplicates(fd, substitute->fd, moved))
         reason = check_in_exchange(fd, substitute->fd);
-    if (reason == REASON_NONE && !proof_is_at(substitute->record, fd))
+    if (reason == REASON_NONE && !sockid_is_at(substitute->record, fd))
         reason = REASON_OTHER_SOCKET;
     if (reason == REASON_NONE || moved->count == 0)
         return reason;
