@@ -7,7 +7,7 @@
 
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
-#include "pool/pool.h"
+#include "conn/limits.h"
 #include "conn/sockid.h"
 #include "base/rawsys.h"
 
@@ -61,8 +61,8 @@ static bool sweeps_are_over(const struct conn *conn, uint32_t sweeps)
 
 long twin_duplicate(int fd)
 {
-    return fdtable_duplicate(fd,
-                             atomic_load_explicit(&count, memory_order_relaxed) + pool_idle());
+    return fdtable_duplicate(fd, atomic_load_explicit(&count, memory_order_relaxed) +
+                                     limits_idle());
 }
 
 static void make(struct conn *conn, int fd, uint32_t sweeps)
@@ -98,7 +98,7 @@ void twin_make(struct conn *conn, int fd)
 
 void twin_adopt(struct conn *conn, int private_fd)
 {
-    if (!pool_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
+    if (!limits_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
         twin_close(conn, private_fd);
         return;
     }

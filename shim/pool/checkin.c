@@ -9,6 +9,7 @@
 #include "conn/oneshot.h"
 #include "pool/install.h"
 #include "conn/fdmap.h"
+#include "conn/limits.h"
 #include "pool/checkout.h"
 #include "stats/log.h"
 #include "pool/pool.h"
@@ -39,7 +40,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     msec_t now = clock_now();
     enum reason reason;
 
-    pool_note_limits(now, false);
+    limits_note(now, false);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
     reason = proof_check_in(conn, check_in->fd, now);

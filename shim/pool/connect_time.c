@@ -6,7 +6,7 @@
 #include <linux/tcp.h>
 #include <time.h>
 
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 #include "conn/sockid.h"
 
 uint64_t timing_now(void)

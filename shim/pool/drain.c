@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 #include "conn/sockid.h"
 #include "base/hash.h"
 #include "base/rawsys.h"

@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #include "conn/fdmap.h"
-#include "pool/pool.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "base/rawsys.h"

@@ -9,6 +9,7 @@
 #include "pool/checkin.h"
 #include "pool/install.h"
 #include "config/address.h"
+#include "conn/endpoint.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
 #include "stats/log.h"

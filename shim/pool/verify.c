@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <unistd.h>
 
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 #include "base/owner.h"
 #include "base/rawsys.h"
 #include "conn/sockid.h"
