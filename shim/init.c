@@ -12,6 +12,8 @@
 #include "conn/conn.h"
 #include "hooks/deepbind.h"
 #include "pool/checkout.h"
+#include "pool/discard.h"
+#include "pool/fork.h"
 #include "hooks/libc.h"
 #include "hooks/track.h"
 #include "conn/ring.h"
@@ -58,10 +60,11 @@ __attribute__((constructor)) static void start(void)
         return;
     ring_start(&told_by_rings);
     lending_start(&config);
+    discard_start();
     memory_start();
     deepbind_start(&config);
-    if (__register_atfork(lending_before_fork, lending_after_fork_in_parent,
-                          lending_after_fork_in_child, __dso_handle) != 0)
+    if (__register_atfork(fork_before, fork_after_in_parent, fork_after_in_child,
+                          __dso_handle) != 0)
         return;
     if (crosscall2)
         process_refuse(REASON_GO_PROGRAM);

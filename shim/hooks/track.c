@@ -12,7 +12,7 @@
 
 #include "conn/epoll_reg.h"
 #include "hooks/libc.h"
-#include "pool/checkout.h"
+#include "pool/discard.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
