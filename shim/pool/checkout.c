@@ -22,6 +22,7 @@
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/verify.h"
+#include "config/rules.h"
 #include "stats/log.h"
 
 /* Owing connections that one connect() asks. */
