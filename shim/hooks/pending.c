@@ -11,7 +11,7 @@
 #include "hooks/deepbind.h"
 #include "hooks/foreign.h"
 #include "base/rawsys.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 
 /* glibc itself looks at no list when the mode is wrong. */
 #define LISTED(name, block_type)                                                               \

@@ -17,7 +17,7 @@
 #include "conn/sockid.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"

@@ -9,7 +9,7 @@
 
 #include "base/hash.h"
 #include "base/owner.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
 #include "hooks/libc.h"

@@ -7,7 +7,7 @@
 
 #include "base/hash.h"
 #include "base/owner.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "conn/endpoint.h"
 #include "pool/connect_time.h"
 
