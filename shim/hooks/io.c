@@ -239,7 +239,7 @@ static bool begin_sending(struct call *call, int fd, const struct pieces *pieces
         ssize_t moved;                                                                         \
                                                                                                \
         if (n <= GOODBYE_LONGEST && readable && wire_may_be_goodbye(buf, n) &&                 \
-            goodbye_bury(fd, buf, n))                                                          \
+            goodbye_bury(fd, fdmap_word(fd), buf, n))                                          \
             return (ssize_t)n;                                                                 \
         if (!begin_sending(&call, fd, &(struct pieces){&one, 1, readable}))                    \
             return -1;                                                                         \

@@ -13,9 +13,9 @@
 #include "conn/conn.h"
 #include "base/reasons.h"
 
-/* Why CONN, LEAVING at the application's number FD, must not be kept; REASON_NONE when it may.
- * Notes its file status flags. */
-enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
+/* Why CONN, LEAVING at the application's number FD and with the private fd PRIVATE_FD, if it
+ * has one, must not be kept; REASON_NONE when it may. Notes its file status flags. */
+enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now);
 
 /* Whether FD names the socket of CONN. */
 bool proof_is_at(const struct conn *conn, int fd);
