@@ -248,7 +248,7 @@ both-compilers:
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
 test-programs: all $(B)/tests/unit $(B)/tests/integration_tests $(B)/tests/differential $(B)/tests/programs \
-               $(B)/bench/instructions \
+               $(B)/bench/instructions $(B)/bench/lib/turns \
                $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
 
 test:
