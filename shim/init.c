@@ -102,6 +102,6 @@ __attribute__((destructor)) static void finish(void)
     if (!process_is_owner())
         return;
     if (log_wants(LOG_INFO))
-        pool_for_each_endpoint(sum_up);
+        endpoint_for_each(sum_up);
     stats_finish();
 }

@@ -1,6 +1,6 @@
 /*
- * uthash, made fit for somebody else's process: no malloc() after start-up and no exit() when
- * memory is short. Included instead of <uthash.h>.
+ * uthash, made fit for another program's process: no malloc() after start-up and no exit() when
+ * memory is short. Included instead of <uthash.h>. And the mixing of bits that it needs.
  */
 #ifndef MCPOOL_HASH_H
 #define MCPOOL_HASH_H
@@ -23,8 +23,14 @@ void *hash_allocate(size_t size);
 #define HASH_NONFATAL_OOM            1
 #define uthash_nonfatal_oom(element) (out_of_memory = true)
 
-/* Addresses are few and short; uthash's own functions go through them byte by byte. The odd
+/* Spreads the bits of VALUE: the upper half of the result depends on all of them. The odd
  * multiplier is 2^64 over the golden ratio. */
+static inline uint64_t hash_mix(uint64_t value)
+{
+    return value * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+/* Addresses are few and short; uthash's own functions go through them byte by byte. */
 static inline unsigned int hash_of(const void *key, size_t length)
 {
     const unsigned char *at = key;
@@ -34,7 +40,7 @@ static inline unsigned int hash_of(const void *key, size_t length)
         n = length < sizeof(word) ? length : sizeof(word);
         word = 0;
         memcpy(&word, at, n);
-        hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        hash = hash_mix(hash ^ word);
         hash ^= hash >> 32;
     }
     return (unsigned int)hash;

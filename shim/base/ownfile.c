@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -134,6 +135,14 @@ void quiet_after_fork_in_child(void)
         if (fd >= 0)
             raw_syscall(SYS_close, fd);
     }
+}
+
+bool quiet_may_grow(uint64_t size)
+{
+    struct rlimit limit = {0};
+
+    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
+           limit.rlim_cur >= size;
 }
 
 bool quiet_identify(int fd, struct stat *found)

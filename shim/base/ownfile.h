@@ -40,6 +40,10 @@ COLD void quiet_before_fork(void);
 COLD void quiet_after_fork_in_parent(void);
 COLD void quiet_after_fork_in_child(void);
 
+/* Whether a file may grow to SIZE bytes: beyond its limit a write raises a signal in the
+ * program (RLIMIT_FSIZE, setrlimit(2)). */
+COLD bool quiet_may_grow(uint64_t size);
+
 /* Fills FOUND with what FD refers to. */
 COLD bool quiet_identify(int fd, struct stat *found);
 

@@ -7,7 +7,7 @@
 #include <sys/mman.h>
 
 #include "conn/fdmap.h"
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 
 /*
  * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One
@@ -166,11 +166,11 @@ void conn_move(struct conn *conn, enum conn_state to)
         atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
     if (counts_as_use(to) && !counts_as_use(from)) {
         atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
-        pool_note_in_use(
+        endpoint_note_in_use(
             conn->endpoint,
             atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) + 1);
     } else if (counts_as_use(from) && !counts_as_use(to)) {
-        pool_note_in_use(
+        endpoint_note_in_use(
             conn->endpoint,
             atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) - 1);
     }

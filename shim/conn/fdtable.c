@@ -7,8 +7,6 @@
 #include <limits.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
-#include "pool/pool.h"
 #include "base/rawsys.h"
 
 /* How many threads may look for a place at once and find one in the same table. */
@@ -31,7 +29,7 @@ static void use(int size)
 
     while (size > seen && !atomic_compare_exchange_weak(&table_size, &seen, size))
         ;
-    atomic_store(&fdtable_edge, size < pool_fd_limit() ? edge_of(size) : INT_MAX);
+    atomic_store(&fdtable_edge, size < limits_fds() ? edge_of(size) : INT_MAX);
 }
 
 /* If the program has an fd there, its fds have come near, by calls that may be unseen. */
@@ -50,13 +48,13 @@ static long duplicate_within(int size, int fd, int room)
     found = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, size - room);
     if (found < size)
         return found;
-    libc_close_quietly((int)found);
+    raw_close((int)found);
     return 0;
 }
 
 long fdtable_duplicate(int fd, unsigned int others)
 {
-    int most = pool_fd_limit();
+    int most = limits_fds();
     int room = others < FDTABLE_MOST ? (int)others + AT_ONCE : FDTABLE_MOST;
     long found;
 

@@ -18,11 +18,12 @@
 #include <stdbool.h>
 
 #include "base/compiler.h"
+#include "conn/limits.h"
 
 /* The smallest table there is, and the largest in which private fds have a quarter to
  * themselves: a program with more fds than three quarters of it may find some in between. */
 #define FDTABLE_LEAST 64
-#define FDTABLE_MOST  8192
+#define FDTABLE_MOST  LIMITS_FDS_MOST
 
 /* A private fd for what FD names, closed on exec and in no map, beside OTHERS that there are;
  * or the kernel's -errno. */

@@ -9,8 +9,7 @@
 #include <string.h>
 #include <sys/types.h>
 
-#include "hooks/libc.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "base/fmt.h"
 
@@ -121,7 +120,7 @@ static uint64_t entry_of(int epfd, int fd)
 {
     uint64_t cookie;
 
-    if (!proof_cookie(fd, &cookie) || epfd > UINT16_MAX || fd > UINT16_MAX)
+    if (!sockid_cookie(fd, &cookie) || epfd > UINT16_MAX || fd > UINT16_MAX)
         return 0;
     return cookie << 32 | (uint64_t)epfd << 16 | (uint64_t)fd;
 }

@@ -7,9 +7,8 @@
 
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
-#include "hooks/libc.h"
-#include "pool/pool.h"
-#include "pool/verify.h"
+#include "conn/limits.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 
 static _Atomic unsigned int count;
@@ -28,8 +27,8 @@ static uint32_t private_slot(const struct conn *conn)
 
 void twin_close(const struct conn *conn, int fd)
 {
-    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !proof_is_elsewhere(conn, fd))
-        libc_close_quietly(fd);
+    if (fdmap_replace(fd, private_slot(conn), FDMAP_NONE) && !sockid_is_elsewhere(conn, fd))
+        raw_close(fd);
 }
 
 void twin_sweep_begins(void)
@@ -62,8 +61,8 @@ static bool sweeps_are_over(const struct conn *conn, uint32_t sweeps)
 
 long twin_duplicate(int fd)
 {
-    return fdtable_duplicate(fd,
-                             atomic_load_explicit(&count, memory_order_relaxed) + pool_idle());
+    return fdtable_duplicate(fd, atomic_load_explicit(&count, memory_order_relaxed) +
+                                     limits_idle());
 }
 
 static void make(struct conn *conn, int fd, uint32_t sweeps)
@@ -73,7 +72,7 @@ static void make(struct conn *conn, int fd, uint32_t sweeps)
     if (twin < 0)
         return;
     if (twin >= FDMAP_SIZE) {
-        libc_close_quietly((int)twin);
+        raw_close((int)twin);
         return;
     }
     fdmap_exchange((int)twin, private_slot(conn));
@@ -99,7 +98,7 @@ void twin_make(struct conn *conn, int fd)
 
 void twin_adopt(struct conn *conn, int private_fd)
 {
-    if (!pool_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
+    if (!limits_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
         twin_close(conn, private_fd);
         return;
     }

@@ -136,8 +136,3 @@ void libc_bind(void)
 #undef HOOK_CHILD
     libc_bind_children();
 }
-
-void libc_close_quietly(int fd)
-{
-    raw_syscall(SYS_close, fd);
-}

@@ -86,7 +86,4 @@ void libc_bind(void);
 /* Looks up the functions of hooks/children.S; they call it when they run before start-up. */
 void libc_bind_children(void);
 
-/* Closes one of our own numbers: no cancellation point, errno untouched. */
-void libc_close_quietly(int fd);
-
 #endif

@@ -15,8 +15,9 @@
 #include "hooks/libc.h"
 #include "pool/checkout.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "pool/swap.h"
+#include "base/rawsys.h"
 #include "base/readable.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
@@ -68,7 +69,7 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
     conn->identities = atomic_load(&process_identities);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
-    if (proof_cookie(fd, &conn->cookie))
+    if (sockid_cookie(fd, &conn->cookie))
         fdmap_exchange(fd, conn_slot(conn));
     else
         conn_move(conn, CONN_CLOSED);
@@ -112,7 +113,7 @@ static bool forget(int fd, bool stale)
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
         return false;
-    ours = conn && slot & FDMAP_PRIVATE && !proof_is_elsewhere(conn, fd);
+    ours = conn && slot & FDMAP_PRIVATE && !sockid_is_elsewhere(conn, fd);
     if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)
@@ -160,7 +161,7 @@ static void refuse_swept(struct conn *conn, int unused)
 void track_still_open(int fd, bool is_private)
 {
     if (is_private)
-        libc_close_quietly(fd);
+        raw_close(fd);
     else
         conn_for_each_in_use(refuse_swept, 0);
 }
@@ -170,7 +171,7 @@ bool track_close_private(int fd)
     bool ours = track_forget(fd);
 
     if (ours)
-        libc_close_quietly(fd);
+        raw_close(fd);
     return ours;
 }
 
@@ -184,7 +185,7 @@ bool track_forget_range(unsigned int first, unsigned int last)
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
         if (forget((int)fd, false))
-            libc_close_quietly((int)fd);
+            raw_close((int)fd);
     }
     return true;
 }
@@ -303,7 +304,7 @@ void track_shared(int fd, enum reason reason)
     if (!(slot & FDMAP_PRIVATE))
         track_refuse(fd, reason);
     else if (give_up_private(fd, slot, reason))
-        libc_close_quietly(fd);
+        raw_close(fd);
 }
 
 struct conn *track_set_flags(int fd)
@@ -543,7 +544,7 @@ void track_passing(const void *msgs, size_t stride, size_t count, struct track_p
 void track_close_passed(const struct track_passed *passed)
 {
     for (unsigned int i = 0; i < passed->count; i++)
-        libc_close_quietly(passed->fds[i]);
+        raw_close(passed->fds[i]);
 }
 
 static void receive(int fd, void *unused)

@@ -9,8 +9,8 @@
 #include "conn/oneshot.h"
 #include "pool/install.h"
 #include "conn/fdmap.h"
+#include "conn/limits.h"
 #include "pool/checkout.h"
-#include "hooks/libc.h"
 #include "stats/log.h"
 #include "pool/pool.h"
 #include "base/owner.h"
@@ -44,7 +44,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     msec_t now = clock_now();
     enum reason reason;
 
-    pool_note_limits(now, false);
+    limits_note(now, false);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
     check_in->private_fd = twin_take(conn);

@@ -16,8 +16,10 @@
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
+#include "conn/sockid.h"
 #include "pool/swap.h"
 #include "base/ownfile.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
 #include "conn/ring.h"
@@ -68,7 +70,7 @@ static void close_at_once(const struct conn *conn, int private_fd)
 {
     static const struct linger off;
 
-    if (proof_is_at(conn, private_fd))
+    if (sockid_is_at(conn, private_fd))
         raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
     twin_close(conn, private_fd);
 }
@@ -95,7 +97,7 @@ void lending_discard_all(struct victims *victims)
  * together do not all end together. */
 static msec_t expiry(const struct conn *conn, msec_t now)
 {
-    uint64_t mixed = (conn->cookie + (uint64_t)now) * UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t mixed = hash_mix(conn->cookie + (uint64_t)now);
     msec_t tenth = settings->max_lifetime / 10;
 
     return now + settings->max_lifetime - (msec_t)((mixed >> 32) * (uint64_t)tenth >> 32);
@@ -460,8 +462,8 @@ static bool close_idle_fds(void)
             (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
-        if (!proof_is_elsewhere(conn, fd))
-            libc_close_quietly(fd);
+        if (!sockid_is_elsewhere(conn, fd))
+            raw_close(fd);
         any = true;
     }
     twin_sweep_ends();
@@ -470,7 +472,7 @@ static bool close_idle_fds(void)
 
 bool lending_is_elsewhere(struct conn *conn, int fd)
 {
-    if (!proof_is_elsewhere(conn, fd))
+    if (!sockid_is_elsewhere(conn, fd))
         return false;
     if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
         lending_drop(conn, REASON_OTHER_SOCKET);

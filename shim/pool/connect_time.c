@@ -4,12 +4,10 @@
 #include "pool/connect_time.h"
 
 #include <linux/tcp.h>
-#include <netinet/in.h>
-#include <stddef.h>
 #include <time.h>
 
-#include "pool/pool.h"
-#include "base/rawsys.h"
+#include "conn/endpoint.h"
+#include "conn/sockid.h"
 
 uint64_t timing_now(void)
 {
@@ -32,10 +30,8 @@ void timing_count(struct endpoint *endpoint, uint64_t microseconds)
 void timing_ask(struct conn *conn)
 {
     struct tcp_info info = {0};
-    socklen_t len = sizeof(info);
 
     conn->untimed = false;
-    if (raw_syscall(SYS_getsockopt, conn->fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 &&
-        info.tcpi_rtt > 0)
+    if (sockid_tcp_info(conn->fd, &info) > 0 && info.tcpi_rtt > 0)
         timing_count(conn->endpoint, info.tcpi_rtt);
 }

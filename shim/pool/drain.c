@@ -11,8 +11,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "pool/pool.h"
-#include "pool/verify.h"
+#include "conn/endpoint.h"
+#include "conn/sockid.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 
 /* A connection may be asked on a small signal stack. */
@@ -51,9 +52,9 @@ static bool is_unconfirmed(const struct conn *conn)
 static uint32_t next_nonce(const struct conn *conn)
 {
     static _Atomic uint32_t count;
-    uint64_t mixed = (conn->cookie << 32 | atomic_fetch_add(&count, 1)) + conn->sent;
+    uint64_t other = (conn->cookie << 32 | atomic_fetch_add(&count, 1)) + conn->sent;
 
-    return (uint32_t)(mixed * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+    return (uint32_t)(hash_mix(other) >> 32);
 }
 
 static enum reason send_fence(struct conn *conn, msec_t now)
@@ -132,7 +133,7 @@ enum reason settle(struct conn *conn, msec_t now, unsigned int *reads)
     enum reason reason = REASON_REPLY_OWED;
 
     /* What another has at that number by now is not ours to read. */
-    if (!proof_is_at(conn, conn->fd))
+    if (!sockid_is_at(conn, conn->fd))
         return REASON_OTHER_SOCKET;
     while (*reads > 0 && settle_goes_on(reason)) {
         uint64_t before = conn->received;

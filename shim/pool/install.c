@@ -6,8 +6,7 @@
 #include <fcntl.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
@@ -133,14 +132,14 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
         SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
     long like;
 
-    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && proof_is_at(fresh, fd))
+    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && sockid_is_at(fresh, fd))
         return;
     like = raw_syscall(SYS_socket, fresh->domain, type, 0);
     if (like < 0 || !options_give((int)like, &fresh->options) ||
         !move_over((int)like, fd, fd_flags))
-        libc_close_quietly(fd);
+        raw_close(fd);
     if (like >= 0)
-        libc_close_quietly((int)like);
+        raw_close((int)like);
 }
 
 /* Other threads may sweep our private numbers at any moment, and give them out again: what has

@@ -3,53 +3,20 @@
  */
 #include "pool/pool.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-
 #include <utlist.h>
 
 #include "conn/fdmap.h"
-#include "conn/fdtable.h"
+#include "conn/limits.h"
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
-
-#define HASH_MEMORY 65536
-
-static union {
-    max_align_t alignment;
-    unsigned char bytes[HASH_MEMORY];
-} hash_memory;
-static size_t hash_memory_used;
-
-void *hash_allocate(size_t size)
-{
-    void *memory = &hash_memory.bytes[hash_memory_used];
-
-    size = (size + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
-    if (size > HASH_MEMORY - hash_memory_used)
-        return NULL;
-    hash_memory_used += size;
-    return memory;
-}
-
-#define MINUTE ((msec_t)60 * 1000)
+#include "stats/stats.h"
 
 static struct lock lock;
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
-static const struct config *limits;
-static struct endpoint *memory_of_endpoints;
-static size_t endpoint_count;
-static struct endpoint *endpoints;      /* the hash table */
-static struct conn *idle;               /* of all endpoints, idle or owing, latest first */
-static _Atomic unsigned int idle_count; /* changed under the lock only */
-
-static _Atomic unsigned int total_most; /* idle connections the process may keep */
-static _Atomic int fd_limit;
-static _Atomic msec_t limits_noted;
+static const struct config *settings;
+static struct conn *idle; /* of all endpoints, idle or owing, latest first */
 
 /* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
 static atomic_bool torn;
@@ -127,120 +94,12 @@ void pool_note_lost(enum reason reason)
 
 bool pool_start(const struct config *config)
 {
-    void *memory = mmap(NULL, POOL_ENDPOINTS * sizeof(struct endpoint), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (memory == MAP_FAILED)
+    if (!endpoint_start())
         return false;
-    limits = config;
+    settings = config;
     stats_start(config, POOL_ENDPOINTS);
-    memory_of_endpoints = memory;
-    pool_note_limits(0, true);
+    limits_start(config);
     return true;
-}
-
-void pool_note_limits(msec_t now, bool force)
-{
-    struct rlimit limit;
-    rlim_t numbers;
-    int saved = errno;
-
-    if (!force && now - atomic_load(&limits_noted) < 1000)
-        return;
-    atomic_store(&limits_noted, now);
-    numbers = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
-    errno = saved;
-    atomic_store(&total_most, numbers / 4 < limits->max_idle_total ? (unsigned int)(numbers / 4)
-                                                                   : limits->max_idle_total);
-    atomic_store(&fd_limit, numbers < FDTABLE_MOST ? (int)numbers : FDTABLE_MOST);
-}
-
-bool pool_may_keep(unsigned int others)
-{
-    return atomic_load_explicit(&idle_count, memory_order_relaxed) + others <
-           atomic_load_explicit(&total_most, memory_order_relaxed);
-}
-
-unsigned int pool_idle(void)
-{
-    return atomic_load_explicit(&idle_count, memory_order_relaxed);
-}
-
-int pool_fd_limit(void)
-{
-    return atomic_load(&fd_limit);
-}
-
-/* An endpoint that nobody uses and nothing idles at makes room for a new one. */
-static struct endpoint *new_endpoint(void)
-{
-    struct endpoint *endpoint, *next;
-
-    if (endpoint_count < POOL_ENDPOINTS)
-        return &memory_of_endpoints[endpoint_count++];
-    HASH_ITER(hh, endpoints, endpoint, next)
-    {
-        if (endpoint->idle_count == 0 && atomic_load(&endpoint->in_use) == 0) {
-            HASH_DELETE(hh, endpoints, endpoint);
-            return endpoint;
-        }
-    }
-    return NULL;
-}
-
-static struct endpoint *add_endpoint(const struct address *address, msec_t now)
-{
-    struct endpoint *endpoint = new_endpoint();
-    bool out_of_memory = false;
-
-    if (!endpoint)
-        return NULL;
-    memset(endpoint, 0, sizeof(*endpoint));
-    endpoint->stats = &endpoint->early;
-    endpoint->address = *address;
-    address_text(address, endpoint->text);
-    endpoint->peak_since = now;
-    HASH_ADD_KEYPTR(hh, endpoints, &endpoint->address, sizeof(*address), endpoint);
-    if (!out_of_memory)
-        return endpoint;
-    /* One that had been another's before stays unused; it need not be the last. */
-    if (endpoint == &memory_of_endpoints[endpoint_count - 1])
-        endpoint_count--;
-    return NULL;
-}
-
-static struct endpoint *find_endpoint(const struct address *address, msec_t now)
-{
-    struct endpoint *endpoint;
-
-    HASH_FIND(hh, endpoints, address, sizeof(*address), endpoint);
-    return endpoint ? endpoint : add_endpoint(address, now);
-}
-
-static void note_peak(struct endpoint *endpoint, msec_t now)
-{
-    unsigned int in_use = atomic_load(&endpoint->in_use);
-
-    if (now - endpoint->peak_since >= MINUTE) {
-        endpoint->last_peak = now - endpoint->peak_since < 2 * MINUTE ? endpoint->peak : 0;
-        endpoint->peak = 0;
-        endpoint->peak_since = now;
-    }
-    if (in_use > endpoint->peak)
-        endpoint->peak = in_use;
-}
-
-/* As many as were in use at once lately are worth keeping: a smaller cap would close and reopen
- * the difference at every wave. */
-static unsigned int endpoint_most(const struct endpoint *endpoint)
-{
-    unsigned int most = limits->max_idle;
-
-    if (endpoint->peak > most)
-        most = endpoint->peak;
-    if (endpoint->last_peak > most)
-        most = endpoint->last_peak;
-    return most;
 }
 
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now)
@@ -251,11 +110,11 @@ enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t
 
     if (reason != REASON_NONE)
         return reason;
-    endpoint = find_endpoint(address, now);
+    endpoint = endpoint_find(address, now);
     if (endpoint) {
         conn->endpoint = endpoint;
         conn_move(conn, CONN_IN_USE);
-        note_peak(endpoint, now);
+        endpoint_note_peak(endpoint, now);
     }
     leave(&stay);
     return endpoint ? REASON_NONE : REASON_NO_ROOM;
@@ -266,19 +125,6 @@ static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
     return state == CONN_OWING ? &endpoint->owing : &endpoint->idle;
 }
 
-static void note_idle(struct endpoint *endpoint)
-{
-    stats_set(&endpoint->stats->idle, endpoint->idle_count);
-}
-
-static void count_idle(int more)
-{
-    atomic_store_explicit(&idle_count,
-                          atomic_load_explicit(&idle_count, memory_order_relaxed) +
-                              (unsigned int)more,
-                          memory_order_relaxed);
-}
-
 static void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
@@ -287,8 +133,8 @@ static void link_idle(struct conn *conn, enum conn_state to)
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
     conn->endpoint->idle_count++;
-    count_idle(1);
-    note_idle(conn->endpoint);
+    limits_count_idle(1);
+    endpoint_note_idle(conn->endpoint);
 }
 
 static void unlink_idle(struct conn *conn)
@@ -298,8 +144,8 @@ static void unlink_idle(struct conn *conn)
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
-    count_idle(-1);
-    note_idle(conn->endpoint);
+    limits_count_idle(-1);
+    endpoint_note_idle(conn->endpoint);
 }
 
 static void take_out(struct conn *conn, enum reason reason, struct victims *victims)
@@ -314,7 +160,7 @@ static void take_out(struct conn *conn, enum reason reason, struct victims *vict
 static void take_out_expired(msec_t now, struct victims *victims)
 {
     while (idle && victims->count < POOL_VICTIMS / 2 &&
-           now - idle->newer->idle_since > limits->idle_timeout)
+           now - idle->newer->idle_since > settings->idle_timeout)
         take_out(idle->newer, REASON_IDLE_TIMEOUT, victims);
 }
 
@@ -344,7 +190,8 @@ struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, mse
     take_out_expired(now, victims);
     DL_FOREACH2(conn->endpoint->idle, found, next)
     {
-        if (now - found->idle_since <= limits->idle_timeout && can_serve(found, conn, protocol))
+        if (now - found->idle_since <= settings->idle_timeout &&
+            can_serve(found, conn, protocol))
             break;
     }
     lend(found);
@@ -390,7 +237,7 @@ bool pool_put_back(struct conn *conn)
 static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
                          struct victims *victims)
 {
-    if (endpoint->idle_count < endpoint_most(endpoint))
+    if (endpoint->idle_count < endpoint_most(endpoint, settings->max_idle))
         return true;
     if (endpoint->owing)
         take_out(endpoint->owing->prev, REASON_ENDPOINT_FULL, victims);
@@ -403,9 +250,9 @@ static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
 
 static bool make_room(struct victims *victims)
 {
-    while (idle_count >= atomic_load(&total_most) && idle && victims->count < POOL_VICTIMS)
+    while (limits_idle() >= limits_idle_most() && idle && victims->count < POOL_VICTIMS)
         take_out(idle->newer, REASON_POOL_FULL, victims);
-    return idle_count < atomic_load(&total_most);
+    return limits_idle() < limits_idle_most();
 }
 
 enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct victims *victims)
@@ -417,7 +264,7 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
     if (reason != REASON_NONE)
         return reason;
     take_out_expired(now, victims);
-    note_peak(endpoint, now);
+    endpoint_note_peak(endpoint, now);
     /* The lock is held over a fork, so that this comparison and the child's view of the lists
      * agree. */
     if (conn->children != atomic_load(&process_children))
@@ -493,31 +340,6 @@ bool pool_take_lost(struct victims *victims)
     return true;
 }
 
-void pool_publish_slow(struct endpoint *endpoint)
-{
-    size_t slot = (size_t)(endpoint - memory_of_endpoints);
-    struct stats *published;
-
-    if (!stats_begin())
-        return;
-    if (!atomic_exchange(&endpoint->published, true)) {
-        published = stats_publish(slot, endpoint->text);
-        if (published) {
-            atomic_store(&endpoint->stats, published);
-            stats_move(published, &endpoint->early);
-        }
-    }
-    stats_end();
-}
-
-void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint))
-{
-    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
-    for (size_t i = 0; i < endpoint_count; i++)
-        if (memory_of_endpoints[i].stats)
-            visit(&memory_of_endpoints[i]);
-}
-
 enum reason pool_before_fork(void)
 {
     enum reason reason = REASON_LOCKED;
@@ -541,21 +363,11 @@ void pool_after_fork_in_parent(void)
     catch_up_if_due();
 }
 
-/* The child counts what it does itself, in memory of its own. */
-static void count_anew(struct endpoint *endpoint)
-{
-    memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
-    endpoint->stats = &endpoint->early;
-    endpoint->published = false;
-    pool_note_in_use(endpoint, atomic_load(&endpoint->in_use));
-}
-
 void pool_after_fork_in_child(void)
 {
     struct conn *conn, *next;
 
-    for (size_t i = 0; i < endpoint_count; i++)
-        count_anew(&memory_of_endpoints[i]);
+    endpoint_after_fork_in_child();
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
         unlink_idle(conn);

@@ -1,13 +1,14 @@
 /*
  * The pool: endpoint -> idle connections, its one lock, its limits and ages.
  *
- * The lock guards the table of endpoints and the lists, nothing else, and is held for changes
- * of tables only. A thread that is inside already (a signal handler interrupted it) is turned
- * away, and so is one that has waited for the lock for LOCK_PATIENCE_MS (base/lock.h), or meets
- * it after another has: REENTERED, LOCKED. Nothing is taken or kept then, and the call is the
- * plain one; what must be done all the same is done without the lock, as far as the map goes,
- * and the lists are left to the thread that has it. Functions that take connections out of the
- * pool hand them to the caller, which closes them after the lock is free.
+ * The lock guards the table of endpoints (conn/endpoint.h) and the lists, nothing else, and is
+ * held for changes of tables only. A thread that is inside already (a signal handler
+ * interrupted it) is turned away, and so is one that has waited for the lock for
+ * LOCK_PATIENCE_MS (base/lock.h), or meets it after another has: REENTERED, LOCKED. Nothing is
+ * taken or kept then, and the call is the plain one; what must be done all the same is done
+ * without the lock, as far as the map goes, and the lists are left to the thread that has it.
+ * Functions that take connections out of the pool hand them to the caller, which closes them
+ * after the lock is free.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -20,53 +21,14 @@
 #include "base/clock.h"
 #include "config/config.h"
 #include "conn/conn.h"
+#include "conn/endpoint.h"
 #include "config/address.h"
-#include "base/hash.h"
-#include "stats/stats.h"
-
-/* Endpoints known at the same time; connections to more of them are not pooled. */
-#define POOL_ENDPOINTS 512
 
 /* Connections that one call may take out of the pool at most. */
 #define POOL_VICTIMS 8
 
-/* Kinds of fresh sockets for which an endpoint remembers the protocol that was spoken. */
-#define POOL_HABITS 16
-
 /* What is owed on a connection nobody uses must come within so many milliseconds. */
 #define POOL_OWING_TIMEOUT ((msec_t)10 * 1000)
-
-struct endpoint {
-    struct address address; /* the hash key */
-    char text[ADDRESS_TEXT_SIZE];
-    UT_hash_handle hh;
-    _Atomic uint32_t in_use;
-    _Atomic msec_t no_auth_at;  /* when it last answered somebody who was not logged in */
-    _Atomic msec_t no_mn_until; /* it does not understand `mn` as a fence; asked again then */
-    atomic_bool knows_mn;
-    _Atomic uint8_t habits[POOL_HABITS]; /* enum wire_protocol */
-    _Atomic uint8_t spoken; /* protocols that were ever spoken: bit per enum wire_protocol */
-    _Atomic(struct stats *) stats; /* EARLY, or where others can read them */
-    struct stats early;
-    atomic_bool published; /* or at least tried */
-
-    /* Guarded by the lock. */
-    struct conn *idle;       /* latest first */
-    struct conn *owing;      /* the same */
-    unsigned int idle_count; /* of both */
-    unsigned int peak; /* of connections in use, in the running minute and the one before */
-    unsigned int last_peak;
-    msec_t peak_since;
-};
-
-/* IN_USE is how many connections are in use now. Of two threads that say so at once the wrong
- * one may be the last to; until the next change, that is. */
-static inline void pool_note_in_use(struct endpoint *endpoint, uint32_t in_use)
-{
-    struct stats *stats = atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
-
-    stats_set(&stats->in_use, in_use);
-}
 
 /* Connections taken out, DOOMED: the caller closes each for its reason. */
 struct victims {
@@ -75,37 +37,13 @@ struct victims {
     size_t count;
 };
 
-/* Reserves the memory. CONFIG stays the caller's and must not change. False without memory. */
+/* Reserves the memory of the endpoints. CONFIG stays the caller's and must not change. False
+ * without memory. */
 bool pool_start(const struct config *config);
-
-/* Takes note of the process's limit of descriptors, at most once a second of NOW unless FORCE.
- */
-void pool_note_limits(msec_t now, bool force);
-
-/* Whether there may be one private descriptor more beside those of idle connections and OTHERS.
- */
-bool pool_may_keep(unsigned int others);
-
-/* How many connections are idle or owing. */
-unsigned int pool_idle(void);
-
-/* The process's limit of fds, FDTABLE_MOST if it is higher. */
-int pool_fd_limit(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);
-
-/* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
- * Makes system calls. */
-void pool_publish_slow(struct endpoint *endpoint);
-
-static inline void pool_publish(struct endpoint *endpoint)
-{
-    if (atomic_load_explicit(&stats_wanted, memory_order_relaxed) &&
-        !atomic_load_explicit(&endpoint->published, memory_order_relaxed))
-        pool_publish_slow(endpoint);
-}
 
 /* The idle connection used last that leads to the same endpoint as CONN, can take on its
  * options and speaks PROTOCOL (WIRE_UNDECIDED: any); it is LENDING then. NULL when there is
@@ -143,9 +81,6 @@ COLD struct conn *pool_take_private(struct conn *conn, int fd);
 COLD void pool_note_lost(enum reason reason);
 void pool_when_lost(void (*work)(void));
 COLD bool pool_take_lost(struct victims *victims);
-
-/* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
-void pool_for_each_endpoint(void (*visit)(struct endpoint *endpoint));
 
 /* Around a fork: the lock is held over it so that the child finds the tables whole. In the
  * child the lists are emptied; their fds are the caller's to close. Another result than

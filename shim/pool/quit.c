@@ -10,7 +10,6 @@
 #include "pool/checkin.h"
 #include "conn/conn.h"
 #include "pool/checkout.h"
-#include "hooks/libc.h"
 #include "base/owner.h"
 #include "base/rawsys.h"
 
@@ -53,7 +52,7 @@ static int make_tombstone(int flags, const struct farewell *farewell)
     if (farewell->answered)
         raw_syscall(SYS_sendto, pair[1], farewell->answer, sizeof(farewell->answer),
                     MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-    libc_close_quietly(pair[1]);
+    raw_close(pair[1]);
     return pair[0];
 }
 
@@ -70,7 +69,7 @@ bool goodbye_bury(int fd, uint32_t word, const void *goodbye, size_t n)
     if (tombstone < 0)
         return false;
     buried = check_in_behind(fd, word, tombstone);
-    libc_close_quietly(tombstone);
+    raw_close(tombstone);
     errno = saved;
     return buried;
 }

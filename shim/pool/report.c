@@ -4,7 +4,7 @@
 #include "pool/report.h"
 
 #include "stats/log.h"
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 #include "base/fmt.h"
 
 #define PLACE_SIZE 160

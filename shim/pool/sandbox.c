@@ -13,7 +13,7 @@
 #include "pool/checkout.h"
 #include "stats/log.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
 #include "conn/ring.h"
@@ -36,7 +36,7 @@ static void undress(struct conn *conn, int unused)
     (void)unused;
     if (conn_state(conn) != CONN_IN_USE || !conn->options.quick || !conn_hold(conn))
         return;
-    if (proof_is_at(conn, conn->fd))
+    if (sockid_is_at(conn, conn->fd))
         options_unlend(conn->fd, &conn->options);
     conn_let_go(conn);
 }

@@ -7,10 +7,8 @@
 #include <sys/socket.h>
 
 #include "conn/fdmap.h"
-#include "hooks/libc.h"
-#include "pool/pool.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
@@ -91,7 +89,7 @@ struct conn *spare_lend(int domain, int type)
         return conn;
     }
     if (fd >= 0)
-        libc_close_quietly((int)fd);
+        raw_close((int)fd);
     give_up(conn);
     return NULL;
 }
@@ -105,7 +103,7 @@ static bool can_be_one(const struct conn *conn)
 void spare_save(struct conn *fresh, int fd)
 {
     /* Without a shadow fd it may be closed by now, and something else be at its fd. */
-    if (can_be_one(fresh) && (twin_is_there(fresh) || proof_is_at(fresh, fd)))
+    if (can_be_one(fresh) && (twin_is_there(fresh) || sockid_is_at(fresh, fd)))
         twin_make(fresh, fd);
     else
         twin_drop(fresh);

@@ -9,12 +9,13 @@
 #include "pool/checkin.h"
 #include "pool/install.h"
 #include "config/address.h"
+#include "conn/endpoint.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
-#include "hooks/libc.h"
 #include "stats/log.h"
 #include "base/owner.h"
-#include "pool/verify.h"
+#include "conn/sockid.h"
+#include "base/hash.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
 #include "pool/connect_time.h"
@@ -24,7 +25,7 @@ static uint8_t habit_of(const struct conn *fresh)
 {
     uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
 
-    return (uint8_t)(looks * UINT32_C(0x9e3779b1) >> 16) % POOL_HABITS;
+    return (uint8_t)(hash_mix(looks) >> 48) % POOL_HABITS;
 }
 
 enum wire_protocol protocol_guess(struct conn *fresh)
@@ -108,7 +109,7 @@ static int dial_again(int fd, const struct conn *conn, int flags)
     if ((result == 0 || result == -EINPROGRESS) &&
         raw_syscall(SYS_fcntl, to, F_SETFL, flags) == 0)
         return (int)to;
-    libc_close_quietly((int)to);
+    raw_close((int)to);
     return -1;
 }
 
@@ -124,7 +125,7 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     record->options = conn->options;
     record->options.quick = false;
     record->options.bound = false;
-    if (proof_cookie(socket_fd, &record->cookie) &&
+    if (sockid_cookie(socket_fd, &record->cookie) &&
         lending_enlist(record, &conn->endpoint->address, now))
         return record;
     conn_move(record, CONN_CLOSED);
@@ -202,7 +203,7 @@ static enum reason replace_all(const struct substitute *substitute, int fd, uint
 
     if (check_in_duplicates(fd, word, substitute->fd, moved))
         reason = check_in_exchange(fd, word, substitute->fd);
-    if (reason == REASON_NONE && !proof_is_at(substitute->record, fd))
+    if (reason == REASON_NONE && !sockid_is_at(substitute->record, fd))
         reason = REASON_OTHER_SOCKET;
     if (reason == REASON_NONE || moved->count == 0)
         return reason;
@@ -224,7 +225,7 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
     if (ours)
-        libc_close_quietly(substitute->fd);
+        raw_close(substitute->fd);
     if (!record)
         return reason;
     record->fd = fd;

@@ -21,7 +21,6 @@
 
 #include "base/compiler.h"
 #include "conn/conn.h"
-#include "pool/pool.h"
 
 /* What the user of FRESH, bound to its endpoint and with its flags noted, will probably speak;
  * WIRE_UNDECIDED when it cannot be told. */

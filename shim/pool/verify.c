@@ -3,17 +3,15 @@
  */
 #include "pool/verify.h"
 
-#include <asm/socket.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
-#include <netinet/in.h>
 #include <stddef.h>
 #include <unistd.h>
 
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 #include "base/owner.h"
 #include "base/rawsys.h"
+#include "conn/sockid.h"
 #include "conn/ring.h"
 #include "pool/drain.h"
 #include "conn/shadow.h"
@@ -33,14 +31,6 @@ static enum reason unless(bool good, enum reason reason)
     return good ? REASON_NONE : reason;
 }
 
-bool proof_cookie(int fd, uint64_t *cookie)
-{
-    socklen_t len = sizeof(*cookie);
-
-    return raw_syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, cookie, &len) == 0 &&
-           len == sizeof(*cookie);
-}
-
 /* Asks the kernel for the flags of FD if the program may have changed them. */
 static enum reason flags_are_known(struct conn *conn, int fd)
 {
@@ -55,30 +45,10 @@ static enum reason flags_are_known(struct conn *conn, int fd)
                   REASON_ODD_FLAGS);
 }
 
-bool proof_is_at(const struct conn *conn, int fd)
-{
-    uint64_t cookie = 0;
-
-    return proof_cookie(fd, &cookie) && cookie == conn->cookie;
-}
-
-bool proof_is_elsewhere(const struct conn *conn, int fd)
-{
-    uint64_t cookie = 0;
-    long answer;
-
-    if (proof_cookie(fd, &cookie))
-        return cookie != conn->cookie;
-    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
-    return answer == -ENOTSOCK || answer == -EBADF;
-}
-
 static enum reason ask_tcp(int fd, struct tcp_info *info)
 {
-    socklen_t len = sizeof(*info);
-
-    if (raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, info, &len) != 0 ||
-        len < offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info->tcpi_notsent_bytes))
+    if (sockid_tcp_info(fd, info) <
+        offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info->tcpi_notsent_bytes))
         return REASON_NO_PROOF;
     return unless(info->tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED);
 }
@@ -114,7 +84,7 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
 /* Of what the program opened itself nothing is believed that the kernel does not say. */
 static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
 {
-    GATE(unless(proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    GATE(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
     GATE(flags_are_known(conn, fd));
     return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
@@ -185,6 +155,6 @@ enum reason proof_fresh(struct conn *conn, int fd)
     GATE(conn_refusal(conn));
     GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
     /* daemon(3) and login_tty(3) replace these past all hooks. */
-    GATE(unless(fd > STDERR_FILENO || proof_is_at(conn, fd), REASON_OTHER_SOCKET));
+    GATE(unless(fd > STDERR_FILENO || sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     return flags_are_known(conn, fd);
 }

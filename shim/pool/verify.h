@@ -6,9 +6,6 @@
 #ifndef MCPOOL_VERIFY_H
 #define MCPOOL_VERIFY_H
 
-#include <stdbool.h>
-#include <stdint.h>
-
 #include "base/clock.h"
 #include "conn/conn.h"
 #include "base/reasons.h"
@@ -16,12 +13,6 @@
 /* Why CONN, LEAVING at the application's number FD and with the private fd PRIVATE_FD, if it
  * has one, must not be kept; REASON_NONE when it may. Notes its file status flags. */
 enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now);
-
-/* Whether FD names the socket of CONN. */
-bool proof_is_at(const struct conn *conn, int fd);
-
-/* Whether FD certainly names something else, or nothing: not where the kernel does not tell. */
-bool proof_is_elsewhere(const struct conn *conn, int fd);
 
 /* Why CONN, LENDING, must not be lent; REASON_NONE when it may, if what gets to the application
  * is its socket: other threads may sweep our private numbers at any time, and give them out
@@ -31,8 +22,5 @@ enum reason proof_check_out(const struct conn *conn);
 /* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. Notes its
  * file status flags. */
 enum reason proof_fresh(struct conn *conn, int fd);
-
-/* The kernel's name of the socket FD (SO_COOKIE, Linux 4.12). False when FD is no socket. */
-bool proof_cookie(int fd, uint64_t *cookie);
 
 #endif

@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -84,14 +83,10 @@ void log_after_fork_in_child(void)
         kinds[i].others = 0;
 }
 
-/* A file that grows beyond its limit raises a signal in the program (setrlimit(2)), and half a
- * line is of no use. */
+/* Half a line is of no use. */
 static bool may_grow(const struct stat *found, size_t n)
 {
-    struct rlimit limit = {0};
-
-    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
-           (limit.rlim_cur == RLIM_INFINITY || (size_t)found->st_size + n <= limit.rlim_cur);
+    return quiet_may_grow((uint64_t)found->st_size + n);
 }
 
 /* Whether FD takes something now. A pipe with room takes a line as a whole, as it is shorter

@@ -8,7 +8,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -179,19 +178,10 @@ static void fill_header(struct stats_header *header, uint64_t start)
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
-/* No file can become larger than this limit. */
-static bool may_be_large(size_t size)
-{
-    struct rlimit limit = {0};
-
-    return raw_syscall(SYS_prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 &&
-           limit.rlim_cur >= size;
-}
-
 /* FD is a new and empty file. */
 static bool fill_file(int fd)
 {
-    return quiet_identify(fd, &identity) && may_be_large(used) &&
+    return quiet_identify(fd, &identity) && quiet_may_grow(used) &&
            raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 

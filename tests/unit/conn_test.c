@@ -11,7 +11,7 @@
 #include <criterion/criterion.h>
 
 #include "conn/fdmap.h"
-#include "pool/pool.h"
+#include "conn/endpoint.h"
 
 static void start(void)
 {

@@ -15,6 +15,7 @@
 #include <criterion/criterion.h>
 
 #include "base/owner.h"
+#include "conn/limits.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -560,7 +561,7 @@ Test(pool, victims_never_overflow)
     for (int i = 0; i < 40; i++)
         put(conns[i], i < 20 ? 0 : MINUTE - 20 * SECOND);
     config.max_idle_total = 1;
-    pool_note_limits(0, true);
+    limits_note(0, true);
     for (int i = 0; i < 10; i++) {
         struct conn *conn = connect_at(2, MINUTE);
 
@@ -580,7 +581,7 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     for (uint16_t port = 1; port <= 30; port++)
         put(connect_at(port, 0), 0);
     config.max_idle_total = 4;
-    pool_note_limits(0, true);
+    limits_note(0, true);
     conn = connect_at(1, 1);
     conn_move(conn, CONN_LEAVING);
     victims.count = 0;
@@ -628,24 +629,24 @@ Test(pool, a_quarter_of_the_numbers)
 {
     limit_numbers(100);
     config.max_idle_total = 30;
-    pool_note_limits(0, true);
-    cr_expect(pool_fd_limit() == 100);
+    limits_note(0, true);
+    cr_expect(limits_fds() == 100);
     cr_expect(idle_after_crowd(40, 0) == 25);
 }
 
 Test(pool, limits_are_read_once_a_second)
 {
     limit_numbers(400);
-    pool_note_limits(5000, true);
-    cr_expect(pool_fd_limit() == 400);
+    limits_note(5000, true);
+    cr_expect(limits_fds() == 400);
     limit_numbers(200);
-    pool_note_limits(5999, false);
-    cr_expect(pool_fd_limit() == 400);
-    pool_note_limits(6000, false);
-    cr_expect(pool_fd_limit() == 200);
+    limits_note(5999, false);
+    cr_expect(limits_fds() == 400);
+    limits_note(6000, false);
+    cr_expect(limits_fds() == 200);
     limit_numbers(400);
-    pool_note_limits(6001, true);
-    cr_expect(pool_fd_limit() == 400);
+    limits_note(6001, true);
+    cr_expect(limits_fds() == 400);
 }
 
 Test(pool, private_numbers_stay_low)
@@ -656,11 +657,11 @@ Test(pool, private_numbers_stay_low)
     if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
     limit_numbers(8192);
-    pool_note_limits(0, true);
-    cr_expect(pool_fd_limit() == 8192);
+    limits_note(0, true);
+    cr_expect(limits_fds() == 8192);
     limit_numbers(limit.rlim_max);
-    pool_note_limits(0, true);
-    cr_expect(pool_fd_limit() == 8192);
+    limits_note(0, true);
+    cr_expect(limits_fds() == 8192);
 }
 
 Test(pool, too_few_numbers_to_keep_any)
@@ -668,7 +669,7 @@ Test(pool, too_few_numbers_to_keep_any)
     struct conn *conn = connect_at(1, 0);
 
     limit_numbers(3);
-    pool_note_limits(0, true);
+    limits_note(0, true);
     conn_move(conn, CONN_LEAVING);
     cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_POOL_FULL && victims.count == 0);
     limit_numbers(1024);
@@ -787,11 +788,11 @@ static void visit(struct endpoint *endpoint)
 
 Test(pool, every_endpoint_is_visited)
 {
-    pool_for_each_endpoint(visit);
+    endpoint_for_each(visit);
     cr_expect(visited == 0);
     for (uint16_t port = 1; port <= 40; port++)
         connect_at((uint16_t)(port % 20 + 1), 0);
-    pool_for_each_endpoint(visit);
+    endpoint_for_each(visit);
     cr_expect(visited == 20);
 }
 
@@ -821,7 +822,7 @@ Test(pool, no_memory_for_the_table)
         ;
     cr_expect(pool_enlist(conn, &address, 0) == REASON_NO_ROOM);
     cr_expect(conn_state(conn) == CONN_FRESH);
-    pool_for_each_endpoint(visit);
+    endpoint_for_each(visit);
     cr_expect(visited == 0);
 }
 
@@ -843,7 +844,7 @@ Test(pool, no_memory_for_a_larger_table)
     }
     cr_assert(reason == REASON_NO_ROOM, "the table never wanted to grow");
     cr_expect(take(1, 0) != NULL);
-    pool_for_each_endpoint(visit);
+    endpoint_for_each(visit);
     cr_expect(visited == port);
 }
 

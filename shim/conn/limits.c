@@ -1,0 +1,63 @@
+/*
+ * Asking for the limit of fds, and counting idle connections.
+ */
+#include "conn/limits.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+
+static const struct config *settings;
+
+static _Atomic unsigned int idle_most;
+static _Atomic unsigned int idle_count; /* changed under the pool's lock only */
+static _Atomic int fds;
+static _Atomic msec_t noted;
+
+void limits_start(const struct config *config)
+{
+    settings = config;
+    limits_note(0, true);
+}
+
+void limits_note(msec_t now, bool force)
+{
+    struct rlimit limit;
+    rlim_t most;
+    int saved = errno;
+
+    if (!force && now - atomic_load(&noted) < 1000)
+        return;
+    atomic_store(&noted, now);
+    most = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+    errno = saved;
+    atomic_store(&idle_most, most / 4 < settings->max_idle_total ? (unsigned int)(most / 4)
+                                                                 : settings->max_idle_total);
+    atomic_store(&fds, most < LIMITS_FDS_MOST ? (int)most : LIMITS_FDS_MOST);
+}
+
+int limits_fds(void)
+{
+    return atomic_load(&fds);
+}
+
+unsigned int limits_idle_most(void)
+{
+    return atomic_load_explicit(&idle_most, memory_order_relaxed);
+}
+
+unsigned int limits_idle(void)
+{
+    return atomic_load_explicit(&idle_count, memory_order_relaxed);
+}
+
+void limits_count_idle(int more)
+{
+    atomic_store_explicit(&idle_count, limits_idle() + (unsigned int)more,
+                          memory_order_relaxed);
+}
+
+bool limits_may_keep(unsigned int others)
+{
+    return limits_idle() + others < limits_idle_most();
+}
