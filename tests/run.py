@@ -63,6 +63,8 @@ def stages(build):
         "instructions": [PYTHON, "bench/instructions.py", library,
                          os.path.join(build, "bench/instructions"),
                          os.path.join(build, "bench/lib/turns")],
+        "lookups": [PYTHON, "tests/lookups/run.py", os.path.join(build, "lookups/libmcpool.so"),
+                    os.path.join(build, "lookups/lookups")],
         "command": PYTEST_COMMAND + ["tests/cli"],
         "interop": PYTEST_COMMAND + ["tests/interop"],
         "soak": [PYTHON, "tests/soak/soak.py", library, "20"],
