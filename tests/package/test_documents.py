@@ -133,7 +133,7 @@ def test_picture_is_drawn_from_its_text():
 # The map, versions, links.
 
 def test_map_has_every_file():
-    [table] = re.findall(r"## The map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
+    [table] = re.findall(r"## Source map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
     for path in (path for folder in ("hooks", "pool", "conn", "stats", "config", "base")
                  for path in glob.glob(os.path.join(TOP, "shim", folder, "*.c"))):
         assert f"{os.path.basename(path)}`" in table, path
