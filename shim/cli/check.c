@@ -19,9 +19,8 @@
 static void print_help(void)
 {
     puts("usage: mcpool check [--] COMMAND | PID\n\n"
-         "Says whether the library can be preloaded into COMMAND, or whether the process PID "
-         "has\n"
-         "it, and what to do if not. Exit code 0: yes; 1: no.\n\n"
+         "Says whether the library can be preloaded into COMMAND, or whether the process\n"
+         "PID has it, and what to do if not. Exit code 0: yes; 1: no.\n\n"
          "See mcpool-check(1).");
 }
 
@@ -260,9 +259,8 @@ static void tell_of_netty(int pid)
     char path[PATH_MAX + 16];
 
     if (find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)))
-        puts("note: it has Netty's io_uring transport; the library cannot see its connections, "
-             "so "
-             "they are not pooled\n    Use its epoll or NIO transport (EpollIoHandler, "
+        puts("note: it has Netty's io_uring transport; the library cannot see its connections\n"
+             "    Use its epoll or NIO transport (EpollIoHandler, "
              "NioIoHandler), which pool.");
 }
 
@@ -288,9 +286,9 @@ static int tell_mapped(int pid, const char *path)
     else if (value_of(&environment, "MCPOOL_DISABLE="))
         puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");
     else
-        puts("note: it shows no counters\n    Either it has not connected over TCP to a "
-             "memcached "
-             "that MCPOOL_SERVERS names, or\n    MCPOOL_STATS is off or cannot be written.");
+        puts("note: it shows no counters\n"
+             "    Either it has not connected over TCP to a memcached that MCPOOL_SERVERS\n"
+             "    names, or MCPOOL_STATS is off or cannot be written.");
     processes_free(&processes);
     return EXIT_SUCCESS;
 }

@@ -22,9 +22,8 @@ static void print_help(void)
 {
     puts("usage: mcpool metrics [--output FILE | --listen [ADDRESS:]PORT]\n\n"
          "Prints the counters of all processes for Prometheus.\n\n"
-         "  --output FILE            replace FILE with them at once; for the textfile "
-         "collector\n"
-         "                           of node_exporter, whose files end in .prom\n"
+         "  --output FILE            replace FILE with them at once; for the textfile\n"
+         "                           collector of node_exporter, whose files end in .prom\n"
          "  --listen [ADDRESS:]PORT  serve them over HTTP; ADDRESS is 127.0.0.1 by default\n\n"
          "See mcpool-metrics(1).");
 }
