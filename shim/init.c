@@ -13,12 +13,20 @@
 #include "hooks/deepbind.h"
 #include "pool/checkout.h"
 #include "hooks/libc.h"
+#include "hooks/track.h"
+#include "conn/ring.h"
 #include "stats/log.h"
 #include "base/usermem.h"
 #include "pool/pool.h"
 #include "base/owner.h"
 
 static struct config config;
+
+static const struct ring_above told_by_rings = {
+    .new_fd = track_new_number_slow,
+    .unseen = track_unseen,
+    .unseen_everywhere = track_unseen_everywhere,
+};
 
 /* What pthread_atfork() is in glibc, with the object that the handlers belong to. Only glibc
  * has it, hence weak: programs inherit the library by their environment, and one that is linked
@@ -48,6 +56,7 @@ __attribute__((constructor)) static void start(void)
     log_warnings();
     if (config.disable || !conn_start() || !pool_start(&config))
         return;
+    ring_start(&told_by_rings);
     lending_start(&config);
     memory_start();
     deepbind_start(&config);

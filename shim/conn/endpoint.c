@@ -9,14 +9,14 @@
 #define MINUTE ((msec_t)60 * 1000)
 
 static struct endpoint *memory;
-static size_t count;            /* of those that were ever used */
+static size_t count; /* of those that were ever used */
 static struct endpoint *table;
 
 bool endpoint_start(void)
 {
-    void *reserved = mmap(NULL, POOL_ENDPOINTS * sizeof(struct endpoint),
-                          PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                          -1, 0);
+    void *reserved =
+        mmap(NULL, POOL_ENDPOINTS * sizeof(struct endpoint), PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (reserved == MAP_FAILED)
         return false;

@@ -2,9 +2,9 @@
  * Endpoints: the addresses that connections lead to, what is known of the server there, its
  * counters, and the heads of its lists of idle connections.
  *
- * Endpoints are type-stable: the memory of all is reserved at start-up, and a pointer to one may
- * be used without a lock. The table that finds them is guarded by the lock of pool/pool.h, which
- * the caller holds where it is said here.
+ * Endpoints are type-stable: the memory of all is reserved at start-up, and a pointer to one
+ * may be used without a lock. The table that finds them is guarded by the lock of pool/pool.h,
+ * which the caller holds where it is said here.
  */
 #ifndef MCPOOL_ENDPOINT_H
 #define MCPOOL_ENDPOINT_H

@@ -12,7 +12,8 @@
 #include "base/owner.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
-#include "hooks/track.h"
+#include "conn/epoll_reg.h"
+#include "conn/shadow.h"
 
 /* Of Linux 6.6; older headers lack it. */
 #ifndef IORING_SETUP_NO_SQARRAY
@@ -67,9 +68,17 @@ static struct ring rings[RINGS];
 /* One more than the highest index ever in use: none in most processes. */
 static _Atomic uint32_t ring_end;
 
+static const struct ring_above *above;
+
+void ring_start(const struct ring_above *told)
+{
+    above = told;
+}
+
 static void refuse_all(void)
 {
-    track_unseen_everywhere(REASON_IO_URING);
+    if (process_is_owner())
+        above->unseen_everywhere(REASON_IO_URING);
 }
 
 static uint32_t load(const uint32_t *at)
@@ -188,7 +197,8 @@ void ring_opened(int fd, const struct io_uring_params *params)
     struct ring *ring;
     uint32_t index;
 
-    track_new_number(fd);
+    if (!fdmap_is_plain(fd))
+        above->new_fd(fd);
     ring = is_understood(fd, params) ? claim(&index) : NULL;
     if (!ring) {
         refuse_all();
@@ -274,7 +284,7 @@ static void note_watch(struct ring_enter *enter, const struct io_uring_sqe *sqe,
     struct ring_watch *watch = &enter->watches[enter->watch_count];
 
     if (enter->watch_count == RING_WATCHES) {
-        track_refuse(fd, REASON_IO_URING);
+        shadow_refuse(fd, REASON_IO_URING);
         return;
     }
     *watch = (struct ring_watch){
@@ -305,7 +315,7 @@ static bool read_entry(struct ring_enter *enter, const struct io_uring_sqe *entr
     if (!touches_one_fd(sqe.opcode))
         return false;
     if (!fdmap_is_plain(sqe.fd))
-        track_unseen(sqe.fd, REASON_IO_URING);
+        above->unseen(sqe.fd, REASON_IO_URING);
     return true;
 }
 
@@ -403,9 +413,9 @@ static void account(const struct ring_enter *enter, const struct ring_watch *wat
     const struct io_uring_cqe *cqe = completion(enter, watch);
 
     if (!cqe)
-        track_refuse(watch->fd, REASON_IO_URING);
+        shadow_refuse(watch->fd, REASON_IO_URING);
     else if (cqe->res == 0)
-        track_watch(watch->epfd, watch->op, watch->fd, &watch->event);
+        epoll_reg_note(watch->epfd, watch->op, watch->fd, &watch->event);
 }
 
 /* In the child of a fork() by a signal handler that interrupted the call, the ring is not

@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 
 #include "base/compiler.h"
+#include "base/reasons.h"
 
 struct conn;
 struct io_uring_params;
@@ -46,6 +47,16 @@ struct ring_enter {
     uint32_t watch_count;
     struct ring_watch watches[RING_WATCHES];
 };
+
+/* What is told to the layer above; all are called in the owning process only. */
+struct ring_above {
+    void (*new_fd)(int fd); /* the kernel gave out FD, of which something else was known */
+    bool (*unseen)(int fd, enum reason reason);    /* bytes are about to move unseen on FD */
+    void (*unseen_everywhere)(enum reason reason); /* or may on all there are and will be */
+};
+
+/* ABOVE stays the caller's and must not change. Once, before the process has an owner. */
+void ring_start(const struct ring_above *above);
 
 /* io_uring_setup() made FD and filled in PARAMS, which the caller owns. */
 COLD void ring_opened(int fd, const struct io_uring_params *params);

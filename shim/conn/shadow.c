@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 
+#include "base/owner.h"
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
 #include "conn/limits.h"
@@ -150,6 +151,19 @@ bool twin_lose(struct conn *conn, int fd)
         return false;
     atomic_fetch_sub(&count, 1);
     return true;
+}
+
+void shadow_refuse(int fd, enum reason reason)
+{
+    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+
+    if (!conn)
+        return;
+    if (process_is_owner()) {
+        conn_refuse(conn, reason);
+        twin_drop(conn);
+    }
+    conn_leave(conn, CONN_CALL_OTHER);
 }
 
 static void drop(struct conn *conn, int unused)

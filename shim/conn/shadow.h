@@ -53,6 +53,10 @@ void twin_drop(struct conn *conn);
 /* The private number FD of CONN was swept by the application. False when it is no twin. */
 COLD bool twin_lose(struct conn *conn, int fd);
 
+/* The connection at FD, if it is one, must not be pooled for REASON, and needs no twin. Changes
+ * nothing in a process that is not the owner. */
+COLD void shadow_refuse(int fd, enum reason reason);
+
 /* Drops those of all that the application has. */
 COLD void twin_drop_all(void);
 

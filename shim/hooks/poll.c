@@ -6,6 +6,7 @@
 
 #include <asm/sockios.h>
 
+#include "conn/epoll_reg.h"
 #include "conn/oneshot.h"
 #include "pool/due.h"
 #include "hooks/pieces.h"
@@ -62,7 +63,7 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
     if (result == 0 && !known)
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
-        track_watch(epfd, op, fd, &wanted);
+        epoll_reg_note(epfd, op, fd, &wanted);
     /* A goodbye of another thread has taken this registration off since. */
     if (result == 0 && op == EPOLL_CTL_MOD && disarmed_any() && disarmed_take(epfd, fd))
         raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &wanted);

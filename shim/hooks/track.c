@@ -10,8 +10,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 
-#include "conn/oneshot.h"
-#include "pool/install.h"
+#include "conn/epoll_reg.h"
 #include "hooks/libc.h"
 #include "pool/checkout.h"
 #include "base/owner.h"
@@ -22,9 +21,6 @@
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
-
-/* The age of an epoll set that others may have as well. */
-#define EPOLL_SHARED FDMAP_INDEX
 
 /* TCP, whose bytes the kernel counts. Of the bytes on other sockets there is no proof. */
 static bool could_be_pooled(int domain, int type, int protocol)
@@ -75,31 +71,11 @@ void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
         conn_move(conn, CONN_CLOSED);
 }
 
-/* An epoll set is shared with every child made while it lives. A thread that waits in it keeps
- * it alive when its fd is closed, and still gets every event: closing the fd does not end
- * epoll_wait(2). So a connection that is registered there is really closed when the program
- * closes it, or the thread would get events of its next user. It is not deregistered before:
- * until then the thread may wait for it. */
-static uint32_t epoll_slot(void)
-{
-    return FDMAP_EPOLL | (atomic_load(&process_children) & FDMAP_INDEX);
-}
-
 void track_epoll(int fd)
 {
     track_lowest_number(fd);
     if (fd < FDMAP_SIZE && process_is_owner())
-        fdmap_exchange(fd, epoll_slot());
-}
-
-static void lose_epoll(struct conn *conn, int epfd)
-{
-    disguise_lose_watch(conn, epfd, false);
-}
-
-static void lose_shared_epoll(struct conn *conn, int epfd)
-{
-    disguise_lose_watch(conn, epfd, true);
+        epoll_reg_set_made(fd);
 }
 
 /* Only the thread that empties the slot may go on with what was there. STALE: it was closed
@@ -118,14 +94,9 @@ static bool forget(int fd, bool stale)
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
-    else if (slot & FDMAP_EPOLL) {
-        conn_for_each_in_use(slot == epoll_slot() && !stale && process_is_alone()
-                                 ? lose_epoll
-                                 : lose_shared_epoll,
-                             fd);
-        if (disarmed_any())
-            disarmed_forget(fd);
-    } else if (slot & FDMAP_PRIVATE)
+    else if (slot & FDMAP_EPOLL)
+        epoll_reg_set_gone(fd, slot, stale);
+    else if (slot & FDMAP_PRIVATE)
         lending_lose_private(conn, fd);
     else
         lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
@@ -195,19 +166,6 @@ void track_swept(bool closed)
     twin_sweep_ends();
     if (!closed)
         conn_for_each_in_use(refuse_swept, 0);
-}
-
-void track_refuse(int fd, enum reason reason)
-{
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-
-    if (!conn)
-        return;
-    if (process_is_owner()) {
-        conn_refuse(conn, reason);
-        twin_drop(conn);
-    }
-    conn_leave(conn, CONN_CALL_OTHER);
 }
 
 /* Whether bind() to ADDR leaves both address and port to the kernel. */
@@ -298,7 +256,7 @@ void track_shared(int fd, enum reason reason)
 
     if (slot & FDMAP_EPOLL) {
         if (process_is_owner() && !(slot & FDMAP_RING))
-            fdmap_replace(fd, slot, FDMAP_EPOLL | EPOLL_SHARED);
+            fdmap_replace(fd, slot, EPOLL_REG_SHARED);
         return;
     }
     if (!(slot & FDMAP_PRIVATE))
@@ -340,7 +298,7 @@ static bool is_watched(struct conn *conn)
     return watched;
 }
 
-/* One more fd is counted before the look at the registrations, as track_watch() looks at the
+/* One more fd is counted before the look at the registrations, as epoll_reg_note() looks at the
  * count after it has noted one. */
 struct conn *track_share(int fd)
 {
@@ -388,7 +346,7 @@ void track_duplicated(int fd, struct conn *conn, int twin)
     track_shared(fd, REASON_DUPLICATED);
     if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
         process_is_owner())
-        fdmap_exchange(twin, FDMAP_EPOLL | EPOLL_SHARED);
+        fdmap_exchange(twin, EPOLL_REG_SHARED);
 }
 
 /* Whether something else is at FD. Before connect() nothing is asked, as in connect() itself.
@@ -449,24 +407,6 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
         return;
     if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
         options_seen(&conn->options, level, name, value, len);
-    conn_leave(conn, CONN_CALL_OTHER);
-}
-
-/* A set whose beginning was not seen may be known to others. */
-void track_watch(int epfd, int op, int fd, const struct epoll_event *event)
-{
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
-
-    if (!conn)
-        return;
-    if (process_is_owner()) {
-        if ((unsigned int)epfd < FDMAP_SIZE)
-            fdmap_replace(epfd, FDMAP_NONE, FDMAP_EPOLL | EPOLL_SHARED);
-        disguise_note_watch(conn, epfd, op, event);
-        twin_drop(conn);
-        if (conn_is_shared(conn))
-            conn_refuse(conn, REASON_DUPLICATED);
-    }
     conn_leave(conn, CONN_CALL_OTHER);
 }
 

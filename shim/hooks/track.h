@@ -10,7 +10,6 @@
 #define MCPOOL_TRACK_H
 
 #include <stdbool.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -18,6 +17,7 @@
 #include "conn/conn.h"
 #include "conn/fdmap.h"
 #include "conn/fdtable.h"
+#include "conn/shadow.h"
 #include "base/reasons.h"
 
 /* What socket(DOMAIN, TYPE, PROTOCOL) is to give, when it need not be made; else -1. */
@@ -97,7 +97,10 @@ COLD bool track_unseen(int fd, enum reason reason);
 COLD void track_unseen_everywhere(enum reason reason);
 
 /* The connection at FD, if it is one, must not be pooled. */
-COLD void track_refuse(int fd, enum reason reason);
+static inline void track_refuse(int fd, enum reason reason)
+{
+    shadow_refuse(fd, reason);
+}
 
 /* shutdown() is about to be called on FD, and not on our behalf. */
 COLD void track_shut_down(int fd);
@@ -124,9 +127,6 @@ bool track_option(int fd, int level, int name, const void *value, socklen_t len)
 
 /* getsockopt() succeeded on FD; changes what the program must not see. */
 void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
-
-/* epoll_ctl() succeeded. */
-void track_watch(int epfd, int op, int fd, const struct epoll_event *event);
 
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);

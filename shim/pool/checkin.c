@@ -7,7 +7,7 @@
 #include <fcntl.h>
 
 #include "conn/oneshot.h"
-#include "pool/install.h"
+#include "conn/epoll_reg.h"
 #include "conn/fdmap.h"
 #include "conn/limits.h"
 #include "pool/checkout.h"
@@ -56,7 +56,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     if (reason != REASON_NONE)
         return reason;
     check_in->watched = conn->watches.count;
-    return disguise_take_off(conn, check_in->fd);
+    return epoll_reg_unregister_all(conn, check_in->fd);
 }
 
 /* One of several fds is gone. Two that are closed at once each find the other there, and the
@@ -192,7 +192,7 @@ void check_in_call_off(struct check_in *check_in)
         return;
     }
     conn->watches.count = check_in->watched;
-    disguise_replay_watches(check_in->fd, &conn->watches);
+    epoll_reg_replay(check_in->fd, &conn->watches);
     give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     lending_note_refused(conn, REASON_OTHER_SOCKET);
@@ -254,7 +254,7 @@ static void remember_fired(struct conn *conn, int fd, const struct moving *movin
     for (unsigned int i = 0; i < moving->fired.count; i++)
         disarmed_note(moving->fired.list[i].epfd, fd);
     if (moving->fired.count > 0 && conn_calls_begun(conn) != moving->calls && conn_hold(conn)) {
-        disguise_replay_watches(fd, &conn->watches);
+        epoll_reg_replay(fd, &conn->watches);
         conn_let_go(conn);
     }
 }
@@ -292,10 +292,10 @@ static bool put_instead(int fd, int stand_in, const struct watches *watches)
 {
     end_watches(fd, watches);
     if (take_place(fd, stand_in)) {
-        disguise_replay_watches(fd, watches);
+        epoll_reg_replay(fd, watches);
         return true;
     }
-    disguise_replay_watches(fd, watches);
+    epoll_reg_replay(fd, watches);
     return false;
 }
 
@@ -330,7 +330,7 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
         check_in_call_off(&check_in);
         return REASON_OTHER_SOCKET;
     }
-    disguise_replay_watches(fd, &moving.again);
+    epoll_reg_replay(fd, &moving.again);
     remember_fired(check_in.conn, fd, &moving);
     check_in_end(&check_in);
     return REASON_NONE;

@@ -5,117 +5,11 @@
 
 #include <fcntl.h>
 
+#include "conn/epoll_reg.h"
 #include "conn/fdmap.h"
 #include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
-
-static struct watch *find_watch(struct watches *watches, int epfd)
-{
-    for (unsigned int i = 0; i < watches->count; i++) {
-        if (watches->list[i].epfd == epfd)
-            return &watches->list[i];
-    }
-    return NULL;
-}
-
-static void drop_watch(struct watches *watches, struct watch *watch)
-{
-    *watch = watches->list[--watches->count];
-}
-
-static void set_watch(struct conn *conn, int epfd, const struct epoll_event *event)
-{
-    struct watches *watches = &conn->watches;
-    struct watch *watch = find_watch(watches, epfd);
-
-    if (!watch) {
-        if (watches->count == CONN_WATCHES) {
-            conn_refuse(conn, REASON_EPOLL_SETS);
-            return;
-        }
-        watch = &watches->list[watches->count++];
-    }
-    *watch = (struct watch){epfd, event->events, event->data.u64};
-    /* Made again on another socket, a one-shot registration would be armed anew, and an
-     * exclusive one cannot be changed. */
-    if (conn_state(conn) == CONN_FRESH && event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
-        conn_refuse(conn, REASON_EPOLL_MODE);
-}
-
-void disguise_note_watch(struct conn *conn, int epfd, int op, const struct epoll_event *event)
-{
-    struct watch *watch;
-
-    if (!conn_hold(conn))
-        return;
-    if (op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) {
-        set_watch(conn, epfd, event);
-    } else {
-        watch = find_watch(&conn->watches, epfd);
-        if (watch)
-            drop_watch(&conn->watches, watch);
-    }
-    conn_let_go(conn);
-}
-
-void disguise_lose_watch(struct conn *conn, int epfd, bool lives_on)
-{
-    struct watch *watch;
-
-    if (!conn_hold(conn))
-        return;
-    watch = find_watch(&conn->watches, epfd);
-    if (watch) {
-        drop_watch(&conn->watches, watch);
-        if (lives_on)
-            conn_refuse(conn, REASON_EPOLL_UNKNOWN);
-    }
-    conn_let_go(conn);
-}
-
-/* Once more when memory is short for a moment: often a registration was taken off just before,
- * and the program waits for this one. */
-static bool add_watch(int fd, const struct watch *watch)
-{
-    struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
-
-    for (int tries = 0; tries < 2; tries++)
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0)
-            return true;
-    return false;
-}
-
-bool disguise_replay_watches(int fd, const struct watches *watches)
-{
-    bool all = true;
-
-    for (unsigned int i = 0; i < watches->count; i++)
-        all &= add_watch(fd, &watches->list[i]);
-    return all;
-}
-
-static enum reason take_off_watches(struct conn *conn, int fd)
-{
-    struct watches all = conn->watches;
-    struct epoll_event ignored = {0};
-
-    while (conn->watches.count > 0) {
-        const struct watch *watch = &conn->watches.list[conn->watches.count - 1];
-
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0) {
-            disguise_replay_watches(fd, &all);
-            return REASON_EPOLL_UNKNOWN;
-        }
-        conn->watches.count--;
-    }
-    return REASON_NONE;
-}
-
-enum reason disguise_take_off(struct conn *conn, int fd)
-{
-    return conn->watches.count > 0 ? take_off_watches(conn, fd) : REASON_NONE;
-}
 
 static bool move_over(int from, int to, int fd_flags)
 {
@@ -166,7 +60,7 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
     if (spare < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);
-    if (reason == REASON_NONE && !disguise_replay_watches(fd, &fresh->watches))
+    if (reason == REASON_NONE && !epoll_reg_replay(fd, &fresh->watches))
         reason = REASON_EPOLL_UNKNOWN;
     if (reason != REASON_NONE)
         move_over((int)spare, fd, fd_flags);
