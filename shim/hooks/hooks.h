@@ -72,8 +72,9 @@ long hook_child_made(uint64_t flags, long result);
 #endif
 long hook_confine(long number, const long *a);
 
-/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
-COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
+/* The program opens the library FILE by its name. It looks up the functions of liburing by
+ * dlsym() then, past our hooks: pooling is over. errno is kept. */
+COLD void hook_library_opened(const char *file);
 
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */

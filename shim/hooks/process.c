@@ -101,15 +101,6 @@ HOOKED void quick_exit(int status)
     __builtin_unreachable();
 }
 
-/* The real function looks at its return address for the caller's RUNPATH, so this has to be a
- * jump: nothing may be left to do after it, and tests/symbols looks whether the compiler
- * agreed.
- */
-HOOKED void *dlopen(const char *file, int flags)
-{
-    return real_dlopen(file, hook_dlopen_flags(file, flags));
-}
-
 /* Also clears close-on-exec when both fds are the same. */
 HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
