@@ -6,6 +6,7 @@
 #define MCPOOL_HOOKS_H
 
 #include <errno.h>
+#include <sys/syscall.h>
 
 #include "pool/checkin.h"
 #include "conn/fdmap.h"
@@ -49,13 +50,31 @@ COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
  * errno is kept. */
 int hook_identity_changed(int result);
 
-/* Whether the system call NUMBER with the arguments A takes rights from the process; makes it,
- * with what has to be done around it. */
-bool hook_confines(long number, const long *a);
+/* A call that leaves or enters namespaces gave RESULT; it was unshare(FLAGS). Pooling is over
+ * if the process has another network or another table of fds now. Both return RESULT. */
+int hook_namespace_changed(int result);
+int hook_unshared(int result, int flags);
+
+/* What is at FD may be used from now on past our hooks, or by another process: it is not pooled
+ * for REASON. */
+void hook_share(int fd, enum reason reason);
+
+/* Before and after a call that makes a child with the FLAGS of clone(2), without the handlers
+ * of pthread_atfork(). The second returns RESULT, that of the call; errno is kept. */
+void hook_child_begins(uint64_t flags);
+long hook_child_made(uint64_t flags, long result);
+
+/* Makes the system call NUMBER, with the six arguments at A, which may take rights from the
+ * process. Headers before Linux 5.13 lack the number of landlock_restrict_self(), which is the
+ * same on every architecture. */
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
 long hook_confine(long number, const long *a);
 
-/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
-COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
+/* The program opens the library FILE by its name. It looks up the functions of liburing by
+ * dlsym() then, past our hooks: pooling is over. errno is kept. */
+COLD void hook_library_opened(const char *file);
 
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */

@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-#include "hooks/deepbind.h"
 #include "hooks/foreign.h"
 #include "base/rawsys.h"
 #include "base/readable.h"
@@ -60,16 +59,13 @@ static int ring_made(int result)
     return result;
 }
 
-/* A program that opens liburing by its name looks up its functions by dlsym(), past our hooks.
- */
-int hook_dlopen_flags(const char *file, int flags)
+void hook_library_opened(const char *file)
 {
     static const char rings[] = "liburing";
-    const char *slash = file ? strrchr(file, '/') : NULL;
+    const char *slash = strrchr(file, '/');
 
-    if (file && strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
+    if (strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
         ring_made(0);
-    return deepbind_flags(file, flags);
 }
 
 /* A function that cannot be found looks like a kernel without io_uring. */
