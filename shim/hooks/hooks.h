@@ -22,6 +22,13 @@
 
 #define PLAIN(fd) __builtin_expect(fdmap_is_plain(fd), 1)
 
+/* Whether the call may be made that moves bytes on FD unseen, after which the connection is not
+ * pooled; see track_unseen(). */
+static inline bool hook_may_move_unseen(int fd)
+{
+    return PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO);
+}
+
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));
 
