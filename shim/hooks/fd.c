@@ -42,7 +42,7 @@ HOOKED int close(int fd)
 {
     uint32_t word = fdmap_word(fd);
 
-    if (__builtin_expect(word == FDMAP_NONE, 1))
+    if (UNTRACKED(word))
         return real_close(fd);
     return close_tracked(fd, word, real_close);
 }

@@ -20,7 +20,16 @@
 #define HOOKED_ALIAS(name, hook)                                                               \
     extern __typeof__(hook) name __attribute__((alias(#hook), visibility("default")))
 
-#define PLAIN(fd) __builtin_expect(fdmap_is_plain(fd), 1)
+/* Whether an fd of which the map has said WORD, or the fd FD, is none of ours. */
+#define UNTRACKED(word) __builtin_expect((word) == FDMAP_NONE, 1)
+#define PLAIN(fd)       UNTRACKED(fdmap_word(fd))
+
+/* Whether the call may be made that moves bytes on FD unseen, after which the connection is not
+ * pooled; see track_unseen(). */
+static inline bool hook_may_move_unseen(int fd)
+{
+    return PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO);
+}
 
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));

@@ -12,6 +12,26 @@
 #include "base/rawsys.h"
 #include "base/readable.h"
 
+HOOKED int aio_read(struct aiocb *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_read(block) : -1;
+}
+
+HOOKED int aio_read64(struct aiocb64 *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_read64(block) : -1;
+}
+
+HOOKED int aio_write(struct aiocb *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_write(block) : -1;
+}
+
+HOOKED int aio_write64(struct aiocb64 *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_write64(block) : -1;
+}
+
 /* glibc itself looks at no list when the mode is wrong. */
 #define LISTED(name, block_type)                                                               \
     HOOKED int name(int mode, block_type *const list[], int n, struct sigevent *event)         \

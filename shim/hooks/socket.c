@@ -37,7 +37,7 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
     uint32_t word = fdmap_word(fd);
     struct check_out check_out;
 
-    if (__builtin_expect(word == FDMAP_NONE, 1))
+    if (UNTRACKED(word))
         return real_connect(fd, addr, len);
     pthread_testcancel();
     if (check_out_begin(&check_out, fd, word, addr, len, caller))
