@@ -191,6 +191,21 @@ $(B)/faults/scenes: tests/faults/scenes.c
 	@mkdir -p $(@D)
 	$(CC) $(BASE) $(CFLAGS) $< -o $@
 
+# The library that counts its look-ups in the fd map.
+COUNTED := $(B)/lookups/libmcpool.so
+
+$(B)/lookups/counted.o: tests/lookups/counted.c
+	@mkdir -p $(@D)
+	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
+
+$(COUNTED): $(B)/lookups/counted.o tests/lookups/counted.h $(SHIM_FILES)
+	$(MAKE) B=$(B)/lookups PROFILE= CFLAGS='$(CFLAGS) -include tests/lookups/counted.h' \
+	  LDFLAGS='$(LDFLAGS) $<' $@
+
+$(B)/lookups/lookups: tests/lookups/lookups.c
+	@mkdir -p $(@D)
+	$(CC) $(BASE) $(CFLAGS) $< -o $@
+
 # The library under sanitizers, and with pauses wherever threads may meet.
 SANITIZED := $(B)/asan/libmcpool.so
 STRESSED_LIBRARIES := $(B)/stressed/libmcpool.so $(B)/tsan/libmcpool.so
@@ -248,8 +263,8 @@ both-compilers:
 	$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
 test-programs: all $(B)/tests/unit $(B)/tests/integration_tests $(B)/tests/differential $(B)/tests/programs \
-               $(B)/bench/instructions \
-               $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(SANITIZED) $(STRESSED)
+               $(B)/bench/instructions $(B)/bench/lib/turns \
+               $(FUZZERS) $(FAULTY) $(B)/faults/scenes $(COUNTED) $(B)/lookups/lookups $(SANITIZED) $(STRESSED)
 
 test:
 	.ci/packages build test package

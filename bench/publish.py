@@ -1,5 +1,5 @@
-"""Puts what `make bench` measured into RESULTS.md and plots/, beside this file, and the headlines
-into the README, between its two marks.
+"""Puts what `make bench` measured into RESULTS.md and plots/, and the headlines into README.md,
+between its two marks. All are beside this file.
 
 Usage: publish.py [BUILD_DIRECTORY]. Takes the subjects that BUILD_DIRECTORY/bench has; to be run
 where the machine had nothing else to do.
@@ -19,7 +19,7 @@ from run import SUBJECTS
 HERE = os.path.dirname(os.path.abspath(__file__))
 PLOTS = os.path.join(HERE, "plots")
 
-README = os.path.join(HERE, "..", "README.md")
+README = os.path.join(HERE, "README.md")
 BEGIN, END = "<!-- made by bench/publish.py -->", "<!-- until here -->"
 
 HEAD = """# Results
@@ -46,7 +46,7 @@ def machine():
 
 
 def headlines(build):
-    """The lines for the README, of all subjects, as a table."""
+    """The headlines of all subjects, as a table."""
     rows = []
     for subject in SUBJECTS:
         path = os.path.join(build, "bench", f"{subject}.headlines.csv")

@@ -19,9 +19,8 @@
 static void print_help(void)
 {
     puts("usage: mcpool check [--] COMMAND | PID\n\n"
-         "Says whether the memcached connections of COMMAND could be pooled, or those of the\n"
-         "process PID are, and what to do where not. Exit code 0: they can be or are; 1: "
-         "not.\n\n"
+         "Says whether the library can be preloaded into COMMAND, or whether the process\n"
+         "PID has it, and what to do if not. Exit code 0: yes; 1: no.\n\n"
          "See mcpool-check(1).");
 }
 
@@ -50,7 +49,7 @@ static bool judge(const struct program *program, FILE *to)
 {
     const struct obstacle obstacles[] = {
         {!program->is_elf, "it is not a program for this machine",
-         "There is nothing to preload the library into."},
+         "The library can be preloaded into ELF programs of this machine only."},
         {program->is_other_machine, "it is for another architecture than the library",
          "Use a program, and a library, of the same architecture."},
         {program->is_go, "it is written in Go, which makes its system calls itself",
@@ -61,10 +60,11 @@ static bool judge(const struct program *program, FILE *to)
         {program->is_musl, "it uses musl (Alpine) instead of glibc",
          "Use an image with glibc, such as Debian's slim ones, or a proxy on this host."},
         {program->gains_privileges,
-         "it has set-id bits or file capabilities, for which the loader ignores LD_PRELOAD",
-         "Start it as its user without them; systemd's AmbientCapabilities= does not have that "
-         "effect."},
-        {program->is_confined, "it is started by snap or flatpak, which change the environment",
+         "it has set-id bits or file capabilities, so the loader ignores LD_PRELOAD",
+         "Remove them and start it as the right user; systemd's AmbientCapabilities= does no "
+         "harm."},
+        {program->is_confined,
+         "it is started by snap or flatpak, and they change the environment",
          "Use the distribution's package, or set LD_PRELOAD inside: flatpak override --env."},
     };
 
@@ -93,8 +93,8 @@ static void tell_of_deepbind(const struct program *program)
     const char *base = strrchr(program->path, '/');
 
     if (base && strncmp(base + 1, "php", 3) == 0)
-        printf("note: PHP opens extensions with RTLD_DEEPBIND, which is taken from %s\n"
-               "    MCPOOL_DEEPBIND names them; other clients of memcached must be added.\n",
+        printf("note: PHP opens extensions with RTLD_DEEPBIND; the library removes it from %s\n"
+               "    Add other clients of memcached to MCPOOL_DEEPBIND.\n",
                names ? names : "memcached.so and memcache.so");
 }
 
@@ -210,9 +210,9 @@ static int tell_why_not(int pid)
 
     if (has_preload(pid))
         puts("no: LD_PRELOAD names the library, but the loader did not load it\n"
-             "    It says why on stderr when it starts: the path may not exist where the "
-             "process\n"
-             "    lives (container, chroot), or the process may have gained privileges.");
+             "    The loader says why on stderr. The path may not exist where the process "
+             "lives\n"
+             "    (container, chroot), or the process may have gained privileges.");
     else if (parent > 0 && has_preload(parent))
         printf(
             "no: its parent %d has the library, and cleared the environment for it\n"
@@ -259,8 +259,8 @@ static void tell_of_netty(int pid)
     char path[PATH_MAX + 16];
 
     if (find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)))
-        puts("note: it has Netty's io_uring transport, whose connections no library sees: they "
-             "are not pooled\n    Use its epoll or NIO transport (EpollIoHandler, "
+        puts("note: it has Netty's io_uring transport; the library cannot see its connections\n"
+             "    Use its epoll or NIO transport (EpollIoHandler, "
              "NioIoHandler), which pool.");
 }
 
@@ -279,15 +279,16 @@ static int tell_mapped(int pid, const char *path)
     tell_of_netty(pid);
     processes = processes_read(&pid, 1);
     if (strstr(path, " (deleted)"))
-        puts("note: the file was replaced since; a restart brings the new one");
+        puts("note: the file was replaced since; restart the process to load the new one");
     read_environment(&environment, pid);
     if (processes.count > 0)
         tell_counters(&processes.list[0]);
     else if (value_of(&environment, "MCPOOL_DISABLE="))
         puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");
     else
-        puts("note: it shows no counters; it has not connected over TCP to a memcached that "
-             "MCPOOL_SERVERS\n    names, or MCPOOL_STATS is off or cannot be written");
+        puts("note: it shows no counters\n"
+             "    Either it has not connected over TCP to a memcached that MCPOOL_SERVERS\n"
+             "    names, or MCPOOL_STATS is off or cannot be written.");
     processes_free(&processes);
     return EXIT_SUCCESS;
 }

@@ -21,8 +21,8 @@ static const struct explanation {
 static void print_help(void)
 {
     puts("usage: mcpool explain [REASON...]\n\n"
-         "Says why a connection is not kept or is discarded for REASON, and what to do about\n"
-         "it. Without REASON, lists all.\n\n"
+         "Says what REASON means, for which connections are not kept or are discarded,\n"
+         "and what to do about it. Without REASON, lists all reasons.\n\n"
          "See mcpool-explain(1).");
 }
 

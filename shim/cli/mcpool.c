@@ -13,10 +13,10 @@ static const struct command {
     const char *help;
 } commands[] = {
     {"run", command_run, "run a program with its memcached connections pooled"},
-    {"check", command_check, "say whether a program or process can be helped"},
+    {"check", command_check, "say whether a program or process can be pooled"},
     {"stat", command_stat, "show what was reused, opened and not kept, and why"},
     {"top", command_top, "show the same, refreshed in place"},
-    {"metrics", command_metrics, "give it to Prometheus"},
+    {"metrics", command_metrics, "give the counters to Prometheus"},
     {"explain", command_explain, "say what a reason means and what to do about it"},
 };
 
@@ -26,7 +26,7 @@ static void print_help(void)
 {
     puts("usage: mcpool COMMAND [ARGUMENT...]\n"
          "       mcpool version | help\n\n"
-         "Pools memcached connections under programs that do not know of it.\n");
+         "Pools the memcached connections of unmodified programs.\n");
     for (size_t i = 0; i < COMMANDS; i++)
         printf("  %-9s%s\n", commands[i].name, commands[i].help);
     puts("\n`mcpool COMMAND --help` says more; see also mcpool(1) and libmcpool(7).");

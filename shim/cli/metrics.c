@@ -22,9 +22,9 @@ static void print_help(void)
 {
     puts("usage: mcpool metrics [--output FILE | --listen [ADDRESS:]PORT]\n\n"
          "Prints the counters of all processes for Prometheus.\n\n"
-         "  --output FILE            into FILE, which is replaced at once; for the textfile\n"
+         "  --output FILE            replace FILE with them at once; for the textfile\n"
          "                           collector of node_exporter, whose files end in .prom\n"
-         "  --listen [ADDRESS:]PORT  to whoever asks there, by HTTP; ADDRESS is 127.0.0.1\n\n"
+         "  --listen [ADDRESS:]PORT  serve them over HTTP; ADDRESS is 127.0.0.1 by default\n\n"
          "See mcpool-metrics(1).");
 }
 
@@ -87,7 +87,7 @@ static void print_reasons(FILE *to, const char *name, const struct process *proc
 
 static void print_metrics(FILE *to, const struct processes *processes)
 {
-    head(to, "process_info", "gauge", "a process that pools, or in a dry run counts");
+    head(to, "process_info", "gauge", "a process with the library");
     for (size_t i = 0; i < processes->count; i++) {
         const struct process *process = &processes->list[i];
 
@@ -99,13 +99,14 @@ static void print_metrics(FILE *to, const struct processes *processes)
     }
     for (int i = 0; i < STATS; i++)
         print_stat(to, processes, (enum stat_index)i);
-    head(to, "connect_seconds_avoided_total", "counter", "a mean real connect for each reused");
+    head(to, "connect_seconds_avoided_total", "counter",
+         "seconds saved: a mean real connect for each reuse");
     FOR_EACH_SERVER(processes, process, server)
     {
         sample(to, "connect_seconds_avoided_total", process, server, NULL);
         fprintf(to, "%.6f\n", server->numbers.seconds_avoided);
     }
-    head(to, "time_wait_avoided_total", "counter", "ports that would have gone to TIME_WAIT");
+    head(to, "time_wait_avoided_total", "counter", "ports that did not go to TIME_WAIT");
     FOR_EACH_SERVER(processes, process, server)
     {
         sample(to, "time_wait_avoided_total", process, server, NULL);
@@ -114,7 +115,7 @@ static void print_metrics(FILE *to, const struct processes *processes)
     head(to, "refused_total", "counter", "connections not kept at close()");
     FOR_EACH_SERVER(processes, process, server)
     print_reasons(to, "refused_total", process, server, server->numbers.refused);
-    head(to, "discarded_total", "counter", "connections kept, and closed later without a user");
+    head(to, "discarded_total", "counter", "connections kept, and closed later without reuse");
     FOR_EACH_SERVER(processes, process, server)
     print_reasons(to, "discarded_total", process, server, server->numbers.discarded);
 }

@@ -26,8 +26,8 @@ static const struct setting {
     {"servers", "MCPOOL_SERVERS", "LIST", "what to pool (11211)"},
     {"max-idle", "MCPOOL_MAX_IDLE", "N", "idle connections kept per server (32)"},
     {"max-idle-total", "MCPOOL_MAX_IDLE_TOTAL", "N", "idle connections kept in all (256)"},
-    {"idle-timeout", "MCPOOL_IDLE_TIMEOUT", "TIME", "longer idle: not lent again (55s)"},
-    {"max-lifetime", "MCPOOL_MAX_LIFETIME", "TIME", "older: not kept (30m)"},
+    {"idle-timeout", "MCPOOL_IDLE_TIMEOUT", "TIME", "not reused after longer idle (55s)"},
+    {"max-lifetime", "MCPOOL_MAX_LIFETIME", "TIME", "not kept when older (30m)"},
     {"deepbind", "MCPOOL_DEEPBIND", "NAMES", "objects to reach (memcached.so,memcache.so)"},
     {"log", "MCPOOL_LOG", "FILE", "log to FILE, or to stderr (off)"},
     {"log-level", "MCPOOL_LOG_LEVEL", "LEVEL", "error, warning, info or debug (info)"},
@@ -43,8 +43,8 @@ static void print_help(void)
     for (size_t i = 0; i < SETTINGS; i++)
         printf("  --%-14s %-5s  %s\n", settings[i].option,
                settings[i].argument ? settings[i].argument : "", settings[i].help);
-    puts("  -v                      say on stderr what will be run, and why it cannot be "
-         "helped\n\n"
+    puts("  -v                      say on stderr what will run, and why it cannot be "
+         "pooled\n\n"
          "See mcpool-run(1) and libmcpool(7).");
 }
 

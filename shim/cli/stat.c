@@ -13,11 +13,12 @@
 static void print_help(void)
 {
     puts("usage: mcpool stat [--json] [--watch[=SECONDS]] [PID...]\n\n"
-         "Shows what each process does with its connections to memcached: those in use and\n"
-         "idle, calls of connect() that were answered with a pooled connection or a new one,\n"
-         "what that saved, and why connections were not kept. With PID, these only.\n\n"
-         "  --json             one object, for programs\n"
-         "  --watch[=SECONDS]  again and again, every 2 seconds\n\n"
+         "Shows what each process does with its connections to memcached: how many are in use\n"
+         "and idle, how many calls of connect() got a pooled connection or a new one, what "
+         "that\n"
+         "saved, and why connections were not kept. With PID, shows only these processes.\n\n"
+         "  --json             print one JSON object, for programs\n"
+         "  --watch[=SECONDS]  print again every 2 seconds, or every SECONDS\n\n"
          "See mcpool-stat(1).");
 }
 
@@ -73,7 +74,7 @@ static void print_process(const struct process *process)
         print_reasons("not kept", numbers->refused);
         print_reasons("discarded", numbers->discarded);
         if (numbers->stats[STAT_exchanged] + numbers->stats[STAT_cut_off] > 0)
-            printf("%10sof another protocol: exchanged %" PRIu64 ", cut off %" PRIu64 "\n", "",
+            printf("%10sswapped before first use: %" PRIu64 ", failed %" PRIu64 "\n", "",
                    numbers->stats[STAT_exchanged], numbers->stats[STAT_cut_off]);
     }
 }
@@ -89,10 +90,10 @@ static size_t print_service(const struct process *first, size_t most)
         n++;
     printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
            first->version,
-           dry ? ", dry run: nothing was reused, the numbers are what would have been" : "");
+           dry ? ", dry run: nothing was reused, the counters say what would have been" : "");
     printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
            "IN USE", "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS",
-           "FENCES", "SETTLED", "SAVED", "TIME-WAIT");
+           "FENCES", "DRAINED", "SAVED", "TIME-WAIT");
     for (size_t i = 0; i < n; i++) {
         print_process(&first[i]);
         for (size_t j = 0; j < first[i].server_count; j++)
@@ -176,7 +177,7 @@ static void print_json(const struct processes *processes)
 static void tell_what_is_missing(const struct processes *processes)
 {
     if (processes->forbidden > 0)
-        fprintf(stderr, "mcpool: %zu more of other users; root sees them\n",
+        fprintf(stderr, "mcpool: %zu more of other users; only root sees them\n",
                 processes->forbidden);
     if (processes->strange > 0)
         fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",

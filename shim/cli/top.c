@@ -38,9 +38,9 @@ static void print_help(void)
     puts("usage: mcpool top [--delay SECONDS]\n\n"
          "Shows what each process does with its connections to memcached, refreshed in "
          "place.\n\n"
-         "  --delay SECONDS  time between two looks (2)\n\n"
+         "  --delay SECONDS  time between two refreshes (2)\n\n"
          "Keys: c r o h k u p sort by connects, reused, opened, hits, not kept, in use, pid;\n"
-         "space looks again at once; q quits. See mcpool-top(1).");
+         "space refreshes at once; q quits. See mcpool-top(1).");
 }
 
 static uint64_t sum(const uint64_t *counters)
@@ -137,7 +137,7 @@ static void draw_head(const struct processes *processes, const struct line *line
     strftime(now, sizeof(now), "%H:%M:%S", localtime(&seconds));
     mvprintw(0, 0, "mcpool top - %s, %zu process%s, by %s%s", now, processes->count,
              processes->count == 1 ? "" : "es", columns[sorted_by].name,
-             dry ? "; some in a dry run (*): reused is what would be" : "");
+             dry ? "; some in a dry run (*): there, reused is what would be" : "");
     mvprintw(1, 0, "per second: %.1f connects, %.1f reused, %.1f opened", all.connects,
              all.reused, all.opened);
     attron(A_REVERSE);

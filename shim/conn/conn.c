@@ -191,16 +191,15 @@ static uint64_t begin_call(struct conn *conn, enum conn_call call)
                             (UINT64_C(1) << BEGUN_SHIFT) | (UINT64_C(1) << calls[call].shift));
 }
 
-struct conn *conn_enter(int fd, enum conn_call call)
+struct conn *conn_enter_at(int fd, uint32_t word, enum conn_call call)
 {
-    uint32_t slot = fdmap_get(fd);
-    struct conn *conn = conn_of_slot(slot);
+    struct conn *conn = conn_of_slot(word);
     uint64_t before;
 
-    if (!conn || slot & FDMAP_PRIVATE)
+    if (!conn || word & FDMAP_PRIVATE)
         return NULL;
     before = begin_call(conn, call);
-    if ((fdmap_get(fd) & ~FDMAP_CLOSING) != (slot & ~FDMAP_CLOSING)) {
+    if (!fdmap_holds(fd, word)) {
         conn_leave(conn, call);
         return NULL;
     }

@@ -191,10 +191,17 @@ static inline void conn_set_word(struct conn *conn, enum conn_word word)
     atomic_store_explicit(&conn->word, (uint8_t)word, memory_order_relaxed);
 }
 
-/* Begins a call on the application's number FD: the record stays what it is until conn_leave().
- * NULL when the number is no connection of ours. Two threads sending, or two receiving, at the
- * same time make it unpoolable: the order of their bytes is unknown. */
-struct conn *conn_enter(int fd, enum conn_call call);
+/* Begins a call on the application's number FD, of which the map has said WORD: the record
+ * stays what it is until conn_leave(). NULL when the number is no connection of ours, or has
+ * another word by now. Two threads sending, or two receiving, at the same time make it
+ * unpoolable: the order of their bytes is unknown. */
+struct conn *conn_enter_at(int fd, uint32_t word, enum conn_call call);
+
+static inline struct conn *conn_enter(int fd, enum conn_call call)
+{
+    return conn_enter_at(fd, fdmap_word(fd), call);
+}
+
 void conn_leave(struct conn *conn, enum conn_call call);
 
 /* How many calls have been begun, for comparison; whether one is under way; whether the

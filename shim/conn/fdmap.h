@@ -26,17 +26,32 @@
 
 extern _Atomic uint32_t fdmap_slots[FDMAP_SIZE] __attribute__((visibility("hidden")));
 
+/* The one look-up of a call: the word of FD; FDMAP_NONE when it is out of range. The word may
+ * be old by now. What is done with it checks that: conn_enter_at(), fdmap_replace(). */
+static inline uint32_t fdmap_word(int fd)
+{
+    return (unsigned int)fd < FDMAP_SIZE
+               ? atomic_load_explicit(&fdmap_slots[fd], memory_order_relaxed)
+               : FDMAP_NONE;
+}
+
 /* Whether FD is none of ours: the one test on every untracked call. */
 static inline bool fdmap_is_plain(int fd)
 {
-    return (unsigned int)fd >= FDMAP_SIZE ||
-           atomic_load_explicit(&fdmap_slots[fd], memory_order_relaxed) == FDMAP_NONE;
+    return fdmap_word(fd) == FDMAP_NONE;
 }
 
-/* The slot of FD; FDMAP_NONE when it is out of range. */
+/* As fdmap_word(), in one order with the changes of the map by all threads. */
 static inline uint32_t fdmap_get(int fd)
 {
     return (unsigned int)fd < FDMAP_SIZE ? atomic_load(&fdmap_slots[fd]) : FDMAP_NONE;
+}
+
+/* Whether FD still has WORD, being closed or not; in the same order. FD must be below
+ * FDMAP_SIZE. */
+static inline bool fdmap_holds(int fd, uint32_t word)
+{
+    return ((atomic_load(&fdmap_slots[fd]) ^ word) & ~FDMAP_CLOSING) == 0;
 }
 
 /* Puts VALUE in the slot of FD and returns what was there. FD must be below FDMAP_SIZE. */

@@ -106,7 +106,7 @@ void twin_adopt(struct conn *conn, int private_fd)
     atomic_fetch_add(&count, 1);
     atomic_store(&conn->twin, private_fd);
     /* Who swept it before found no twin to take away. */
-    if (fdmap_get(private_fd) != private_slot(conn))
+    if (!fdmap_holds(private_fd, private_slot(conn)))
         twin_lose(conn, private_fd);
 }
 
@@ -127,14 +127,14 @@ int twin_take(struct conn *conn)
 {
     int fd = take(conn);
 
-    return fd >= 0 && fdmap_get(fd) == private_slot(conn) ? fd : -1;
+    return fd >= 0 && fdmap_holds(fd, private_slot(conn)) ? fd : -1;
 }
 
 bool twin_is_there(const struct conn *conn)
 {
     int fd = atomic_load(&conn->twin);
 
-    return fd >= 0 && fdmap_get(fd) == private_slot(conn);
+    return fd >= 0 && fdmap_holds(fd, private_slot(conn));
 }
 
 void twin_drop(struct conn *conn)

@@ -1,7 +1,9 @@
 /*
- * Which objects lose RTLD_DEEPBIND.
+ * dlopen(): which objects lose RTLD_DEEPBIND.
  */
 #include "hooks/deepbind.h"
+
+#include "hooks/hooks.h"
 
 #include <dlfcn.h>
 #include <stdbool.h>
@@ -29,12 +31,23 @@ static bool is_named(const char *object)
     return false;
 }
 
-int deepbind_flags(const char *file, int flags)
+/* The FLAGS with which dlopen(FILE) is to be called. */
+static COLD __attribute__((noinline)) int flags_for(const char *file, int flags)
 {
     const char *slash;
 
-    if (!(flags & RTLD_DEEPBIND) || !file)
+    if (!file)
+        return flags;
+    hook_library_opened(file);
+    if (!(flags & RTLD_DEEPBIND))
         return flags;
     slash = strrchr(file, '/');
     return is_named(slash ? slash + 1 : file) ? flags & ~RTLD_DEEPBIND : flags;
+}
+
+/* The real function takes its return address for that of the caller, whose RUNPATH it uses. So
+ * this must end in a jump: no work may follow. tests/symbols checks what the compiler made. */
+HOOKED void *dlopen(const char *file, int flags)
+{
+    return real_dlopen(file, flags_for(file, flags));
 }

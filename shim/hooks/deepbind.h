@@ -6,14 +6,10 @@
 #ifndef MCPOOL_DEEPBIND_H
 #define MCPOOL_DEEPBIND_H
 
-#include "base/compiler.h"
 #include "config/config.h"
 
 /* CONFIG stays the caller's and must not change. Before, and without this call, no flag is
  * taken away. */
 void deepbind_start(const struct config *config);
-
-/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
-COLD int deepbind_flags(const char *file, int flags) __attribute__((noinline));
 
 #endif

@@ -13,30 +13,38 @@
 
 #include "base/unwind.h"
 
-int hook_close(int fd, int (*real)(int fd))
+static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
 {
     struct check_in check_in;
     int result;
 
-    if (fdmap_get(fd) & FDMAP_PRIVATE && process_is_owner() && track_close_private(fd)) {
+    if (word & FDMAP_PRIVATE && process_is_owner() && track_close_private(fd)) {
         errno = EBADF;
         return -1;
     }
     pthread_testcancel();
-    if (!check_in_begin(&check_in, fd)) {
-        track_forget(fd);
-        return real(fd);
+    if (check_in_begin(&check_in, fd, word)) {
+        result = real(fd);
+        check_in_end(&check_in);
+        return result;
     }
-    result = real(fd);
-    check_in_end(&check_in);
-    return result;
+    if (!check_in.forgotten)
+        track_forget(fd);
+    return real(fd);
+}
+
+int hook_close(int fd, int (*real)(int fd))
+{
+    return close_tracked(fd, fdmap_word(fd), real);
 }
 
 HOOKED int close(int fd)
 {
-    if (PLAIN(fd))
+    uint32_t word = fdmap_word(fd);
+
+    if (UNTRACKED(word))
         return real_close(fd);
-    return hook_close(fd, real_close);
+    return close_tracked(fd, word, real_close);
 }
 HOOKED_ALIAS(__close, close);
 
@@ -85,12 +93,13 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     struct check_in check_in;
     bool forgotten = false, kept = false, is_private = false;
     struct conn *conn = fd == to || PLAIN(fd) ? NULL : about_to_duplicate(fd);
+    uint32_t word = fdmap_word(to);
     int result;
 
-    if (!PLAIN(to) && will_replace(fd, to, flags)) {
-        kept = check_in_begin(&check_in, to);
+    if (word != FDMAP_NONE && will_replace(fd, to, flags)) {
+        kept = check_in_begin(&check_in, to, word);
         forgotten = !kept;
-        is_private = forgotten && track_forget(to);
+        is_private = forgotten && !check_in.forgotten && track_forget(to);
     }
     result = real(fd, to, flags);
     if (kept && result == to)

@@ -6,6 +6,7 @@
 #define MCPOOL_HOOKS_H
 
 #include <errno.h>
+#include <sys/syscall.h>
 
 #include "pool/checkin.h"
 #include "conn/fdmap.h"
@@ -20,7 +21,16 @@
 #define HOOKED_ALIAS(name, hook)                                                               \
     extern __typeof__(hook) name __attribute__((alias(#hook), visibility("default")))
 
-#define PLAIN(fd) __builtin_expect(fdmap_is_plain(fd), 1)
+/* Whether an fd of which the map has said WORD, or the fd FD, is none of ours. */
+#define UNTRACKED(word) __builtin_expect((word) == FDMAP_NONE, 1)
+#define PLAIN(fd)       UNTRACKED(fdmap_word(fd))
+
+/* Whether the call may be made that moves bytes on FD unseen, after which the connection is not
+ * pooled; see track_unseen(). */
+static inline bool hook_may_move_unseen(int fd)
+{
+    return PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO);
+}
 
 /* close(FD) by whatever REAL call, with check-in. */
 int hook_close(int fd, int (*real)(int fd));
@@ -50,13 +60,31 @@ COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
  * errno is kept. */
 int hook_identity_changed(int result);
 
-/* Whether the system call NUMBER with the arguments A takes rights from the process; makes it,
- * with what has to be done around it. */
-bool hook_confines(long number, const long *a);
+/* A call that leaves or enters namespaces gave RESULT; it was unshare(FLAGS). Pooling is over
+ * if the process has another network or another table of fds now. Both return RESULT. */
+int hook_namespace_changed(int result);
+int hook_unshared(int result, int flags);
+
+/* What is at FD may be used from now on past our hooks, or by another process: it is not pooled
+ * for REASON. */
+void hook_share(int fd, enum reason reason);
+
+/* Before and after a call that makes a child with the FLAGS of clone(2), without the handlers
+ * of pthread_atfork(). The second returns RESULT, that of the call; errno is kept. */
+void hook_child_begins(uint64_t flags);
+long hook_child_made(uint64_t flags, long result);
+
+/* Makes the system call NUMBER, with the six arguments at A, which may take rights from the
+ * process. Headers before Linux 5.13 lack the number of landlock_restrict_self(), which is the
+ * same on every architecture. */
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
 long hook_confine(long number, const long *a);
 
-/* The FLAGS with which dlopen(FILE) is to be called. errno is kept. */
-COLD int hook_dlopen_flags(const char *file, int flags) __attribute__((noinline));
+/* The program opens the library FILE by its name. It looks up the functions of liburing by
+ * dlsym() then, past our hooks: pooling is over. errno is kept. */
+COLD void hook_library_opened(const char *file);
 
 /* RESULT is -1 for want of descriptors, and there were idle connections to give up: once more.
  */

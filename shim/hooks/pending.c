@@ -8,10 +8,29 @@
 
 #include <string.h>
 
-#include "hooks/deepbind.h"
 #include "hooks/foreign.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
+
+HOOKED int aio_read(struct aiocb *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_read(block) : -1;
+}
+
+HOOKED int aio_read64(struct aiocb64 *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_read64(block) : -1;
+}
+
+HOOKED int aio_write(struct aiocb *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_write(block) : -1;
+}
+
+HOOKED int aio_write64(struct aiocb64 *block)
+{
+    return hook_may_move_unseen(block->aio_fildes) ? real_aio_write64(block) : -1;
+}
 
 /* glibc itself looks at no list when the mode is wrong. */
 #define LISTED(name, block_type)                                                               \
@@ -60,16 +79,13 @@ static int ring_made(int result)
     return result;
 }
 
-/* A program that opens liburing by its name looks up its functions by dlsym(), past our hooks.
- */
-int hook_dlopen_flags(const char *file, int flags)
+void hook_library_opened(const char *file)
 {
     static const char rings[] = "liburing";
-    const char *slash = file ? strrchr(file, '/') : NULL;
+    const char *slash = strrchr(file, '/');
 
-    if (file && strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
+    if (strncmp(slash ? slash + 1 : file, rings, sizeof(rings) - 1) == 0)
         ring_made(0);
-    return deepbind_flags(file, flags);
 }
 
 /* A function that cannot be found looks like a kernel without io_uring. */

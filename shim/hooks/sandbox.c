@@ -10,11 +10,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-/* The number is the same on every architecture; headers before Linux 5.13 lack it. */
-#ifndef SYS_landlock_restrict_self
-#define SYS_landlock_restrict_self 446
-#endif
-
 enum effect { NO_EFFECT, LESS_RIGHTS, SANDBOX };
 
 /* Without a filter it is only asked what this kernel knows, and the call fails. */
@@ -67,11 +62,6 @@ static void after_confining(enum effect effect, bool due, long result)
         sandbox_end(result != -1);
     if (effect == LESS_RIGHTS)
         hook_identity_changed(result == -1 ? -1 : 0);
-}
-
-bool hook_confines(long number, const long *a)
-{
-    return effect_of(number, a) != NO_EFFECT;
 }
 
 long hook_confine(long number, const long *a)

@@ -3,6 +3,8 @@
  */
 #include "hooks/hooks.h"
 
+#include <pthread.h>
+
 #include "pool/due.h"
 #include "pool/quit.h"
 
@@ -31,10 +33,16 @@ HOOKED int socket(int domain, int type, int protocol)
 
 HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    if (PLAIN(fd))
+    const void *caller = __builtin_extract_return_addr(__builtin_return_address(0));
+    uint32_t word = fdmap_word(fd);
+    struct check_out check_out;
+
+    if (UNTRACKED(word))
         return real_connect(fd, addr, len);
-    return lending_connect(fd, addr, len,
-                           __builtin_extract_return_addr(__builtin_return_address(0)));
+    pthread_testcancel();
+    if (check_out_begin(&check_out, fd, word, addr, len, caller))
+        return check_out.result;
+    return check_out_end(&check_out, real_connect(fd, addr, len));
 }
 HOOKED_ALIAS(__connect, connect);
 
@@ -92,8 +100,10 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 
 HOOKED int shutdown(int fd, int how)
 {
-    if (!PLAIN(fd)) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, NULL, 0))
+    uint32_t word = fdmap_word(fd);
+
+    if (word != FDMAP_NONE) {
+        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, word, NULL, 0))
             return 0;
         track_shut_down(fd);
     }

@@ -19,10 +19,13 @@
 #include "pool/drain.h"
 #include "conn/shadow.h"
 
-static enum reason take_private_number(struct check_in *check_in)
+/* A connection that was reused has one already. */
+static enum reason make_private_number(struct check_in *check_in)
 {
-    twin_make(check_in->conn, check_in->fd);
-    check_in->private_fd = twin_take(check_in->conn);
+    if (check_in->private_fd < 0) {
+        twin_make(check_in->conn, check_in->fd);
+        check_in->private_fd = twin_take(check_in->conn);
+    }
     return check_in->private_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
@@ -31,7 +34,8 @@ static void give_up_private_number(struct check_in *check_in)
     int fd = check_in->private_fd;
 
     check_in->private_fd = -1;
-    twin_close(check_in->conn, fd);
+    if (fd >= 0)
+        twin_close(check_in->conn, fd);
 }
 
 static enum reason prepare_to_keep(struct check_in *check_in)
@@ -43,18 +47,16 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     limits_note(now, false);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
-    reason = proof_check_in(conn, check_in->fd, now);
+    check_in->private_fd = twin_take(conn);
+    reason = proof_check_in(conn, check_in->fd, check_in->private_fd, now);
     if (pool_is_dry_run())
         return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
     if (reason == REASON_NONE)
-        reason = take_private_number(check_in);
+        reason = make_private_number(check_in);
     if (reason != REASON_NONE)
         return reason;
     check_in->watched = conn->watches.count;
-    reason = epoll_reg_unregister_all(conn, check_in->fd);
-    if (reason != REASON_NONE)
-        give_up_private_number(check_in);
-    return reason;
+    return epoll_reg_unregister_all(conn, check_in->fd);
 }
 
 /* One of several fds is gone. Two that are closed at once each find the other there, and the
@@ -87,17 +89,14 @@ static void abandoned(void *argument)
     struct check_in *check_in = argument;
     struct conn *conn = check_in->conn;
 
-    if (check_in->private_fd >= 0)
-        give_up_private_number(check_in);
-    twin_drop(conn);
+    give_up_private_number(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     lending_note_refused(conn, REASON_ABANDONED);
     conn_move(conn, CONN_CLOSED);
 }
 
-bool check_in_begin(struct check_in *check_in, int fd)
+bool check_in_begin(struct check_in *check_in, int fd, uint32_t slot)
 {
-    uint32_t slot = fdmap_get(fd);
     struct conn *conn = conn_of_slot(slot);
     enum reason reason;
     int saved = errno;
@@ -124,10 +123,11 @@ bool check_in_begin(struct check_in *check_in, int fd)
         lending_note_refused(conn, reason);
         if (!conn_calls_under_way(conn))
             check_in->refusal = reason;
+        give_up_private_number(check_in);
         stats_write_if_due(check_in->now);
     }
     twin_drop(conn);
-    fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
+    check_in->forgotten = fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
     return false;
@@ -260,9 +260,9 @@ static void remember_fired(struct conn *conn, int fd, const struct moving *movin
 }
 
 /* False when they cannot be registered again for another socket, or other fds name this one. */
-static bool copy_watches(int fd, struct moving *moving, bool is_goodbye)
+static bool copy_watches(int fd, uint32_t word, struct moving *moving, bool is_goodbye)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
     bool copied = false;
 
     if (!conn)
@@ -300,14 +300,14 @@ static bool put_instead(int fd, int stand_in, const struct watches *watches)
 }
 
 /* ANYWAY: also where the connection is not kept. REASON_NONE when STAND_IN is at FD. */
-static enum reason put_behind(int fd, int stand_in, bool anyway)
+static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
 {
     struct check_in check_in;
     struct moving moving;
 
-    if (!copy_watches(fd, &moving, !anyway))
+    if (!copy_watches(fd, word, &moving, !anyway))
         return REASON_EPOLL_MODE;
-    if (!check_in_begin(&check_in, fd)) {
+    if (!check_in_begin(&check_in, fd, word)) {
         if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
             put_instead(fd, stand_in, &moving.again))
             return REASON_NONE;
@@ -336,17 +336,15 @@ static enum reason put_behind(int fd, int stand_in, bool anyway)
     return REASON_NONE;
 }
 
-bool check_in_behind(int fd, int stand_in)
+bool check_in_behind(int fd, uint32_t word, int stand_in)
 {
-    return put_behind(fd, stand_in, false) == REASON_NONE;
+    return put_behind(fd, word, stand_in, false) == REASON_NONE;
 }
 
-static bool find_duplicates(int fd, struct check_in_moved *found)
+static bool find_duplicates(int fd, uint32_t word, struct check_in_moved *found)
 {
-    uint32_t slot = fdmap_get(fd);
-
     for (int other = 0; other < fdmap_end(); other++) {
-        if (other == fd || fdmap_get(other) != slot)
+        if (other == fd || fdmap_get(other) != word)
             continue;
         if (found->count == CHECK_IN_MOVED_MOST)
             return false;
@@ -355,12 +353,12 @@ static bool find_duplicates(int fd, struct check_in_moved *found)
     return true;
 }
 
-static bool replace_duplicate(int fd, int stand_in)
+static bool replace_duplicate(int fd, uint32_t word, int stand_in)
 {
     struct check_in check_in;
     bool replaced;
 
-    if (!check_in_begin(&check_in, fd))
+    if (!check_in_begin(&check_in, fd, word))
         return false;
     replaced = check_in.duplicated && take_place(fd, stand_in);
     if (replaced)
@@ -370,25 +368,25 @@ static bool replace_duplicate(int fd, int stand_in)
     return replaced;
 }
 
-bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved)
+bool check_in_duplicates(int fd, uint32_t word, int stand_in, struct check_in_moved *moved)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
     struct check_in_moved found = {.count = 0};
     bool all;
 
     if (!conn)
         return false;
-    all = !conn_is_shared(conn) || find_duplicates(fd, &found);
+    all = !conn_is_shared(conn) || find_duplicates(fd, word, &found);
     conn_leave(conn, CONN_CALL_OTHER);
     for (unsigned int i = 0; all && i < found.count; i++) {
-        all = replace_duplicate(found.fds[i], stand_in);
+        all = replace_duplicate(found.fds[i], word, stand_in);
         if (all)
             moved->fds[moved->count++] = found.fds[i];
     }
     return all;
 }
 
-enum reason check_in_exchange(int fd, int stand_in)
+enum reason check_in_exchange(int fd, uint32_t word, int stand_in)
 {
-    return put_behind(fd, stand_in, true);
+    return put_behind(fd, word, stand_in, true);
 }

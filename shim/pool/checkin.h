@@ -24,6 +24,7 @@ struct check_in {
     int fd;
     int private_fd;      /* -1 in a dry run, and where DUPLICATED */
     bool duplicated;     /* other fds name the connection, which stays with the application */
+    bool forgotten;      /* the map has nothing of FD any more */
     enum reason refusal; /* why it is not kept, when it is not */
     uint32_t slot;
     uint64_t calls;
@@ -32,14 +33,14 @@ struct check_in {
     struct _pthread_cleanup_buffer left;
 };
 
-/* FD is about to be closed or replaced. True when its connection is to be kept, or lives on in
- * duplicates of FD: the caller then makes the real call and must call check_in_end(). Until
- * then the connection may not be kept by the close of its last duplicate, as FD may still name
- * it. If the real call never returns, because its
+/* FD, of which the map has said WORD, is about to be closed or replaced. True when its
+ * connection is to be kept, or lives on in duplicates of FD: the caller then makes the real
+ * call and must call check_in_end(). Until then the connection may not be kept by the close of
+ * its last duplicate, as FD may still name it. If the real call never returns, because its
  * thread is cancelled in it or a signal handler jumps out of it, the connection is given up
- * (base/unwind.h). False when there is nothing to keep, whatever FD was is forgotten, and the
- * real call is all that is left to do. */
-bool check_in_begin(struct check_in *check_in, int fd);
+ * (base/unwind.h). False when there is nothing to keep; FORGOTTEN then says whether FD was a
+ * connection, and is forgotten. */
+bool check_in_begin(struct check_in *check_in, int fd, uint32_t word);
 void check_in_end(struct check_in *check_in);
 
 /* Instead of check_in_end(), when the real call failed: the connection stays with the
@@ -47,12 +48,12 @@ void check_in_end(struct check_in *check_in);
  * duplicates stays tracked and is not pooled. */
 void check_in_call_off(struct check_in *check_in);
 
-/* The application is done with the connection at FD, which has no duplicates, but not with the
- * number; one that has them is left as it is. True when the
+/* The application is done with the connection at FD, of which the map has said WORD, but not
+ * with the number. One that has duplicates is left as it is. True when the
  * connection was checked in and STAND_IN, a socket that stays the caller's, took over its
  * number, its close-on-exec flag and its epoll registrations; FD is not tracked then. False
  * when FD is what it was, tracked only if the reason against may pass. */
-bool check_in_behind(int fd, int stand_in);
+bool check_in_behind(int fd, uint32_t word, int stand_in);
 
 /* The other fds of a connection that something else has taken the place of. */
 #define CHECK_IN_MOVED_MOST 8
@@ -64,11 +65,12 @@ struct check_in_moved {
 /* STAND_IN takes the place of the connection at FD at its other fds, which go to MOVED and are
  * not tracked then. False when there are too many, or one could not be replaced; then MOVED has
  * those that were. */
-COLD bool check_in_duplicates(int fd, int stand_in, struct check_in_moved *moved);
+COLD bool check_in_duplicates(int fd, uint32_t word, int stand_in,
+                              struct check_in_moved *moved);
 
 /* As check_in_behind(), and where the connection cannot be kept STAND_IN takes its place
  * nevertheless, which ends it. REASON_NONE, or why FD is what it was: IN_FLIGHT, another thread
  * makes a call on it; anything else, it could not be replaced. */
-COLD enum reason check_in_exchange(int fd, int stand_in);
+COLD enum reason check_in_exchange(int fd, uint32_t word, int stand_in);
 
 #endif

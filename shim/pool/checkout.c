@@ -5,14 +5,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 
 #include "base/hash.h"
 #include "base/owner.h"
 #include "base/usermem.h"
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
-#include "hooks/libc.h"
 #include "pool/callers.h"
 #include "pool/connect_time.h"
 #include "pool/discard.h"
@@ -181,12 +179,6 @@ static bool address_for(const struct conn *conn, struct address *address,
            address_from(address, addr, len);
 }
 
-/* Another connect() on a socket, and what decides its result. */
-struct again {
-    const struct conn *lent; /* NULL: what the kernel says */
-    bool dissolves;          /* the address is none: an end of the connection, connect(2) */
-};
-
 /* CONN may be another connection from now on, and its first byte decides there. */
 static void note_reconnected(struct conn *conn)
 {
@@ -196,19 +188,20 @@ static void note_reconnected(struct conn *conn)
 
 /* connect() on a socket that is connected or connecting: asking for the outcome is usual,
  * another peer is the end of pooling. */
-static struct again connect_again(struct conn *conn, const struct sockaddr *addr, socklen_t len)
+static void connect_again(struct check_out *check_out, struct conn *conn,
+                          const struct sockaddr *addr, socklen_t len)
 {
-    struct again again = {.lent = conn_word(conn) == CONN_WORD_KERNEL ? NULL : conn};
+    bool reused = conn_word(conn) != CONN_WORD_KERNEL;
     struct address address;
 
+    check_out->reused = reused ? conn : NULL;
     if (address_for(conn, &address, addr, len) &&
         address_equal(&address, &conn->endpoint->address))
-        return again;
+        return;
     note_reconnected(conn);
-    again.dissolves = again.lent && len >= sizeof(addr->sa_family) &&
-                      is_readable(addr, sizeof(addr->sa_family)) &&
-                      addr->sa_family == AF_UNSPEC;
-    return again;
+    check_out->dissolves = reused && len >= sizeof(addr->sa_family) &&
+                           is_readable(addr, sizeof(addr->sa_family)) &&
+                           addr->sa_family == AF_UNSPEC;
 }
 
 static void note_birth(struct conn *conn, msec_t now)
@@ -292,68 +285,76 @@ static bool connect_goes_on(int error)
     return error == EINPROGRESS || error == EALREADY || error == EINTR || error == EISCONN;
 }
 
-/* The kernel has said RESULT to another connect() on CONN, before which errno was SAVED. */
-static int say_again(struct conn *conn, const struct again *again, int result, int saved)
+/* What connect() says when the pool has answered: on Linux a socket that does not block is told
+ * EINPROGRESS first. */
+static bool answer(struct check_out *check_out, bool waits)
+{
+    errno = waits ? EINPROGRESS : check_out->saved;
+    check_out->result = waits ? -1 : 0;
+    return true;
+}
+
+bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
+                     const struct sockaddr *addr, socklen_t len, const void *caller)
+{
+    struct conn *conn = process_is_owner() ? conn_enter_at(fd, word, CONN_CALL_OTHER) : NULL;
+    bool reused = false, waits = false;
+
+    *check_out = (struct check_out){.fd = fd, .saved = errno, .tracked = conn != NULL};
+    if (conn) {
+        if (conn_state(conn) == CONN_FRESH) {
+            reused = connect_fresh(conn, fd, addr, len, caller);
+            waits = conn_word(conn) == CONN_WORD_CONNECTING;
+            check_out->timed = reused || conn->untimed ? NULL : conn->endpoint;
+        } else if (conn->endpoint)
+            connect_again(check_out, conn, addr, len);
+        conn_leave(conn, CONN_CALL_OTHER);
+    }
+    if (reused)
+        return answer(check_out, waits);
+    errno = check_out->saved;
+    if (check_out->timed)
+        check_out->began = timing_now();
+    return false;
+}
+
+/* The kernel has said RESULT to another connect() on CONN, which was reused. */
+static int say_again(const struct check_out *check_out, struct conn *conn, int result)
 {
     if (result != 0 && errno != EISCONN)
         return result;
-    if (again->dissolves) {
+    if (check_out->dissolves) {
         conn_set_word(conn, CONN_WORD_KERNEL);
         return result;
     }
     if (conn_is_connected(conn)) {
-        errno = saved;
+        errno = check_out->saved;
         return 0;
     }
     errno = EISCONN;
     return -1;
 }
 
-/* The kernel has said RESULT of FD, which may be closed by now. */
-static int note_outcome(int fd, const struct again *again, int result, int saved)
+/* The fd may be closed by now, so the map is asked once more. */
+static int note_outcome(const struct check_out *check_out, int result)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_enter(check_out->fd, CONN_CALL_OTHER);
 
     if (!conn)
         return result;
     if (result != 0 && !connect_goes_on(errno))
         note_reconnected(conn);
-    if (conn == again->lent)
-        result = say_again(conn, again, result, saved);
+    if (conn == check_out->reused)
+        result = say_again(check_out, conn, result);
     conn_leave(conn, CONN_CALL_OTHER);
     return result;
 }
 
-int lending_connect(int fd, const struct sockaddr *addr, socklen_t len, const void *caller)
+int check_out_end(const struct check_out *check_out, int result)
 {
-    struct again again = {NULL, false};
-    struct conn *conn;
-    struct endpoint *opens = NULL; /* to which this is the real connect, and may block */
-    uint64_t began = 0;
-    bool lent = false, waits = false;
-    int saved = errno;
-    int result;
-
-    pthread_testcancel();
-    conn = process_is_owner() ? conn_enter(fd, CONN_CALL_OTHER) : NULL;
-    if (conn) {
-        if (conn_state(conn) == CONN_FRESH) {
-            lent = connect_fresh(conn, fd, addr, len, caller);
-            waits = conn_word(conn) == CONN_WORD_CONNECTING;
-            opens = lent || conn->untimed ? NULL : conn->endpoint;
-        } else if (conn->endpoint)
-            again = connect_again(conn, addr, len);
-        conn_leave(conn, CONN_CALL_OTHER);
-    }
-    errno = lent && waits ? EINPROGRESS : saved;
-    if (lent)
-        return waits ? -1 : 0;
-    if (opens)
-        began = timing_now();
-    result = real_connect(fd, addr, len);
-    if (opens && result == 0)
-        timing_count(opens, timing_now() - began);
-    if (again.lent || (conn && result != 0 && !connect_goes_on(errno)))
-        result = note_outcome(fd, &again, result, saved);
+    if (check_out->timed && result == 0)
+        timing_count(check_out->timed, timing_now() - check_out->began);
+    if (check_out->reused || (check_out->tracked && result != 0 && !connect_goes_on(errno)))
+        return note_outcome(check_out, result);
     return result;
 }

@@ -43,7 +43,7 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
 {
     if (!move_over(conn->fd, fd, fd_flags))
         return REASON_OTHER_SOCKET;
-    if (fdmap_get(conn->fd) == (conn_slot(conn) | FDMAP_PRIVATE))
+    if (fdmap_holds(conn->fd, conn_slot(conn) | FDMAP_PRIVATE))
         return REASON_NONE;
     put_back(fd, fresh, fd_flags);
     return REASON_OTHER_SOCKET;

@@ -21,9 +21,10 @@ struct farewell {
 /* The end of file that follows a goodbye tells the program that the server has done everything
  * it was sent, and has sent all answers. The tombstone may say so only when the server's
  * answers have shown it already. */
-static bool may_bury(int fd, const void *goodbye, size_t n, struct farewell *farewell)
+static bool may_bury(int fd, uint32_t word, const void *goodbye, size_t n,
+                     struct farewell *farewell)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
     bool may = false;
 
     if (!conn)
@@ -55,19 +56,19 @@ static int make_tombstone(int flags, const struct farewell *farewell)
     return pair[0];
 }
 
-bool goodbye_bury(int fd, const void *goodbye, size_t n)
+bool goodbye_bury(int fd, uint32_t word, const void *goodbye, size_t n)
 {
     struct farewell farewell = {.answered = false};
     int saved = errno;
     bool buried;
     int tombstone;
 
-    if (!may_bury(fd, goodbye, n, &farewell))
+    if (!may_bury(fd, word, goodbye, n, &farewell))
         return false;
     tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
     if (tombstone < 0)
         return false;
-    buried = check_in_behind(fd, tombstone);
+    buried = check_in_behind(fd, word, tombstone);
     raw_close(tombstone);
     errno = saved;
     return buried;

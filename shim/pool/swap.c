@@ -127,13 +127,13 @@ static void share_with(struct conn *record, const struct check_in_moved *moved)
 }
 
 /* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_exchange(). */
-static enum reason replace_all(const struct substitute *substitute, int fd,
+static enum reason replace_all(const struct substitute *substitute, int fd, uint32_t word,
                                struct check_in_moved *moved)
 {
     enum reason reason = REASON_DUPLICATED;
 
-    if (check_in_duplicates(fd, substitute->fd, moved))
-        reason = check_in_exchange(fd, substitute->fd);
+    if (check_in_duplicates(fd, word, substitute->fd, moved))
+        reason = check_in_exchange(fd, word, substitute->fd);
     if (reason == REASON_NONE && !sockid_is_at(substitute->record, fd))
         reason = REASON_OTHER_SOCKET;
     if (reason == REASON_NONE || moved->count == 0)
@@ -145,11 +145,12 @@ static enum reason replace_all(const struct substitute *substitute, int fd,
 
 /* The private fd goes either way; a record that lost its socket goes with it. REASON_NONE, or
  * as check_in_exchange(). */
-static enum reason put_in_place(const struct substitute *substitute, int fd)
+static enum reason put_in_place(const struct substitute *substitute, int fd, uint32_t word)
 {
     struct conn *record = substitute->record;
     struct check_in_moved moved = {.count = 0};
-    enum reason reason = record ? replace_all(substitute, fd, &moved) : REASON_NOT_ESTABLISHED;
+    enum reason reason =
+        record ? replace_all(substitute, fd, word, &moved) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
     if (record && record->fd == substitute->fd)
@@ -185,7 +186,8 @@ static bool is_tied(const struct conn *conn)
  * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
 static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
     struct substitute substitute;
     struct endpoint *endpoint;
     enum reason reason;
@@ -206,7 +208,7 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     if (substitute.record)
         take_after(substitute.record, conn, wanted);
     conn_leave(conn, CONN_CALL_OTHER);
-    reason = put_in_place(&substitute, fd);
+    reason = put_in_place(&substitute, fd, word);
     /* A thread that came meanwhile may be speaking: as if it had been there before. */
     if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
         return true;

@@ -121,7 +121,7 @@ static enum reason refusal_of(const struct conn *conn)
                                                                             : reason;
 }
 
-enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
+enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now)
 {
     bool clean;
 
@@ -134,8 +134,8 @@ enum reason proof_check_in(struct conn *conn, int fd, msec_t now)
     clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     GATE(clean ? REASON_NONE : settle_prospect(conn, now));
     GATE(nobody_logged_in(conn));
-    GATE(twin_is_there(conn) ? kernel_knew(conn, conn->twin, clean)
-                             : kernel_knows(conn, fd, clean));
+    GATE(private_fd >= 0 ? kernel_knew(conn, private_fd, clean)
+                         : kernel_knows(conn, fd, clean));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 

@@ -10,9 +10,9 @@
 #include "conn/conn.h"
 #include "base/reasons.h"
 
-/* Why CONN, LEAVING at the application's number FD, must not be kept; REASON_NONE when it may.
- * Notes its file status flags. */
-enum reason proof_check_in(struct conn *conn, int fd, msec_t now);
+/* Why CONN, LEAVING at the application's number FD and with the private fd PRIVATE_FD, if it
+ * has one, must not be kept; REASON_NONE when it may. Notes its file status flags. */
+enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now);
 
 /* Why CONN, LENDING, must not be lent; REASON_NONE when it may, if what gets to the application
  * is its socket: other threads may sweep our private numbers at any time, and give them out

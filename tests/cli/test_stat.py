@@ -204,7 +204,7 @@ def test_other_users_are_counted_only(host):
                            command, "stat"], env=host.environment(), capture_output=True, text=True,
                           timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "1 more of other users; root sees them" in done.stderr
+    assert "1 more of other users; only root sees them" in done.stderr
 
 
 def test_watch(host):

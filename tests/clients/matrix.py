@@ -1,7 +1,7 @@
 """The client matrix: real programs that make a connection per operation, without and with the shim.
 
 Usage: matrix.py [ROW...]     runs rows, all by default, and says of each what came of it
-       matrix.py --table      the same as a Markdown table
+       matrix.py --table      the same as a Markdown table, the first of README.md
        matrix.py --why ROW... runs rows with the shim and counts why connections were not kept
 
 A row is a program below matrix/ or apps/ and how it is run. A loop makes its operations itself and

@@ -1,7 +1,7 @@
 """The client matrix of today: the newest versions, beside Debian's of matrix.py.
 
 Usage: newest.py [ROW...]     runs rows, all by default, and says of each what came of it
-       newest.py --table      the same as a Markdown table, which is NEWEST.md
+       newest.py --table      the same as a Markdown table, the second of README.md
        newest.py --why ROW... runs rows with the shim and counts why connections were not kept
 
 The versions are pinned below registry/, a folder for each registry, with the programs that only

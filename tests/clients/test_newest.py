@@ -5,6 +5,7 @@ import os
 import pytest
 
 from newest import HERE_ONLY, ROWS, Missing, both, faults, pins
+from test_matrix import documented
 
 CHOSEN = [name for name, row in ROWS.items()
           if row.daily or os.environ.get("NEWEST_ROWS") == "all"]
@@ -17,6 +18,10 @@ def test_every_version_is_pinned():
         assert row.versions, name
         for version in row.versions:
             assert version in pinned or version.startswith(HERE_ONLY), version
+
+
+def test_every_row_is_documented():
+    assert documented("Today's versions") == [(row.client, row.how) for row in ROWS.values()]
 
 
 @pytest.mark.parametrize("name", CHOSEN)

@@ -10,8 +10,10 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -308,6 +310,71 @@ Test(reasons_program, raw_syscall, .timeout = 20)
     cr_assert(syscall(SYS_read, fd, answer, sizeof(answer)) > 0);
     close(fd);
     EXPECT_NOT_KEPT("RAW_SYSCALL");
+}
+
+/* What hooks/syscalls.def says of the system calls it lists. */
+#define NO_FD  0u
+#define FD(at) (1u << (at))
+static const struct {
+    const char *name, *effect;
+    long number;
+    unsigned int fds;
+} listed_calls[] = {
+#define SYSCALL(name, fds, effect) {#name, #effect, SYS_##name, fds},
+#ifndef SYS_landlock_restrict_self
+#define SYS_landlock_restrict_self 446
+#endif
+#include "hooks/syscalls.def"
+#undef SYSCALL
+};
+#define LISTED_CALLS (sizeof(listed_calls) / sizeof(listed_calls[0]))
+
+/* Each fails, as all but the fd is wrong, or makes a duplicate. */
+Test(reasons_program, fds_of_raw_syscalls, .timeout = 20)
+{
+    unsigned int checked = 0;
+
+    for (size_t i = 0; i < LISTED_CALLS; i++) {
+        for (int at = 0; at < 6; at++) {
+            long a[] = {-1, -1, -1, -1, -1, -1}, result;
+            int fd;
+
+            if (!(listed_calls[i].fds & FD(at)))
+                continue;
+            a[at] = fd = used_connection();
+            result = syscall(listed_calls[i].number, a[0], a[1], a[2], a[3], a[4], a[5]);
+            cr_expect(result == -1 || listed_calls[i].number == SYS_dup, "%s",
+                      listed_calls[i].name);
+            close(fd);
+            if (result >= 0)
+                close((int)result);
+            EXPECT_NOT_KEPT("RAW_SYSCALL");
+            checked++;
+        }
+    }
+    cr_expect(checked >= 24);
+}
+
+Test(reasons_program, identity_by_raw_syscalls, .timeout = 20)
+{
+    unsigned int checked = 0;
+
+    if (geteuid() != 0)
+        cr_skip_test("only root can change its user");
+    for (size_t i = 0; i < LISTED_CALLS; i++) {
+        long first = listed_calls[i].number == SYS_chroot ? (long)"/" : 0;
+        int fd;
+
+        if (strcmp(listed_calls[i].effect, "change_identity") != 0)
+            continue;
+        fd = used_connection();
+        cr_expect(syscall(listed_calls[i].number, first, 0L, 0L) == 0, "%s",
+                  listed_calls[i].name);
+        close(fd);
+        EXPECT_NOT_KEPT("IDENTITY");
+        checked++;
+    }
+    cr_expect(checked >= 10);
 }
 
 /* A close by number is a close: libuv makes them so. */

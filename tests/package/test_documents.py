@@ -130,10 +130,42 @@ def test_picture_is_drawn_from_its_text():
                      {(start, end) for start, end, _ in arrows()})
 
 
+# The README.
+
+def test_every_path_of_the_readme_is_followed():
+    """By test_paths.py, which takes each by its title."""
+    section = read("README.md").split("\n## Switch it on\n")[1].split("\n## ")[0]
+    titles = re.findall(r"^\*\*(.*?)\*\*", section, re.M)
+    followed = re.findall(r'\b(?:readme_section|shell)\("(.*?)"\)', read("tests/package/test_paths.py"))
+    assert len(titles) >= 7
+    assert set(titles) == set(followed)
+
+
+def test_readme_is_short():
+    assert len(read("README.md").splitlines()) <= 200
+
+
+def test_readme_has_what_was_measured():
+    """After `make bench` and bench/publish.py the numbers in the README may be others."""
+    [measured] = re.findall(r"^\| gunicorn, gevent, python-memcached  .*?\n\n", read("bench/RESULTS.md"),
+                            re.M | re.S)
+    rate = dict(re.findall(r"^\| (.+?) +\| +\d+ \| +([\d.]+) \|", measured, re.M))
+    rows = re.findall(r"^\| (.+?) \| [^|]+ \| ([\d., ]+) \|", read("README.md"), re.M)
+    assert [text for _, text in rows] == [
+        rate["shim"],
+        f"{rate['rewritten: one connection kept open']}, {rate['rewritten: 20 connections kept open']}",
+        rate["rewritten: pymemcache PooledClient"], rate["through twemproxy"]]
+    cycle = dict(re.findall(r"^\| socket, connect, get, close: (.+?) +\| +([\d.]+) \|",
+                            read("bench/RESULTS.md"), re.M))
+    said = re.search(r"takes ([\d.]+) times as long as a get on an open connection, without\s+it ([\d.]+)",
+                     read("README.md"))
+    assert said.groups() == (cycle["shim"], cycle["no shim"])
+
+
 # The map, versions, links.
 
 def test_map_has_every_file():
-    [table] = re.findall(r"## The map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
+    [table] = re.findall(r"## Source map\n(.*?)\n## ", read("CONTRIBUTING.md"), re.S)
     for path in (path for folder in ("hooks", "pool", "conn", "stats", "config", "base")
                  for path in glob.glob(os.path.join(TOP, "shim", folder, "*.c"))):
         assert f"{os.path.basename(path)}`" in table, path
@@ -151,8 +183,9 @@ def test_versions_agree():
         assert f'"libmcpool {version}"' in read(page), page
 
 
-@pytest.mark.parametrize("name", ["README.md", "CLIENTS.md", "CONTRIBUTING.md", "SECURITY.md",
-                                  "shim/architecture.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "bench/README.md",
+                                  "shim/architecture.md", "tests/README.md",
+                                  "tests/clients/README.md"])
 def test_links_lead_somewhere(name):
     text = read(name)
     links = re.findall(r"\]\(([^)#:]*)(?:#([\w-]+))?\)", text)

@@ -25,10 +25,12 @@ pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
 def readme_section(title):
-    """The blocks of code after TITLE in the README's section on use: a list of lists of lines."""
+    """The blocks of code behind TITLE where the README says how to switch the library on: a list of
+    lists of lines. None is the part before all titles."""
     with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
-        use = file.read().split("\n## Use\n")[1].split("\n## ")[0]
-    text = re.split(r"^\*\*", use.split(f"**{title}**")[1], flags=re.M)[0]
+        section = file.read().split("\n## Switch it on\n")[1].split("\n## ")[0]
+    text = section.split(f"\n**{title}**")[1] if title else section
+    text = re.split(r"^\*\*", text, flags=re.M)[0]
     return [block.splitlines() for block in re.findall(r"^```\w+\n(.*?)^```$", text, re.M | re.S)]
 
 
@@ -37,12 +39,13 @@ def shell(title):
 
 
 def install(machine, debs):
-    """What the README says of it, for somebody who has the packages before him."""
+    """As the README says, in a directory that has the packages."""
+    [[line]] = readme_section(None)
+    assert line.startswith("apt install ./")
     machine.run("mkdir -p /root/downloads")
     for package in debs.values():
         machine.copy(package, "/root/downloads")
-    machine.run("cd /root/downloads &&"
-                " apt-get install -y ./libmcpool_*.deb ./mcpool_*.deb",
+    machine.run(f"cd /root/downloads && {line.replace('apt install', 'apt-get install -y')}",
                 network=True)
     machine.run("rm -r /root/downloads")
 

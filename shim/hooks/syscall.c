@@ -1,0 +1,301 @@
+/*
+ * System calls that a program makes with syscall(), past the hooks of their names.
+ * hooks/syscalls.def lists those that matter here.
+ */
+#include "hooks/hooks.h"
+
+#include "pool/due.h"
+#include "conn/ring.h"
+#include "base/unwind.h"
+#include "base/usermem.h"
+#include "conn/pollers.h"
+
+#include <stdarg.h>
+#include <sys/syscall.h>
+
+#define ARGUMENTS 6
+
+/* Makes the call NUMBER with the ARGUMENTS at A. Six are passed on whatever the call takes; the
+ * kernel ignores the rest. */
+static inline long pass_on(long number, const long *a)
+{
+    return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* The effects, each as pass_on(). */
+
+static long send_many(long number, const long *a, size_t stride, unsigned int count)
+{
+    struct track_passed passed;
+    long result;
+
+    track_passing((const void *)a[1], stride, count, &passed);
+    result = pass_on(number, a);
+    track_passed(&passed);
+    return result;
+}
+
+static long send_message(long number, const long *a)
+{
+    return send_many(number, a, 0, 1);
+}
+
+static long send_messages(long number, const long *a)
+{
+    return send_many(number, a, sizeof(struct mmsghdr), (unsigned int)a[2]);
+}
+
+static long receive_message(long number, const long *a)
+{
+    long result = pass_on(number, a);
+
+    if (result >= 0)
+        track_received((const struct msghdr *)a[1]);
+    return result;
+}
+
+static long submit_requests(long number, const long *a)
+{
+    hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
+    return pass_on(number, a);
+}
+
+static long ask_for_name(long number, const long *a)
+{
+    track_name_asked((int)a[0]);
+    return pass_on(number, a);
+}
+
+static long make_fd(long number, const long *a)
+{
+    long result = pass_on(number, a);
+
+    track_new_number((int)result);
+    return result;
+}
+
+#ifdef SYS_dup2
+static int dup2_by_number(int fd, int to, int flags)
+{
+    (void)flags;
+    return (int)real_syscall(SYS_dup2, fd, to);
+}
+#endif
+
+static int dup3_by_number(int fd, int to, int flags)
+{
+    return (int)real_syscall(SYS_dup3, fd, to, flags);
+}
+
+static long replace_fd(long number, const long *a)
+{
+    int fd = (int)a[0], to = (int)a[1];
+
+    if (PLAIN(to))
+        return pass_on(number, a);
+#ifdef SYS_dup2
+    if (number == SYS_dup2)
+        return hook_replace(fd, to, 0, dup2_by_number);
+#endif
+    return hook_replace(fd, to, (int)a[2], dup3_by_number);
+}
+
+static int close_by_number(int fd)
+{
+    return (int)real_syscall(SYS_close, fd);
+}
+
+static long close_fd(long number, const long *a)
+{
+    if (PLAIN((int)a[0]))
+        return pass_on(number, a);
+    return hook_close((int)a[0], close_by_number);
+}
+
+static int close_range_by_number(unsigned int first, unsigned int last, int flags)
+{
+    return (int)real_syscall(SYS_close_range, first, last, flags);
+}
+
+static long close_fds(long number, const long *a)
+{
+    (void)number;
+    return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
+                            close_range_by_number);
+}
+
+/* Another thread may close what this call waits for, and the call is not followed: none of
+ * those connections is pooled. */
+static void refuse_waiting(struct waiting *waiting)
+{
+    waiting_refuse(waiting, REASON_RAW_SYSCALL);
+    waiting_end(waiting);
+}
+
+static long poll_list(long number, const long *a)
+{
+    struct waiting waiting;
+
+    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
+        waiting_poll(&waiting, (const struct pollfd *)a[0], (nfds_t)a[1]);
+        refuse_waiting(&waiting);
+    }
+    return pass_on(number, a);
+}
+
+static long poll_sets(long number, const long *a)
+{
+    fd_set *sets[] = {(fd_set *)a[1], (fd_set *)a[2], (fd_set *)a[3]};
+    struct waiting waiting;
+
+    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
+        waiting_select(&waiting, (int)a[0], sets);
+        refuse_waiting(&waiting);
+    }
+    return pass_on(number, a);
+}
+
+static int epoll_ctl_by_number(int epfd, int op, int fd, struct epoll_event *event)
+{
+    return (int)real_syscall(SYS_epoll_ctl, epfd, op, fd, event);
+}
+
+static long change_epoll(long number, const long *a)
+{
+    (void)number;
+    return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
+                          epoll_ctl_by_number);
+}
+
+static long make_ring(long number, const long *a)
+{
+    long result = pass_on(number, a);
+
+    if (result >= 0 && process_is_owner())
+        ring_opened((int)result, (const struct io_uring_params *)a[1]);
+    return result;
+}
+
+static long register_with_ring(long number, const long *a)
+{
+    long result = pass_on(number, a);
+
+    if (result >= 0)
+        ring_registered((uint32_t)a[1]);
+    return result;
+}
+
+static long enter_ring(long number, const long *a)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    struct ring_enter enter;
+    long result;
+
+    ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
+    _pthread_cleanup_push(&cleanup, ring_enter_end, &enter);
+    result = pass_on(number, a);
+    _pthread_cleanup_pop(&cleanup, 1);
+    return result;
+}
+
+/* The flags of the child that the call makes. Those of clone3() are the first member of its
+ * struct (clone(2)). */
+static uint64_t child_flags(long number, const long *a)
+{
+    switch (number) {
+    case SYS_clone:
+        return (unsigned long)a[0];
+    case SYS_clone3:
+        return is_readable((const void *)a[0], sizeof(uint64_t)) ? *(const uint64_t *)a[0] : 0;
+#ifdef SYS_vfork
+    case SYS_vfork:
+        return CLONE_VM | CLONE_VFORK;
+#endif
+    default:
+        return 0;
+    }
+}
+
+static long make_child(long number, const long *a)
+{
+    uint64_t flags = child_flags(number, a);
+
+    hook_child_begins(flags);
+    return hook_child_made(flags, pass_on(number, a));
+}
+
+static long end_process(long number, const long *a)
+{
+    due_before_end();
+    return pass_on(number, a);
+}
+
+/* setfsuid() and setfsgid() return the old id. */
+static long change_identity(long number, const long *a)
+{
+    long result = pass_on(number, a);
+
+    hook_identity_changed(result == -1 ? -1 : 0);
+    return result;
+}
+
+static long leave_namespace(long number, const long *a)
+{
+    return hook_unshared((int)pass_on(number, a), (int)a[0]);
+}
+
+static long enter_namespace(long number, const long *a)
+{
+    return hook_namespace_changed((int)pass_on(number, a));
+}
+
+/* The table. */
+
+#define NO_FD  0
+#define FD(at) (1 << (at))
+
+static const struct row {
+    unsigned int fds;
+    long (*effect)(long number, const long *a);
+} rows[] = {
+#define SYSCALL(name, fds, effect) {fds, effect},
+#include "hooks/syscalls.def"
+#undef SYSCALL
+};
+
+enum row_number {
+#define SYSCALL(name, fds, effect) ROW_OF_##name,
+#include "hooks/syscalls.def"
+#undef SYSCALL
+};
+
+/* One more than the row of each number; 0: it is only passed on. */
+static const uint8_t rows_by_number[] = {
+#define SYSCALL(name, fds, effect) [SYS_##name] = ROW_OF_##name + 1,
+#include "hooks/syscalls.def"
+#undef SYSCALL
+};
+
+static inline const struct row *row_of(long number)
+{
+    uint8_t row = (unsigned long)number < sizeof(rows_by_number) ? rows_by_number[number] : 0;
+
+    return row == 0 ? NULL : &rows[row - 1];
+}
+
+HOOKED long syscall(long number, ...)
+{
+    const struct row *row = row_of(number);
+    long a[ARGUMENTS];
+    va_list list;
+
+    va_start(list, number);
+    for (int i = 0; i < ARGUMENTS; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    if (!row)
+        return pass_on(number, a);
+    for (unsigned int fds = row->fds; fds != 0; fds &= fds - 1)
+        hook_share((int)a[__builtin_ctz(fds)], REASON_RAW_SYSCALL);
+    return row->effect(number, a);
+}
