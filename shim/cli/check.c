@@ -12,9 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
-#include "processes.h"
-#include "program.h"
+#include "cli/command.h"
+#include "cli/processes.h"
+#include "cli/program.h"
 
 static void print_help(void)
 {

@@ -7,14 +7,14 @@
 #include <strings.h>
 
 #include "base/reasons.h"
-#include "command.h"
+#include "cli/command.h"
 
 static const struct explanation {
     const char *means;
     const char *helps;
 } explanations[REASON_COUNT] = {
 #define EXPLAIN(name, means, helps) [REASON_##name] = {means, helps},
-#include "explain.def"
+#include "cli/explain.def"
 #undef EXPLAIN
 };
 

@@ -15,8 +15,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
-#include "processes.h"
+#include "cli/command.h"
+#include "cli/processes.h"
 
 static void print_help(void)
 {

@@ -1,7 +1,7 @@
 /*
  * Reading files of counters.
  */
-#include "processes.h"
+#include "cli/processes.h"
 
 #include <ctype.h>
 #include <dirent.h>

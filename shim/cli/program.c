@@ -1,7 +1,7 @@
 /*
  * Finding and reading programs.
  */
-#include "program.h"
+#include "cli/program.h"
 
 #include <elf.h>
 #include <errno.h>

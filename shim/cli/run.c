@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "command.h"
+#include "cli/command.h"
 
 /* The options of `run` that mirror a variable of the library. */
 static const struct setting {

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "command.h"
-#include "processes.h"
+#include "cli/command.h"
+#include "cli/processes.h"
 
 static void print_help(void)
 {

@@ -9,8 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "command.h"
-#include "processes.h"
+#include "cli/command.h"
+#include "cli/processes.h"
 
 enum column { BY_CONNECTS, BY_REUSED, BY_OPENED, BY_HITS, BY_REFUSED, BY_IN_USE, BY_PID };
 
