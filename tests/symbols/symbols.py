@@ -2,13 +2,15 @@
 
 Usage: symbols.py LIBRARY. Compares the library with shim/hooks/hooks.def and with the libc of this machine:
 every other name under which libc offers a hooked function is hooked too, or stands in
-exceptions.txt with a reason. The last line counts like a test's.
+exceptions.txt with a reason. The layers of shim/ are looked at as well (layers.py). The last line counts like a test's.
 """
 
 import os
 import re
 import subprocess
 import sys
+
+import layers
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks", "hooks.def")
@@ -184,15 +186,22 @@ class Audit:
 CHECKS = [name for name in vars(Audit) if not name.startswith("_")]
 
 
+def checks(library):
+    """(name, function without arguments that returns what is wrong)."""
+    audit = Audit(library)
+    return ([(name, getattr(audit, name)) for name in CHECKS]
+            + [(check.__name__, check) for check in layers.CHECKS])
+
+
 def main():
-    audit = Audit(sys.argv[1])
+    found = checks(sys.argv[1])
     failed = 0
-    for check in CHECKS:
-        wrong = getattr(audit, check)()
+    for name, check in found:
+        wrong = check()
         failed += bool(wrong)
-        print(f"{'FAIL' if wrong else 'ok  '} {check.replace('_', ' ')}"
-              + "".join(f"\n     {name}" for name in sorted(wrong)))
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+        print(f"{'FAIL' if wrong else 'ok  '} {name.replace('_', ' ')}"
+              + "".join(f"\n     {line}" for line in sorted(wrong)))
+    print(f"{len(found) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 
