@@ -1,8 +1,8 @@
 /*
- * Start-up, and the summary at exit. Until start() has run every hook is a plain call; if
- * anything is missing, it stays so. So it does where there is no environment, not even an empty
- * one: libc.so.6 run as a program never sets environ, an earlier constructor may have called
- * clearenv(3), and what was wished for is not known then.
+ * Start-up and exit. Until start() has run every hook is a plain call; if anything is missing,
+ * it stays so. So it does where there is no environment, not even an empty one: libc.so.6 run
+ * as a program never sets environ, an earlier constructor may have called clearenv(3), and what
+ * was wished for is not known then.
  */
 #include <stdbool.h>
 #include <sys/auxv.h>
@@ -12,12 +12,15 @@
 #include "conn/conn.h"
 #include "hooks/deepbind.h"
 #include "pool/checkout.h"
+#include "pool/discard.h"
+#include "pool/fork.h"
 #include "hooks/libc.h"
 #include "hooks/track.h"
 #include "conn/ring.h"
 #include "stats/log.h"
 #include "base/usermem.h"
 #include "pool/pool.h"
+#include "pool/report.h"
 #include "base/owner.h"
 
 static struct config config;
@@ -58,10 +61,11 @@ __attribute__((constructor)) static void start(void)
         return;
     ring_start(&told_by_rings);
     lending_start(&config);
+    discard_start();
     memory_start();
     deepbind_start(&config);
-    if (__register_atfork(lending_before_fork, lending_after_fork_in_parent,
-                          lending_after_fork_in_child, __dso_handle) != 0)
+    if (__register_atfork(fork_before, fork_after_in_parent, fork_after_in_child,
+                          __dso_handle) != 0)
         return;
     if (crosscall2)
         process_refuse(REASON_GO_PROGRAM);
@@ -73,44 +77,11 @@ __attribute__((constructor)) static void start(void)
                                   : "");
 }
 
-static void sum_up_reasons(const struct endpoint *endpoint, const char *what,
-                           _Atomic uint64_t *counters)
-{
-    for (int i = 0; i < REASON_COUNT; i++) {
-        uint64_t n = stats_read(&counters[i]);
-
-        if (n > 0)
-            log_line(LOG_INFO, "%s: %s %lu: %s (%s)", endpoint->text, what, (unsigned long)n,
-                     reason_name((enum reason)i), reason_text((enum reason)i));
-    }
-}
-
-static void sum_up(struct endpoint *endpoint)
-{
-    struct stats *stats = endpoint->stats;
-
-    log_line(LOG_INFO, "%s: connects %lu, %s %lu, opened %lu, kept %lu", endpoint->text,
-             (unsigned long)stats_read(&stats->connects),
-             config.dry_run ? "would be reused" : "reused",
-             (unsigned long)stats_read(&stats->reused),
-             (unsigned long)stats_read(&stats->opened),
-             (unsigned long)stats_read(&stats->kept));
-    log_line(LOG_INFO,
-             "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
-             endpoint->text, (unsigned long)stats_read(&stats->fences),
-             (unsigned long)stats_read(&stats->settled),
-             (unsigned long)stats_read(&stats->exchanged),
-             (unsigned long)stats_read(&stats->cut_off));
-    sum_up_reasons(endpoint, "not kept", stats->refused);
-    sum_up_reasons(endpoint, "discarded", stats->discarded);
-}
-
 /* Nothing is freed or closed: other libraries' destructors may still use their connections. */
 __attribute__((destructor)) static void finish(void)
 {
     if (!process_is_owner())
         return;
-    if (log_wants(LOG_INFO))
-        endpoint_for_each(sum_up);
+    report_all();
     stats_finish();
 }

@@ -1,13 +1,23 @@
 /*
- * Which memory of the program is there for certain: its variables, its heap and the stack of
- * its first thread, as far as these reach at the moment. Nothing but the end of the heap moves,
- * and libc keeps that.
+ * May the program's memory be looked at? Before the real call it is not known: a bad address
+ * must give EFAULT, as without us, and no crash.
+ *
+ * Some memory is there for certain: the program's variables, its heap and the stack of its
+ * first thread, as far as these reach at the moment. Nothing but the end of the heap moves, and
+ * libc keeps that. Of other memory the kernel is asked.
+ *
+ * No lock, no wait; errno is kept.
  */
 #ifndef MCPOOL_USERMEM_H
 #define MCPOOL_USERMEM_H
 
+#include <errno.h>
+#include <linux/futex.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "base/rawsys.h"
 
 struct memory_range {
     uintptr_t from;
@@ -47,6 +57,74 @@ static inline bool memory_is_certain(uintptr_t at, uintptr_t frame)
                       at)) ||
            (known->stack_end - frame < MEMORY_STACK_MOST &&
             memory_in((struct memory_range){frame, known->stack_end - frame}, at));
+}
+
+#define READABLE_PAGE 4096
+
+/* Whether the word at WORD is readable for certain: it lies in the page of our own frame, as
+ * small things on the stack often do, or is memory that is always there. No system call. */
+static inline bool is_word_certain(uintptr_t word)
+{
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+
+    return word / READABLE_PAGE == frame / READABLE_PAGE || memory_is_certain(word, frame);
+}
+
+/* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
+ * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
+ * it is not known, and taken to be readable: a bad pointer is rarer than a good one. */
+static inline bool is_word_readable(const void *bytes)
+{
+    enum { WORD = 8, NO_SUCH_HOW = -1 };
+    uintptr_t word = (uintptr_t)bytes & ~(uintptr_t)(WORD - 1);
+
+    if (is_word_certain(word))
+        return true;
+    return word != 0 &&
+           raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
+}
+
+/* Whether the first byte and the last TAIL (fewer than a page) of the N at BYTES are readable:
+ * one question for what lies in one page. */
+static inline bool are_ends_readable(const void *bytes, size_t n, size_t tail)
+{
+    uintptr_t first = (uintptr_t)bytes, last = first + n - 1,
+              from = last - (tail < n ? tail : n) + 1;
+
+    if (n == 0 || last < first || !is_word_readable(bytes))
+        return false;
+    return (from / READABLE_PAGE == first / READABLE_PAGE ||
+            is_word_readable((const void *)from)) &&
+           (last / READABLE_PAGE == from / READABLE_PAGE ||
+            is_word_readable((const void *)last));
+}
+
+/* Whether N bytes at BYTES, fewer than a page, are readable. */
+static inline bool is_readable(const void *bytes, size_t n)
+{
+    return are_ends_readable(bytes, n, n);
+}
+
+/* Whether N bytes at BYTES, however many, are readable. */
+static inline bool are_readable(const void *bytes, size_t n)
+{
+    const char *at = bytes;
+
+    for (; n >= READABLE_PAGE; at += READABLE_PAGE - 1, n -= READABLE_PAGE - 1) {
+        if (!is_readable(at, READABLE_PAGE - 1))
+            return false;
+    }
+    return is_readable(at, n);
+}
+
+/* Whether AT can be read, and nothing beside it is: what else lies in its word may never have
+ * been written, and a checker of memory would say so. Slower. A futex that is compared and then
+ * has nobody to wake is left as it is; FUTEX_WAKE would not look (futex(2)). */
+static inline bool is_int_readable(const int *at)
+{
+    uintptr_t word = (uintptr_t)at & ~(uintptr_t)(sizeof(int) - 1);
+
+    return raw_syscall(SYS_futex, word, FUTEX_CMP_REQUEUE_PRIVATE, 0, 0, word, 0) != -EFAULT;
 }
 
 #endif

@@ -1,12 +1,11 @@
 /*
- * Where a connection leads: the address in one normal form, its text, and which addresses the
- * rules of MCPOOL_SERVERS name. Pure functions; no state.
+ * Where a connection leads: the address in one normal form, and its text. Pure functions; no
+ * state.
  */
 #ifndef MCPOOL_ADDRESS_H
 #define MCPOOL_ADDRESS_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
@@ -25,26 +24,13 @@ struct address {
  * a family other than IPv4 and IPv6, too short, an IPv6 flow label. */
 bool address_from(struct address *address, const struct sockaddr *addr, socklen_t len);
 
+/* Fills IP, 16 bytes, with the IPv4 address V4, 4 bytes in network order, as v4-mapped IPv6. */
+void address_map_v4(uint8_t *ip, const void *v4);
+
 bool address_equal(const struct address *a, const struct address *b);
 
 /* Writes the text of ADDRESS ("127.0.0.1:11211", "[::1]:11211") with its final NUL into TEXT of
  * ADDRESS_TEXT_SIZE bytes. */
 void address_text(const struct address *address, char *text);
-
-/* One rule of MCPOOL_SERVERS. */
-struct rule {
-    bool exclude;
-    bool any;       /* "*": every TCP peer */
-    uint8_t prefix; /* bits of IP that count, 0 to 128; 0 for a bare port */
-    uint16_t port;
-    uint8_t ip[16];
-};
-
-/* Reads one item of the list: "port", "ip:port", "[v6]:port", "cidr:port", "[v6/bits]:port"
- * or "*", after an optional "!". N is the length of TEXT. False when it is none. */
-bool rule_parse(struct rule *rule, const char *text, size_t n);
-
-/* Whether ADDRESS is to be pooled: some rule names it and no exclusion does. */
-bool rules_match(const struct rule *rules, size_t n, const struct address *address);
 
 #endif

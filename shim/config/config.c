@@ -9,7 +9,6 @@
 #include <strings.h>
 #include <unistd.h>
 
-#include "stats/stats_file.h"
 #include "base/fmt.h"
 
 #define PREFIX  "MCPOOL_"

@@ -10,10 +10,15 @@
 #include <stddef.h>
 
 #include "base/clock.h"
-#include "config/address.h"
+#include "config/rules.h"
 
 #define CONFIG_MAX_RULES    64
 #define CONFIG_MAX_WARNINGS 8
+
+/* Where counters are published unless MCPOOL_STATS says otherwise, and the name of that
+ * directory below $XDG_RUNTIME_DIR. */
+#define STATS_DIRECTORY    "/run/mcpool"
+#define STATS_SUBDIRECTORY "mcpool"
 
 /* Longest path of a directory, with its final NUL. */
 #define CONFIG_DIRECTORY_SIZE 200

@@ -5,10 +5,10 @@
  * duplicate lives (epoll(7), Q6). So it must be ended before a connection is kept, while the
  * program's fd is still open, and those made on the fresh socket must be made again.
  *
- * A thread that waits in a set keeps it alive when its fd is closed, and still gets every event:
- * closing the fd does not end epoll_wait(2). So a connection that is registered there is really
- * closed when the program closes it, or the thread would get events of its next user. It is not
- * deregistered before: until then the thread may wait for it.
+ * A thread that waits in a set keeps it alive when its fd is closed, and still gets every
+ * event: closing the fd does not end epoll_wait(2). So a connection that is registered there is
+ * really closed when the program closes it, or the thread would get events of its next user. It
+ * is not deregistered before: until then the thread may wait for it.
  *
  * No lock, no wait; errno is kept.
  */

@@ -4,7 +4,7 @@
 #include "conn/pollers.h"
 
 #include "conn/fdmap.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 
 /* More than the kernel lets anybody poll for (fs.nr_open). */
 #define NUMBERS_MOST ((nfds_t)1 << 20)

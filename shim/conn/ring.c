@@ -11,7 +11,7 @@
 #include "conn/fdmap.h"
 #include "base/owner.h"
 #include "base/rawsys.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "conn/epoll_reg.h"
 #include "conn/shadow.h"
 

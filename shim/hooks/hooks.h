@@ -11,6 +11,7 @@
 #include "pool/checkin.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
+#include "pool/discard.h"
 #include "hooks/libc.h"
 #include "base/owner.h"
 #include "hooks/track.h"

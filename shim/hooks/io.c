@@ -12,7 +12,7 @@
 #include "base/compiler.h"
 #include "pool/quit.h"
 #include "pool/swap.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "pool/sending.h"
 #include "base/unwind.h"
 

@@ -10,7 +10,7 @@
 
 #include "hooks/foreign.h"
 #include "base/rawsys.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 
 HOOKED int aio_read(struct aiocb *block)
 {

@@ -9,7 +9,7 @@
 #include "pool/due.h"
 #include "base/owner.h"
 #include "base/ownfile.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 
 /* A time to wait, in nanoseconds; NO_END: for ever. */
 typedef int64_t nsec_t;

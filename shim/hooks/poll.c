@@ -11,7 +11,7 @@
 #include "pool/due.h"
 #include "hooks/pieces.h"
 #include "pool/swap.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "base/unwind.h"
 #include "conn/pollers.h"
 

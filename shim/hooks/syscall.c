@@ -5,7 +5,7 @@
 #include "hooks/hooks.h"
 
 #include "pool/due.h"
-#include "base/readable.h"
+#include "base/usermem.h"
 #include "conn/ring.h"
 #include "base/unwind.h"
 #include "conn/pollers.h"

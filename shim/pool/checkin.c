@@ -10,7 +10,7 @@
 #include "conn/epoll_reg.h"
 #include "conn/fdmap.h"
 #include "conn/limits.h"
-#include "pool/checkout.h"
+#include "pool/discard.h"
 #include "stats/log.h"
 #include "pool/pool.h"
 #include "base/owner.h"
@@ -49,7 +49,7 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     check_in->calls = conn_calls_begun(conn);
     check_in->private_fd = twin_take(conn);
     reason = proof_check_in(conn, check_in->fd, check_in->private_fd, now);
-    if (lending_is_dry_run())
+    if (pool_is_dry_run())
         return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
     if (reason == REASON_NONE)
         reason = make_private_number(check_in);

@@ -5,92 +5,32 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <unistd.h>
 
-#include "pool/callers.h"
-#include "pool/install.h"
-#include "conn/fdmap.h"
-#include "conn/fdtable.h"
-#include "hooks/libc.h"
-#include "stats/log.h"
-#include "pool/pool.h"
-#include "base/owner.h"
-#include "pool/verify.h"
-#include "conn/sockid.h"
-#include "pool/swap.h"
-#include "base/ownfile.h"
 #include "base/hash.h"
-#include "base/rawsys.h"
-#include "base/readable.h"
-#include "conn/ring.h"
-#include "pool/report.h"
-#include "pool/drain.h"
-#include "pool/spare.h"
-#include "pool/connect_time.h"
+#include "base/owner.h"
+#include "base/usermem.h"
+#include "conn/fdmap.h"
 #include "conn/shadow.h"
+#include "pool/callers.h"
+#include "pool/connect_time.h"
+#include "pool/discard.h"
+#include "pool/drain.h"
+#include "pool/guess.h"
+#include "pool/install.h"
+#include "pool/pool.h"
+#include "pool/spare.h"
+#include "pool/verify.h"
+#include "config/rules.h"
+#include "stats/log.h"
 
 /* Owing connections that one connect() asks. */
 #define SETTLED_AT_ONCE 4
 
 static const struct config *settings;
 
-/* Idle connections that lost their fds while a thread had the pool's lock. */
-static void discard_lost(void)
-{
-    struct victims victims = {.count = 0};
-    int saved = errno;
-
-    while (pool_take_lost(&victims))
-        lending_discard_all(&victims);
-    errno = saved;
-}
-
 void lending_start(const struct config *config)
 {
     settings = config;
-    pool_when_lost(discard_lost);
-}
-
-bool lending_is_dry_run(void)
-{
-    return settings->dry_run;
-}
-
-void lending_note_refused(struct conn *conn, enum reason reason)
-{
-    struct endpoint *endpoint = conn->endpoint;
-
-    stats_count(&endpoint->stats->refused[reason]);
-    report_refused(conn, reason);
-}
-
-/* Closes PRIVATE_FD, the only fd of CONN's socket, unless a bulk close has closed it. The
- * caller is not the user that set SO_LINGER (socket(7)), and must not wait for it. */
-static void close_at_once(const struct conn *conn, int private_fd)
-{
-    static const struct linger off;
-
-    if (sockid_is_at(conn, private_fd))
-        raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-    twin_close(conn, private_fd);
-}
-
-void lending_discard(struct conn *conn, enum reason reason)
-{
-    struct endpoint *endpoint = conn->endpoint;
-
-    stats_count(&endpoint->stats->discarded[reason]);
-    report_discarded(conn, reason);
-    if (conn->fd >= 0)
-        close_at_once(conn, conn->fd);
-    conn_move(conn, CONN_CLOSED);
-}
-
-void lending_discard_all(struct victims *victims)
-{
-    for (size_t i = 0; i < victims->count; i++)
-        lending_discard(victims->conn[i], victims->reason[i]);
-    victims->count = 0;
 }
 
 /* Up to a tenth of the lifetime less, different for each connection, so that connections opened
@@ -147,7 +87,7 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     while (true) {
         conn = pool_take(fresh, protocol, now, &victims);
         lending_discard_all(&victims);
-        if (!conn || settings->dry_run)
+        if (!conn || pool_is_dry_run())
             return conn;
         reason = proof_check_out(conn);
         if (reason == REASON_NONE)
@@ -190,7 +130,7 @@ struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol,
 {
     struct conn *conn = find_clean(fresh, protocol, now);
 
-    if (settings->dry_run) {
+    if (pool_is_dry_run()) {
         if (conn)
             pretend_to_lend(conn);
         return NULL;
@@ -208,7 +148,7 @@ static enum conn_word word_for(const struct conn *fresh, const void *caller)
 /* One that cannot take on the looks of FRESH ends the search, as the next could not either. */
 static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller)
 {
-    struct conn *conn = lending_find(fresh, protocol_guess(fresh), now);
+    struct conn *conn = lending_find(fresh, guess_protocol(fresh), now);
     enum reason reason;
     uint32_t children;
 
@@ -417,174 +357,4 @@ int check_out_end(const struct check_out *check_out, int result)
     if (check_out->reused || (check_out->tracked && result != 0 && !connect_goes_on(errno)))
         return note_outcome(check_out, result);
     return result;
-}
-
-void lending_lose_private(struct conn *conn, int fd)
-{
-    if (spare_lose(conn, fd))
-        return;
-    conn = pool_take_private(conn, fd);
-    if (!conn)
-        return;
-    conn->fd = -1;
-    lending_discard(conn, REASON_SWEPT);
-}
-
-void lending_drop(struct conn *conn, enum reason reason)
-{
-    conn_refuse(conn, reason);
-    if (!conn_unshare(conn))
-        return;
-    if (conn->endpoint)
-        lending_note_refused(conn, reason);
-    if (reason == REASON_OTHER_SOCKET) {
-        int twin = twin_take(conn);
-
-        if (twin >= 0)
-            close_at_once(conn, twin);
-    }
-    twin_drop(conn);
-    conn_move(conn, CONN_CLOSED);
-}
-
-/* Without the pool's lock, as in a bulk close by the program: a connection that another thread
- * is just being lent is not lent when its private fd was taken out of the map. */
-static bool close_idle_fds(void)
-{
-    bool any = false;
-
-    twin_sweep_begins();
-    for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
-        const struct conn *conn = conn_of_slot(slot);
-
-        if (!conn || !(slot & FDMAP_PRIVATE) ||
-            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
-            !fdmap_replace(fd, slot, FDMAP_NONE))
-            continue;
-        if (!sockid_is_elsewhere(conn, fd))
-            raw_close(fd);
-        any = true;
-    }
-    twin_sweep_ends();
-    return any;
-}
-
-bool lending_is_elsewhere(struct conn *conn, int fd)
-{
-    if (!sockid_is_elsewhere(conn, fd))
-        return false;
-    if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
-        lending_drop(conn, REASON_OTHER_SOCKET);
-    return true;
-}
-
-bool lending_flush(enum reason reason)
-{
-    struct victims victims;
-    unsigned int twins = twin_count();
-    bool any, locked;
-    int saved = errno;
-
-    spare_flush();
-    twin_drop_all();
-    any = twin_count() < twins;
-    do {
-        victims.count = 0;
-        locked = !pool_flush(reason, &victims);
-        any |= victims.count > 0;
-        if (victims.count < POOL_VICTIMS) {
-            lending_discard_all(&victims);
-            break;
-        }
-        lending_discard_all(&victims);
-    } while (true);
-    if (locked && close_idle_fds()) {
-        any = true;
-        pool_note_lost(reason);
-    }
-    errno = saved;
-    return any;
-}
-
-/* The forks under way in this thread: more than one when a signal handler forks inside of
- * fork(). LOCKED is which of them has the pool's lock, from 1; 0 for none. */
-static _Thread_local struct {
-    unsigned int depth;
-    unsigned int locked;
-    bool is_owner;
-} forks __attribute__((tls_model("initial-exec")));
-
-void lending_before_fork(void)
-{
-    enum reason reason;
-
-    protocol_renew_all();
-    forks.depth++;
-    forks.is_owner = process_is_owner();
-    reason = forks.is_owner ? pool_before_fork() : REASON_FORKED;
-    if (reason == REASON_NONE)
-        forks.locked = forks.depth;
-    else if (forks.is_owner)
-        log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
-                 reason_text(reason));
-    if (forks.depth == 1)
-        quiet_before_fork();
-    atomic_fetch_add(&process_children, 1);
-}
-
-/* Whether the fork that ends now has the lock. */
-static bool end_fork(void)
-{
-    bool locked = forks.locked == forks.depth;
-
-    if (locked)
-        forks.locked = 0;
-    forks.depth--;
-    return locked;
-}
-
-void lending_after_fork_in_parent(void)
-{
-    /* Another thread may have opened a socket after the first count and before the child. */
-    atomic_fetch_add(&process_children, 1);
-    if (forks.depth == 1)
-        quiet_after_fork_in_parent();
-    if (end_fork())
-        pool_after_fork_in_parent();
-}
-
-/* In a child, also one made while another thread was changing the pool: the map has an fd as
- * private for as long as a connection of the parent may be idle there. What the program has at
- * that fd by now is not closed. */
-static void close_private_fds(void)
-{
-    for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
-
-        if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
-            continue;
-        twin_close(conn_of_slot(slot), fd);
-    }
-}
-
-void lending_after_fork_in_child(void)
-{
-    bool is_whole = end_fork();
-
-    quiet_after_fork_in_child();
-    if (forks.is_owner)
-        close_private_fds();
-    if (!is_whole)
-        return;
-    ring_after_fork_in_child();
-    twin_forget_sweeps();
-    fdtable_after_fork_in_child();
-    spare_flush();
-    twin_drop_all();
-    conn_forget_other_threads();
-    pool_after_fork_in_child();
-    log_after_fork_in_child();
-    if (stats_after_fork_in_child())
-        process_adopt();
 }

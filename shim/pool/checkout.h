@@ -1,6 +1,6 @@
 /*
  * Check-out: the sequence by which a pooled connection takes the place of a fresh socket, from
- * gates, disguise, pool and map; and the ends a connection can have outside the application.
+ * gates, disguise, pool and map.
  *
  * These functions are called by hooks for numbers with a slot in the map. They take the pool's
  * lock inside and must be called without it. errno is kept but where a real call's is the
@@ -10,14 +10,10 @@
 #define MCPOOL_CHECKOUT_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <sys/socket.h>
 
-#include "base/compiler.h"
 #include "config/config.h"
 #include "conn/conn.h"
-#include "pool/pool.h"
-#include "base/reasons.h"
 
 /* CONFIG stays the caller's and must not change. */
 void lending_start(const struct config *config);
@@ -46,20 +42,6 @@ bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
 /* The real call has said RESULT, and errno. Returns what connect() is to return. */
 int check_out_end(const struct check_out *check_out, int result);
 
-/* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
- * given up if it is idle there. */
-COLD void lending_lose_private(struct conn *conn, int fd);
-
-/* Gives up the record of a connection or fresh socket in the application's hands; its number is
- * the application's affair, and in no map any more. One that has duplicates is not pooled, and
- * its record goes with the last. */
-COLD void lending_drop(struct conn *conn, enum reason reason);
-
-/* Whether FD, at which CONN should be, certainly names something else: it was closed unseen,
- * and perhaps given out again. CONN is given up then, and FD is not tracked. The caller has a
- * call under way on CONN. One system call, another where the kernel does not tell. */
-COLD bool lending_is_elsewhere(struct conn *conn, int fd);
-
 /* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it
  * is IN_USE then. False when it cannot be tracked. */
 bool lending_enlist(struct conn *conn, const struct address *address, msec_t now);
@@ -68,25 +50,5 @@ bool lending_enlist(struct conn *conn, const struct address *address, msec_t now
  * endpoint and the looks of FRESH; LENDING, at its private number. NULL when there is none, and
  * in a dry run. */
 struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
-
-/* Counts and logs why CONN is not kept. */
-COLD void lending_note_refused(struct conn *conn, enum reason reason);
-
-/* Closes CONN, which nobody uses and no list holds, at its private number if it has one; or all
- * VICTIMS. */
-COLD void lending_discard(struct conn *conn, enum reason reason);
-void lending_discard_all(struct victims *victims);
-
-/* Whether reuse is only counted (MCPOOL_DRY_RUN). */
-bool lending_is_dry_run(void);
-
-/* Closes all idle connections for REASON. True when there were any. */
-COLD bool lending_flush(enum reason reason);
-
-/* Around a fork; see pthread_atfork(3). A child made while the pool's lock was not to be had in
- * time holds no connection of the pool, and never pools. */
-COLD void lending_before_fork(void);
-COLD void lending_after_fork_in_parent(void);
-COLD void lending_after_fork_in_child(void);
 
 #endif

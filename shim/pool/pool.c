@@ -102,6 +102,11 @@ bool pool_start(const struct config *config)
     return true;
 }
 
+bool pool_is_dry_run(void)
+{
+    return settings->dry_run;
+}
+
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;

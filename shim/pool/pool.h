@@ -41,6 +41,9 @@ struct victims {
  * without memory. */
 bool pool_start(const struct config *config);
 
+/* Whether reuse is only counted (MCPOOL_DRY_RUN). */
+bool pool_is_dry_run(void);
+
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, TORN. */
 enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now);

@@ -9,7 +9,7 @@
 
 #include "pool/checkin.h"
 #include "conn/conn.h"
-#include "pool/checkout.h"
+#include "pool/discard.h"
 #include "base/owner.h"
 #include "base/rawsys.h"
 

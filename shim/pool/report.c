@@ -5,6 +5,7 @@
 
 #include "stats/log.h"
 #include "conn/endpoint.h"
+#include "pool/pool.h"
 #include "base/fmt.h"
 
 #define PLACE_SIZE 160
@@ -83,4 +84,42 @@ void report_refused(const struct conn *conn, enum reason reason)
 void report_discarded(const struct conn *conn, enum reason reason)
 {
     report(conn, reason, "discarded", REASON_COUNT + (unsigned int)reason);
+}
+
+static void sum_up_reasons(const struct endpoint *endpoint, const char *what,
+                           _Atomic uint64_t *counters)
+{
+    for (int i = 0; i < REASON_COUNT; i++) {
+        uint64_t n = stats_read(&counters[i]);
+
+        if (n > 0)
+            log_line(LOG_INFO, "%s: %s %lu: %s (%s)", endpoint->text, what, (unsigned long)n,
+                     reason_name((enum reason)i), reason_text((enum reason)i));
+    }
+}
+
+static void sum_up(struct endpoint *endpoint)
+{
+    struct stats *stats = endpoint->stats;
+
+    log_line(LOG_INFO, "%s: connects %lu, %s %lu, opened %lu, kept %lu", endpoint->text,
+             (unsigned long)stats_read(&stats->connects),
+             pool_is_dry_run() ? "would be reused" : "reused",
+             (unsigned long)stats_read(&stats->reused),
+             (unsigned long)stats_read(&stats->opened),
+             (unsigned long)stats_read(&stats->kept));
+    log_line(LOG_INFO,
+             "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
+             endpoint->text, (unsigned long)stats_read(&stats->fences),
+             (unsigned long)stats_read(&stats->settled),
+             (unsigned long)stats_read(&stats->exchanged),
+             (unsigned long)stats_read(&stats->cut_off));
+    sum_up_reasons(endpoint, "not kept", stats->refused);
+    sum_up_reasons(endpoint, "discarded", stats->discarded);
+}
+
+void report_all(void)
+{
+    if (log_wants(LOG_INFO))
+        endpoint_for_each(sum_up);
 }

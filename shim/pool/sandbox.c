@@ -10,7 +10,7 @@
 
 #include "conn/conn.h"
 #include "conn/fdmap.h"
-#include "pool/checkout.h"
+#include "pool/discard.h"
 #include "stats/log.h"
 #include "base/owner.h"
 #include "conn/sockid.h"

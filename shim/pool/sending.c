@@ -5,7 +5,7 @@
 
 #include <limits.h>
 
-#include "base/readable.h"
+#include "base/usermem.h"
 
 #define NO_PAGE UINTPTR_MAX
 

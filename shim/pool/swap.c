@@ -1,5 +1,5 @@
 /*
- * Guess, lesson, repair and renewal.
+ * Repair and renewal.
  */
 #include "pool/swap.h"
 
@@ -8,83 +8,14 @@
 
 #include "pool/checkin.h"
 #include "pool/install.h"
-#include "config/address.h"
 #include "conn/endpoint.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
+#include "pool/discard.h"
 #include "stats/log.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
-#include "base/hash.h"
 #include "base/rawsys.h"
-#include "base/readable.h"
-#include "pool/connect_time.h"
-
-/* Client libraries prepare their sockets each in their own way. */
-static uint8_t habit_of(const struct conn *fresh)
-{
-    uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
-
-    return (uint8_t)(hash_mix(looks) >> 48) % POOL_HABITS;
-}
-
-enum wire_protocol protocol_guess(struct conn *fresh)
-{
-    fresh->habit = habit_of(fresh);
-    return (enum wire_protocol)atomic_load_explicit(&fresh->endpoint->habits[fresh->habit],
-                                                    memory_order_relaxed);
-}
-
-/* The first byte of the first piece that has one; NULL when it cannot be read. */
-static const uint8_t *first_byte(const struct pieces *pieces)
-{
-    for (size_t i = 0; i < pieces->count; i++) {
-        const struct iovec *piece = &pieces->iov[i];
-
-        if (!pieces->readable && !is_readable(piece, sizeof(*piece)))
-            return NULL;
-        if (piece->iov_len > 0)
-            return pieces->readable || is_readable(piece->iov_base, 1) ? piece->iov_base : NULL;
-    }
-    return NULL;
-}
-
-/* What others have done just now need not be noted anew. */
-static void learn(struct conn *conn, enum wire_protocol protocol)
-{
-    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
-
-    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
-    if (conn->untimed)
-        timing_ask(conn);
-    if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
-        atomic_store(habit, (uint8_t)protocol);
-    if (!(atomic_load_explicit(&conn->endpoint->spoken, memory_order_relaxed) & 1u << protocol))
-        atomic_fetch_or(&conn->endpoint->spoken, (uint8_t)(1u << protocol));
-}
-
-/* Whether the next byte on CONN is the first of its present user. */
-static bool is_unspoken(const struct conn *conn)
-{
-    return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
-           conn_state(conn) == CONN_IN_USE && process_is_owner();
-}
-
-bool protocol_fits(struct conn *conn, const struct pieces *pieces)
-{
-    enum wire_protocol spoken, wanted;
-    const uint8_t *first;
-
-    if (!is_unspoken(conn))
-        return true;
-    first = first_byte(pieces);
-    if (!first)
-        return true;
-    spoken = wire_protocol(&conn->wire);
-    wanted = wire_protocol_of(*first);
-    learn(conn, wanted);
-    return spoken == WIRE_UNDECIDED || spoken == wanted;
-}
 
 /* What is to take the place of a connection. */
 struct substitute {
@@ -293,7 +224,7 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
 
 bool protocol_repair(int fd, const struct pieces *pieces)
 {
-    const uint8_t *first = first_byte(pieces);
+    const uint8_t *first = guess_first_byte(pieces);
 
     return !first || exchange(fd, wire_protocol_of(*first), true);
 }
@@ -307,7 +238,7 @@ static bool is_to_be_renewed(int fd)
 
     if (!conn)
         return false;
-    due = is_unspoken(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
+    due = guess_is_open(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
           wire_protocol(&conn->wire) != WIRE_UNDECIDED;
     conn_leave(conn, CONN_CALL_OTHER);
     return due;
@@ -331,13 +262,8 @@ void protocol_renew_unless_sure(int fd)
 
     if (!conn)
         return;
-    if (conn->endpoint) {
-        unsigned int speaks = wire_protocol(&conn->wire);
-
-        sure = conn->watches.count == 0 &&
-               atomic_load(&conn->endpoint->habits[conn->habit]) == speaks &&
-               atomic_load(&conn->endpoint->spoken) == 1u << speaks;
-    }
+    if (conn->endpoint)
+        sure = conn->watches.count == 0 && guess_is_sure(conn);
     conn_leave(conn, CONN_CALL_OTHER);
     if (!sure)
         protocol_renew_if_possible(fd);

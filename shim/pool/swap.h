@@ -1,9 +1,7 @@
 /*
- * Which protocol will the next user speak? A server fixes text or binary by the first byte of a
- * connection, and connect() does not say what that will be. It is guessed from what users with
- * the same kind of socket said before; when the first byte shows that the guess was wrong, the
- * connection goes back and a new one to the same server takes the fd before that byte is
- * sent, or the call fails with ECONNRESET.
+ * Another connection at the fd of one that was lent: when the first byte shows that the guess
+ * of its protocol was wrong (pool/guess.h), the connection goes back and a new one to the same
+ * server takes the fd before that byte is sent, or the call fails with ECONNRESET.
  *
  * A byte that no hook sees may be the first as well: written by a call that is not parsed,
  * through a second fd or a stdio stream, by another process. So before anything that lets bytes
@@ -16,29 +14,13 @@
 #define MCPOOL_SWAP_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <sys/uio.h>
 
 #include "base/compiler.h"
-#include "conn/conn.h"
+#include "pool/guess.h"
 
-/* What the user of FRESH, bound to its endpoint and with its flags noted, will probably speak;
- * WIRE_UNDECIDED when it cannot be told. */
-enum wire_protocol protocol_guess(struct conn *fresh);
-
-/* What is about to be sent. */
-struct pieces {
-    const struct iovec *iov;
-    size_t count;
-    bool readable; /* they and the first byte are known to be */
-};
-
-/* PIECES are about to be sent on CONN, on which the caller has a call under way; takes note of
- * what is spoken. False when CONN does not speak that: then the caller ends its call and has it
- * repaired. */
-bool protocol_fits(struct conn *conn, const struct pieces *pieces);
-
-/* Puts something that speaks it at FD. False, with errno set, when there is nothing. */
+/* PIECES are about to be sent on FD, and protocol_fits() has said that the connection there
+ * does not speak that: puts one that does at FD. False, with errno set, when there is nothing.
+ */
 COLD bool protocol_repair(int fd, const struct pieces *pieces);
 
 /* Bytes may move unseen on FD from now on. If a connection is there that was lent and has not

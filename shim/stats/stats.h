@@ -23,15 +23,7 @@
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "config/config.h"
-#include "base/reasons.h"
-
-struct stats {
-#define STAT(kind, name, text) _Atomic uint64_t name;
-#include "stats/stats.def"
-#undef STAT
-    _Atomic uint64_t refused[REASON_COUNT];   /* not kept at close() */
-    _Atomic uint64_t discarded[REASON_COUNT]; /* kept, and closed later without a user */
-};
+#include "stats/counters.h"
 
 /* Whether the file has all that was counted. */
 enum stats_state { STATS_NO_FILE, STATS_WRITTEN, STATS_UNWRITTEN };

@@ -12,12 +12,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "config/address.h"
-#include "stats/stats.h"
-
-/* The default directory, and its name below $XDG_RUNTIME_DIR. */
-#define STATS_DIRECTORY    "/run/mcpool"
-#define STATS_SUBDIRECTORY "mcpool"
+#include "config/config.h"
+#include "stats/counters.h"
 
 #define STATS_MAGIC  UINT64_C(0x7c1f006c6f6f706d)
 #define STATS_LAYOUT 1

@@ -1,7 +1,7 @@
 /*
  * Addresses in their normal form, their text, and the rules that name them.
  */
-#include "config/address.h"
+#include "config/rules.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>

@@ -2,6 +2,7 @@
  * The file of counters: what a reader finds in it, what becomes of it, and the many ways in
  * which there can be none.
  */
+#include "stats/stats.h"
 #include "stats/stats_file.h"
 #include "base/owner.h"
 

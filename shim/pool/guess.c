@@ -1,0 +1,84 @@
+/*
+ * Guessing what will be spoken, and learning what is.
+ */
+#include "pool/guess.h"
+
+#include <fcntl.h>
+
+#include "base/hash.h"
+#include "base/owner.h"
+#include "base/usermem.h"
+#include "conn/endpoint.h"
+#include "pool/connect_time.h"
+
+/* Client libraries prepare their sockets each in their own way. */
+static uint8_t habit_of(const struct conn *fresh)
+{
+    uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
+
+    return (uint8_t)(hash_mix(looks) >> 48) % POOL_HABITS;
+}
+
+enum wire_protocol guess_protocol(struct conn *fresh)
+{
+    fresh->habit = habit_of(fresh);
+    return (enum wire_protocol)atomic_load_explicit(&fresh->endpoint->habits[fresh->habit],
+                                                    memory_order_relaxed);
+}
+
+const uint8_t *guess_first_byte(const struct pieces *pieces)
+{
+    for (size_t i = 0; i < pieces->count; i++) {
+        const struct iovec *piece = &pieces->iov[i];
+
+        if (!pieces->readable && !is_readable(piece, sizeof(*piece)))
+            return NULL;
+        if (piece->iov_len > 0)
+            return pieces->readable || is_readable(piece->iov_base, 1) ? piece->iov_base : NULL;
+    }
+    return NULL;
+}
+
+/* What others have done just now need not be noted anew. */
+static void learn(struct conn *conn, enum wire_protocol protocol)
+{
+    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
+
+    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
+    if (conn->untimed)
+        timing_ask(conn);
+    if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
+        atomic_store(habit, (uint8_t)protocol);
+    if (!(atomic_load_explicit(&conn->endpoint->spoken, memory_order_relaxed) & 1u << protocol))
+        atomic_fetch_or(&conn->endpoint->spoken, (uint8_t)(1u << protocol));
+}
+
+bool guess_is_open(const struct conn *conn)
+{
+    return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
+           conn_state(conn) == CONN_IN_USE && process_is_owner();
+}
+
+bool protocol_fits(struct conn *conn, const struct pieces *pieces)
+{
+    enum wire_protocol spoken, wanted;
+    const uint8_t *first;
+
+    if (!guess_is_open(conn))
+        return true;
+    first = guess_first_byte(pieces);
+    if (!first)
+        return true;
+    spoken = wire_protocol(&conn->wire);
+    wanted = wire_protocol_of(*first);
+    learn(conn, wanted);
+    return spoken == WIRE_UNDECIDED || spoken == wanted;
+}
+
+bool guess_is_sure(const struct conn *conn)
+{
+    unsigned int speaks = wire_protocol(&conn->wire);
+
+    return atomic_load(&conn->endpoint->habits[conn->habit]) == speaks &&
+           atomic_load(&conn->endpoint->spoken) == 1u << speaks;
+}

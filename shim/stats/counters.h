@@ -1,0 +1,20 @@
+/*
+ * The counters of one endpoint, as they are in memory and in the file.
+ */
+#ifndef MCPOOL_COUNTERS_H
+#define MCPOOL_COUNTERS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "base/reasons.h"
+
+struct stats {
+#define STAT(kind, name, text) _Atomic uint64_t name;
+#include "stats/stats.def"
+#undef STAT
+    _Atomic uint64_t refused[REASON_COUNT];   /* not kept at close() */
+    _Atomic uint64_t discarded[REASON_COUNT]; /* kept, and closed later without a user */
+};
+
+#endif
