@@ -1,9 +1,9 @@
 /*
  * vfork(), popen() and system() make children without running the handlers of pthread_atfork().
- * Each hook counts the child, so that no connection alive at this moment is ever pooled (a child
- * may have been handed it), and jumps to the real function. A child that may run our code in our
- * memory is counted as such, too; what popen() and system() make runs no code but libc's own.
- * All of them are about to exec, which closes their copies of private fds.
+ * Each hook counts the child, so that no connection alive at this moment is ever pooled (the
+ * child may have inherited it), and jumps to the real function. A child that may run our code in
+ * our memory is counted as such, too; the children of popen() and system() run libc's code only.
+ * All of them are about to exec, which closes their copies of shadow fds.
  *
  * They are written in assembly because a vfork() cannot be called by a C function that then
  * returns: the child would return first and overwrite the frame. A jump leaves the caller's stack

@@ -208,31 +208,59 @@ static void make_way(int from)
         lending_flush(REASON_FD_PRESSURE);
 }
 
-/* Only duplicates can fail for want of descriptors. */
-#define FCNTL(name)                                                                            \
-    HOOKED int name(int fd, int command, ...)                                                  \
-    {                                                                                          \
-        void *argument = VARIADIC(command);                                                    \
-        struct conn *conn = NULL;                                                              \
-        int result;                                                                            \
-                                                                                               \
-        if (!PLAIN(fd)) {                                                                      \
-            if (command == F_SETFL || command == F_SETFD)                                      \
-                return set_flags(fd, command, argument, real_##name);                          \
-            conn = before_fcntl(fd, command);                                                  \
-        }                                                                                      \
-        if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)                                  \
-            make_way((int)(long)argument);                                                     \
-        result = real_##name(fd, command, argument);                                           \
-        if (hook_should_retry(result))                                                         \
-            result = real_##name(fd, command, argument);                                       \
-        return fcntl_done(fd, command, conn, result);                                          \
+/* Whether COMMAND has an effect on us also when its fd is not tracked. */
+static inline bool matters_everywhere(int command)
+{
+    switch (command) {
+    case F_DUPFD:
+    case F_DUPFD_CLOEXEC:
+    case F_SETOWN:
+    case F_SETOWN_EX:
+    case F_SETSIG:
+        return true;
+    default:
+        return false;
     }
+}
 
-FCNTL(fcntl)
+/* Only duplicates can fail for want of fds. */
+static __attribute__((noinline)) int tracked_fcntl(int fd, int command, void *argument,
+                                                   int (*real)(int, int, ...))
+{
+    struct conn *conn = NULL;
+    int result;
+
+    if (!PLAIN(fd)) {
+        if (command == F_SETFL || command == F_SETFD)
+            return set_flags(fd, command, argument, real);
+        conn = before_fcntl(fd, command);
+    }
+    if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
+        make_way((int)(long)argument);
+    result = real(fd, command, argument);
+    if (hook_should_retry(result))
+        result = real(fd, command, argument);
+    return fcntl_done(fd, command, conn, result);
+}
+
+HOOKED int fcntl(int fd, int command, ...)
+{
+    void *argument = VARIADIC(command);
+
+    if (PLAIN(fd) && !matters_everywhere(command))
+        return real_fcntl(fd, command, argument);
+    return tracked_fcntl(fd, command, argument, real_fcntl);
+}
 HOOKED_ALIAS(__fcntl, fcntl);
 
-FCNTL(fcntl64)
+HOOKED int fcntl64(int fd, int command, ...)
+{
+    void *argument = VARIADIC(command);
+
+    if (PLAIN(fd) && !matters_everywhere(command))
+        return real_fcntl64(fd, command, argument);
+    return tracked_fcntl(fd, command, argument, real_fcntl64);
+}
 
 /* Whether the kernel takes such a call, asked with a range in which no fd can be: Linux before
  * 5.9 has no close_range(), before 5.11 no CLOSE_RANGE_CLOEXEC, and a seccomp filter may refuse

@@ -1,8 +1,9 @@
 /*
- * Requests that go on when the call which made them has returned: a receive that is pending
- * when the program closes its connection would take the reply of the next user. POSIX and Linux
- * asynchronous I/O name the fd in each request. What liburing does with a ring is never seen: a
- * process that makes one by it pools nothing. For rings made by syscall() see conn/ring.h.
+ * Requests that go on after the call that made them has returned. A receive that is pending
+ * when the program closes its connection would take the reply of the next user. In POSIX and
+ * Linux asynchronous I/O each request names its fd, which is not pooled. Requests that liburing
+ * puts in a ring are never seen, so a process that makes a ring by liburing pools nothing. For
+ * rings made by syscall() see conn/ring.h.
  */
 #include "hooks/hooks.h"
 
@@ -32,23 +33,37 @@ HOOKED int aio_write64(struct aiocb64 *block)
     return hook_may_move_unseen(block->aio_fildes) ? real_aio_write64(block) : -1;
 }
 
-/* glibc itself looks at no list when the mode is wrong. */
-#define LISTED(name, block_type)                                                               \
-    HOOKED int name(int mode, block_type *const list[], int n, struct sigevent *event)         \
-    {                                                                                          \
-        bool good = true;                                                                      \
-                                                                                               \
-        for (int i = 0; (mode == LIO_WAIT || mode == LIO_NOWAIT) && i < n; i++) {              \
-            if (list[i] && list[i]->aio_lio_opcode != LIO_NOP && !PLAIN(list[i]->aio_fildes))  \
-                good &= track_unseen(list[i]->aio_fildes, REASON_UNTRACKED_IO);                \
-        }                                                                                      \
-        return good ? real_##name(mode, list, n, event) : -1;                                  \
-    }
+/* glibc does not look at the list when MODE is wrong. */
+static int listed(int mode, int n)
+{
+    return mode == LIO_WAIT || mode == LIO_NOWAIT ? n : 0;
+}
 
-LISTED(lio_listio, struct aiocb)
-LISTED(lio_listio64, struct aiocb64)
+/* Whether the request OPCODE on FD may be made. */
+static bool may_request(int opcode, int fd)
+{
+    return opcode == LIO_NOP || hook_may_move_unseen(fd);
+}
 
-/* The kernel takes the requests up to the first that it cannot read. */
+HOOKED int lio_listio(int mode, struct aiocb *const list[], int n, struct sigevent *event)
+{
+    bool good = true;
+
+    for (int i = 0; i < listed(mode, n); i++)
+        good &= !list[i] || may_request(list[i]->aio_lio_opcode, list[i]->aio_fildes);
+    return good ? real_lio_listio(mode, list, n, event) : -1;
+}
+
+HOOKED int lio_listio64(int mode, struct aiocb64 *const list[], int n, struct sigevent *event)
+{
+    bool good = true;
+
+    for (int i = 0; i < listed(mode, n); i++)
+        good &= !list[i] || may_request(list[i]->aio_lio_opcode, list[i]->aio_fildes);
+    return good ? real_lio_listio64(mode, list, n, event) : -1;
+}
+
+/* The kernel stops at the first request that it cannot read. */
 void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
@@ -61,7 +76,8 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
     }
 }
 
-/* libaio gives the negative errno of the bare system call, and makes no other. */
+/* libaio returns what the bare system call returns, a negative errno, and makes no other call.
+ */
 int hook_io_submit(void *context, long n, struct iocb **list)
 {
     hook_submitted(list, n, REASON_UNTRACKED_IO);
@@ -88,31 +104,72 @@ void hook_library_opened(const char *file)
         ring_made(0);
 }
 
-/* A function that cannot be found looks like a kernel without io_uring. */
-#define MAKES_RING(body, name, version, params, args)                                          \
-    int body params                                                                            \
-    {                                                                                          \
-        int(*make) params = (int(*) params)foreign_find(name, version);                        \
-                                                                                               \
-        return make ? ring_made(make args) : -ENOSYS;                                          \
-    }
+/* The functions of liburing that make a ring, each in the VERSION that the program asks for.
+ * One that cannot be found looks like a kernel without io_uring. */
 
-#define QUEUE_INIT(body, version)                                                              \
-    MAKES_RING(body, "io_uring_queue_init", version,                                           \
-               (unsigned int entries, void *ring, unsigned int flags), (entries, ring, flags))
-#define QUEUE_INIT_PARAMS(body, version)                                                       \
-    MAKES_RING(body, "io_uring_queue_init_params", version,                                    \
-               (unsigned int entries, void *ring, void *params), (entries, ring, params))
-#define SETUP(body, version)                                                                   \
-    MAKES_RING(body, "io_uring_setup", version, (unsigned int entries, void *params),          \
-               (entries, params))
+static int queue_init(const char *version, unsigned int entries, void *ring, unsigned int flags)
+{
+    int (*real)(unsigned int, void *, unsigned int) =
+        (int (*)(unsigned int, void *, unsigned int))foreign_find("io_uring_queue_init",
+                                                                  version);
 
-QUEUE_INIT(hook_queue_init, "LIBURING_2.0")
-QUEUE_INIT(hook_queue_init_ffi, "LIBURING_2.4")
-QUEUE_INIT_PARAMS(hook_queue_init_params, "LIBURING_2.0")
-QUEUE_INIT_PARAMS(hook_queue_init_params_ffi, "LIBURING_2.4")
-SETUP(hook_setup, "LIBURING_2.3")
-SETUP(hook_setup_ffi, "LIBURING_2.4")
-MAKES_RING(hook_queue_init_mem, "io_uring_queue_init_mem", "LIBURING_2.5",
-           (unsigned int entries, void *ring, void *params, void *bytes, size_t size),
-           (entries, ring, params, bytes, size))
+    return real ? ring_made(real(entries, ring, flags)) : -ENOSYS;
+}
+
+int hook_queue_init(unsigned int entries, void *ring, unsigned int flags)
+{
+    return queue_init("LIBURING_2.0", entries, ring, flags);
+}
+
+int hook_queue_init_ffi(unsigned int entries, void *ring, unsigned int flags)
+{
+    return queue_init("LIBURING_2.4", entries, ring, flags);
+}
+
+static int queue_init_params(const char *version, unsigned int entries, void *ring,
+                             void *params)
+{
+    int (*real)(unsigned int, void *, void *) =
+        (int (*)(unsigned int, void *, void *))foreign_find("io_uring_queue_init_params",
+                                                            version);
+
+    return real ? ring_made(real(entries, ring, params)) : -ENOSYS;
+}
+
+int hook_queue_init_params(unsigned int entries, void *ring, void *params)
+{
+    return queue_init_params("LIBURING_2.0", entries, ring, params);
+}
+
+int hook_queue_init_params_ffi(unsigned int entries, void *ring, void *params)
+{
+    return queue_init_params("LIBURING_2.4", entries, ring, params);
+}
+
+static int setup(const char *version, unsigned int entries, void *params)
+{
+    int (*real)(unsigned int, void *) =
+        (int (*)(unsigned int, void *))foreign_find("io_uring_setup", version);
+
+    return real ? ring_made(real(entries, params)) : -ENOSYS;
+}
+
+int hook_setup(unsigned int entries, void *params)
+{
+    return setup("LIBURING_2.3", entries, params);
+}
+
+int hook_setup_ffi(unsigned int entries, void *params)
+{
+    return setup("LIBURING_2.4", entries, params);
+}
+
+int hook_queue_init_mem(unsigned int entries, void *ring, void *params, void *bytes,
+                        size_t size)
+{
+    int (*real)(unsigned int, void *, void *, void *, size_t) =
+        (int (*)(unsigned int, void *, void *, void *, size_t))foreign_find(
+            "io_uring_queue_init_mem", "LIBURING_2.5");
+
+    return real ? ring_made(real(entries, ring, params, bytes, size)) : -ENOSYS;
+}

@@ -11,7 +11,7 @@
 #include "base/ownfile.h"
 #include "base/usermem.h"
 
-/* A time to wait, in nanoseconds; NO_END: for ever. */
+/* A time to wait, in nanoseconds. NO_END is for ever. */
 typedef int64_t nsec_t;
 
 #define MILLISECOND ((nsec_t)1000000)
@@ -23,7 +23,8 @@ static nsec_t of_ms(int timeout)
     return timeout < 0 ? NO_END : timeout * MILLISECOND;
 }
 
-/* A time that the kernel refuses gives 0, which is never cut: the kernel is to refuse it. */
+/* A time that the kernel refuses gives 0. Such a wait is not cut, so that the kernel sees it.
+ */
 static nsec_t of_timespec(const struct timespec *timeout)
 {
     if (!timeout)
@@ -60,11 +61,11 @@ static struct timeval as_timeval(nsec_t ns)
 
 static int as_ms(nsec_t ns)
 {
-    return (int)((ns + MILLISECOND - 1) / MILLISECOND);
+    return ns == NO_END ? -1 : (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
-/* The first piece of a wait of that length; 0 when it is not to be cut. Where there are threads
- * it is not: another thread may close what this one waits for. The kernel would wait on for the
+/* The first piece of a wait of TIMEOUT; 0 when it is not cut. Where there are threads it is
+ * not: another thread may close an fd that this one waits for. The kernel would wait on for the
  * old file (close(2)); the second piece would meet a closed fd, or another file. */
 static nsec_t first_piece(nsec_t timeout)
 {
@@ -80,8 +81,8 @@ static nsec_t first_piece(nsec_t timeout)
     return first < timeout ? first : 0;
 }
 
-/* Whether the program has a handler for it. */
-static bool has_handler(int number)
+/* Whether the program has a handler for SIGNAL. */
+static bool has_handler(int signal)
 {
     struct {
         uintptr_t handler;
@@ -90,7 +91,7 @@ static bool has_handler(int number)
         uint64_t mask;
     } action = {0};
 
-    return raw_syscall(SYS_rt_sigaction, number, NULL, &action, sizeof(action.mask)) == 0 &&
+    return raw_syscall(SYS_rt_sigaction, signal, NULL, &action, sizeof(action.mask)) == 0 &&
            action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN;
 }
 
@@ -103,15 +104,15 @@ static bool was_interrupted(const struct quiet *quiet)
     raw_syscall(SYS_rt_sigpending, &pending, sizeof(pending));
     pending &= ~quiet->mask;
     for (; pending != 0; pending &= pending - 1) {
-        int number = __builtin_ctzll(pending) + 1;
+        int signal = __builtin_ctzll(pending) + 1;
 
-        if ((number < 32 || number > 33) && has_handler(number))
+        if ((signal < 32 || signal > 33) && has_handler(signal))
             return true;
     }
     return false;
 }
 
-/* Between the pieces. False, with errno set, when the wait ends here. */
+/* Does what is due, between the pieces. False, with errno set, when the wait ends here. */
 static bool work(void)
 {
     struct quiet quiet;
@@ -129,52 +130,126 @@ static bool work(void)
     return !interrupted;
 }
 
-/* The function NAME, whose time to wait TIMEOUT is OF_KIND; PIECE is the call that waits for
- * the first, or for the second, of so many nanoseconds. */
-#define IN_PIECES(name, params, args, of_kind, piece)                                          \
-    int pieces_##name params                                                                   \
-    {                                                                                          \
-        nsec_t whole = of_kind(timeout), first = first_piece(whole), ns = first;               \
-        int result;                                                                            \
-                                                                                               \
-        if (first == 0)                                                                        \
-            return real_##name args;                                                           \
-        result = piece;                                                                        \
-        if (result != 0)                                                                       \
-            return result;                                                                     \
-        if (!work())                                                                           \
-            return -1;                                                                         \
-        if (whole == NO_END)                                                                   \
-            return real_##name args;                                                           \
-        ns = whole - first;                                                                    \
-        return piece;                                                                          \
-    }
+/* The second piece: what is left of a wait of WHOLE after FIRST. */
+static nsec_t second_piece(nsec_t whole, nsec_t first)
+{
+    return whole == NO_END ? NO_END : whole - first;
+}
 
-#define MS   as_ms(ns)
-#define SPEC (&(struct timespec[]){as_timespec(ns)}[0])
+int pieces_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    int result;
 
-IN_PIECES(poll, (struct pollfd * fds, nfds_t n, int timeout), (fds, n, timeout), of_ms,
-          real_poll(fds, n, MS))
-IN_PIECES(__poll_chk, (struct pollfd * fds, nfds_t n, int timeout, size_t room),
-          (fds, n, timeout, room), of_ms, real___poll_chk(fds, n, MS, room))
-IN_PIECES(ppoll,
-          (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask),
-          (fds, n, timeout, mask), of_timespec, real_ppoll(fds, n, SPEC, mask))
-IN_PIECES(__ppoll_chk,
-          (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
-           size_t room),
-          (fds, n, timeout, mask, room), of_timespec,
-          real___ppoll_chk(fds, n, SPEC, mask, room))
-IN_PIECES(epoll_wait, (int epfd, struct epoll_event *events, int n, int timeout),
-          (epfd, events, n, timeout), of_ms, real_epoll_wait(epfd, events, n, MS))
-IN_PIECES(epoll_pwait,
-          (int epfd, struct epoll_event *events, int n, int timeout, const sigset_t *mask),
-          (epfd, events, n, timeout, mask), of_ms, real_epoll_pwait(epfd, events, n, MS, mask))
-IN_PIECES(epoll_pwait2,
-          (int epfd, struct epoll_event *events, int n, const struct timespec *timeout,
-           const sigset_t *mask),
-          (epfd, events, n, timeout, mask), of_timespec,
-          real_epoll_pwait2(epfd, events, n, SPEC, mask))
+    if (first == 0)
+        return real_poll(fds, n, timeout);
+    result = real_poll(fds, n, as_ms(first));
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    return real_poll(fds, n, as_ms(second_piece(whole, first)));
+}
+
+int pieces___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+{
+    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    int result;
+
+    if (first == 0)
+        return real___poll_chk(fds, n, timeout, room);
+    result = real___poll_chk(fds, n, as_ms(first), room);
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    return real___poll_chk(fds, n, as_ms(second_piece(whole, first)), room);
+}
+
+int pieces_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                 const sigset_t *mask)
+{
+    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = as_timespec(first);
+    int result;
+
+    if (first == 0)
+        return real_ppoll(fds, n, timeout, mask);
+    result = real_ppoll(fds, n, &piece, mask);
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    piece = as_timespec(whole - first);
+    return real_ppoll(fds, n, timeout ? &piece : NULL, mask);
+}
+
+int pieces___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                       const sigset_t *mask, size_t room)
+{
+    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = as_timespec(first);
+    int result;
+
+    if (first == 0)
+        return real___ppoll_chk(fds, n, timeout, mask, room);
+    result = real___ppoll_chk(fds, n, &piece, mask, room);
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    piece = as_timespec(whole - first);
+    return real___ppoll_chk(fds, n, timeout ? &piece : NULL, mask, room);
+}
+
+int pieces_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
+{
+    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    int result;
+
+    if (first == 0)
+        return real_epoll_wait(epfd, events, n, timeout);
+    result = real_epoll_wait(epfd, events, n, as_ms(first));
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    return real_epoll_wait(epfd, events, n, as_ms(second_piece(whole, first)));
+}
+
+int pieces_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
+                       const sigset_t *mask)
+{
+    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    int result;
+
+    if (first == 0)
+        return real_epoll_pwait(epfd, events, n, timeout, mask);
+    result = real_epoll_pwait(epfd, events, n, as_ms(first), mask);
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    return real_epoll_pwait(epfd, events, n, as_ms(second_piece(whole, first)), mask);
+}
+
+int pieces_epoll_pwait2(int epfd, struct epoll_event *events, int n,
+                        const struct timespec *timeout, const sigset_t *mask)
+{
+    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = as_timespec(first);
+    int result;
+
+    if (first == 0)
+        return real_epoll_pwait2(epfd, events, n, timeout, mask);
+    result = real_epoll_pwait2(epfd, events, n, &piece, mask);
+    if (result != 0)
+        return result;
+    if (!work())
+        return -1;
+    piece = as_timespec(whole - first);
+    return real_epoll_pwait2(epfd, events, n, timeout ? &piece : NULL, mask);
+}
 
 /* The three sets of select(), which are empty when a piece has ended. */
 struct sets {
@@ -183,7 +258,7 @@ struct sets {
     size_t size;
 };
 
-/* False when they are too large, or cannot be read. A set has as many words as N needs. */
+/* False when the sets are too large, or cannot be read. A set has as many words as N needs. */
 static bool save(struct sets *sets, int n)
 {
     if (n < 0 || n > FD_SETSIZE)
@@ -215,15 +290,16 @@ static bool work_for(const struct sets *sets)
     return work();
 }
 
-/* Whether the word at AT can be written; if it is not known, a mask of signals is put there. */
+/* Whether the word at AT can be written. If that is not known, the kernel is asked to write a
+ * signal mask there. */
 static bool is_writable(uint64_t *at)
 {
     return memory_is_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
            raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
 }
 
-/* Tells, as the kernel does, how long was not waited; where that cannot be written it is not
- * told (select(2)). */
+/* Writes, as the kernel does, how long was not waited, if TIMEOUT can be written (select(2)).
+ */
 static void tell_left(struct timeval *timeout, nsec_t ns)
 {
     uint64_t *words = (uint64_t *)(void *)timeout;

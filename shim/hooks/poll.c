@@ -1,5 +1,5 @@
 /*
- * Who waits for a connection: epoll sets, signals asked for by ioctl(), threads in poll() and
+ * Waiting for a connection: epoll sets, signals that ioctl() asks for, threads in poll() and
  * select().
  */
 #include "hooks/hooks.h"
@@ -40,9 +40,9 @@ HOOKED int epoll_create1(int flags)
     return epoll_opened(fd);
 }
 
-/* Another thread may get the event, and give the memory of EVENT back, before the call returns.
- * It may also close the connection, which must not be kept before the registration is known.
- */
+/* Another thread may get the event, and free the memory of EVENT, before the call returns: it
+ * is read before. That thread may also close the connection, which must not be pooled before
+ * the registration is known: a call under way prevents it. */
 int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
                    int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
@@ -64,7 +64,7 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
         epoll_reg_note(epfd, op, fd, &wanted);
-    /* A goodbye of another thread has taken this registration off since. */
+    /* A quit in another thread has removed this registration since. */
     if (result == 0 && op == EPOLL_CTL_MOD && disarmed_any() && disarmed_take(epfd, fd))
         raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &wanted);
     if (conn)
@@ -77,7 +77,7 @@ HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     return hook_epoll_ctl(epfd, op, fd, event, real_epoll_ctl);
 }
 
-/* What cannot be undone, and what sets flags. */
+/* Some requests cannot be undone before the next user, others set flags. */
 static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request,
                                                    void *argument)
 {
@@ -128,50 +128,161 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-/* A call NAME that waits if it MAY_WAIT, for what BEGIN finds; see conn/pollers.h. */
-#define WAITS(name, params, args, may_wait, begin)                                             \
-    static __attribute__((noinline)) int guarded_##name params                                 \
-    {                                                                                          \
-        struct _pthread_cleanup_buffer cleanup;                                                \
-        struct waiting waiting;                                                                \
-        int result;                                                                            \
-                                                                                               \
-        begin;                                                                                 \
-        _pthread_cleanup_push(&cleanup, waiting_end, &waiting);                                \
-        result = due_is_anything() ? pieces_##name args : real_##name args;                    \
-        _pthread_cleanup_pop(&cleanup, 1);                                                     \
-        return result;                                                                         \
-    }                                                                                          \
-    HOOKED int name params                                                                     \
-    {                                                                                          \
-        if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed) || !(may_wait))       \
-            return real_##name args;                                                           \
-        return guarded_##name args;                                                            \
-    }
+/* Whether there may be a connection that a call waits for. */
+static inline bool may_wait_for_any(void)
+{
+    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
+}
 
-WAITS(poll, (struct pollfd * fds, nfds_t n, int timeout), (fds, n, timeout), timeout != 0,
-      waiting_poll(&waiting, fds, n))
+/* The part of a hook that is for a wait on connections: none of them gets another user
+ * meanwhile (conn/pollers.h). A function of its own, so that other waits need no frame. */
+#define GUARDED static __attribute__((noinline))
+
+struct guard {
+    struct waiting waiting;
+    struct _pthread_cleanup_buffer cleanup;
+};
+
+/* Begin a wait, which guard_end() ends, also when the thread is cancelled or jumps. */
+static inline void guard_poll(struct guard *guard, const struct pollfd *fds, nfds_t n)
+{
+    waiting_poll(&guard->waiting, fds, n);
+    _pthread_cleanup_push(&guard->cleanup, waiting_end, &guard->waiting);
+}
+
+static inline void guard_select(struct guard *guard, int n, fd_set *readable, fd_set *writable,
+                                fd_set *odd)
+{
+    fd_set *sets[] = {readable, writable, odd};
+
+    waiting_select(&guard->waiting, n, sets);
+    _pthread_cleanup_push(&guard->cleanup, waiting_end, &guard->waiting);
+}
+
+static inline void guard_end(struct guard *guard)
+{
+    _pthread_cleanup_pop(&guard->cleanup, 1);
+}
+
+GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    struct guard guard;
+    int result;
+
+    guard_poll(&guard, fds, n);
+    result = due_is_anything() ? pieces_poll(fds, n, timeout) : real_poll(fds, n, timeout);
+    guard_end(&guard);
+    return result;
+}
+
+HOOKED int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+    if (!may_wait_for_any() || timeout == 0)
+        return real_poll(fds, n, timeout);
+    return guarded_poll(fds, n, timeout);
+}
 HOOKED_ALIAS(__poll, poll);
 
-WAITS(__poll_chk, (struct pollfd * fds, nfds_t n, int timeout, size_t room),
-      (fds, n, timeout, room), timeout != 0, waiting_poll(&waiting, fds, n))
+GUARDED int guarded___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+{
+    struct guard guard;
+    int result;
 
-WAITS(ppoll,
-      (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask),
-      (fds, n, timeout, mask), true, waiting_poll(&waiting, fds, n))
+    guard_poll(&guard, fds, n);
+    result = due_is_anything() ? pieces___poll_chk(fds, n, timeout, room)
+                               : real___poll_chk(fds, n, timeout, room);
+    guard_end(&guard);
+    return result;
+}
 
-WAITS(__ppoll_chk,
-      (struct pollfd * fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask,
-       size_t room),
-      (fds, n, timeout, mask, room), true, waiting_poll(&waiting, fds, n))
+HOOKED int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+{
+    if (!may_wait_for_any() || timeout == 0)
+        return real___poll_chk(fds, n, timeout, room);
+    return guarded___poll_chk(fds, n, timeout, room);
+}
 
-#define SETS ((fd_set *[]){readable, writable, odd})
+GUARDED int guarded_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                          const sigset_t *mask)
+{
+    struct guard guard;
+    int result;
 
-WAITS(select, (int n, fd_set *readable, fd_set *writable, fd_set *odd, struct timeval *timeout),
-      (n, readable, writable, odd, timeout), true, waiting_select(&waiting, n, SETS))
+    guard_poll(&guard, fds, n);
+    result = due_is_anything() ? pieces_ppoll(fds, n, timeout, mask)
+                               : real_ppoll(fds, n, timeout, mask);
+    guard_end(&guard);
+    return result;
+}
+
+HOOKED int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                 const sigset_t *mask)
+{
+    if (!may_wait_for_any())
+        return real_ppoll(fds, n, timeout, mask);
+    return guarded_ppoll(fds, n, timeout, mask);
+}
+
+GUARDED int guarded___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                                const sigset_t *mask, size_t room)
+{
+    struct guard guard;
+    int result;
+
+    guard_poll(&guard, fds, n);
+    result = due_is_anything() ? pieces___ppoll_chk(fds, n, timeout, mask, room)
+                               : real___ppoll_chk(fds, n, timeout, mask, room);
+    guard_end(&guard);
+    return result;
+}
+
+HOOKED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                       const sigset_t *mask, size_t room)
+{
+    if (!may_wait_for_any())
+        return real___ppoll_chk(fds, n, timeout, mask, room);
+    return guarded___ppoll_chk(fds, n, timeout, mask, room);
+}
+
+GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                           struct timeval *timeout)
+{
+    struct guard guard;
+    int result;
+
+    guard_select(&guard, n, readable, writable, odd);
+    result = due_is_anything() ? pieces_select(n, readable, writable, odd, timeout)
+                               : real_select(n, readable, writable, odd, timeout);
+    guard_end(&guard);
+    return result;
+}
+
+HOOKED int select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                  struct timeval *timeout)
+{
+    if (!may_wait_for_any())
+        return real_select(n, readable, writable, odd, timeout);
+    return guarded_select(n, readable, writable, odd, timeout);
+}
 HOOKED_ALIAS(__select, select);
 
-WAITS(pselect,
-      (int n, fd_set *readable, fd_set *writable, fd_set *odd, const struct timespec *timeout,
-       const sigset_t *mask),
-      (n, readable, writable, odd, timeout, mask), true, waiting_select(&waiting, n, SETS))
+GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                            const struct timespec *timeout, const sigset_t *mask)
+{
+    struct guard guard;
+    int result;
+
+    guard_select(&guard, n, readable, writable, odd);
+    result = due_is_anything() ? pieces_pselect(n, readable, writable, odd, timeout, mask)
+                               : real_pselect(n, readable, writable, odd, timeout, mask);
+    guard_end(&guard);
+    return result;
+}
+
+HOOKED int pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                   const struct timespec *timeout, const sigset_t *mask)
+{
+    if (!may_wait_for_any())
+        return real_pselect(n, readable, writable, odd, timeout, mask);
+    return guarded_pselect(n, readable, writable, odd, timeout, mask);
+}

@@ -108,8 +108,8 @@ HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions,
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
-/* A child by _Fork() or clone() with FLAGS runs no handler of pthread_atfork(). If it is not
- * about to exec, and has a table of fds of its own, it keeps copies of private fds. */
+/* Whether a child made with FLAGS keeps copies of shadow fds. It does if it is not about to
+ * exec and has a table of fds of its own, as it runs no handler of pthread_atfork(). */
 static bool is_orphan(uint64_t flags)
 {
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
@@ -126,10 +126,10 @@ void hook_child_begins(uint64_t flags)
         atomic_fetch_add(&process_orphans, 1);
 }
 
-/* Counted once more: another thread may have opened a socket after the first count and before
- * the child was made. Pooling ends where a child with memory of its own shares our table of
- * fds, as it closes and opens our fds unseen, and where a thread has a table of its own, as the
- * fds are not there. */
+/* The child is counted once more: another thread may have opened a socket after the first count
+ * and before the child was made. Pooling ends when a child with memory of its own shares our
+ * table of fds, as it opens and closes our fds unseen, and when a thread has a table of its
+ * own, as our fds are not there. */
 long hook_child_made(uint64_t flags, long result)
 {
     bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;

@@ -1,6 +1,6 @@
 /*
- * What takes rights from the process: sandboxes and capabilities, by libc's functions and by
- * syscall().
+ * Calls that take rights from the process: sandboxes and capabilities, by libc's functions and
+ * by syscall().
  */
 #include "hooks/hooks.h"
 
@@ -12,13 +12,13 @@
 
 enum effect { NO_EFFECT, LESS_RIGHTS, SANDBOX };
 
-/* Without a filter it is only asked what this kernel knows, and the call fails. */
+/* Without a filter the program only asks what this kernel knows, and the call fails. */
 static enum effect effect_of_filter(bool strict, long filter)
 {
     return strict || filter != 0 ? SANDBOX : NO_EFFECT;
 }
 
-/* That of prctl(2) with its first three arguments. */
+/* The effect of prctl(OPTION, FIRST, SECOND). */
 static enum effect effect_of_option(long option, long first, long second)
 {
     switch (option) {
@@ -33,9 +33,9 @@ static enum effect effect_of_option(long option, long first, long second)
     }
 }
 
-static enum effect effect_of(long number, const long *a)
+static enum effect effect_of(long nr, const long *a)
 {
-    switch (number) {
+    switch (nr) {
     case SYS_prctl:
         return effect_of_option(a[0], a[1], a[2]);
     case SYS_seccomp:
@@ -50,7 +50,7 @@ static enum effect effect_of(long number, const long *a)
     }
 }
 
-/* Before and after the real call. What the first returns is given to the second as DUE. */
+/* Before and after the real call. The second gets as DUE what the first returned. */
 static bool before_confining(enum effect effect)
 {
     return effect == SANDBOX && sandbox_begin();
@@ -64,11 +64,11 @@ static void after_confining(enum effect effect, bool due, long result)
         hook_identity_changed(result == -1 ? -1 : 0);
 }
 
-long hook_confine(long number, const long *a)
+long hook_confine(long nr, const long *a)
 {
-    enum effect effect = effect_of(number, a);
+    enum effect effect = effect_of(nr, a);
     bool due = before_confining(effect);
-    long result = real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    long result = real_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 
     after_confining(effect, due, result);
     return result;

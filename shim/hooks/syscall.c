@@ -5,9 +5,9 @@
 #include "hooks/hooks.h"
 
 #include "pool/due.h"
+#include "base/usermem.h"
 #include "conn/ring.h"
 #include "base/unwind.h"
-#include "base/usermem.h"
 #include "conn/pollers.h"
 
 #include <stdarg.h>
@@ -15,60 +15,60 @@
 
 #define ARGUMENTS 6
 
-/* Makes the call NUMBER with the ARGUMENTS at A. Six are passed on whatever the call takes; the
- * kernel ignores the rest. */
-static inline long pass_on(long number, const long *a)
+/* Makes the system call NR with the arguments at A. Six are passed on whatever the call takes;
+ * the kernel ignores the rest. */
+static inline long pass_on(long nr, const long *a)
 {
-    return real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return real_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 /* The effects, each as pass_on(). */
 
-static long send_many(long number, const long *a, size_t stride, unsigned int count)
+static long send_many(long nr, const long *a, size_t stride, unsigned int count)
 {
     struct track_passed passed;
     long result;
 
     track_passing((const void *)a[1], stride, count, &passed);
-    result = pass_on(number, a);
+    result = pass_on(nr, a);
     track_passed(&passed);
     return result;
 }
 
-static long send_message(long number, const long *a)
+static long send_message(long nr, const long *a)
 {
-    return send_many(number, a, 0, 1);
+    return send_many(nr, a, 0, 1);
 }
 
-static long send_messages(long number, const long *a)
+static long send_messages(long nr, const long *a)
 {
-    return send_many(number, a, sizeof(struct mmsghdr), (unsigned int)a[2]);
+    return send_many(nr, a, sizeof(struct mmsghdr), (unsigned int)a[2]);
 }
 
-static long receive_message(long number, const long *a)
+static long receive_message(long nr, const long *a)
 {
-    long result = pass_on(number, a);
+    long result = pass_on(nr, a);
 
     if (result >= 0)
         track_received((const struct msghdr *)a[1]);
     return result;
 }
 
-static long submit_requests(long number, const long *a)
+static long submit_requests(long nr, const long *a)
 {
     hook_submitted((struct iocb **)a[2], a[1], REASON_RAW_SYSCALL);
-    return pass_on(number, a);
+    return pass_on(nr, a);
 }
 
-static long ask_for_name(long number, const long *a)
+static long ask_for_name(long nr, const long *a)
 {
     track_name_asked((int)a[0]);
-    return pass_on(number, a);
+    return pass_on(nr, a);
 }
 
-static long make_fd(long number, const long *a)
+static long make_fd(long nr, const long *a)
 {
-    long result = pass_on(number, a);
+    long result = pass_on(nr, a);
 
     track_new_number((int)result);
     return result;
@@ -87,14 +87,14 @@ static int dup3_by_number(int fd, int to, int flags)
     return (int)real_syscall(SYS_dup3, fd, to, flags);
 }
 
-static long replace_fd(long number, const long *a)
+static long replace_fd(long nr, const long *a)
 {
     int fd = (int)a[0], to = (int)a[1];
 
     if (PLAIN(to))
-        return pass_on(number, a);
+        return pass_on(nr, a);
 #ifdef SYS_dup2
-    if (number == SYS_dup2)
+    if (nr == SYS_dup2)
         return hook_replace(fd, to, 0, dup2_by_number);
 #endif
     return hook_replace(fd, to, (int)a[2], dup3_by_number);
@@ -105,10 +105,10 @@ static int close_by_number(int fd)
     return (int)real_syscall(SYS_close, fd);
 }
 
-static long close_fd(long number, const long *a)
+static long close_fd(long nr, const long *a)
 {
     if (PLAIN((int)a[0]))
-        return pass_on(number, a);
+        return pass_on(nr, a);
     return hook_close((int)a[0], close_by_number);
 }
 
@@ -117,9 +117,9 @@ static int close_range_by_number(unsigned int first, unsigned int last, int flag
     return (int)real_syscall(SYS_close_range, first, last, flags);
 }
 
-static long close_fds(long number, const long *a)
+static long close_fds(long nr, const long *a)
 {
-    (void)number;
+    (void)nr;
     return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
                             close_range_by_number);
 }
@@ -132,7 +132,7 @@ static void refuse_waiting(struct waiting *waiting)
     waiting_end(waiting);
 }
 
-static long poll_list(long number, const long *a)
+static long poll_list(long nr, const long *a)
 {
     struct waiting waiting;
 
@@ -140,10 +140,10 @@ static long poll_list(long number, const long *a)
         waiting_poll(&waiting, (const struct pollfd *)a[0], (nfds_t)a[1]);
         refuse_waiting(&waiting);
     }
-    return pass_on(number, a);
+    return pass_on(nr, a);
 }
 
-static long poll_sets(long number, const long *a)
+static long poll_sets(long nr, const long *a)
 {
     fd_set *sets[] = {(fd_set *)a[1], (fd_set *)a[2], (fd_set *)a[3]};
     struct waiting waiting;
@@ -152,7 +152,7 @@ static long poll_sets(long number, const long *a)
         waiting_select(&waiting, (int)a[0], sets);
         refuse_waiting(&waiting);
     }
-    return pass_on(number, a);
+    return pass_on(nr, a);
 }
 
 static int epoll_ctl_by_number(int epfd, int op, int fd, struct epoll_event *event)
@@ -160,32 +160,32 @@ static int epoll_ctl_by_number(int epfd, int op, int fd, struct epoll_event *eve
     return (int)real_syscall(SYS_epoll_ctl, epfd, op, fd, event);
 }
 
-static long change_epoll(long number, const long *a)
+static long change_epoll(long nr, const long *a)
 {
-    (void)number;
+    (void)nr;
     return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
                           epoll_ctl_by_number);
 }
 
-static long make_ring(long number, const long *a)
+static long make_ring(long nr, const long *a)
 {
-    long result = pass_on(number, a);
+    long result = pass_on(nr, a);
 
     if (result >= 0 && process_is_owner())
         ring_opened((int)result, (const struct io_uring_params *)a[1]);
     return result;
 }
 
-static long register_with_ring(long number, const long *a)
+static long register_with_ring(long nr, const long *a)
 {
-    long result = pass_on(number, a);
+    long result = pass_on(nr, a);
 
     if (result >= 0)
         ring_registered((uint32_t)a[1]);
     return result;
 }
 
-static long enter_ring(long number, const long *a)
+static long enter_ring(long nr, const long *a)
 {
     struct _pthread_cleanup_buffer cleanup;
     struct ring_enter enter;
@@ -193,16 +193,16 @@ static long enter_ring(long number, const long *a)
 
     ring_enter_begin(&enter, (int)a[0], (uint32_t)a[1], (uint32_t)a[3]);
     _pthread_cleanup_push(&cleanup, ring_enter_end, &enter);
-    result = pass_on(number, a);
+    result = pass_on(nr, a);
     _pthread_cleanup_pop(&cleanup, 1);
     return result;
 }
 
 /* The flags of the child that the call makes. Those of clone3() are the first member of its
  * struct (clone(2)). */
-static uint64_t child_flags(long number, const long *a)
+static uint64_t child_flags(long nr, const long *a)
 {
-    switch (number) {
+    switch (nr) {
     case SYS_clone:
         return (unsigned long)a[0];
     case SYS_clone3:
@@ -216,37 +216,37 @@ static uint64_t child_flags(long number, const long *a)
     }
 }
 
-static long make_child(long number, const long *a)
+static long make_child(long nr, const long *a)
 {
-    uint64_t flags = child_flags(number, a);
+    uint64_t flags = child_flags(nr, a);
 
     hook_child_begins(flags);
-    return hook_child_made(flags, pass_on(number, a));
+    return hook_child_made(flags, pass_on(nr, a));
 }
 
-static long end_process(long number, const long *a)
+static long end_process(long nr, const long *a)
 {
     due_before_end();
-    return pass_on(number, a);
+    return pass_on(nr, a);
 }
 
 /* setfsuid() and setfsgid() return the old id. */
-static long change_identity(long number, const long *a)
+static long change_identity(long nr, const long *a)
 {
-    long result = pass_on(number, a);
+    long result = pass_on(nr, a);
 
     hook_identity_changed(result == -1 ? -1 : 0);
     return result;
 }
 
-static long leave_namespace(long number, const long *a)
+static long leave_namespace(long nr, const long *a)
 {
-    return hook_unshared((int)pass_on(number, a), (int)a[0]);
+    return hook_unshared((int)pass_on(nr, a), (int)a[0]);
 }
 
-static long enter_namespace(long number, const long *a)
+static long enter_namespace(long nr, const long *a)
 {
-    return hook_namespace_changed((int)pass_on(number, a));
+    return hook_namespace_changed((int)pass_on(nr, a));
 }
 
 /* The table. */
@@ -256,46 +256,46 @@ static long enter_namespace(long number, const long *a)
 
 static const struct row {
     unsigned int fds;
-    long (*effect)(long number, const long *a);
+    long (*effect)(long nr, const long *a);
 } rows[] = {
 #define SYSCALL(name, fds, effect) {fds, effect},
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };
 
-enum row_number {
+enum row_index {
 #define SYSCALL(name, fds, effect) ROW_OF_##name,
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };
 
-/* One more than the row of each number; 0: it is only passed on. */
+/* By NR: one more than the row of that call, or 0 if it is only passed on. */
 static const uint8_t rows_by_number[] = {
 #define SYSCALL(name, fds, effect) [SYS_##name] = ROW_OF_##name + 1,
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };
 
-static inline const struct row *row_of(long number)
+static inline const struct row *row_of(long nr)
 {
-    uint8_t row = (unsigned long)number < sizeof(rows_by_number) ? rows_by_number[number] : 0;
+    uint8_t row = (unsigned long)nr < sizeof(rows_by_number) ? rows_by_number[nr] : 0;
 
     return row == 0 ? NULL : &rows[row - 1];
 }
 
-HOOKED long syscall(long number, ...)
+HOOKED long syscall(long nr, ...)
 {
-    const struct row *row = row_of(number);
+    const struct row *row = row_of(nr);
     long a[ARGUMENTS];
     va_list list;
 
-    va_start(list, number);
+    va_start(list, nr);
     for (int i = 0; i < ARGUMENTS; i++)
         a[i] = va_arg(list, long);
     va_end(list);
     if (!row)
-        return pass_on(number, a);
+        return pass_on(nr, a);
     for (unsigned int fds = row->fds; fds != 0; fds &= fds - 1)
         hook_share((int)a[__builtin_ctz(fds)], REASON_RAW_SYSCALL);
-    return row->effect(number, a);
+    return row->effect(nr, a);
 }
