@@ -13,6 +13,7 @@
 #include "pool/checkout.h"
 #include "pool/discard.h"
 #include "hooks/libc.h"
+#include "hooks/passing.h"
 #include "base/owner.h"
 #include "hooks/track.h"
 

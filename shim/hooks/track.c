@@ -5,13 +5,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 
 #include "conn/epoll_reg.h"
-#include "hooks/libc.h"
 #include "pool/discard.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
@@ -240,9 +237,7 @@ void track_unseen_everywhere(enum reason reason)
     lending_flush(reason);
 }
 
-/* A duplicate of a private fd reads and writes its connection. So that is not kept if it has a
- * user, and is given up if it is idle. True when FD is the caller's to close. */
-static bool give_up_private(int fd, uint32_t slot, enum reason reason)
+bool track_give_up_private(int fd, uint32_t slot, enum reason reason)
 {
     if (!process_is_owner())
         return false;
@@ -261,7 +256,7 @@ void track_shared(int fd, enum reason reason)
     }
     if (!(slot & FDMAP_PRIVATE))
         track_refuse(fd, reason);
-    else if (give_up_private(fd, slot, reason))
+    else if (track_give_up_private(fd, slot, reason))
         raw_close(fd);
 }
 
@@ -414,87 +409,4 @@ void track_namespace_lost(void)
 {
     process_refuse(REASON_NAMESPACE);
     lending_flush(REASON_NAMESPACE);
-}
-
-/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
- * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
-static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
-                        void *context)
-{
-    struct cmsghdr *control;
-
-    for (control = CMSG_FIRSTHDR(msg); control;
-         control = CMSG_NXTHDR((struct msghdr *)msg, control)) {
-        size_t at = (size_t)((const char *)control - (const char *)msg->msg_control);
-        size_t n = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-        if (control->cmsg_len < CMSG_LEN(0) || control->cmsg_len > msg->msg_controllen - at)
-            return;
-        if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS)
-            continue;
-        for (size_t i = 0; i < n; i++) {
-            int fd;
-
-            memcpy(&fd, CMSG_DATA(control) + i * sizeof(fd), sizeof(fd));
-            visit(fd, context);
-        }
-    }
-}
-
-/* Another process may write to what is passed, so a lent connection is renewed before. A
- * private fd is given up before, so that its connection is not lent meanwhile, and closed
- * after. */
-static void pass(int fd, void *context)
-{
-    struct track_passed *passed = context;
-    uint32_t slot = fdmap_get(fd);
-
-    if (slot == FDMAP_NONE)
-        return;
-    if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
-        if (give_up_private(fd, slot, REASON_PASSED))
-            passed->fds[passed->count++] = fd;
-        return;
-    }
-    protocol_renew(fd);
-    track_shared(fd, REASON_PASSED);
-}
-
-/* After the call the message may be gone. Should the call fail, a connection is not pooled that
- * could have been. The struct of another libc, where no process is ever the owner, has another
- * layout. */
-void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
-{
-    int saved = errno;
-
-    passed->count = 0;
-    if (fdmap_end() == 0 || !process_is_owner())
-        return;
-    for (size_t i = 0; i < count && i < IOV_MAX; i++) {
-        const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
-
-        if (!is_readable(msg, sizeof(*msg)))
-            break;
-        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
-            each_passed(msg, pass, passed);
-    }
-    errno = saved;
-}
-
-void track_close_passed(const struct track_passed *passed)
-{
-    for (unsigned int i = 0; i < passed->count; i++)
-        raw_close(passed->fds[i]);
-}
-
-static void receive(int fd, void *unused)
-{
-    (void)unused;
-    track_new_number(fd);
-}
-
-void track_received(const struct msghdr *msg)
-{
-    if (process_is_owner())
-        each_passed(msg, receive, NULL);
 }

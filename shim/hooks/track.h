@@ -83,6 +83,11 @@ COLD struct conn *track_share(int fd);
  */
 COLD void track_duplicated(int fd, struct conn *conn, int twin);
 
+/* The private fd FD, for which the map has SLOT, has a duplicate or will have one, which reads
+ * and writes its connection. So that is not kept if it has a user, and is given up if it is
+ * idle. True when FD is the caller's to close. */
+COLD bool track_give_up_private(int fd, uint32_t slot, enum reason reason);
+
 /* Another process has what FD names, or will have it. After protocol_renew(), if that was
  * possible before the other had it. */
 COLD void track_shared(int fd, enum reason reason);
@@ -130,29 +135,5 @@ void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
 
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);
-
-/* MSG was received: what its SCM_RIGHTS carry are new fds. */
-void track_received(const struct msghdr *msg);
-
-/* Private fds that a program has found and passes on. More of them are closed before
- * the call, which then fails. */
-#define TRACK_PASSED_MOST 16
-struct track_passed {
-    unsigned int count;
-    int fds[TRACK_PASSED_MOST];
-};
-
-/* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
- * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
- * bytes behind the one before. What track_close_passed() is to close goes to PASSED.
- */
-void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
-COLD void track_close_passed(const struct track_passed *passed);
-
-static inline void track_passed(const struct track_passed *passed)
-{
-    if (__builtin_expect(passed->count > 0, 0))
-        track_close_passed(passed);
-}
 
 #endif

@@ -9,7 +9,6 @@
 #ifndef MCPOOL_DRAIN_H
 #define MCPOOL_DRAIN_H
 
-#include "base/compiler.h"
 #include "base/clock.h"
 #include "conn/conn.h"
 #include "base/reasons.h"

@@ -14,7 +14,6 @@
 #include "conn/sockid.h"
 #include "conn/ring.h"
 #include "pool/drain.h"
-#include "conn/shadow.h"
 
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
