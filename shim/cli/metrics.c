@@ -60,6 +60,8 @@ static void print_stat(FILE *to, const struct processes *processes, enum stat_in
         head(to, "connect_seconds_total", "counter", "seconds these took");
         FOR_EACH_SERVER(processes, process, server)
         {
+            if (!process->has[stat])
+                continue;
             sample(to, "connect_seconds_total", process, server, NULL);
             fprintf(to, "%.6f\n", (double)server->numbers.stats[stat] / 1e6);
         }
@@ -69,19 +71,100 @@ static void print_stat(FILE *to, const struct processes *processes, enum stat_in
     head(to, name, row->is_gauge ? "gauge" : "counter", row->text);
     FOR_EACH_SERVER(processes, process, server)
     {
+        if (!process->has[stat])
+            continue;
         sample(to, name, process, server, NULL);
         fprintf(to, "%" PRIu64 "\n", server->numbers.stats[stat]);
     }
 }
 
-static void print_reasons(FILE *to, const char *name, const struct process *process,
-                          const struct server *server, const uint64_t *counters)
+/* A statistic that this version does not know, of one process. */
+struct unknown_stat {
+    const struct process *process;
+    size_t index; /* in what is unknown of it */
+    const struct value *value;
+};
+
+static int compare_kinds(const void *a, const void *b)
 {
-    for (int i = 0; i < REASON_COUNT; i++) {
-        if (counters[i] == 0)
-            continue;
-        sample(to, name, process, server, reason_name((enum reason)i));
-        fprintf(to, "%" PRIu64 "\n", counters[i]);
+    const struct value *one = ((const struct unknown_stat *)a)->value;
+    const struct value *other = ((const struct unknown_stat *)b)->value;
+    int order = strcmp(one->name, other->name);
+
+    return order ? order : (int)one->kind - (int)other->kind;
+}
+
+static int compare_unknown(const void *a, const void *b)
+{
+    const struct process *one = ((const struct unknown_stat *)a)->process;
+    const struct process *other = ((const struct unknown_stat *)b)->process;
+    int order = compare_kinds(a, b);
+
+    return order ? order : (one > other) - (one < other);
+}
+
+/* Fills FOUND, which has room for all, and returns how many there are; those of one name and
+ * kind are together, as the format wants. */
+static size_t find_unknown(const struct processes *processes, struct unknown_stat *found)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < processes->count; i++) {
+        const struct process *process = &processes->list[i];
+
+        for (size_t j = 0; j < process->unknown_count; j++) {
+            if (process->unknown[j].kind != VALUE_REASON)
+                found[n++] = (struct unknown_stat){process, j, &process->unknown[j]};
+        }
+    }
+    qsort(found, n, sizeof(*found), compare_unknown);
+    return n;
+}
+
+static void print_unknown_stat(FILE *to, const struct unknown_stat *stat, bool is_first)
+{
+    bool is_gauge = stat->value->kind == VALUE_GAUGE;
+    char name[VALUE_NAME_SIZE + 8];
+
+    snprintf(name, sizeof(name), "%s%s", stat->value->name, is_gauge ? "" : "_total");
+    if (is_first)
+        head(to, name, is_gauge ? "gauge" : "counter", "unknown to this version of mcpool");
+    for (size_t i = 0; i < stat->process->server_count; i++) {
+        const struct server *server = &stat->process->servers[i];
+
+        sample(to, name, stat->process, server, NULL);
+        fprintf(to, "%" PRIu64 "\n", server->unknown[stat->index].value);
+    }
+}
+
+static void print_unknown_stats(FILE *to, const struct processes *processes)
+{
+    struct unknown_stat *found;
+    size_t n = 1;
+
+    for (size_t i = 0; i < processes->count; i++)
+        n += processes->list[i].unknown_count;
+    found = calloc(n, sizeof(*found));
+    if (!found)
+        return;
+    n = find_unknown(processes, found);
+    for (size_t i = 0; i < n; i++)
+        print_unknown_stat(to, &found[i],
+                           i == 0 || compare_kinds(&found[i - 1], &found[i]) != 0);
+    free(found);
+}
+
+static void print_reasons(FILE *to, const char *name, const struct processes *processes,
+                          enum outcome outcome)
+{
+    struct reason_row row;
+
+    FOR_EACH_SERVER(processes, process, server)
+    {
+        for (size_t i = 0; process_next_reason(process, server, outcome, &i, &row);) {
+            sample(to, name, process, server, row.name);
+            fprintf(to, "%" PRIu64 "\n", row.number);
+        }
     }
 }
 
@@ -99,6 +182,7 @@ static void print_metrics(FILE *to, const struct processes *processes)
     }
     for (int i = 0; i < STATS; i++)
         print_stat(to, processes, (enum stat_index)i);
+    print_unknown_stats(to, processes);
     head(to, "connect_seconds_avoided_total", "counter",
          "seconds saved: a mean real connect for each reuse");
     FOR_EACH_SERVER(processes, process, server)
@@ -113,11 +197,9 @@ static void print_metrics(FILE *to, const struct processes *processes)
         fprintf(to, "%" PRIu64 "\n", server->numbers.time_wait_avoided);
     }
     head(to, "refused_total", "counter", "connections not kept at close()");
-    FOR_EACH_SERVER(processes, process, server)
-    print_reasons(to, "refused_total", process, server, server->numbers.refused);
+    print_reasons(to, "refused_total", processes, REFUSED);
     head(to, "discarded_total", "counter", "connections kept, and closed later without reuse");
-    FOR_EACH_SERVER(processes, process, server)
-    print_reasons(to, "discarded_total", process, server, server->numbers.discarded);
+    print_reasons(to, "discarded_total", processes, DISCARDED);
 }
 
 static void print_now(FILE *to)

@@ -14,14 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* More servers than any process may have. */
+/* More servers, and more bytes of a file, than any process may have. */
 #define MOST_SLOTS 4096
-
-const struct stat_row stat_rows[STATS] = {
-#define STAT(kind, name, text) {#name, text, sizeof(#kind) == sizeof("gauge")},
-#include "stats/stats.def"
-#undef STAT
-};
+#define MOST_BYTES (8 << 20)
 
 /* What is asked for, and where what is found goes. */
 struct search {
@@ -137,41 +132,89 @@ static void add_derived(struct numbers *numbers)
     numbers->time_wait_avoided = reused;
 }
 
-static void read_slot(struct process *process, const struct stats_slot *slot)
+static void read_value(struct numbers *numbers, const struct value *value, uint64_t number,
+                       uint64_t discarded)
+{
+    if (value->kind == VALUE_REASON) {
+        numbers->refused[value->index] = number;
+        numbers->discarded[value->index] = discarded;
+    } else {
+        numbers->stats[value->index] = number;
+    }
+}
+
+static void read_values(struct server *server, const struct layout *layout, const char *slot)
+{
+    size_t unknown = 0;
+
+    for (size_t i = 0; i < layout->value_count; i++) {
+        const struct value *value = &layout->values[i];
+        uint64_t number = layout_value(layout, slot, i);
+        uint64_t discarded =
+            value->kind == VALUE_REASON ? layout_discarded(layout, slot, i) : 0;
+
+        if (value->kind == VALUE_REASON)
+            server->numbers.all_refused += number;
+        if (value->index == VALUE_UNKNOWN)
+            server->unknown[unknown++] = (struct unknown_number){number, discarded};
+        else if (value->index != VALUE_REPLACED)
+            read_value(&server->numbers, value, number, discarded);
+    }
+}
+
+static void read_slot(struct process *process, const struct layout *layout, const char *slot)
 {
     struct server *server = &process->servers[process->server_count];
-    const struct stats *stats = &slot->stats;
+    size_t name_at = offsetof(struct stats_slot, endpoint);
+    size_t room = layout->values_at - name_at;
+    uint32_t change;
 
-    if (slot->change == 0 || slot->change % 2 == 1)
+    memcpy(&change, slot + offsetof(struct stats_slot, change), sizeof(change));
+    if (change == 0 || change % 2 == 1)
         return;
-    memset(server, 0, sizeof(*server));
-    memcpy(server->name, slot->endpoint, sizeof(server->name) - 1);
+    if (room > sizeof(server->name) - 1)
+        room = sizeof(server->name) - 1;
+    memcpy(server->name, slot + name_at, room);
     make_printable(server->name);
-#define STAT(kind, name, text) server->numbers.stats[STAT_##name] = stats->name;
-#include "stats/stats.def"
-#undef STAT
-    for (int i = 0; i < REASON_COUNT; i++) {
-        server->numbers.refused[i] = stats->refused[i];
-        server->numbers.discarded[i] = stats->discarded[i];
-    }
+    server->unknown = process->unknown_numbers + process->server_count * process->unknown_count;
+    read_values(server, layout, slot);
     add_derived(&server->numbers);
     process->server_count++;
 }
 
-static bool is_ours(const struct stats_header *header)
+static void read_slots(struct process *process, const struct layout *layout, const char *bytes,
+                       size_t size)
 {
-    return header->layout == STATS_LAYOUT && header->header_size == sizeof(*header) &&
-           header->slot_size == sizeof(struct stats_slot) && header->reasons == REASON_COUNT &&
-           header->names == stats_names();
+    size_t n = (size - layout->slots_at) / layout->slot_size;
+
+    if (n > MOST_SLOTS)
+        n = MOST_SLOTS;
+    process->servers = must(calloc(n + 1, sizeof(*process->servers)));
+    process->unknown_numbers =
+        must(calloc(n * process->unknown_count + 1, sizeof(*process->unknown_numbers)));
+    for (size_t i = 0; i < n; i++)
+        read_slot(process, layout, bytes + layout->slots_at + i * layout->slot_size);
+}
+
+static void read_names(struct process *process, const struct layout *layout)
+{
+    process->unknown = must(calloc(layout->value_count + 1, sizeof(*process->unknown)));
+    for (size_t i = 0; i < layout->value_count; i++) {
+        const struct value *value = &layout->values[i];
+
+        if (value->index == VALUE_UNKNOWN)
+            process->unknown[process->unknown_count++] = *value;
+        else if (value->kind != VALUE_REASON && value->index != VALUE_REPLACED)
+            process->has[value->index] = true;
+    }
 }
 
 static void add_process(struct search *search, const struct stats_header *header, size_t size)
 {
-    const struct stats_slot *slots = (const void *)(header + 1);
-    size_t n = (size - sizeof(*header)) / sizeof(*slots);
+    static struct layout layout;
     struct process *process;
 
-    if (!is_ours(header)) {
+    if (!layout_read(&layout, header, size)) {
         search->found.strange++;
         return;
     }
@@ -185,9 +228,8 @@ static void add_process(struct search *search, const struct stats_header *header
     memcpy(process->version, header->version, sizeof(process->version) - 1);
     make_printable(process->version);
     name_process(process);
-    process->servers = must(calloc(n + 1, sizeof(*process->servers)));
-    for (size_t i = 0; i < n; i++)
-        read_slot(process, &slots[i]);
+    read_names(process, &layout);
+    read_slots(process, &layout, (const char *)header, size);
 }
 
 /* Read, not mapped: every user that may write to it may cut it short at any time. */
@@ -206,7 +248,7 @@ static void read_file(struct search *search, int directory, const char *name, in
 {
     static union {
         struct stats_header header;
-        char bytes[STATS_FILE_SIZE(MOST_SLOTS)];
+        char bytes[MOST_BYTES];
     } file;
     int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
     struct stat found;
@@ -221,7 +263,7 @@ static void read_file(struct search *search, int directory, const char *name, in
             ? read_all(fd, file.bytes, sizeof(file.bytes))
             : 0;
     close(fd);
-    if (n < sizeof(file.header) || file.header.magic != STATS_MAGIC ||
+    if (n < offsetof(struct stats_header, names) || file.header.magic != STATS_MAGIC ||
         file.header.pid_namespace != search->pid_namespace || file.header.pid != pid ||
         file.header.start != start)
         return;
@@ -305,10 +347,48 @@ struct processes processes_read(const int *pids, size_t n)
 
 void processes_free(struct processes *processes)
 {
-    for (size_t i = 0; i < processes->count; i++)
+    for (size_t i = 0; i < processes->count; i++) {
         free(processes->list[i].servers);
+        free(processes->list[i].unknown);
+        free(processes->list[i].unknown_numbers);
+    }
     free(processes->list);
     *processes = (struct processes){0};
+}
+
+static struct reason_row known_reason(const struct server *server, enum outcome outcome,
+                                      enum reason reason)
+{
+    const struct numbers *numbers = &server->numbers;
+
+    return (struct reason_row){reason_name(reason), reason_text(reason),
+                               outcome == REFUSED ? numbers->refused[reason]
+                                                  : numbers->discarded[reason]};
+}
+
+static struct reason_row unknown_reason(const struct value *value,
+                                        const struct unknown_number *number,
+                                        enum outcome outcome)
+{
+    if (value->kind != VALUE_REASON)
+        return (struct reason_row){0};
+    return (struct reason_row){value->name, "unknown to this version of mcpool",
+                               outcome == REFUSED ? number->value : number->discarded};
+}
+
+bool process_next_reason(const struct process *process, const struct server *server,
+                         enum outcome outcome, size_t *at, struct reason_row *row)
+{
+    for (; *at < REASON_COUNT + process->unknown_count; (*at)++) {
+        size_t i = *at - REASON_COUNT;
+
+        *row = *at < REASON_COUNT
+                   ? known_reason(server, outcome, (enum reason) * at)
+                   : unknown_reason(&process->unknown[i], &server->unknown[i], outcome);
+        if (row->number > 0)
+            return (*at)++, true;
+    }
+    return false;
 }
 
 void numbers_add(struct numbers *to, const struct numbers *from)
@@ -319,6 +399,7 @@ void numbers_add(struct numbers *to, const struct numbers *from)
         to->refused[i] += from->refused[i];
         to->discarded[i] += from->discarded[i];
     }
+    to->all_refused += from->all_refused;
     to->seconds_avoided += from->seconds_avoided;
     to->time_wait_avoided += from->time_wait_avoided;
 }

@@ -53,13 +53,13 @@ static void print_row(const char *who, const char *server, const struct numbers 
            duration(numbers->seconds_avoided), numbers->time_wait_avoided);
 }
 
-static void print_reasons(const char *what, const uint64_t *counters)
+static void print_reasons(const char *what, const struct process *process,
+                          const struct server *server, enum outcome outcome)
 {
-    for (int i = 0; i < REASON_COUNT; i++) {
-        if (counters[i] > 0)
-            printf("%10s%-11s %9" PRIu64 "  %s (%s)\n", "", what, counters[i],
-                   reason_name((enum reason)i), reason_text((enum reason)i));
-    }
+    struct reason_row row;
+
+    for (size_t i = 0; process_next_reason(process, server, outcome, &i, &row);)
+        printf("%10s%-11s %9" PRIu64 "  %s (%s)\n", "", what, row.number, row.name, row.text);
 }
 
 static void print_process(const struct process *process)
@@ -71,8 +71,8 @@ static void print_process(const struct process *process)
         const struct numbers *numbers = &process->servers[i].numbers;
 
         print_row(pid, process->servers[i].name, numbers);
-        print_reasons("not kept", numbers->refused);
-        print_reasons("discarded", numbers->discarded);
+        print_reasons("not kept", process, &process->servers[i], REFUSED);
+        print_reasons("discarded", process, &process->servers[i], DISCARDED);
         if (numbers->stats[STAT_exchanged] + numbers->stats[STAT_cut_off] > 0)
             printf("%10sswapped before first use: %" PRIu64 ", failed %" PRIu64 "\n", "",
                    numbers->stats[STAT_exchanged], numbers->stats[STAT_cut_off]);
@@ -127,31 +127,42 @@ static void print_table(const struct processes *processes)
     }
 }
 
-static void print_json_reasons(const char *what, const uint64_t *counters)
+static void print_json_reasons(const char *what, const struct process *process,
+                               const struct server *server, enum outcome outcome)
 {
     const char *between = "";
+    struct reason_row row;
 
     printf(", \"%s\": {", what);
-    for (int i = 0; i < REASON_COUNT; i++) {
-        if (counters[i] == 0)
-            continue;
-        printf("%s\"%s\": %" PRIu64, between, reason_name((enum reason)i), counters[i]);
+    for (size_t i = 0; process_next_reason(process, server, outcome, &i, &row);) {
+        printf("%s\"%s\": %" PRIu64, between, row.name, row.number);
         between = ", ";
     }
     putchar('}');
 }
 
-static void print_json_server(const struct server *server)
+static void print_json_stats(const struct process *process, const struct server *server)
+{
+    for (int i = 0; i < STATS; i++) {
+        if (process->has[i])
+            printf(", \"%s\": %" PRIu64, stat_rows[i].name, server->numbers.stats[i]);
+    }
+    for (size_t i = 0; i < process->unknown_count; i++) {
+        if (process->unknown[i].kind != VALUE_REASON)
+            printf(", \"%s\": %" PRIu64, process->unknown[i].name, server->unknown[i].value);
+    }
+}
+
+static void print_json_server(const struct process *process, const struct server *server)
 {
     printf("{\"endpoint\": \"%s\"", server->name);
-    for (int i = 0; i < STATS; i++)
-        printf(", \"%s\": %" PRIu64, stat_rows[i].name, server->numbers.stats[i]);
+    print_json_stats(process, server);
     printf(", \"hit_rate\": %.4f, \"connect_seconds_avoided\": %.6f, \"time_wait_avoided\": "
            "%" PRIu64,
            numbers_hit_rate(&server->numbers) / 100, server->numbers.seconds_avoided,
            server->numbers.time_wait_avoided);
-    print_json_reasons("refused", server->numbers.refused);
-    print_json_reasons("discarded", server->numbers.discarded);
+    print_json_reasons("refused", process, server, REFUSED);
+    print_json_reasons("discarded", process, server, DISCARDED);
     putchar('}');
 }
 
@@ -167,7 +178,7 @@ static void print_json(const struct processes *processes)
                process->version, process->since, process->dry_run ? "true" : "false");
         for (size_t j = 0; j < process->server_count; j++) {
             printf("%s\n  ", j > 0 ? "," : "");
-            print_json_server(&process->servers[j]);
+            print_json_server(process, &process->servers[j]);
         }
         printf("]}");
     }

@@ -43,15 +43,6 @@ static void print_help(void)
          "space refreshes at once; q quits. See mcpool-top(1).");
 }
 
-static uint64_t sum(const uint64_t *counters)
-{
-    uint64_t all = 0;
-
-    for (int i = 0; i < REASON_COUNT; i++)
-        all += counters[i];
-    return all;
-}
-
 /* The same server of the same process, as it was before; NULL when it is new. */
 static const struct numbers *before(const struct processes *last, const struct process *process,
                                     const struct server *server)
@@ -83,7 +74,7 @@ static struct line make_line(const struct process *process, const struct server 
     line.connects = rate(now->stats[STAT_connects], old->stats[STAT_connects], seconds);
     line.reused = rate(now->stats[STAT_reused], old->stats[STAT_reused], seconds);
     line.opened = rate(now->stats[STAT_opened], old->stats[STAT_opened], seconds);
-    line.refused = rate(sum(now->refused), sum(old->refused), seconds);
+    line.refused = rate(now->all_refused, old->all_refused, seconds);
     return line;
 }
 

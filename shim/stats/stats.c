@@ -98,11 +98,11 @@ static uint64_t pid_namespace(void)
 static bool is_gone(const char *name, int pid)
 {
     struct stats_header header = {0};
+    size_t wanted = offsetof(struct stats_header, names);
 
     if (pid != getpid() && raw_syscall(SYS_kill, pid, 0) != -ESRCH)
         return false;
-    return read_some(name, &header, sizeof(header)) < sizeof(header) ||
-           header.pid_namespace == pid_namespace();
+    return read_some(name, &header, wanted) < wanted || header.pid_namespace == pid_namespace();
 }
 
 struct directory_entry {
@@ -167,8 +167,10 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->layout = STATS_LAYOUT;
     header->header_size = sizeof(struct stats_header);
     header->slot_size = sizeof(struct stats_slot);
-    header->reasons = REASON_COUNT;
-    header->names = stats_names();
+    header->names_at = offsetof(struct stats_header, names);
+    header->names_size = sizeof(header->names);
+    header->values_at = offsetof(struct stats_slot, stats);
+    header->names = stats_names;
     header->pid = getpid();
     header->dry_run = settings->dry_run;
     header->start = start;

@@ -5,25 +5,15 @@
 
 #include <string.h>
 
-static uint64_t digest(uint64_t sum, const char *name)
-{
-    do
-        sum = (sum ^ (uint8_t)*name) * UINT64_C(0x100000001b3);
-    while (*name++);
-    return sum;
-}
-
-uint64_t stats_names(void)
-{
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-
-#define STAT(kind, name, text) sum = digest(sum, #name);
+const struct stats_names stats_names = {
+#define STAT(kind, name, text) .name = #kind " " #name,
 #include "stats/stats.def"
 #undef STAT
-    for (int i = 0; i < REASON_COUNT; i++)
-        sum = digest(sum, reason_name((enum reason)i));
-    return sum;
-}
+    .reason_none = "reason none",
+#define REASON(name, text) .reason_##name = "reason " #name,
+#include "base/reasons.def"
+#undef REASON
+};
 
 /* Returns where the number ends; NULL when there is none, or too large a one. */
 static const char *parse_number(const char *text, uint64_t most, uint64_t *number)

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import random
 import re
 import select
 import shutil
@@ -11,11 +12,17 @@ import subprocess
 import time
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
-from observed import COMMAND
+from observed import COMMAND, SHIM
 
-# The header of a file, as shim/stats/stats_file.h has it.
-HEADER = struct.Struct("<QIIIIQiIQQq24s")
+# The header of a file, as shim/stats/stats_file.h has it, and where its fields are.
+HEADER = struct.Struct("<QIIIIIIiIQQq24s")
+(MAGIC, LAYOUT, HEADER_SIZE, SLOT_SIZE, NAMES_AT, NAMES_SIZE, VALUES_AT, PID, DRY_RUN, START,
+ NAMESPACE) = range(11)
+SLOT = struct.Struct("<II128s")
+
+STRANGE = "mcpool: 1 more with another version of libmcpool.so\n"
 
 
 def only_server(process):
@@ -108,13 +115,17 @@ def copy_of(host, client, name, change=lambda header: header):
     return path
 
 
-def own_start():
-    with open("/proc/self/stat", encoding="ascii") as file:
+def start_of(pid):
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         return int(file.read().rsplit(")", 1)[1].split()[19])
 
 
+def own_start():
+    return start_of(os.getpid())
+
+
 def in_our_name(header):
-    header[6], header[8] = os.getpid(), own_start()
+    header[PID], header[START] = os.getpid(), own_start()
     return header
 
 
@@ -137,17 +148,21 @@ def test_a_copy_in_our_name_is_read(host):
 
 
 @pytest.mark.parametrize("field, value", [
-    (1, 99), (2, 4096), (3, 0), (3, 1 << 31), (4, 1), (4, 1 << 31), (5, 1)])
+    (LAYOUT, 99), (LAYOUT, 1), (HEADER_SIZE, HEADER.size), (HEADER_SIZE, 4096), (HEADER_SIZE, 1 << 31),
+    (SLOT_SIZE, 0), (SLOT_SIZE, 1000), (SLOT_SIZE, 1 << 31), (NAMES_AT, 1), (NAMES_AT, 1 << 31),
+    (NAMES_AT, (1 << 32) - 1), (NAMES_SIZE, 0), (NAMES_SIZE, 1), (NAMES_SIZE, 1 << 31),
+    (NAMES_SIZE, (1 << 32) - 1), (VALUES_AT, 0), (VALUES_AT, 1000), (VALUES_AT, 1 << 31),
+    (VALUES_AT, (1 << 32) - 8)])
 def test_files_of_another_layout_are_refused_politely(host, field, value):
     client = host.client().turns(1)
     copy_of(host, client, own_name(), with_change(field, value))
     done = host.mcpool("stat")
     assert done.returncode == 0
-    assert done.stderr == "mcpool: 1 more with another version of libmcpool.so\n"
+    assert done.stderr == STRANGE
     assert str(client.pid) in done.stdout and str(os.getpid()) not in done.stdout
 
 
-@pytest.mark.parametrize("field, value", [(0, 1), (6, 1), (8, 1), (9, 1)])
+@pytest.mark.parametrize("field, value", [(MAGIC, 1), (PID, 1), (START, 1), (NAMESPACE, 1)])
 def test_files_that_are_no_ones_are_passed_over(host, field, value):
     client = host.client().turns(1)
     path = copy_of(host, client, own_name(), with_change(field, value))
@@ -169,11 +184,284 @@ def test_odd_files(host):
 def test_files_that_were_cut_short(host, left):
     """Servers that are whole are shown."""
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
+    header_size = HEADER.unpack(path.read_bytes()[:HEADER.size])[HEADER_SIZE]
     size = path.stat().st_size
-    os.truncate(path, HEADER.size + int((size - HEADER.size) * left))
+    os.truncate(path, header_size + int((size - header_size) * left))
     assert len(host.seen()[os.getpid()]["servers"]) == (1 if left == 1 else 0)
+    os.truncate(path, header_size - 1)
+    assert os.getpid() not in host.seen()
+    assert host.mcpool("stat").stderr == STRANGE
     os.truncate(path, HEADER.size - 1)
     assert os.getpid() not in host.seen()
+    assert host.mcpool("stat").stderr == ""
+
+
+def names_in(content):
+    """Of each value in a file: "KIND NAME"."""
+    fields = HEADER.unpack(content[:HEADER.size])
+    block = content[fields[NAMES_AT]:fields[NAMES_AT] + fields[NAMES_SIZE]]
+    assert block.endswith(b"\0")
+    return block[:-1].decode("ascii").split("\0")
+
+
+def name_of(text):
+    return text.split(" ")[1]
+
+
+def header_of(pid, layout, *sizes):
+    return HEADER.pack(0x7c1f006c6f6f706d, layout, *sizes, pid, 0, start_of(pid),
+                       os.stat("/proc/self/ns/pid").st_ino, 1, b"7.8.9")
+
+
+def write_file(host, names, values, pid=os.getpid()):
+    """Leaves a file of the process PID that has NAMES, a list or the bytes themselves, and one server
+    with VALUES. Each part lies at a place that today's library would not choose."""
+    block = names if isinstance(names, bytes) else "".join(name + "\0" for name in names).encode()
+    values_at = SLOT.size + 24
+    names_at = HEADER.size + 3
+    header = header_of(pid, 2, names_at + len(block) + 2, values_at + 8 * len(values), names_at, len(block),
+                       values_at)
+    slot = SLOT.pack(2, 0, b"127.0.0.1:1") + b"x" * 24 + struct.pack(f"<{len(values)}Q", *values)
+    path = host.stats / f"{pid}-{start_of(pid)}"
+    path.write_bytes(header + b"xxx" + block + b"\0\0" + slot)
+    return path
+
+
+def names_of(client):
+    return names_in(next(client.stats.glob(f"{client.pid}-*")).read_bytes())
+
+
+def numbered(names):
+    """Values for NAMES that can be told apart, and the same as the command should show them."""
+    stats = [name_of(name) for name in names if not name.startswith("reason ")]
+    reasons = [name_of(name) for name in names if name.startswith("reason ")]
+    values = [1000 + i for i in range(len(stats) + 2 * len(reasons))]
+    return values, (dict(zip(stats, values)), dict(zip(reasons, values[len(stats):])),
+                    dict(zip(reasons, values[len(stats) + len(reasons):])))
+
+
+DERIVED = {"endpoint", "hit_rate", "connect_seconds_avoided", "time_wait_avoided", "refused", "discarded"}
+
+
+def expect_shown(host, expected):
+    stats, refused, discarded = expected
+    shown = only_server(host.seen()[os.getpid()])
+    assert {name: shown[name] for name in set(shown) - DERIVED} == stats
+    assert shown["refused"] == refused
+    assert shown["discarded"] == discarded
+
+
+def of_another_version(names):
+    """NAMES as another version of the library might have them: in another order, with two of each that
+    are new, and without one of each."""
+    stats = [name for name in names if not name.startswith("reason ") and name != "counter fences"]
+    reasons = [name for name in names if name.startswith("reason ") and name != "reason TLS"]
+    assert len(stats) + len(reasons) == len(names) - 2
+    return [*reversed(stats), "counter future_things", "gauge future_level", "reason FUTURE_REASON",
+            *reversed(reasons), "reason NEVER_MET"]
+
+
+def test_processes_of_another_version(host):
+    names = of_another_version(names_of(host.client().turns(1)))
+    values, expected = numbered(names)
+    write_file(host, names, values)
+    expect_shown(host, expected)
+    assert "fences" not in expected[0] and "future_things" in expected[0]
+
+
+def test_table_of_another_version(host):
+    names = of_another_version(names_of(host.client().turns(1)))
+    values, (stats, refused, discarded) = numbered(names)
+    write_file(host, names, values)
+    done = host.mcpool("stat", os.getpid())
+    assert (done.returncode, done.stderr) == (0, "")
+    unknown = "FUTURE_REASON (unknown to this version of mcpool)"
+    assert f"not kept         {refused['FUTURE_REASON']}  {unknown}\n" in done.stdout
+    assert f"discarded        {discarded['FUTURE_REASON']}  {unknown}\n" in done.stdout
+    assert f"not kept         {refused['QUIT']}  QUIT (" in done.stdout
+    assert re.search(rf" {stats['in_use']} +{stats['idle']} +{stats['connects']} +{stats['reused']} +"
+                     rf"{stats['opened']} +[\d.]+% +0 ", done.stdout)
+
+
+def test_metrics_of_another_version(host):
+    client = host.client().turns(1)
+    names = of_another_version(names_of(client))
+    values, (stats, refused, _) = numbered(names)
+    write_file(host, names, values)
+    text = host.mcpool("metrics").stdout
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+
+    def shown(family, **labels):
+        return {int(sample.labels["pid"]): sample.value for sample in families[family].samples
+                if labels.items() <= sample.labels.items()}
+
+    assert families["mcpool_future_things"].type == "counter"
+    assert shown("mcpool_future_things") == {os.getpid(): stats["future_things"]}
+    assert families["mcpool_future_level"].type == "gauge"
+    assert shown("mcpool_future_level") == {os.getpid(): stats["future_level"]}
+    assert shown("mcpool_refused", reason="FUTURE_REASON") == {os.getpid(): refused["FUTURE_REASON"]}
+    assert shown("mcpool_fences") == {client.pid: 0}
+    assert shown("mcpool_connects") == {os.getpid(): stats["connects"], client.pid: 1}
+
+
+def test_metrics_unknown_to_two_processes_stand_together(host):
+    """With one head for each name and kind, as the format wants."""
+    write_file(host, ["gauge b_level", "counter a_things", "gauge c_level"], [1, 2, 3])
+    with subprocess.Popen(["sleep", "60"]) as other:
+        write_file(host, ["gauge c_level", "counter b_level", "counter a_things"], [4, 5, 6], other.pid)
+        text = host.mcpool("metrics").stdout
+        other.kill()
+    lines = [re.sub(r"{.*", "", line) for line in text.splitlines()
+             if not line.startswith("# HELP") and re.search("[abc]_(level|things)", line)]
+    assert lines == [
+        "# TYPE mcpool_a_things_total counter", "mcpool_a_things_total", "mcpool_a_things_total",
+        "# TYPE mcpool_b_level gauge", "mcpool_b_level",
+        "# TYPE mcpool_b_level_total counter", "mcpool_b_level_total",
+        "# TYPE mcpool_c_level gauge", "mcpool_c_level", "mcpool_c_level"]
+
+
+def test_a_new_statistic_cannot_take_the_name_of_another_figure(host):
+    names = ["counter connects", "counter refused", "counter hit_rate", "gauge endpoint",
+             "counter time_wait_avoided", "gauge connects_total", "gauge process_info", "counter future"]
+    write_file(host, names, range(1, 1 + len(names)))
+    out = host.mcpool("stat", "--json", os.getpid()).stdout
+    keys = re.findall(r'"(\w+)": ', out)
+    assert len(keys) == len(set(keys))
+    assert only_server(json.loads(out)["processes"][0])["future"] == len(names)
+    types = re.findall(r"^# TYPE (\S+)", host.mcpool("metrics").stdout, re.M)
+    assert len(types) == len(set(types)) and "mcpool_future_total" in types
+
+
+LONGEST = 47
+MOST = 512
+
+
+@pytest.mark.parametrize("names", [
+    ["counter " + "x" * LONGEST],
+    [f"counter x{i}" for i in range(MOST)],
+    [f"reason x{i}" for i in range(MOST)],
+    ["counter x", "reason x"]])
+def test_names_at_their_limits_are_read(host, names):
+    values, expected = numbered(names)
+    write_file(host, names, values)
+    expect_shown(host, expected)
+
+
+@pytest.mark.parametrize("names", [
+    ["counter " + "x" * (LONGEST + 1)],
+    ["counter " + "x" * 5000],
+    [f"counter x{i}" for i in range(MOST + 1)],
+    ["counter connects", "counter connects"],
+    ["counter future", "gauge future"],
+    ["reason FUTURE", "reason FUTURE"],
+    ["reason TLS", "counter connects"],
+    ["counter connects", ""],
+    ["", "counter connects"],
+    ["counter "],
+    ["counter"],
+    ["connects"],
+    ["histogram connects"],
+    ["counter  connects"],
+    ["counter con nects"],
+    ["counter connects\n"],
+    ["counter \033[2J"],
+    ["counter a\"b"],
+    ["counter a\\b"],
+    ["counter a-b"],
+    ["counter \u00e9"]])
+def test_bad_names(host, names):
+    write_file(host, names, [7] * 2 * len(names))
+    done = host.mcpool("stat")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(STRANGE)
+    assert "mcpool_process_info{" not in host.mcpool("metrics").stdout
+
+
+def test_names_without_an_end(host):
+    write_file(host, b"counter connects\0counter reused", [1, 2])
+    assert host.seen() == {}
+    write_file(host, b"counter connects\0counter reused\0", [1, 2])
+    assert set(host.seen()) == {os.getpid()}
+
+
+def test_values_that_do_not_fit_into_the_slot(host):
+    names = ["counter connects", "reason TLS"]
+    write_file(host, names, [1, 2])
+    assert host.seen() == {}
+    write_file(host, names, [1, 2, 3])
+    assert set(host.seen()) == {os.getpid()}
+
+
+def test_more_servers_than_any_process_has(host):
+    path = write_file(host, ["counter connects"], [7])
+    content = path.read_bytes()
+    fields = HEADER.unpack(content[:HEADER.size])
+    path.write_bytes(content + content[fields[HEADER_SIZE]:] * 5000)
+    assert len(host.seen()[os.getpid()]["servers"]) == 4096
+
+
+def test_damaged_bytes(host):
+    """Whatever is in a file, the command ends well and what it prints can be read."""
+    client = host.client().turns(1)
+    path = copy_of(host, client, own_name(), in_our_name)
+    content = path.read_bytes()
+    header_size = HEADER.unpack(content[:HEADER.size])[HEADER_SIZE]
+    dice = random.Random(13)
+    shown = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for _ in range(dice.choice([1, 1, 2, 8])):
+            at = dice.choice([dice.randrange(8, 40), dice.randrange(40, header_size),
+                              dice.randrange(len(content))])
+            damaged[at] = dice.choice([0, 1, 0x7f, 0x80, 0xff, dice.randrange(256)])
+        path.write_bytes(damaged)
+        done = host.mcpool("stat", "--json")
+        assert done.returncode == 0
+        seen = {process["pid"] for process in json.loads(done.stdout)["processes"]}
+        assert client.pid in seen
+        shown += os.getpid() in seen
+        done = host.mcpool("metrics")
+        assert done.returncode == 0
+        assert list(text_string_to_metric_families(done.stdout))
+    assert 10 < shown < 290
+
+
+# What is known of the files that release 0.1.0 writes: they have no names, but this in their place.
+LAYOUT_OF_0_1_0 = 1
+DIGEST_OF_0_1_0 = 0x8b34162ae12dda2b
+STATS_OF_0_1_0, REASONS_OF_0_1_0 = 12, 54
+
+
+def write_file_of_0_1_0(host, digest):
+    values = [1 + i for i in range(STATS_OF_0_1_0 + 2 * REASONS_OF_0_1_0)]
+    header = header_of(os.getpid(), LAYOUT_OF_0_1_0, HEADER.size, SLOT.size + 8 * len(values),
+                       REASONS_OF_0_1_0, digest & 0xffffffff, digest >> 32)
+    (host.stats / own_name()).write_bytes(
+        header + SLOT.pack(2, 0, b"127.0.0.1:1") + struct.pack(f"<{len(values)}Q", *values))
+    return values
+
+
+def test_processes_of_release_0_1_0(host):
+    """Their counters have the names of today, and none is unknown."""
+    values = write_file_of_0_1_0(host, DIGEST_OF_0_1_0)
+    shown = only_server(host.seen()[os.getpid()])
+    with open(os.path.join(SHIM, "stats", "stats.def"), encoding="ascii") as file:
+        stats = re.findall(r"^STAT\(\w+, (\w+),", file.read(), re.M)
+    with open(os.path.join(SHIM, "base", "reasons.def"), encoding="ascii") as file:
+        reasons = ["none", *re.findall(r"^REASON\((\w+),", file.read(), re.M)]
+    assert set(shown) - DERIVED <= set(stats) and set(shown["refused"]) <= set(reasons)
+    assert [shown[name] for name in stats if name in shown] == values[:STATS_OF_0_1_0]
+    assert list(shown["refused"].values()) == values[STATS_OF_0_1_0:STATS_OF_0_1_0 + REASONS_OF_0_1_0]
+    assert list(shown["discarded"].values()) == values[STATS_OF_0_1_0 + REASONS_OF_0_1_0:]
+    assert list(shown["refused"]) == list(shown["discarded"])
+    assert "unknown" not in host.mcpool("stat").stdout + host.mcpool("metrics").stdout
+
+
+def test_builds_between_the_releases_are_not_read(host):
+    """Their lists of names are not known."""
+    write_file_of_0_1_0(host, DIGEST_OF_0_1_0 ^ 1)
+    assert host.mcpool("stat").stderr.startswith(STRANGE)
+    assert host.seen() == {}
 
 
 def test_a_name_cannot_write_on_the_terminal(host):
@@ -223,30 +511,50 @@ def test_watch(host):
 
 
 def screen_of(descriptor, wanted, seconds=10):
-    """What is shown until WANTED is."""
+    """What is shown until WANTED, a regular expression, is."""
     text, deadline = "", time.monotonic() + seconds
-    while wanted not in text:
+    while not re.search(wanted, text):
         assert time.monotonic() < deadline, text
         if select.select([descriptor], [], [], 0.2)[0]:
             text += os.read(descriptor, 65536).decode()
     return text
 
 
-def test_top_in_a_terminal(host):
-    client = host.client().turns(5)
+def start_top(host):
     child, terminal = pty.fork()
     if child == 0:
         os.execve(COMMAND, [COMMAND, "top", "--delay", "0.2"],
                   dict(host.environment(), TERM="xterm", LINES="20", COLUMNS="140"))
-    shown = screen_of(terminal, "80.0%")
+    return child, terminal
+
+
+def test_top_in_a_terminal(host):
+    client = host.client().turns(5)
+    child, terminal = start_top(host)
+    shown = screen_of(terminal, "80[.]0%")
     assert "1 process, by connects" in shown and str(client.pid) in shown
     os.write(terminal, b"h")
     screen_of(terminal, "hits")
     client.turns(50)
     screen_of(terminal, "reused")
+    quit_top(child, terminal)
+
+
+def quit_top(child, terminal):
     os.write(terminal, b"q")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
+
+
+def test_top_counts_reasons_that_it_does_not_know(host):
+    """With a rate that no other column has."""
+    names = ["counter connects", "reason FUTURE_REASON"]
+    write_file(host, names, [1, 0, 0])
+    child, terminal = start_top(host)
+    screen_of(terminal, " 0[.]0%")
+    write_file(host, names, [1, 10 ** 12, 0])
+    screen_of(terminal, r"\d{12}[.]\d")
+    quit_top(child, terminal)
 
 
 def test_top_without_a_terminal(host):

@@ -267,7 +267,8 @@ Test(stats, exec, .timeout = 20)
               "s = socket.create_connection(('127.0.0.1', int(os.environ['TEST_PORT'])))\n"
               "name = [n for n in os.listdir(os.environ['MCPOOL_STATS'])\n"
               "        if n.startswith(f'{os.getpid()}-')]\n"
-              "slot = open(f\"{os.environ['MCPOOL_STATS']}/{name[0]}\", 'rb').read()[88:]\n"
+              "file = open(f\"{os.environ['MCPOOL_STATS']}/{name[0]}\", 'rb').read()\n"
+              "slot = file[int.from_bytes(file[12:16], 'little'):]\n"
               "assert int.from_bytes(slot[136 + 16:136 + 24], 'little') == 1\n",
               NULL);
         _exit(127);

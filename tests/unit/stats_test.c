@@ -158,7 +158,8 @@ Test(stats, a_reader_finds_what_was_counted)
     cr_expect((found.st_mode & 07777) == 0600 && found.st_uid == geteuid());
     cr_assert(read_file(own_path()) >= STATS_FILE_SIZE(1));
     cr_expect(file.header.magic == STATS_MAGIC && file.header.layout == STATS_LAYOUT);
-    cr_expect(file.header.reasons == REASON_COUNT && file.header.names == stats_names());
+    cr_expect(file.header.header_size == sizeof(struct stats_header));
+    cr_expect(file.header.slot_size == sizeof(struct stats_slot));
     cr_expect(file.header.pid == getpid() && file.header.start == own_start());
     cr_expect(file.header.pid_namespace == own_namespace());
     cr_expect(strcmp(file.header.version, MCPOOL_VERSION) == 0);
@@ -168,6 +169,87 @@ Test(stats, a_reader_finds_what_was_counted)
     cr_expect(slot_in_file(0)->stats.connects == 1 && slot_in_file(0)->stats.idle == 7);
     cr_expect(slot_in_file(0)->stats.refused[REASON_TLS] == 1);
     cr_expect(slot_in_file(0)->stats.discarded[REASON_TLS] == 0);
+}
+
+/* Counts in VALUE, and expects it where a reader looks for value number PLACE. */
+static void expect_value_at(size_t place, _Atomic uint64_t *value)
+{
+    uint64_t found;
+
+    stats_set(value, place + 1000);
+    write_out();
+    read_file(own_path());
+    memcpy(&found,
+           (const char *)slot_in_file(0) + file.header.values_at + place * sizeof(found),
+           sizeof(found));
+    cr_expect(found == place + 1000, "value %zu is %lu", place, (unsigned long)found);
+}
+
+/* Expects WANTED to stand at *AT among the names in the file. */
+static void expect_name(const char **at, const char *wanted)
+{
+    cr_assert(*at + strlen(wanted) < file.bytes + file.header.header_size);
+    cr_expect(strcmp(*at, wanted) == 0, "%s, not %s", *at, wanted);
+    *at += strlen(*at) + 1;
+}
+
+Test(stats, the_file_names_each_value_in_its_order)
+{
+    struct stats *stats = publish(0, "a");
+    const char *at;
+    char name[64];
+
+    cr_assert(stats && read_file(own_path()) >= STATS_FILE_SIZE(1));
+    at = file.bytes + file.header.names_at;
+#define STAT(kind, name, text) expect_name(&at, #kind " " #name);
+#include "stats/stats.def"
+#undef STAT
+    for (int i = 0; i < REASON_COUNT; i++) {
+        snprintf(name, sizeof(name), "reason %s", reason_name((enum reason)i));
+        expect_name(&at, name);
+    }
+    cr_expect(at == file.bytes + file.header.names_at + file.header.names_size);
+    cr_expect(at <= file.bytes + file.header.header_size);
+}
+
+Test(stats, values_lie_in_the_order_of_their_names)
+{
+    struct stats *stats = publish(0, "a");
+    size_t place = 0;
+
+#define STAT(kind, name, text) expect_value_at(place++, &stats->name);
+#include "stats/stats.def"
+#undef STAT
+    for (int i = 0; i < REASON_COUNT; i++)
+        expect_value_at(place++, &stats->refused[i]);
+    for (int i = 0; i < REASON_COUNT; i++)
+        expect_value_at(place++, &stats->discarded[i]);
+}
+
+/* A library of any version looks there before it removes the file of another process. */
+Test(stats, what_all_versions_find_at_the_same_place)
+{
+    cr_expect(offsetof(struct stats_header, magic) == 0);
+    cr_expect(offsetof(struct stats_header, pid_namespace) == 48);
+}
+
+Test(stats, a_file_cut_short_gets_its_names_again)
+{
+    cr_assert(publish(0, "a") && truncate(own_path(), 0) == 0);
+    write_out();
+    read_file(own_path());
+    cr_expect(memcmp(file.bytes + file.header.names_at, &stats_names, sizeof(stats_names)) ==
+              0);
+}
+
+Test(stats, a_child_names_its_values_too)
+{
+    cr_assert(publish(0, "a"));
+    stats_finish();
+    cr_assert(stats_after_fork_in_child() && publish(0, "a"));
+    read_file(own_path());
+    cr_expect(memcmp(file.bytes + file.header.names_at, &stats_names, sizeof(stats_names)) ==
+              0);
 }
 
 Test(stats, a_dry_run_says_so)
