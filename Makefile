@@ -379,13 +379,15 @@ uninstall:
 	  ldconfig; rm -rf $(STATSDIR); \
 	fi
 
-# Packages. They are built in a copy, as building one begins with `make clean`.
+# Packages. They are built in a copy, as building one begins with `make clean`; Debian's tools look for
+# debian/ at its top.
 PACKAGED := libmcpool-$(VERSION)
 
 $(B)/%/$(PACKAGED): FORCE
 	rm -rf $(@D)
 	mkdir -p $@
 	tar -c --exclude=./$(B) --exclude=./.git --exclude=__pycache__ . | tar -x -C $@
+	cp -R packaging/debian $@/debian
 
 deb: $(B)/deb/$(PACKAGED)
 	.ci/packages package

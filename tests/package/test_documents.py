@@ -144,7 +144,7 @@ def test_map_has_every_file():
 
 def test_versions_agree():
     [version] = re.findall(r"^VERSION := (.*)$", read("Makefile"), re.M)
-    assert re.search(r"^libmcpool \((.*)\)", read("debian/changelog")).group(1) == version
+    assert re.search(r"^libmcpool \((.*)\)", read("packaging/debian/changelog")).group(1) == version
     assert f"\nVersion:        {version}\n" in read("packaging/rpm/libmcpool.spec")
     assert re.search(r"^## \[([\d.]+)\]", read("CHANGELOG.md"), re.M).group(1) == version
     for page in glob.glob(os.path.join(TOP, "shim", "man", "*")):
