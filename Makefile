@@ -23,18 +23,10 @@ WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvl
 # No _FORTIFY_SOURCE and no large-file names: both would rename the functions we define.
 BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS -pthread \
         -Ishim -DMCPOOL_VERSION='"$(VERSION)"'
-# A connection passed on runs through a dozen small files; together they are a third faster. Clang
-# would want another linker for it.
-LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto=auto))
-# And it runs with cold caches, after every system call: what is seen to be taken in a run of
-# bench/training.c lies together, the rest elsewhere, which saves as much again. Not for another
-# machine than this one, nor by a gcc before 10; `make PROFILE=` does without.
-PROFILE ?= $(if $(LTO),$(if $(filter $(shell uname -m)-%,$(shell $(CC) -dumpmachine)),$(shell \
-             $(CC) -fprofile-partial-training -E - </dev/null >/dev/null 2>&1 && echo $(B)/profile)))
-LEARNED := $(if $(PROFILE),$(PROFILE)/learned)
-COMPACT := -fno-align-functions -fno-align-jumps -fno-align-loops -fno-align-labels \
-           -fno-unroll-loops -fno-peel-loops
-USE_PROFILE := $(if $(PROFILE),-fprofile-use -fprofile-partial-training -Wno-missing-profile $(COMPACT))
+# A reused connection runs through a dozen small files; together, and in one piece, they need the fewest
+# instructions. Clang would want another linker for it.
+LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
+         -flto-partition=one))
 # NDEBUG: a library in somebody else's process never aborts.
 SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
                -fno-semantic-interposition -fdata-sections
@@ -48,28 +40,13 @@ LIBRARY := $(B)/libmcpool.so
 
 all: $(LIBRARY) $(B)/mcpool
 
-$(B)/%.c.o: %.c Makefile $(LEARNED)
+$(B)/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(SHIM_CFLAGS) $(USE_PROFILE) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/%.S.o: %.S Makefile
 	@mkdir -p $(@D)
 	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
-
-# The compiler knows a function again by the name of its file and of its object: it learns in a tree
-# that looks the same. Where nothing can be learned, as on a machine without loopback, the library is as
-# right, and slower.
-$(B)/profile/learned: $(B)/bench/training $(SHIM_FILES) Makefile
-	rm -rf $(@D)
-	mkdir -p $(@D)
-	ln -s $(CURDIR)/Makefile $(CURDIR)/shim $(@D)
-	$(MAKE) -C $(@D) B=$(B) PROFILE= CFLAGS='$(CFLAGS) -fprofile-generate -fprofile-update=atomic' $(LIBRARY)
-	if $< $(abspath $(@D)/$(LIBRARY)); then \
-	  cd $(@D)/$(B) && find shim -name '*.gcda' -exec cp --parents '{}' $(CURDIR)/$(B) ';'; \
-	else \
-	  echo 'nothing was learned from $<' >&2; \
-	fi
-	touch $@
 
 # Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
 # other libraries have the version they have there (hooks/foreign.S). The loader takes the first
@@ -82,7 +59,7 @@ $(B)/libmcpool.map: shim/hooks/hooks.def Makefile
 	    '#include "shim/hooks/hooks.def"' | $(CC) -E -P -I. -Ishim -x c - | tr -d '"' | sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
-	$(CC) $(SHIM_LDFLAGS) $(LTO) $(USE_PROFILE) $(CFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
+	$(CC) $(SHIM_LDFLAGS) $(LTO) $(CFLAGS) $(LDFLAGS) -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) \
 	  -ldl -o $@
 
 -include $(SHIM_OBJECTS:.o=.d)
@@ -184,7 +161,7 @@ $(B)/faults/fault.o: tests/faults/fault.c tests/faults/raw.h
 	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
 
 $(FAULTY): $(B)/faults/fault.o $(SHIM_FILES)
-	$(MAKE) B=$(B)/faults PROFILE= CFLAGS='$(CFLAGS) -include tests/faults/raw.h' \
+	$(MAKE) B=$(B)/faults CFLAGS='$(CFLAGS) -include tests/faults/raw.h' \
 	  LDFLAGS='$(LDFLAGS) $<' $@
 
 $(B)/faults/scenes: tests/faults/scenes.c
@@ -315,7 +292,7 @@ $(B)/timed/lock_times.o: bench/growth/lock_times.c bench/growth/lock_times.h
 	$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
 
 $(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
-	$(MAKE) B=$(B)/timed PROFILE= CFLAGS='$(CFLAGS) -include bench/growth/lock_times.h' \
+	$(MAKE) B=$(B)/timed CFLAGS='$(CFLAGS) -include bench/growth/lock_times.h' \
 	  LDFLAGS='$(LDFLAGS) $<' $@
 
 # make bench SUBJECTS="cycle network" runs only those; see bench/README.md.
