@@ -123,6 +123,10 @@ lint:
 	  -DMCPOOL_VERSION='"$(VERSION)"' -DMCPOOL_LIBDIR='"$(LIBDIR)"'
 	$(call say,SHELL)shellcheck $(SHELL_FILES)
 
+## compile_commands writes compile_commands.json, which clangd reads
+compile_commands:
+	@$(MAKE) -nB V=1 all $(PLAIN_PROGRAMS) $(BENCH_PROGRAMS) | /usr/bin/python3 .ci/compile_commands.py >compile_commands.json
+
 ## docs draws shim/life.svg
 docs: shim/life.svg
 
@@ -140,5 +144,5 @@ help:
 	  awk -F '\t' '{ printf "  %-17s %s\n", $$1, $$2 }'; }; \
 	echo 'Targets:'; list a-z; echo; echo 'Variables, as in make PREFIX=/usr:'; list A-Z
 
-.PHONY: all format lint docs clean help
+.PHONY: all format lint compile_commands docs clean help
 .DELETE_ON_ERROR:

@@ -1,5 +1,6 @@
 """The build: folders with spaces in their names, what make says."""
 
+import json
 import os
 import re
 import shutil
@@ -86,3 +87,15 @@ def test_help_has_every_variable():
     said = make(TOP, "help")
     variables = set(re.findall(r"^([A-Z_]+) \?=", read_makefiles(), re.M)) | {"B", "CC"}
     assert set(re.findall(r"^  ([A-Z_]+) +\S", said, re.M)) == variables
+
+
+def test_compile_commands(plain):
+    """For every source file of the library and the command, and as they are compiled."""
+    make(plain, "compile_commands")
+    with open(plain / "compile_commands.json", encoding="utf-8") as file:
+        commands = {entry["file"]: entry for entry in json.load(file)}
+    sources = {str(path.relative_to(plain)) for path in (plain / "shim").rglob("*.[cS]")}
+    assert sources - set(commands) == set()
+    entry = commands["shim/base/fmt.c"]
+    (plain / os.path.dirname(entry["arguments"][-1])).mkdir(parents=True, exist_ok=True)
+    subprocess.run(entry["arguments"], cwd=entry["directory"], check=True)
