@@ -40,9 +40,11 @@ MAKEFLAGS += --no-print-directory
 
 WARNINGS := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wvla -Wundef \
             -Wno-unknown-warning-option -Wno-missing-attributes
+# The library is the same wherever it is built: sources have relative names, and so has their folder.
+SAME_ANYWHERE := '-fdebug-prefix-map=$(CURDIR)=.'
 # No _FORTIFY_SOURCE and no large-file names: both would rename the functions we define.
 BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BITS -pthread \
-        -Ishim -DMCPOOL_VERSION='"$(VERSION)"'
+        -Ishim -DMCPOOL_VERSION='"$(VERSION)"' $(SAME_ANYWHERE)
 # A reused connection runs through a dozen small files; together, and in one piece, they need the fewest
 # instructions. Clang would want another linker for it.
 LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
@@ -53,7 +55,7 @@ SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
                 -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment
 
-SHIM_SOURCES := $(filter-out shim/cli/%,$(wildcard shim/*.c shim/*/*.c shim/*/*.S))
+SHIM_SOURCES := $(filter-out shim/cli/%,$(sort $(wildcard shim/*.c shim/*/*.c shim/*/*.S)))
 SHIM_FILES := $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*/*.def)
 SHIM_OBJECTS := $(patsubst %,$(B)/%.o,$(SHIM_SOURCES))
 LIBRARY := $(B)/libmcpool.so
@@ -65,9 +67,10 @@ $(B)/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# Line numbers of assembly would bring clang's temporary names.
 $(B)/%.S.o: %.S Makefile
 	@mkdir -p $(@D)
-	$(call say,AS,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
+	$(call say,AS,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -g0 -c $< -o $@
 
 # Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
 # other libraries have the version they have there (hooks/foreign.S). The loader takes the first
@@ -77,17 +80,17 @@ $(B)/libmcpool.map: shim/hooks/hooks.def Makefile
 	$(call say,MAP,$@){ echo 'LIBMCPOOL { local: foreign_*; _init; _fini; __bss_start; _edata; _end; };'; \
 	  printf '%s\n' '#define HOOK(ret, name, params, before)' '#define HOOK_CHILD(name)' \
 	    '#define ALIAS(name, hook)' '#define HOOK_FOREIGN(ret, name, version, body, params) version { };' \
-	    '#include "shim/hooks/hooks.def"' | $(CC) -E -P -I. -Ishim -x c - | tr -d '"' | sort -u; } > $@
+	    '#include "shim/hooks/hooks.def"' | $(CC) -E -P -I. -Ishim -x c - | tr -d '"' | LC_ALL=C sort -u; } > $@
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
-	$(call say,LD,$@)$(CC) $(SHIM_LDFLAGS) $(LTO) $(CFLAGS) $(LDFLAGS) \
+	$(call say,LD,$@)$(CC) $(SHIM_LDFLAGS) $(LTO) $(SAME_ANYWHERE) $(CFLAGS) $(LDFLAGS) \
 	  -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) -ldl -o $@
 
 -include $(SHIM_OBJECTS:.o=.d)
 
 # The command.
 
-COMMAND_SOURCES := $(wildcard shim/cli/*.c) shim/stats/stats_file.c shim/base/reasons.c
+COMMAND_SOURCES := $(sort $(wildcard shim/cli/*.c)) shim/stats/stats_file.c shim/base/reasons.c
 COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
 
 $(B)/command/%.c.o: %.c Makefile

@@ -46,11 +46,16 @@ deb: $(B)/deb/$(PACKAGED)
 	@.ci/packages package
 	$(call say,DEB,$(<D))cd $< && dpkg-buildpackage -b -us -uc
 
+# The date of the newest entry in the spec's changelog is that of the files and of the package.
+REPRODUCIBLE := --define 'source_date_epoch_from_changelog 1' --define '_buildhost localhost' \
+                --define 'use_source_date_epoch_as_buildtime 1' \
+                --define 'clamp_mtime_to_source_date_epoch 1'
+
 ## rpm builds packages for Fedora and its relatives in build/rpm
 rpm: $(B)/rpm/$(PACKAGED)
 	@.ci/packages package
 	$(call say,TAR,$(<D)/$(PACKAGED).tar.gz)tar -czf $(<D)/$(PACKAGED).tar.gz -C $(<D) $(PACKAGED)
-	$(call say,RPM,$(<D))rpmbuild -bb --nodeps --define '_topdir $(CURDIR)/$(<D)/work' \
+	$(call say,RPM,$(<D))rpmbuild -bb --nodeps $(REPRODUCIBLE) --define '_topdir $(CURDIR)/$(<D)/work' \
 	  --define '_sourcedir $(CURDIR)/$(<D)' --define '_rpmdir $(CURDIR)/$(<D)' \
 	  packaging/rpm/libmcpool.spec
 

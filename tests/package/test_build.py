@@ -1,4 +1,4 @@
-"""The build: folders with spaces in their names, what make says."""
+"""The build: the same bytes wherever it happens, folders with spaces in their names, what make says."""
 
 import json
 import os
@@ -9,6 +9,10 @@ import subprocess
 import pytest
 
 from conftest import TOP, quiet_environment, read_makefiles
+
+COMPILERS = [pytest.param(name, marks=pytest.mark.skipif(not shutil.which(name),
+                                                         reason=f"no {name} here"))
+             for name in ("gcc", "clang")]
 
 
 def copy_of_tree(path):
@@ -39,6 +43,29 @@ def plain(tmp_path_factory):
 @pytest.fixture(scope="module")
 def spaced(tmp_path_factory):
     return copy_of_tree(tmp_path_factory.mktemp("with spaces") / "a tree" / "of mine")
+
+
+def contents(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_same_bytes_in_every_folder(plain, spaced, compiler):
+    for folder in (plain, spaced):
+        make(folder, "-j2", f"CC={compiler}", f"B=build/{compiler}")
+    for name in ("libmcpool.so", "mcpool"):
+        first, second = (contents(folder / "build" / compiler / name) for folder in (plain, spaced))
+        assert len(first) > 10000 and first == second, name
+
+
+def test_same_packages_in_every_folder(plain, debs, rpms):
+    for kind, packages in (("deb", debs), ("rpm", rpms)):
+        make(plain, kind)
+        assert packages
+        for path in packages.values():
+            [other] = (plain / "build" / kind).rglob(os.path.basename(path))
+            assert contents(path) == contents(other), os.path.basename(path)
 
 
 def test_folders_with_spaces(spaced, tmp_path):
