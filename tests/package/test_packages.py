@@ -52,7 +52,7 @@ def test_nothing_for_lintian_to_say(debs):
 
 def test_every_override_has_its_reason():
     """In a comment before them."""
-    overrides = glob.glob(os.path.join(TOP, "debian", "*.lintian-overrides"))
+    overrides = glob.glob(os.path.join(TOP, "packaging", "debian", "*.lintian-overrides"))
     assert overrides
     for path in overrides:
         with open(path, encoding="utf-8") as file:

@@ -1,0 +1,35 @@
+# Measurements and the demonstration; see bench/README.md.
+
+## demo shows gunicorn and python-memcached under load, without and with the library
+demo:
+	@.ci/packages build demo
+	$(call say,MAKE,all)$(MAKE) all
+	/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
+
+$(B)/bench/%: bench/%.c bench/lib/gets.c bench/lib/gets.h Makefile
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(BASE) -O2 -g $(filter %.c,$^) -o $@
+
+# The library whose lock is timed.
+TIMED := $(B)/timed/libmcpool.so
+
+$(B)/timed/lock_times.o: bench/growth/lock_times.c bench/growth/lock_times.h
+	@mkdir -p $(@D)
+	$(call say,CC,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -c $< -o $@
+
+$(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
+	$(call say,MAKE,$@)$(MAKE) B=$(B)/timed CFLAGS='$(CFLAGS) -include bench/growth/lock_times.h' \
+	  LDFLAGS='$(LDFLAGS) $<' $@
+
+## SUBJECTS what `make bench` measures, as "cycle network" (everything)
+SUBJECTS ?=
+BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
+                    growth/threads)
+
+## bench measures
+bench:
+	@.ci/packages build bench
+	$(call say,MAKE,bench)$(MAKE) all $(BENCH_PROGRAMS) $(TIMED)
+	/usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
+
+.PHONY: demo bench
