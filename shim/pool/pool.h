@@ -1,5 +1,5 @@
 /*
- * The pool: endpoint -> idle connections, its one lock, its limits and ages.
+ * The pool: endpoint -> idle connections, their ages, and its one lock.
  *
  * The lock guards the table of endpoints (conn/endpoint.h) and the lists, nothing else, and is
  * held for changes of tables only. A thread that is inside already (a signal handler
