@@ -1,7 +1,7 @@
 /*
  * Reading the layout of a file of counters.
  */
-#include "layout.h"
+#include "cli/layout.h"
 
 #include <ctype.h>
 #include <string.h>

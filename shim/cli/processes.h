@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #include "base/reasons.h"
-#include "layout.h"
+#include "cli/layout.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {
