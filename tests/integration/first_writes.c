@@ -521,16 +521,21 @@ Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
 }
 
 static atomic_int looked_at = -1;
+static _Atomic bool looks;
 
 static void *look_again_and_again(void *unused)
 {
     char byte;
+    int fd;
 
     (void)unused;
-    for (int fd = looked_at; fd != -2; fd = looked_at) {
+    do {
+        looks = true;
+        fd = looked_at;
         if (fd >= 0)
             recv(fd, &byte, 1, MSG_DONTWAIT);
-    }
+        looks = false;
+    } while (fd != -2);
     return NULL;
 }
 
@@ -548,8 +553,10 @@ Test(protocols, first_write_while_a_thread_comes_and_goes, .timeout = 60)
         looked_at = fd;
         usleep(50);
         twin = dup(fd);
+        /* The thread must not read the answer of what comes at this fd next. */
         looked_at = -1;
-        usleep(50);
+        while (looks)
+            sched_yield();
         close(twin);
         close(fd);
     }

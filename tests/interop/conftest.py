@@ -28,7 +28,8 @@ def built(tmp_path_factory):
         key = sources, flags, compiler
         if key not in made:
             made[key] = tmp_path_factory.mktemp("built") / "program.so"
-            subprocess.run([compiler, "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Werror", "-pthread",
+            subprocess.run([compiler, "-D_GNU_SOURCE", f"-I{HERE}/../../shim", "-O1", "-g", "-Wall",
+                            "-Werror", "-pthread",
                             *flags, *(f"{HERE}/{source}" for source in sources),
                             "-o", made[key]], check=True)
         return made[key]

@@ -14,8 +14,8 @@
  * Why: the word is changed by compare and swap from the value that was seen, so one of two threads
  * has it. A thread that has put CLOSING there, and lost the fd in the system call, finds another word
  * when it comes back and leaves that alone. A thread that puts the record of a new socket there gives
- * up the record that it finds, which another thread put there for the fd of before. The swap that puts a record there releases, the load that
- * finds it acquires.
+ * up the record that it finds, which another thread put there for the fd of before. The swap that puts
+ * a record there releases, the swap that claims it acquires; the load before that may be RELAXED.
  *
  * Weakened:
  *   CLAIM_BY_STORE           the word is replaced without a comparison
@@ -23,7 +23,7 @@
  *   FORGET_CLOSING           track_forget() takes a word that has CLOSING
  *   KEEP_WHAT_WAS_THERE      track_socket() does not give up the record that it finds
  *   PUT_WORD=RELAXED         a record is put into the map
- *   READ_WORD=RELAXED SWAP_WORD=RELAXED  a record is taken from there
+ *   SWAP_WORD=RELAXED        a record is taken from there
  */
 #define LOCATIONS 4
 #define VERSIONS  7
@@ -43,9 +43,6 @@
 #define POOLED 2 /* of the connection that takes its place */
 #define LATER  3 /* of a socket that gets the fd afterwards */
 
-#ifndef READ_WORD
-#define READ_WORD SEQ_CST
-#endif
 #ifndef SWAP_WORD
 #define SWAP_WORD SEQ_CST
 #endif
@@ -85,7 +82,7 @@ inline claim(new)
 
 inline forget()
 {
-    load(WORD, READ_WORD, word);
+    load(WORD, SEQ_CST, word);
     if
 #ifdef FORGET_CLOSING
     :: word != NONE ->
@@ -123,7 +120,7 @@ proctype connecter(byte me)
     byte pick, word, seen;
     bool ok;
 
-    load(WORD, READ_WORD, word);
+    load(WORD, RELAXED, word);
     if
     :: word != NONE && !(word & CLOSING) ->
         claim(word + CLOSING);
@@ -140,7 +137,7 @@ proctype connecter(byte me)
 
 inline close_fd()
 {
-    load(WORD, READ_WORD, word);
+    load(WORD, RELAXED, word);
     ok = false;
     if
     :: word != NONE && !(word & CLOSING) -> claim(word + CLOSING)

@@ -142,7 +142,7 @@ proctype caller(byte me)
     byte pick, calls, state, seen, word;
     bool ok;
 
-    load(WORD, SEQ_CST, word);
+    load(WORD, RELAXED, word);
     if
     :: word == NONE -> goto end
     :: else

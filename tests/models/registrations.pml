@@ -1,5 +1,5 @@
 /*
- * A registration through a ring, while another thread closes the connection (pool/ring.c,
+ * A registration through a ring, while another thread closes the connection (conn/ring.c,
  * conn/conn.c, pool/checkin.c).
  *
  * Stands for ring_enter_begin() and ring_enter_end() around an EPOLL_CTL of one connection: it has a
@@ -79,7 +79,7 @@ proctype submitter(byte me)
     byte pick, word, seen;
     bool is_mine, is_there;
 
-    load(WORD, SEQ_CST, word);
+    load(WORD, RELAXED, word);
     if
     :: word == NONE -> goto end
     :: else

@@ -1,5 +1,5 @@
 /*
- * The proof that no entry of a ring went to the kernel unread (pool/ring.c).
+ * The proof that no entry of a ring went to the kernel unread (conn/ring.c).
  *
  * Stands for ring_enter_begin(), io_uring_enter(), ring_enter_end(), and all_seen(), which a check-in
  * asks. One thread submits two entries, one after the other, while another one asks. The third thread

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 HERE = os.path.dirname(os.path.abspath(__file__))
 THREADS = 2, 3
 
-# Of a run. The largest needs 6 seconds and 500 MB.
+# Of a run. The largest needs 20 seconds and 650 MB.
 MEGABYTES = 2000
 SECONDS = 300
 
