@@ -12,8 +12,8 @@
  * Why: a thread counts its call and then looks at the map; the closer empties the map and then looks
  * at the count. A thread ends its call and then looks at the state; the closer writes the state and
  * then looks at the count. Each of the four is SEQ_CST, so one of two threads sees the other. The
- * state carries a generation, so that a thread which was slow to free the record of one connection
- * does not free that of the next.
+ * state CLOSED carries a generation, so that a thread which was slow to free the record of one
+ * connection does not free that of the next.
  *
  * Weakened:
  *   COUNT_CALL=ACQ_REL       conn_get() counts its call
@@ -42,11 +42,11 @@
 #define NAMED   2
 #define CLOSING 1
 
-/* The state, with the generation of the record above it. */
+/* The state. CLOSED has the generation of the record above it. */
 #define STATE_FREE   0
 #define STATE_OPEN   1
 #define STATE_CLOSED 2
-#define WITHOUT_GENERATION(state) ((state) & 3)
+#define IS_CLOSED(state) (((state) & 3) == STATE_CLOSED)
 
 #ifdef NO_GENERATION
 #define GENERATION(n) 0
@@ -90,7 +90,7 @@ inline free_if_unused(state_seen)
     if
     :: calls == 0 ->
         atomic {
-            swap(STATE, SEQ_CST, state_seen, (state_seen) - STATE_CLOSED, ok);
+            swap(STATE, SEQ_CST, state_seen, STATE_FREE, ok);
             if
             :: ok -> assert(users == 0)
             :: else
@@ -129,7 +129,7 @@ proctype closer(byte me)
             generation++;
             store(FIELD, RELAXED, generation)
         }
-        store(STATE, RELEASE, GENERATION(generation) + STATE_OPEN);
+        store(STATE, RELEASE, STATE_OPEN);
         modify(WORD, PUBLISH, NAMED, seen);
         close_record()
     :: else
@@ -166,7 +166,7 @@ put:
     modify(INFLIGHT, END_CALL, seen - 1, seen);
     load(STATE, LOOK_AT_STATE, state);
     if
-    :: WITHOUT_GENERATION(state) == STATE_CLOSED -> free_if_unused(state)
+    :: IS_CLOSED(state) -> free_if_unused(state)
     :: else
     fi;
 end:
@@ -177,7 +177,7 @@ init
 {
     atomic {
         start(WORD, NAMED);
-        start(STATE, GENERATION(1) + STATE_OPEN);
+        start(STATE, STATE_OPEN);
         start(FIELD, 1);
         run closer(0);
         run caller(1);
@@ -185,6 +185,6 @@ init
         run caller(2);
 #endif
         done == THREADS;
-        assert(WITHOUT_GENERATION(LAST(STATE)) != STATE_CLOSED)
+        assert(!IS_CLOSED(LAST(STATE)))
     }
 }
