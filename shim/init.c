@@ -26,7 +26,7 @@
 static struct config config;
 
 static const struct ring_above told_by_rings = {
-    .new_fd = track_new_number_slow,
+    .new_fd = track_new_fd_slow,
     .unseen = track_unseen,
     .unseen_everywhere = track_unseen_everywhere,
 };
@@ -60,17 +60,17 @@ __attribute__((constructor)) static void start(void)
     if (config.disable || !conn_start() || !pool_start(&config))
         return;
     ring_start(&told_by_rings);
-    lending_start(&config);
+    check_out_start(&config);
     discard_start();
-    memory_start();
+    usermem_start();
     deepbind_start(&config);
     if (__register_atfork(fork_before, fork_after_in_parent, fork_after_in_child,
                           __dso_handle) != 0)
         return;
     if (crosscall2)
-        process_refuse(REASON_GO_PROGRAM);
+        owner_refuse(REASON_GO_PROGRAM);
     /* Last: from here on the hooks find an owner. */
-    if (process_start())
+    if (owner_start())
         log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
                  crosscall2       ? " nothing (GO_PROGRAM)"
                  : config.dry_run ? " is only counted (dry run)"
@@ -80,7 +80,7 @@ __attribute__((constructor)) static void start(void)
 /* Nothing is freed or closed: other libraries' destructors may still use their connections. */
 __attribute__((destructor)) static void finish(void)
 {
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return;
     report_all();
     stats_finish();

@@ -17,7 +17,7 @@ static inline bool timed_take(struct lock *lock)
 {
     bool waits = atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
     int64_t since = waits ? lock_times_now() : 0;
-    bool taken = lock_take(lock);
+    bool taken = lock_acquire(lock);
 
     if (taken)
         lock_times_taken(since);
@@ -26,11 +26,11 @@ static inline bool timed_take(struct lock *lock)
 
 static inline void timed_give(struct lock *lock)
 {
-    lock_give(lock);
+    lock_release(lock);
     lock_times_given();
 }
 
-#define lock_take timed_take
-#define lock_give timed_give
+#define lock_acquire timed_take
+#define lock_release timed_give
 
 #endif

@@ -64,7 +64,7 @@ static const char *put_conversion(struct sink *sink, const char *format, va_list
     return format + 1;
 }
 
-size_t text_vformat(char *text, size_t room, const char *format, va_list args)
+size_t fmt_vprint(char *text, size_t room, const char *format, va_list args)
 {
     struct sink sink = {text, text + room - 1};
     va_list rest;
@@ -81,13 +81,13 @@ size_t text_vformat(char *text, size_t room, const char *format, va_list args)
     return (size_t)(sink.at - text);
 }
 
-size_t text_format(char *text, size_t room, const char *format, ...)
+size_t fmt_print(char *text, size_t room, const char *format, ...)
 {
     va_list args;
     size_t n;
 
     va_start(args, format);
-    n = text_vformat(text, room, format, args);
+    n = fmt_vprint(text, room, format, args);
     va_end(args);
     return n;
 }

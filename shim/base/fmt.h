@@ -9,8 +9,8 @@
 
 /* Like vsnprintf() for the conversions %s, %d, %u, %lu and %%, nothing else. Always ends TEXT
  * with a NUL (ROOM is at least 1) and returns the length written, cut to what fits. */
-size_t text_vformat(char *text, size_t room, const char *format, va_list args);
-size_t text_format(char *text, size_t room, const char *format, ...)
+size_t fmt_vprint(char *text, size_t room, const char *format, va_list args);
+size_t fmt_print(char *text, size_t room, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 #endif

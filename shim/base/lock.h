@@ -35,7 +35,7 @@ struct lock {
 #define LOCK_HOLDER (~(LOCK_WAITED | LOCK_STUCK))
 
 /* The calling thread's number, different from those of the other threads of the process. 0
- * before its first lock_take(). */
+ * before its first lock_acquire(). */
 extern _Thread_local uint32_t lock_self
     __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
@@ -54,13 +54,13 @@ static inline bool lock_try(struct lock *lock)
 }
 
 /* The same, and waits for it a little. False when it is still another thread's. */
-static inline bool lock_take(struct lock *lock)
+static inline bool lock_acquire(struct lock *lock)
 {
     return lock_try(lock) || lock_wait(lock);
 }
 
 /* What another thread wrote before it was refused the lock is seen after this. */
-static inline void lock_give(struct lock *lock)
+static inline void lock_release(struct lock *lock)
 {
     if (atomic_exchange(&lock->word, 0) & LOCK_WAITED)
         lock_wake(lock, 1);

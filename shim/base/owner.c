@@ -12,12 +12,12 @@
 #include "base/clock.h"
 #include "base/rawsys.h"
 
-_Atomic uint32_t process_children;
-_Atomic uint32_t process_sharers;
-_Atomic uint32_t process_orphans;
-_Atomic uint32_t process_identities;
+_Atomic uint32_t fork_epoch;
+_Atomic uint32_t memory_sharers;
+_Atomic uint32_t orphan_epoch;
+_Atomic uint32_t cred_epoch;
 
-_Atomic pid_t *process_owner;
+_Atomic pid_t *owner_pid;
 static bool is_wiped;
 
 static _Atomic uint32_t refusal;
@@ -30,7 +30,7 @@ static _Atomic msec_t ask_at;
 /* libc's; NULL where it has none. */
 static const volatile char *single_threaded;
 
-bool process_start(void)
+bool owner_start(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -40,22 +40,22 @@ bool process_start(void)
     single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
     /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
-    process_owner = memory;
-    process_adopt();
+    owner_pid = memory;
+    owner_adopt();
     return true;
 }
 
-void process_adopt(void)
+void owner_adopt(void)
 {
     /* Where a child keeps its parent's number, one is always taken to be there. */
-    atomic_store(&process_sharers, is_wiped ? 0 : 1);
+    atomic_store(&memory_sharers, is_wiped ? 0 : 1);
     atomic_store(&ask_at, 0);
-    atomic_store(process_owner, getpid());
+    atomic_store(owner_pid, getpid());
 }
 
-bool process_is_owner_by_number(void)
+bool owner_is_this_pid(void)
 {
-    return atomic_load_explicit(process_owner, memory_order_relaxed) == getpid();
+    return atomic_load_explicit(owner_pid, memory_order_relaxed) == getpid();
 }
 
 static bool has_one_thread(void)
@@ -74,28 +74,28 @@ static bool has_one_thread(void)
     return false;
 }
 
-bool process_is_alone(void)
+bool owner_has_one_thread(void)
 {
     return ((single_threaded && *single_threaded) || has_one_thread()) &&
-           atomic_load_explicit(&process_sharers, memory_order_relaxed) == 0;
+           atomic_load_explicit(&memory_sharers, memory_order_relaxed) == 0;
 }
 
-enum reason process_refusal(void)
+enum reason owner_refusal(void)
 {
     return (enum reason)atomic_load_explicit(&refusal, memory_order_relaxed);
 }
 
-pid_t process_disown(void)
+pid_t owner_disown(void)
 {
-    return atomic_exchange(process_owner, 0);
+    return atomic_exchange(owner_pid, 0);
 }
 
-void process_own(pid_t owner)
+void owner_restore(pid_t owner)
 {
-    atomic_store(process_owner, owner);
+    atomic_store(owner_pid, owner);
 }
 
-void process_refuse(enum reason reason)
+void owner_refuse(enum reason reason)
 {
     uint32_t none = REASON_NONE;
 

@@ -29,16 +29,16 @@ static _Atomic int open_now[OPEN_MOST];
  * what a child inherits is noted. */
 static struct lock changing;
 
-bool quiet_begin(struct quiet *quiet)
+bool ownfile_begin(struct ownfile *own)
 {
     uint64_t all = ~UINT64_C(0);
 
-    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &quiet->mask, sizeof(all)) != 0)
+    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &own->mask, sizeof(all)) != 0)
         return false;
-    quiet->pending = 0;
+    own->pending = 0;
     /* What was not blocked before cannot have been pending. */
-    if (quiet->mask & raised_by_writes)
-        raw_syscall(SYS_rt_sigpending, &quiet->pending, sizeof(quiet->pending));
+    if (own->mask & raised_by_writes)
+        raw_syscall(SYS_rt_sigpending, &own->pending, sizeof(own->pending));
     return true;
 }
 
@@ -52,11 +52,11 @@ static void take_away(uint64_t pending)
     raw_syscall(SYS_rt_sigtimedwait, &ours, NULL, &at_once, sizeof(ours));
 }
 
-void quiet_end(const struct quiet *quiet, long result, size_t n)
+void ownfile_end(const struct ownfile *own, long result, size_t n)
 {
     if (result == -EPIPE || result == -EFBIG || (result >= 0 && (size_t)result < n))
-        take_away(quiet->pending);
-    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &quiet->mask, NULL, sizeof(quiet->mask));
+        take_away(own->pending);
+    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &own->mask, NULL, sizeof(own->mask));
 }
 
 static int open_above_standard_fds(const char *path, int flags)
@@ -86,16 +86,16 @@ static void change_note(int from, int to)
  * an fd too many, until it execs. */
 static bool keep_forks_out(void)
 {
-    return !lock_is_mine(&changing) && lock_take(&changing);
+    return !lock_is_mine(&changing) && lock_acquire(&changing);
 }
 
 static void let_forks_in(bool locked)
 {
     if (locked)
-        lock_give(&changing);
+        lock_release(&changing);
 }
 
-int quiet_open(const char *path, int flags)
+int ownfile_open(const char *path, int flags)
 {
     bool locked = keep_forks_out();
     int fd = open_above_standard_fds(path, flags);
@@ -106,7 +106,7 @@ int quiet_open(const char *path, int flags)
     return fd;
 }
 
-void quiet_close(int fd)
+void ownfile_close(int fd)
 {
     bool locked = keep_forks_out();
 
@@ -115,18 +115,18 @@ void quiet_close(int fd)
     let_forks_in(locked);
 }
 
-void quiet_before_fork(void)
+void ownfile_before_fork(void)
 {
-    (void)lock_take(&changing);
+    (void)lock_acquire(&changing);
 }
 
-void quiet_after_fork_in_parent(void)
+void ownfile_after_fork_in_parent(void)
 {
     if (lock_is_mine(&changing))
-        lock_give(&changing);
+        lock_release(&changing);
 }
 
-void quiet_after_fork_in_child(void)
+void ownfile_after_fork_in_child(void)
 {
     atomic_store(&changing.word, 0);
     for (int i = 0; i < OPEN_MOST; i++) {
@@ -137,7 +137,7 @@ void quiet_after_fork_in_child(void)
     }
 }
 
-bool quiet_may_grow(uint64_t size)
+bool ownfile_may_grow(uint64_t size)
 {
     struct rlimit limit = {0};
 
@@ -145,7 +145,7 @@ bool quiet_may_grow(uint64_t size)
            limit.rlim_cur >= size;
 }
 
-bool quiet_identify(int fd, struct stat *found)
+bool ownfile_identify(int fd, struct stat *found)
 {
     return raw_syscall(SYS_newfstatat, fd, "", found, AT_EMPTY_PATH) == 0;
 }

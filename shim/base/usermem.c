@@ -21,13 +21,13 @@ static int note_variables(struct dl_phdr_info *program, size_t size, void *unuse
 
         if (segment->p_type == PT_LOAD && (segment->p_flags & (PF_R | PF_W)) == (PF_R | PF_W))
             memory.variables =
-                (struct memory_range){program->dlpi_addr + segment->p_vaddr, segment->p_memsz};
+                (struct usermem_range){program->dlpi_addr + segment->p_vaddr, segment->p_memsz};
     }
     return 1;
 }
 
 /* What of the heap is there already stays in doubt: nobody has told where it began. */
-void memory_start(void)
+void usermem_start(void)
 {
     void *heap = sbrk(0);
 

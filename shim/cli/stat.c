@@ -49,7 +49,7 @@ static void print_row(const char *who, const char *server, const struct numbers 
            " %5.1f%% %7" PRIu64 " %8" PRIu64 " %9s %9" PRIu64 "\n",
            who, server_width, server, stats[STAT_in_use], stats[STAT_idle],
            stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
-           numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_settled],
+           numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_drained],
            duration(numbers->seconds_avoided), numbers->time_wait_avoided);
 }
 
@@ -73,9 +73,9 @@ static void print_process(const struct process *process)
         print_row(pid, process->servers[i].name, numbers);
         print_reasons("not kept", process, &process->servers[i], REFUSED);
         print_reasons("discarded", process, &process->servers[i], DISCARDED);
-        if (numbers->stats[STAT_exchanged] + numbers->stats[STAT_cut_off] > 0)
+        if (numbers->stats[STAT_swapped] + numbers->stats[STAT_swap_failed] > 0)
             printf("%10sswapped before first use: %" PRIu64 ", failed %" PRIu64 "\n", "",
-                   numbers->stats[STAT_exchanged], numbers->stats[STAT_cut_off]);
+                   numbers->stats[STAT_swapped], numbers->stats[STAT_swap_failed]);
     }
 }
 

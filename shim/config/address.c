@@ -75,12 +75,12 @@ void address_text(const struct address *address, char *text)
 
     if (is_mapped(address->ip)) {
         inet_ntop(AF_INET, address->ip + 12, ip, sizeof(ip));
-        text_format(text, ADDRESS_TEXT_SIZE, "%s:%u", ip, address->port);
+        fmt_print(text, ADDRESS_TEXT_SIZE, "%s:%u", ip, address->port);
         return;
     }
     inet_ntop(AF_INET6, address->ip, ip, sizeof(ip));
     if (address->scope != 0)
-        text_format(text, ADDRESS_TEXT_SIZE, "[%s%%%u]:%u", ip, address->scope, address->port);
+        fmt_print(text, ADDRESS_TEXT_SIZE, "[%s%%%u]:%u", ip, address->scope, address->port);
     else
-        text_format(text, ADDRESS_TEXT_SIZE, "[%s]:%u", ip, address->port);
+        fmt_print(text, ADDRESS_TEXT_SIZE, "[%s]:%u", ip, address->port);
 }

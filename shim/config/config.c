@@ -20,9 +20,9 @@ static void warn(struct config *config, const char *name, size_t n, const char *
 
     if (config->warning_count == CONFIG_MAX_WARNINGS)
         return;
-    text_format(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
-    text_format(config->warnings[config->warning_count++], sizeof(config->warnings[0]),
-                "%s: %s", copy, problem);
+    fmt_print(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
+    fmt_print(config->warnings[config->warning_count++], sizeof(config->warnings[0]), "%s: %s",
+              copy, problem);
 }
 
 static bool read_servers(struct config *config, const char *value)
@@ -258,7 +258,7 @@ static void read_runtime_directory(struct config *config, const char *value)
     size_t n = strlen(value) + sizeof("/" STATS_SUBDIRECTORY);
 
     if (value[0] == '/' && n <= sizeof(config->stats_instead))
-        text_format(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
+        fmt_print(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
 }
 
 void config_read(struct config *config, char *const *environment)

@@ -52,7 +52,7 @@ static void push_free(struct conn *conn)
 
     do {
         conn->next_free = (uint32_t)head;
-        changed = (((head >> 32) + 1) << 32) | conn_slot(conn);
+        changed = (((head >> 32) + 1) << 32) | conn_id(conn);
     } while (!atomic_compare_exchange_weak(&free_list, &head, changed));
 }
 
@@ -63,7 +63,7 @@ static struct conn *pop_free(void)
     struct conn *conn;
 
     do {
-        conn = conn_of_slot((uint32_t)head);
+        conn = conn_of_word((uint32_t)head);
         if (!conn)
             return NULL;
         changed = (((head >> 32) + 1) << 32) | conn->next_free;
@@ -77,7 +77,7 @@ static struct conn *touch_next(void)
 
     while (n < CONN_MAX) {
         if (atomic_compare_exchange_weak(&touched, &n, n + 1)) {
-            conn_records[n].slot = n + 1;
+            conn_records[n].id = n + 1;
             return &conn_records[n];
         }
     }
@@ -93,10 +93,10 @@ struct conn *conn_new(int fd, int domain)
     if (!conn)
         return NULL;
     conn->domain = domain;
-    conn->twin = -1;
+    conn->shadow_fd = -1;
     conn->sent = 0;
     conn->received = 0;
-    conn->watches.count = 0;
+    conn->epoll_regs.count = 0;
     conn->fence = FENCE_NONE;
     conn->drained = 0;
     wire_init(&conn->wire);
@@ -108,15 +108,15 @@ void conn_renew(struct conn *conn, int fd)
 {
     /* Nobody else can have it before it is in the map. */
     atomic_store_explicit(&conn->refusal, REASON_NONE, memory_order_relaxed);
-    atomic_store_explicit(&conn->held, false, memory_order_relaxed);
-    atomic_store_explicit(&conn->spoke, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->locked, false, memory_order_relaxed);
+    atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
     conn->fd = fd;
     conn->options.given = 0;
-    conn->options.quick = false;
+    conn->options.forced_nodelay = false;
     conn->options.bound = false;
     conn->endpoint = NULL;
-    conn->untimed = false;
-    conn_set_word(conn, CONN_WORD_KERNEL);
+    conn->rtt_pending = false;
+    conn_set_answer(conn, CONN_ANSWER_KERNEL);
     conn_move(conn, CONN_FRESH);
 }
 
@@ -136,7 +136,7 @@ bool conn_unshare(struct conn *conn)
     return atomic_fetch_sub(&conn->fds, 1) == 1;
 }
 
-bool conn_take_last(struct conn *conn)
+bool conn_claim_last(struct conn *conn)
 {
     uint32_t last = 1;
 
@@ -145,7 +145,7 @@ bool conn_take_last(struct conn *conn)
 
 static bool counts_as_use(enum conn_state state)
 {
-    return state == CONN_IN_USE || state == CONN_LEAVING || state == CONN_LENDING;
+    return state == CONN_IN_USE || state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT;
 }
 
 /* Whoever finds the record closed and without calls, closer or last caller, frees it, once. */
@@ -153,7 +153,7 @@ static void free_if_unused(struct conn *conn)
 {
     uint32_t closed = CONN_CLOSED;
 
-    if (!conn_calls_under_way(conn) &&
+    if (!conn_calls_in_flight(conn) &&
         atomic_compare_exchange_strong(&conn->state, &closed, CONN_FREE))
         push_free(conn);
 }
@@ -187,20 +187,20 @@ void conn_move(struct conn *conn, enum conn_state to)
 /* Returns what was under way before. */
 static uint64_t begin_call(struct conn *conn, enum conn_call call)
 {
-    return atomic_fetch_add(&conn->traffic,
+    return atomic_fetch_add(&conn->inflight,
                             (UINT64_C(1) << BEGUN_SHIFT) | (UINT64_C(1) << calls[call].shift));
 }
 
-struct conn *conn_enter_at(int fd, uint32_t word, enum conn_call call)
+struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
 {
-    struct conn *conn = conn_of_slot(word);
+    struct conn *conn = conn_of_word(word);
     uint64_t before;
 
-    if (!conn || word & FDMAP_PRIVATE)
+    if (!conn || word & FDMAP_SHADOW)
         return NULL;
     before = begin_call(conn, call);
     if (!fdmap_holds(fd, word)) {
-        conn_leave(conn, call);
+        conn_put(conn, call);
         return NULL;
     }
     if (call != CONN_CALL_OTHER && ((before >> calls[call].shift) & calls[call].mask) != 0)
@@ -208,34 +208,34 @@ struct conn *conn_enter_at(int fd, uint32_t word, enum conn_call call)
     return conn;
 }
 
-void conn_leave(struct conn *conn, enum conn_call call)
+void conn_put(struct conn *conn, enum conn_call call)
 {
-    atomic_fetch_sub(&conn->traffic, UINT64_C(1) << calls[call].shift);
+    atomic_fetch_sub(&conn->inflight, UINT64_C(1) << calls[call].shift);
     if (conn_state(conn) == CONN_CLOSED)
         free_if_unused(conn);
 }
 
 uint64_t conn_calls_begun(const struct conn *conn)
 {
-    return atomic_load(&conn->traffic) >> BEGUN_SHIFT;
+    return atomic_load(&conn->inflight) >> BEGUN_SHIFT;
 }
 
-bool conn_calls_under_way(const struct conn *conn)
+bool conn_calls_in_flight(const struct conn *conn)
 {
-    return (atomic_load(&conn->traffic) & UNDER_WAY) != 0;
+    return (atomic_load(&conn->inflight) & UNDER_WAY) != 0;
 }
 
 bool conn_is_only_call(const struct conn *conn)
 {
-    return (atomic_load(&conn->traffic) & UNDER_WAY) == UINT64_C(1)
-                                                            << calls[CONN_CALL_OTHER].shift;
+    return (atomic_load(&conn->inflight) & UNDER_WAY) == UINT64_C(1)
+                                                             << calls[CONN_CALL_OTHER].shift;
 }
 
-bool conn_is_connected(struct conn *conn)
+bool conn_finish_connecting(struct conn *conn)
 {
-    uint8_t connecting = CONN_WORD_CONNECTING;
+    uint8_t connecting = CONN_ANSWER_CONNECTING;
 
-    return atomic_compare_exchange_strong(&conn->word, &connecting, CONN_WORD_CONNECTED);
+    return atomic_compare_exchange_strong(&conn->answer, &connecting, CONN_ANSWER_CONNECTED);
 }
 
 void conn_refuse(struct conn *conn, enum reason reason)
@@ -245,20 +245,20 @@ void conn_refuse(struct conn *conn, enum reason reason)
     atomic_compare_exchange_strong(&conn->refusal, &none, (uint32_t)reason);
 }
 
-bool conn_hold(struct conn *conn)
+bool conn_trylock(struct conn *conn)
 {
-    if (!atomic_exchange_explicit(&conn->held, true, memory_order_acquire))
+    if (!atomic_exchange_explicit(&conn->locked, true, memory_order_acquire))
         return true;
     conn_refuse(conn, REASON_CONCURRENT);
     return false;
 }
 
-void conn_let_go(struct conn *conn)
+void conn_unlock(struct conn *conn)
 {
-    atomic_store_explicit(&conn->held, false, memory_order_release);
+    atomic_store_explicit(&conn->locked, false, memory_order_release);
 }
 
-static bool application_has(const struct conn *conn)
+static bool program_has(const struct conn *conn)
 {
     enum conn_state state = conn_state(conn);
 
@@ -266,41 +266,43 @@ static bool application_has(const struct conn *conn)
 }
 
 /* A call of the walk's own keeps the record from becoming another connection's meanwhile. */
-void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument)
+void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argument)
 {
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
         struct conn *conn = &conn_records[i];
 
-        if (!application_has(conn))
+        if (!program_has(conn))
             continue;
         begin_call(conn, CONN_CALL_OTHER);
-        if (application_has(conn))
+        if (program_has(conn))
             visit(conn, argument);
-        conn_leave(conn, CONN_CALL_OTHER);
+        conn_put(conn, CONN_CALL_OTHER);
     }
 }
 
-bool conn_any_unspoken(void)
+bool conn_any_silent(void)
 {
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        if (conn_state(&conn_records[i]) == CONN_IN_USE && !atomic_load(&conn_records[i].spoke))
+        if (conn_state(&conn_records[i]) == CONN_IN_USE &&
+            !atomic_load(&conn_records[i].has_sent))
             return true;
     }
     return false;
 }
 
-bool conn_others_pass(const struct conn *conn)
+bool conn_others_in_transit(const struct conn *conn)
 {
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
         enum conn_state state = conn_state(&conn_records[i]);
 
-        if (&conn_records[i] != conn && (state == CONN_LEAVING || state == CONN_LENDING))
+        if (&conn_records[i] != conn &&
+            (state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT))
             return true;
     }
     return false;
@@ -311,8 +313,8 @@ void conn_forget_other_threads(void)
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        atomic_store(&conn_records[i].traffic, 0);
-        atomic_store(&conn_records[i].held, false);
+        atomic_store(&conn_records[i].inflight, 0);
+        atomic_store(&conn_records[i].locked, false);
         free_if_unused(&conn_records[i]);
     }
 }

@@ -38,42 +38,42 @@
 #define CONN_UNKNOWN (-1)
 
 /* Epoll sets a connection may be in and still be pooled. */
-#define CONN_WATCHES 4
+#define CONN_EPOLL_REGS 4
 
 enum conn_state {
     CONN_FREE,
-    CONN_FRESH,   /* made by socket(), not connected */
-    CONN_SPARE,   /* the same, and kept for the next socket(); see pool/spare.h */
-    CONN_IN_USE,  /* connected, or connecting, to an endpoint; the application holds it */
-    CONN_LEAVING, /* being checked in */
-    CONN_IDLE,    /* in the pool, nothing is owed on it */
-    CONN_OWING,   /* in the pool, and replies or the answer to a fence are still to come */
-    CONN_LENDING, /* being checked out */
-    CONN_DOOMED,  /* taken out of the pool to be closed */
+    CONN_FRESH,        /* made by socket(), not connected */
+    CONN_SPARE,        /* the same, and kept for the next socket(); see pool/spare.h */
+    CONN_IN_USE,       /* connected, or connecting, to an endpoint; the application holds it */
+    CONN_CHECKING_IN,  /* being checked in */
+    CONN_IDLE,         /* in the pool, nothing is owed on it */
+    CONN_DRAINING,     /* in the pool, and replies or the answer to a fence are still to come */
+    CONN_CHECKING_OUT, /* being checked out */
+    CONN_EVICTED,      /* taken out of the pool to be closed */
     CONN_CLOSED,
 };
 
 /* What connect() says of a connection that is open already, as inet_stream_connect() of Linux
  * does. Not asked of the kernel for a lent one: its answer depends on the former users. */
-enum conn_word {
-    CONN_WORD_KERNEL,     /* the program opened it itself: what the kernel says */
-    CONN_WORD_CONNECTING, /* the program was told EINPROGRESS: 0, once */
-    CONN_WORD_CONNECTED,  /* EISCONN */
+enum conn_answer {
+    CONN_ANSWER_KERNEL,     /* the program opened it itself: what the kernel says */
+    CONN_ANSWER_CONNECTING, /* the program was told EINPROGRESS: 0, once */
+    CONN_ANSWER_CONNECTED,  /* EISCONN */
 };
 
 /* What was sent to have the end of quiet requests confirmed. */
 enum fence { FENCE_NONE, FENCE_MN, FENCE_OTHER };
 
 /* An epoll registration of the connection, and all of them. */
-struct watch {
+struct epoll_reg {
     int epfd;
     uint32_t events;
     uint64_t data;
 };
 
-struct watches {
+struct epoll_regs {
     unsigned int count;
-    struct watch list[CONN_WATCHES];
+    struct epoll_reg list[CONN_EPOLL_REGS];
 };
 
 struct endpoint;
@@ -81,27 +81,27 @@ struct endpoint;
 struct conn {
     /* Calls under way and calls ever begun; see conn/conn.c. What a check-out and a check-in
      * need comes first, in few of the processor's cache lines. */
-    _Alignas(64) _Atomic uint64_t traffic;
+    _Alignas(64) _Atomic uint64_t inflight;
     _Atomic uint32_t state;
     _Atomic uint32_t refusal; /* the first enum reason that makes it unpoolable */
-    uint32_t slot;            /* in the map's slots: its place among the records, from 1 */
+    uint32_t id;              /* in the map's slots: its place among the records, from 1 */
     int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
     int domain;
-    _Atomic int twin; /* a second number, of ours; -1; see conn/shadow.h */
+    _Atomic int shadow_fd; /* a second number, of ours; -1; see conn/shadow.h */
     /* File status flags and descriptor flags, of the application's number while it has one;
      * CONN_UNKNOWN once the program may have changed them: then the kernel is asked. */
     _Atomic int flags;
     _Atomic int fd_flags;
-    uint32_t children;
-    uint32_t identities;
+    uint32_t fork_epoch;
+    uint32_t cred_epoch;
     struct endpoint *endpoint;
     _Atomic uint32_t fds; /* descriptors of the application that name it; see conn_share() */
-    atomic_bool held;
-    atomic_bool spoke;    /* its present user was seen to send something, or to connect anew */
-    _Atomic uint8_t word; /* enum conn_word */
-    bool untimed;         /* connecting without blocking; see pool/connect_time.h */
-    uint8_t habit;        /* by which the endpoint guesses what its user will speak */
-    uint8_t fence;        /* enum fence, while owing; see pool/drain.c */
+    atomic_bool locked;
+    atomic_bool has_sent; /* its present user was seen to send something, or to connect anew */
+    _Atomic uint8_t answer; /* enum conn_answer */
+    bool rtt_pending;       /* connecting without blocking; see pool/connect_time.h */
+    uint8_t socket_kind;    /* by which the endpoint guesses what its user will speak */
+    uint8_t fence;          /* enum fence, while owing; see pool/drain.c */
 
     /* While idle or owing; guarded by the pool's lock. */
     msec_t idle_since;
@@ -110,16 +110,16 @@ struct conn {
     msec_t connected_at;
     msec_t expires_at;
 
-    /* Guarded by conn_hold(), as are options and watches. */
+    /* Guarded by conn_trylock(), as are options and watches. */
     uint64_t sent;
     uint64_t received;
     struct wire wire;
 
-    struct options options;
-    struct watches watches;
-    uint64_t cookie;  /* the kernel's name of the socket, SO_COOKIE */
-    size_t drained;   /* bytes read without a user, while owing */
-    uint32_t orphans; /* process_orphans when it was made */
+    struct sockopts options;
+    struct epoll_regs epoll_regs;
+    uint64_t cookie;       /* the kernel's name of the socket, SO_COOKIE */
+    size_t drained;        /* bytes read without a user, while owing */
+    uint32_t orphan_epoch; /* orphan_epoch when it was made */
     _Atomic uint32_t next_free;
 };
 
@@ -143,16 +143,16 @@ void conn_renew(struct conn *conn, int fd);
 extern struct conn *conn_records __attribute__((visibility("hidden")));
 
 /* The record and its number in the map's slots. NULL for a slot that names none. */
-static inline struct conn *conn_of_slot(uint32_t slot)
+static inline struct conn *conn_of_word(uint32_t slot)
 {
     uint32_t index = slot & FDMAP_INDEX;
 
     return slot & FDMAP_EPOLL || index == 0 ? NULL : &conn_records[index - 1];
 }
 
-static inline uint32_t conn_slot(const struct conn *conn)
+static inline uint32_t conn_id(const struct conn *conn)
 {
-    return conn->slot;
+    return conn->id;
 }
 
 /* Moves CONN to another state and keeps the endpoint's count of connections in use. Moving to
@@ -181,33 +181,33 @@ static inline enum conn_state conn_state(const struct conn *conn)
     return (enum conn_state)atomic_load_explicit(&conn->state, memory_order_acquire);
 }
 
-static inline enum conn_word conn_word(const struct conn *conn)
+static inline enum conn_answer conn_answer(const struct conn *conn)
 {
-    return (enum conn_word)atomic_load_explicit(&conn->word, memory_order_relaxed);
+    return (enum conn_answer)atomic_load_explicit(&conn->answer, memory_order_relaxed);
 }
 
-static inline void conn_set_word(struct conn *conn, enum conn_word word)
+static inline void conn_set_answer(struct conn *conn, enum conn_answer answer)
 {
-    atomic_store_explicit(&conn->word, (uint8_t)word, memory_order_relaxed);
+    atomic_store_explicit(&conn->answer, (uint8_t)answer, memory_order_relaxed);
 }
 
 /* Begins a call on the application's number FD, of which the map has said WORD: the record
- * stays what it is until conn_leave(). NULL when the number is no connection of ours, or has
+ * stays what it is until conn_put(). NULL when the number is no connection of ours, or has
  * another word by now. Two threads sending, or two receiving, at the same time make it
  * unpoolable: the order of their bytes is unknown. */
-struct conn *conn_enter_at(int fd, uint32_t word, enum conn_call call);
+struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call);
 
-static inline struct conn *conn_enter(int fd, enum conn_call call)
+static inline struct conn *conn_get(int fd, enum conn_call call)
 {
-    return conn_enter_at(fd, fdmap_word(fd), call);
+    return conn_get_at(fd, fdmap_word(fd), call);
 }
 
-void conn_leave(struct conn *conn, enum conn_call call);
+void conn_put(struct conn *conn, enum conn_call call);
 
 /* How many calls have been begun, for comparison; whether one is under way; whether the
  * caller's own, of the kind OTHER, is the only one. */
 uint64_t conn_calls_begun(const struct conn *conn);
-bool conn_calls_under_way(const struct conn *conn);
+bool conn_calls_in_flight(const struct conn *conn);
 bool conn_is_only_call(const struct conn *conn);
 
 /* The slots of all duplicates of a connection name its record, and a call on any of them is a
@@ -215,11 +215,11 @@ bool conn_is_only_call(const struct conn *conn);
  *
  * conn_share(): one more is about to be made, by a caller with a call under way. False when the
  * last one is about to be closed. conn_unshare(): one has gone, and its slot with it; true when
- * it was the last, and the record is the caller's. conn_take_last(): the caller is about to
+ * it was the last, and the record is the caller's. conn_claim_last(): the caller is about to
  * close one; true when it is the last, which cannot be duplicated from then on. */
 COLD bool conn_share(struct conn *conn);
 bool conn_unshare(struct conn *conn);
-bool conn_take_last(struct conn *conn);
+bool conn_claim_last(struct conn *conn);
 
 static inline bool conn_is_shared(const struct conn *conn)
 {
@@ -228,7 +228,7 @@ static inline bool conn_is_shared(const struct conn *conn)
 
 /* From now on connect() says of CONN, which was lent, that it is connected. True when it was
  * said to be connecting up to here. */
-bool conn_is_connected(struct conn *conn);
+bool conn_finish_connecting(struct conn *conn);
 
 /* Makes CONN unpoolable for good; the first reason stays. */
 COLD void conn_refuse(struct conn *conn, enum reason reason);
@@ -240,17 +240,17 @@ static inline enum reason conn_refusal(const struct conn *conn)
 
 /* Takes the right to change the guarded fields. Nobody waits for it: false, and CONN is refused
  * as CONCURRENT, when another thread (or the code under this signal handler) has it. */
-bool conn_hold(struct conn *conn);
-void conn_let_go(struct conn *conn);
+bool conn_trylock(struct conn *conn);
+void conn_unlock(struct conn *conn);
 
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
-COLD void conn_for_each_in_use(void (*visit)(struct conn *conn, int argument), int argument);
+COLD void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argument);
 
 /* Whether the application has a connection on which it was not seen to send anything. */
-COLD bool conn_any_unspoken(void);
+COLD bool conn_any_silent(void);
 
 /* Whether any connection but CONN is LEAVING or LENDING. */
-COLD bool conn_others_pass(const struct conn *conn);
+COLD bool conn_others_in_transit(const struct conn *conn);
 
 /* In the child of a fork, the only thread: the calls of other threads are gone for good. */
 COLD void conn_forget_other_threads(void);

@@ -93,7 +93,7 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
     return most;
 }
 
-void pool_publish_slow(struct endpoint *endpoint)
+void endpoint_publish_slow(struct endpoint *endpoint)
 {
     size_t slot = (size_t)(endpoint - memory);
     struct stats *published;

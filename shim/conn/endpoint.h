@@ -80,13 +80,13 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least);
 
 /* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
  * Makes system calls. */
-void pool_publish_slow(struct endpoint *endpoint);
+void endpoint_publish_slow(struct endpoint *endpoint);
 
-static inline void pool_publish(struct endpoint *endpoint)
+static inline void endpoint_publish(struct endpoint *endpoint)
 {
     if (atomic_load_explicit(&stats_wanted, memory_order_relaxed) &&
         !atomic_load_explicit(&endpoint->published, memory_order_relaxed))
-        pool_publish_slow(endpoint);
+        endpoint_publish_slow(endpoint);
 }
 
 /* Calls VISIT for every endpoint, without the lock: for the summary at exit. */

@@ -45,6 +45,6 @@ enum reason epoll_reg_unregister_all(struct conn *conn, int fd);
 
 /* Makes the registrations WATCHES for what FD names by now. False when one was refused, for
  * being there already too. */
-COLD bool epoll_reg_replay(int fd, const struct watches *watches);
+COLD bool epoll_reg_replay(int fd, const struct epoll_regs *watches);
 
 #endif

@@ -3,7 +3,7 @@
  */
 #include "conn/fdmap.h"
 
-_Atomic uint32_t fdmap_slots[FDMAP_SIZE];
+_Atomic uint32_t fdmap_words[FDMAP_SIZE];
 
 static _Atomic int end;
 
@@ -19,14 +19,14 @@ uint32_t fdmap_exchange(int fd, uint32_t value)
 {
     if (value != FDMAP_NONE)
         note_used(fd);
-    return atomic_exchange(&fdmap_slots[fd], value);
+    return atomic_exchange(&fdmap_words[fd], value);
 }
 
 bool fdmap_replace(int fd, uint32_t expected, uint32_t value)
 {
     if (value != FDMAP_NONE)
         note_used(fd);
-    return atomic_compare_exchange_strong(&fdmap_slots[fd], &expected, value);
+    return atomic_compare_exchange_strong(&fdmap_words[fd], &expected, value);
 }
 
 int fdmap_end(void)

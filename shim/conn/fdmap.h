@@ -21,17 +21,17 @@
     0x00ffffffu /* connection number + 1, or the age of an epoll set, or ring number + 1 */
 #define FDMAP_RING    0x10000000u /* with FDMAP_EPOLL: a ring of io_uring, see conn/ring.h */
 #define FDMAP_CLOSING 0x20000000u /* a connection that a close is about to end */
-#define FDMAP_PRIVATE 0x40000000u /* the number is ours, the application never got it */
+#define FDMAP_SHADOW  0x40000000u /* the number is ours, the application never got it */
 #define FDMAP_EPOLL   0x80000000u
 
-extern _Atomic uint32_t fdmap_slots[FDMAP_SIZE] __attribute__((visibility("hidden")));
+extern _Atomic uint32_t fdmap_words[FDMAP_SIZE] __attribute__((visibility("hidden")));
 
 /* The one look-up of a call: the word of FD; FDMAP_NONE when it is out of range. The word may
- * be old by now. What is done with it checks that: conn_enter_at(), fdmap_replace(). */
+ * be old by now. What is done with it checks that: conn_get_at(), fdmap_replace(). */
 static inline uint32_t fdmap_word(int fd)
 {
     return (unsigned int)fd < FDMAP_SIZE
-               ? atomic_load_explicit(&fdmap_slots[fd], memory_order_relaxed)
+               ? atomic_load_explicit(&fdmap_words[fd], memory_order_relaxed)
                : FDMAP_NONE;
 }
 
@@ -44,14 +44,14 @@ static inline bool fdmap_is_plain(int fd)
 /* As fdmap_word(), in one order with the changes of the map by all threads. */
 static inline uint32_t fdmap_get(int fd)
 {
-    return (unsigned int)fd < FDMAP_SIZE ? atomic_load(&fdmap_slots[fd]) : FDMAP_NONE;
+    return (unsigned int)fd < FDMAP_SIZE ? atomic_load(&fdmap_words[fd]) : FDMAP_NONE;
 }
 
 /* Whether FD still has WORD, being closed or not; in the same order. FD must be below
  * FDMAP_SIZE. */
 static inline bool fdmap_holds(int fd, uint32_t word)
 {
-    return ((atomic_load(&fdmap_slots[fd]) ^ word) & ~FDMAP_CLOSING) == 0;
+    return ((atomic_load(&fdmap_words[fd]) ^ word) & ~FDMAP_CLOSING) == 0;
 }
 
 /* Puts VALUE in the slot of FD and returns what was there. FD must be below FDMAP_SIZE. */

@@ -35,7 +35,7 @@ static void use(int size)
 /* If the program has an fd there, its fds have come near, by calls that may be unseen. */
 static bool is_taken(int fd)
 {
-    return !(fdmap_get(fd) & FDMAP_PRIVATE) && raw_syscall(SYS_fcntl, fd, F_GETFD) >= 0;
+    return !(fdmap_get(fd) & FDMAP_SHADOW) && raw_syscall(SYS_fcntl, fd, F_GETFD) >= 0;
 }
 
 /* In a table of SIZE entries; 0 when there is no place for it. */

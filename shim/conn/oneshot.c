@@ -55,7 +55,7 @@ static uint64_t number_at(const char **at, unsigned int base)
 
 /* Reads a line "tfd: %8d events: %8x data: ..." (ep_show_fdinfo() of Linux). Not the one wanted
  * leaves STATE as it is. */
-static void read_line(const char *line, int fd, enum disarmed *state, unsigned int *found)
+static void read_line(const char *line, int fd, enum oneshot *state, unsigned int *found)
 {
     uint64_t events;
 
@@ -69,14 +69,14 @@ static void read_line(const char *line, int fd, enum disarmed *state, unsigned i
         return;
     line += 7;
     events = number_at(&line, 16);
-    *state = events & ~(uint64_t)PRIVATE_BITS ? DISARMED_NO : DISARMED_YES;
+    *state = events & ~(uint64_t)PRIVATE_BITS ? ONESHOT_ARMED : ONESHOT_FIRED;
     ++*found;
 }
 
 /* Lines are shorter than a piece. What is behind the last newline comes again with the next. */
-static enum disarmed read_info(int info, int fd)
+static enum oneshot read_info(int info, int fd)
 {
-    enum disarmed state = DISARMED_UNKNOWN;
+    enum oneshot state = ONESHOT_UNKNOWN;
     unsigned int found = 0;
     char piece[1024];
     size_t n = 0, read = 0;
@@ -96,21 +96,21 @@ static enum disarmed read_info(int info, int fd)
         n -= (size_t)(line - piece);
         memmove(piece, line, n);
         if (read > INFO_MOST || n == sizeof(piece) - 1)
-            return DISARMED_UNKNOWN;
+            return ONESHOT_UNKNOWN;
     }
-    return more == 0 && found == 1 ? state : DISARMED_UNKNOWN;
+    return more == 0 && found == 1 ? state : ONESHOT_UNKNOWN;
 }
 
-enum disarmed disarmed_ask(int epfd, int fd)
+enum oneshot oneshot_ask(int epfd, int fd)
 {
-    enum disarmed state;
+    enum oneshot state;
     char path[48];
     long info;
 
-    text_format(path, sizeof(path), "/proc/self/fdinfo/%d", epfd);
+    fmt_print(path, sizeof(path), "/proc/self/fdinfo/%d", epfd);
     info = raw_syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
     if (info < 0)
-        return DISARMED_UNKNOWN;
+        return ONESHOT_UNKNOWN;
     state = read_info((int)info, fd);
     raw_syscall(SYS_close, info);
     return state;
@@ -125,7 +125,7 @@ static uint64_t entry_of(int epfd, int fd)
     return cookie << 32 | (uint64_t)epfd << 16 | (uint64_t)fd;
 }
 
-void disarmed_note(int epfd, int fd)
+void oneshot_note(int epfd, int fd)
 {
     atomic_store(&disarmed_ever, true);
     atomic_store(&noted[atomic_fetch_add(&next, 1) % NOTED], entry_of(epfd, fd));
@@ -148,7 +148,7 @@ static _Atomic uint64_t *find(int epfd, int fd, uint64_t *entry)
     return NULL;
 }
 
-void disarmed_forget(int epfd)
+void oneshot_forget(int epfd)
 {
     for (int i = 0; i < NOTED; i++) {
         uint64_t there = atomic_load(&noted[i]);
@@ -158,7 +158,7 @@ void disarmed_forget(int epfd)
     }
 }
 
-bool disarmed_take(int epfd, int fd)
+bool oneshot_claim(int epfd, int fd)
 {
     uint64_t entry;
     _Atomic uint64_t *place = find(epfd, fd, &entry);
@@ -166,8 +166,8 @@ bool disarmed_take(int epfd, int fd)
     return place && atomic_compare_exchange_strong(place, &entry, 0);
 }
 
-int disarmed_ctl(int epfd, int op, int fd, struct epoll_event *event,
-                 int (*real)(int epfd, int op, int fd, struct epoll_event *event))
+int oneshot_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
     uint64_t entry;
     int saved = errno;
@@ -178,7 +178,7 @@ int disarmed_ctl(int epfd, int op, int fd, struct epoll_event *event,
         return -1;
     }
     result = real(epfd, op, fd, event);
-    if (result == 0 || errno != ENOENT || !disarmed_take(epfd, fd))
+    if (result == 0 || errno != ENOENT || !oneshot_claim(epfd, fd))
         return result;
     errno = saved;
     return op == EPOLL_CTL_DEL ? 0 : real(epfd, EPOLL_CTL_ADD, fd, event);

@@ -18,29 +18,29 @@
 /* What /proc/self/fdinfo says of the registration of FD in the set EPFD (proc(5)). UNKNOWN
  * where there is no such file, the set is large, or another file has a registration by that
  * number. A few system calls. */
-enum disarmed { DISARMED_NO, DISARMED_YES, DISARMED_UNKNOWN };
-COLD enum disarmed disarmed_ask(int epfd, int fd);
+enum oneshot { ONESHOT_ARMED, ONESHOT_FIRED, ONESHOT_UNKNOWN };
+COLD enum oneshot oneshot_ask(int epfd, int fd);
 
 /* The file at FD has to go on as if it had a disarmed registration in EPFD. The oldest of many
  * is forgotten. */
-COLD void disarmed_note(int epfd, int fd);
+COLD void oneshot_note(int epfd, int fd);
 
 extern atomic_bool disarmed_ever __attribute__((visibility("hidden")));
 
 /* Whether any was ever noted. */
-static inline bool disarmed_any(void)
+static inline bool oneshot_any(void)
 {
     return atomic_load_explicit(&disarmed_ever, memory_order_relaxed);
 }
 
 /* Whether one was noted for EPFD and the file that is at FD now; it is forgotten. */
-COLD bool disarmed_take(int epfd, int fd);
+COLD bool oneshot_claim(int epfd, int fd);
 
 /* The set EPFD is closed. */
-COLD void disarmed_forget(int epfd);
+COLD void oneshot_forget(int epfd);
 
 /* epoll_ctl(EPFD, OP, FD, EVENT) by the REAL call, as if those that were noted were there. */
-COLD int disarmed_ctl(int epfd, int op, int fd, struct epoll_event *event,
-                      int (*real)(int epfd, int op, int fd, struct epoll_event *event));
+COLD int oneshot_ctl(int epfd, int op, int fd, struct epoll_event *event,
+                     int (*real)(int epfd, int op, int fd, struct epoll_event *event));
 
 #endif

@@ -12,18 +12,18 @@
 #define MASK_BITS (8 * sizeof(fd_mask))
 #define MAP_WORDS (FDMAP_SIZE / MASK_BITS)
 
-static void wait_for(struct waiting *waiting, int fd)
+static void wait_for(struct pollers *pollers, int fd)
 {
-    struct conn *conn = fdmap_is_plain(fd) ? NULL : conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = fdmap_is_plain(fd) ? NULL : conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return;
-    if (waiting->count < WAITING_MAX) {
-        waiting->conns[waiting->count++] = conn;
+    if (pollers->count < POLLERS_MAX) {
+        pollers->conns[pollers->count++] = conn;
         return;
     }
     conn_refuse(conn, REASON_IN_FLIGHT);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
 }
 
 /* Whether AT can be read; asked when it lies in another page than what was asked for last. */
@@ -34,23 +34,23 @@ static bool is_in_reach(const void *at, uintptr_t *page)
     if ((uintptr_t)at / PAGE == *page)
         return true;
     *page = (uintptr_t)at / PAGE;
-    return is_int_readable(at);
+    return usermem_int_readable(at);
 }
 
-void waiting_poll(struct waiting *waiting, const struct pollfd *fds, nfds_t n)
+void pollers_poll(struct pollers *pollers, const struct pollfd *fds, nfds_t n)
 {
     uintptr_t page = UINTPTR_MAX;
 
-    waiting->count = 0;
+    pollers->count = 0;
     for (nfds_t i = 0; i < n && n <= NUMBERS_MOST; i++) {
         if (!is_in_reach(&fds[i].fd, &page))
             return;
-        wait_for(waiting, fds[i].fd);
+        wait_for(pollers, fds[i].fd);
     }
 }
 
 /* Sets are arrays of words, as long as the highest number needs (select(2)). */
-static void wait_for_set(struct waiting *waiting, const fd_mask *set, size_t words)
+static void wait_for_set(struct pollers *pollers, const fd_mask *set, size_t words)
 {
     uintptr_t page = UINTPTR_MAX;
 
@@ -58,32 +58,32 @@ static void wait_for_set(struct waiting *waiting, const fd_mask *set, size_t wor
         if (!is_in_reach(&set[i], &page))
             return;
         for (unsigned long wanted = (unsigned long)set[i]; wanted != 0; wanted &= wanted - 1)
-            wait_for(waiting, (int)(i * MASK_BITS) + __builtin_ctzl(wanted));
+            wait_for(pollers, (int)(i * MASK_BITS) + __builtin_ctzl(wanted));
     }
 }
 
-void waiting_select(struct waiting *waiting, int n, fd_set *const sets[3])
+void pollers_select(struct pollers *pollers, int n, fd_set *const sets[3])
 {
     size_t words = n > 0 ? ((size_t)n + MASK_BITS - 1) / MASK_BITS : 0;
 
-    waiting->count = 0;
+    pollers->count = 0;
     for (int i = 0; i < 3; i++) {
         if (sets[i])
-            wait_for_set(waiting, (const fd_mask *)sets[i],
+            wait_for_set(pollers, (const fd_mask *)sets[i],
                          words < MAP_WORDS ? words : MAP_WORDS);
     }
 }
 
-void waiting_refuse(const struct waiting *waiting, enum reason reason)
+void pollers_refuse(const struct pollers *pollers, enum reason reason)
 {
-    for (unsigned int i = 0; i < waiting->count; i++)
-        conn_refuse(waiting->conns[i], reason);
+    for (unsigned int i = 0; i < pollers->count; i++)
+        conn_refuse(pollers->conns[i], reason);
 }
 
-void waiting_end(void *argument)
+void pollers_end(void *argument)
 {
-    struct waiting *waiting = argument;
+    struct pollers *pollers = argument;
 
-    for (unsigned int i = 0; i < waiting->count; i++)
-        conn_leave(waiting->conns[i], CONN_CALL_OTHER);
+    for (unsigned int i = 0; i < pollers->count; i++)
+        conn_put(pollers->conns[i], CONN_CALL_OTHER);
 }

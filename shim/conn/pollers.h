@@ -12,23 +12,23 @@
 #include "conn/conn.h"
 
 /* Connections one call may wait for; more of them are refused as IN_FLIGHT for good. */
-#define WAITING_MAX 128
+#define POLLERS_MAX 128
 
 /* The connections among what a call waits for, each with a call under way. */
-struct waiting {
-    struct conn *conns[WAITING_MAX];
+struct pollers {
+    struct conn *conns[POLLERS_MAX];
     unsigned int count;
 };
 
 /* Begins a wait for the N numbers at FDS, or the numbers below N in the SETS, of which some are
- * NULL; as far as that memory can be read. To be ended by waiting_end(). */
-void waiting_poll(struct waiting *waiting, const struct pollfd *fds, nfds_t n);
-void waiting_select(struct waiting *waiting, int n, fd_set *const sets[3]);
+ * NULL; as far as that memory can be read. To be ended by pollers_end(). */
+void pollers_poll(struct pollers *pollers, const struct pollfd *fds, nfds_t n);
+void pollers_select(struct pollers *pollers, int n, fd_set *const sets[3]);
 
 /* Makes all of them unpoolable. */
-void waiting_refuse(const struct waiting *waiting, enum reason reason);
+void pollers_refuse(const struct pollers *pollers, enum reason reason);
 
-/* WAITING is a struct waiting; in the form of a cleanup handler. */
-void waiting_end(void *waiting);
+/* WAITING is a struct pollers; in the form of a cleanup handler. */
+void pollers_end(void *pollers);
 
 #endif

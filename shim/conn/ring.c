@@ -77,7 +77,7 @@ void ring_start(const struct ring_above *told)
 
 static void refuse_all(void)
 {
-    if (process_is_owner())
+    if (owner_is_this_process())
         above->unseen_everywhere(REASON_IO_URING);
 }
 
@@ -215,7 +215,7 @@ void ring_opened(int fd, const struct io_uring_params *params)
     fdmap_exchange(fd, FDMAP_EPOLL | FDMAP_RING | (index + 1));
 }
 
-static struct ring *ring_of_slot(uint32_t slot)
+static struct ring *ring_of_word(uint32_t slot)
 {
     return slot & FDMAP_RING ? &rings[(slot & FDMAP_INDEX) - 1] : NULL;
 }
@@ -239,7 +239,7 @@ static bool all_seen(const struct ring *ring)
 
 void ring_closed(uint32_t slot)
 {
-    struct ring *ring = ring_of_slot(slot);
+    struct ring *ring = ring_of_word(slot);
 
     if (!all_seen(ring))
         refuse_all();
@@ -249,7 +249,7 @@ void ring_closed(uint32_t slot)
 
 void ring_registered(uint32_t opcode)
 {
-    if (process_is_owner() && opcode != IORING_REGISTER_PROBE)
+    if (owner_is_this_process() && opcode != IORING_REGISTER_PROBE)
         refuse_all();
 }
 
@@ -278,24 +278,24 @@ static bool touches_one_fd(uint8_t opcode)
  * makes the kernel refuse it. Until then there is a call under way on the connection: the one
  * that submits may wait long, and a connection that another thread closes meanwhile must not
  * be kept with a registration that is not known yet. */
-static void note_watch(struct ring_enter *enter, const struct io_uring_sqe *sqe, int fd)
+static void note_ctl(struct ring_enter *enter, const struct io_uring_sqe *sqe, int fd)
 {
     const struct epoll_event *event = (const struct epoll_event *)(uintptr_t)sqe->addr;
-    struct ring_watch *watch = &enter->watches[enter->watch_count];
+    struct ring_epoll_ctl *watch = &enter->ctls[enter->ctl_count];
 
-    if (enter->watch_count == RING_WATCHES) {
+    if (enter->ctl_count == RING_EPOLL_CTLS) {
         shadow_refuse(fd, REASON_IO_URING);
         return;
     }
-    *watch = (struct ring_watch){
+    *watch = (struct ring_epoll_ctl){
         .user_data = sqe->user_data, .epfd = sqe->fd, .op = (int)sqe->len, .fd = fd};
     if (watch->op != EPOLL_CTL_DEL) {
-        if (!is_readable(event, sizeof(*event)))
+        if (!usermem_readable(event, sizeof(*event)))
             return;
         watch->event = *event;
     }
-    watch->conn = conn_enter(fd, CONN_CALL_OTHER);
-    enter->watch_count++;
+    watch->conn = conn_get(fd, CONN_CALL_OTHER);
+    enter->ctl_count++;
 }
 
 /* False when it cannot be told what ENTRY does. With any flag its fd may not be an fd, or may
@@ -309,7 +309,7 @@ static bool read_entry(struct ring_enter *enter, const struct io_uring_sqe *entr
         return false;
     if (sqe.opcode == IORING_OP_EPOLL_CTL) {
         if (!fdmap_is_plain(fd))
-            note_watch(enter, &sqe, fd);
+            note_ctl(enter, &sqe, fd);
         return true;
     }
     if (!touches_one_fd(sqe.opcode))
@@ -357,17 +357,17 @@ static bool begin(struct ring_enter *enter, uint32_t to_submit)
 
 static void leave_connections(const struct ring_enter *enter)
 {
-    for (uint32_t i = 0; i < enter->watch_count; i++)
-        if (enter->watches[i].conn)
-            conn_leave(enter->watches[i].conn, CONN_CALL_OTHER);
+    for (uint32_t i = 0; i < enter->ctl_count; i++)
+        if (enter->ctls[i].conn)
+            conn_put(enter->ctls[i].conn, CONN_CALL_OTHER);
 }
 
 void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint32_t flags)
 {
-    struct ring *ring = ring_of_slot(fdmap_get(fd));
+    struct ring *ring = ring_of_word(fdmap_get(fd));
 
     enter->ring = NULL;
-    if (!process_is_owner() || process_refusal() != REASON_NONE)
+    if (!owner_is_this_process() || owner_refusal() != REASON_NONE)
         return;
     if (!ring || flags & ~UNDERSTOOD_ENTER) {
         refuse_all();
@@ -376,7 +376,7 @@ void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint
     if (to_submit == 0 || !ring_get(ring))
         return;
     enter->ring = ring;
-    enter->watch_count = 0;
+    enter->ctl_count = 0;
     if (begin(enter, to_submit))
         return;
     leave_connections(enter);
@@ -387,7 +387,7 @@ void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint
 
 /* The completion of WATCH; NULL when there is none yet, or more than one. */
 static const struct io_uring_cqe *completion(const struct ring_enter *enter,
-                                             const struct ring_watch *watch)
+                                             const struct ring_epoll_ctl *watch)
 {
     const struct ring *ring = enter->ring;
     uint32_t end = load(ring->completed);
@@ -408,7 +408,7 @@ static const struct io_uring_cqe *completion(const struct ring_enter *enter,
 }
 
 /* What failed changed nothing, as with epoll_ctl(). */
-static void account(const struct ring_enter *enter, const struct ring_watch *watch)
+static void account(const struct ring_enter *enter, const struct ring_epoll_ctl *watch)
 {
     const struct io_uring_cqe *cqe = completion(enter, watch);
 
@@ -429,8 +429,8 @@ void ring_enter_end(void *argument)
     if (!ring || atomic_load(&ring->users) == 0)
         return;
     head = load(ring->head);
-    for (uint32_t i = 0; i < enter->watch_count; i++)
-        account(enter, &enter->watches[i]);
+    for (uint32_t i = 0; i < enter->ctl_count; i++)
+        account(enter, &enter->ctls[i]);
     leave_connections(enter);
     if (head - enter->head > enter->count)
         refuse_all();

@@ -28,10 +28,10 @@ struct io_uring_params;
 
 /* EPOLL_CTL operations on connections that one io_uring_enter() can have; what is more refuses
  * the connections it concerns. */
-#define RING_WATCHES 64
+#define RING_EPOLL_CTLS 64
 
 /* An EPOLL_CTL that is about to be submitted for the connection at FD. */
-struct ring_watch {
+struct ring_epoll_ctl {
     struct conn *conn; /* with a call under way; NULL when it is none */
     uint64_t user_data;
     int epfd, op, fd;
@@ -44,8 +44,8 @@ struct ring_enter {
     uint32_t head;     /* of the submission queue before the call */
     uint32_t count;    /* entries the kernel may take */
     uint32_t completed;
-    uint32_t watch_count;
-    struct ring_watch watches[RING_WATCHES];
+    uint32_t ctl_count;
+    struct ring_epoll_ctl ctls[RING_EPOLL_CTLS];
 };
 
 /* What is told to the layer above; all are called in the owning process only. */

@@ -42,19 +42,19 @@ static const struct row {
     {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true, false},
 };
 
-static bool given(const struct options *options, int row)
+static bool given(const struct sockopts *options, int row)
 {
     return options->given & (1u << row);
 }
 
-static bool same(const struct options *a, const struct options *b, int row)
+static bool same(const struct sockopts *a, const struct sockopts *b, int row)
 {
     return given(a, row) == given(b, row) &&
            (!given(a, row) || memcmp(a->value[row], b->value[row], rows[row].size) == 0);
 }
 
-bool options_note(struct options *options, bool connected, int level, int name,
-                  const void *value, socklen_t len)
+bool sockopts_note(struct sockopts *options, bool connected, int level, int name,
+                   const void *value, socklen_t len)
 {
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         if (rows[i].level != level || rows[i].name != name)
@@ -69,7 +69,7 @@ bool options_note(struct options *options, bool connected, int level, int name,
     return false;
 }
 
-bool options_fit(const struct options *have, const struct options *want)
+bool sockopts_fit(const struct sockopts *have, const struct sockopts *want)
 {
     if (have->bound != want->bound)
         return false;
@@ -91,7 +91,7 @@ static bool copy_option(int from, int to, const struct row *row)
            raw_syscall(SYS_setsockopt, to, row->level, row->name, value, len) == 0;
 }
 
-static bool is_on(const struct options *options, int row)
+static bool is_on(const struct sockopts *options, int row)
 {
     int on = 0;
 
@@ -99,23 +99,23 @@ static bool is_on(const struct options *options, int row)
     return on != 0;
 }
 
-static bool has_nodelay(const struct options *options)
+static bool has_nodelay(const struct sockopts *options)
 {
-    return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->quick;
+    return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->forced_nodelay;
 }
 
-void options_lend(struct options *lent, const struct options *want)
+void sockopts_equalize(struct sockopts *lent, const struct sockopts *want)
 {
     lent->given = want->given;
-    lent->quick = !given(want, ROW_NODELAY);
+    lent->forced_nodelay = !given(want, ROW_NODELAY);
     lent->bound = want->bound;
     if (want->given != 0)
         memcpy(lent->value, want->value, sizeof(lent->value));
 }
 
-/* Whether options_apply() must carry the option over. The priority may have changed with
+/* Whether sockopts_apply() must carry the option over. The priority may have changed with
  * IP_TOS, just before it. */
-static bool differs(const struct options *have, const struct options *want, int row)
+static bool differs(const struct sockopts *have, const struct sockopts *want, int row)
 {
     return !same(have, want, row) ||
            (row == ROW_PRIORITY && given(want, row) && !same(have, want, ROW_TOS));
@@ -129,8 +129,8 @@ static bool set_nodelay(int fd, bool on)
     return raw_syscall(SYS_setsockopt, fd, row->level, row->name, &value, sizeof(value)) == 0;
 }
 
-bool options_apply(int connection, const struct options *have, int fresh,
-                   const struct options *want)
+bool sockopts_apply(int connection, const struct sockopts *have, int fresh,
+                    const struct sockopts *want)
 {
     bool nodelay = !given(want, ROW_NODELAY) || is_on(want, ROW_NODELAY);
 
@@ -146,27 +146,27 @@ bool options_apply(int connection, const struct options *have, int fresh,
     return true;
 }
 
-void options_unlend(int fd, struct options *options)
+void sockopts_restore(int fd, struct sockopts *options)
 {
-    if (options->quick && !given(options, ROW_NODELAY))
+    if (options->forced_nodelay && !given(options, ROW_NODELAY))
         set_nodelay(fd, false);
-    options->quick = false;
+    options->forced_nodelay = false;
 }
 
-bool options_hides(const struct options *options, int level, int name)
+bool sockopts_hides(const struct sockopts *options, int level, int name)
 {
     return level == rows[ROW_NODELAY].level && name == rows[ROW_NODELAY].name &&
-           options->quick && !given(options, ROW_NODELAY);
+           options->forced_nodelay && !given(options, ROW_NODELAY);
 }
 
-void options_seen(const struct options *options, int level, int name, void *value,
-                  socklen_t len)
+void sockopts_seen(const struct sockopts *options, int level, int name, void *value,
+                   socklen_t len)
 {
-    if (options_hides(options, level, name))
+    if (sockopts_hides(options, level, name))
         memset(value, 0, len);
 }
 
-static bool lingers(const struct options *options)
+static bool lingers(const struct sockopts *options)
 {
     struct linger linger;
 
@@ -176,7 +176,7 @@ static bool lingers(const struct options *options)
     return linger.l_onoff != 0 && linger.l_linger != 0;
 }
 
-bool options_stop_lingering(int fd, struct options *options)
+bool sockopts_stop_lingering(int fd, struct sockopts *options)
 {
     static const struct linger off;
 
@@ -188,7 +188,7 @@ bool options_stop_lingering(int fd, struct options *options)
     return true;
 }
 
-bool options_give(int fd, const struct options *options)
+bool sockopts_give(int fd, const struct sockopts *options)
 {
     for (int i = 0; i < OPTIONS_COUNT; i++) {
         const struct row *row = &rows[i];
@@ -200,7 +200,7 @@ bool options_give(int fd, const struct options *options)
     return true;
 }
 
-bool options_can_be_cleared(const struct options *options)
+bool sockopts_can_be_cleared(const struct sockopts *options)
 {
     if (options->bound)
         return false;
@@ -213,7 +213,7 @@ bool options_can_be_cleared(const struct options *options)
     return true;
 }
 
-bool options_clear(int fd, const struct options *options)
+bool sockopts_clear(int fd, const struct sockopts *options)
 {
     static const uint8_t zeros[OPTION_VALUE_MAX];
 
@@ -227,7 +227,7 @@ bool options_clear(int fd, const struct options *options)
     return true;
 }
 
-void options_push(int fd, const struct options *options)
+void sockopts_push(int fd, const struct sockopts *options)
 {
     if (has_nodelay(options))
         return;

@@ -18,9 +18,9 @@
 \name:
     .cfi_startproc
     endbr64
-    lock incl process_children(%rip)
+    lock incl fork_epoch(%rip)
 .if \shares
-    lock incl process_sharers(%rip)
+    lock incl memory_sharers(%rip)
 .endif
     cmpq $0, real_\name(%rip)
     je 1f
@@ -78,9 +78,9 @@
 \name:
     .cfi_startproc
     hint #34 // bti c
-    count process_children
+    count fork_epoch
 .if \shares
-    count process_sharers
+    count memory_sharers
 .endif
     adrp x9, real_\name
     ldr x9, [x9, :lo12:real_\name]
@@ -119,8 +119,8 @@
     .type \name, STT_FUNC
 .endm
 
-    .hidden process_children
-    .hidden process_sharers
+    .hidden fork_epoch
+    .hidden memory_sharers
     .hidden real_vfork
     .hidden real_popen
     .hidden real_system

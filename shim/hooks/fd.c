@@ -18,7 +18,7 @@ static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
     struct check_in check_in;
     int result;
 
-    if (word & FDMAP_PRIVATE && process_is_owner() && track_close_private(fd)) {
+    if (word & FDMAP_SHADOW && owner_is_this_process() && track_close_shadow(fd)) {
         errno = EBADF;
         return -1;
     }
@@ -50,7 +50,7 @@ HOOKED_ALIAS(__close, close);
 
 int hook_duplicated(int fd, struct conn *conn, int result)
 {
-    track_new_number(result);
+    track_new_fd(result);
     if (conn || !PLAIN(fd))
         track_duplicated(fd, conn, result);
     return result;
@@ -58,7 +58,7 @@ int hook_duplicated(int fd, struct conn *conn, int result)
 
 static struct conn *about_to_duplicate(int fd)
 {
-    protocol_renew(fd);
+    swap_for_new(fd);
     return track_share(fd);
 }
 
@@ -70,7 +70,7 @@ HOOKED int dup(int fd)
     result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
-    track_lowest_number(result);
+    track_lowest_fd(result);
     return hook_duplicated(fd, conn, result);
 }
 
@@ -91,7 +91,7 @@ static bool will_replace(int fd, int to, int flags)
 int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags))
 {
     struct check_in check_in;
-    bool forgotten = false, kept = false, is_private = false;
+    bool forgotten = false, kept = false, is_shadow = false;
     struct conn *conn = fd == to || PLAIN(fd) ? NULL : about_to_duplicate(fd);
     uint32_t word = fdmap_word(to);
     int result;
@@ -99,15 +99,15 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     if (word != FDMAP_NONE && will_replace(fd, to, flags)) {
         kept = check_in_begin(&check_in, to, word);
         forgotten = !kept;
-        is_private = forgotten && !check_in.forgotten && track_forget(to);
+        is_shadow = forgotten && !check_in.forgotten && track_forget(to);
     }
     result = real(fd, to, flags);
     if (kept && result == to)
         check_in_end(&check_in);
     else if (kept)
         check_in_call_off(&check_in);
-    else if (forgotten && result != to && process_is_owner())
-        track_still_open(to, is_private);
+    else if (forgotten && result != to && owner_is_this_process())
+        track_still_open(to, is_shadow);
     return fd == to ? result : hook_duplicated(fd, conn, result);
 }
 
@@ -139,11 +139,11 @@ static struct conn *before_fcntl(int fd, int command)
     if (command == F_DUPFD)
         return about_to_duplicate(fd);
     if (command == F_DUPFD_CLOEXEC) {
-        protocol_renew_unless_sure(fd);
+        swap_for_new_unless_sure(fd);
         return track_share(fd);
     }
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
-        protocol_renew_if_possible(fd);
+        swap_for_new_if_possible(fd);
     return NULL;
 }
 
@@ -156,7 +156,7 @@ static int fcntl_done(int fd, int command, struct conn *conn, int result)
     case F_DUPFD_CLOEXEC:
         result = hook_duplicated(fd, conn, result);
         if (result >= 0 && result <= STDERR_FILENO && conn)
-            protocol_renew(fd);
+            swap_for_new(fd);
         return result;
     case F_SETOWN:
     case F_SETOWN_EX:
@@ -177,14 +177,14 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     int result;
 
     if (asynchronous)
-        protocol_renew_if_possible(fd);
-    conn = track_set_flags(fd);
+        swap_for_new_if_possible(fd);
+    conn = track_flags_begin(fd);
     result = real(fd, command, argument);
     if (!conn)
         return result;
     if (result == 0 && asynchronous)
         track_refuse(fd, REASON_ODD_FLAGS);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     return result;
 }
 
@@ -196,16 +196,16 @@ static void make_way(int from)
     int end = fdmap_end();
     int fd = from;
 
-    if (from < 0 || !process_is_owner())
+    if (from < 0 || !owner_is_this_process())
         return;
-    while (fd < end && !(fdmap_get(fd) & FDMAP_PRIVATE))
+    while (fd < end && !(fdmap_get(fd) & FDMAP_SHADOW))
         fd++;
     if (fd >= end)
         return;
     while (fd > from && raw_syscall(SYS_fcntl, fd - 1, F_GETFD) >= 0)
         fd--;
     if (fd == from)
-        lending_flush(REASON_FD_PRESSURE);
+        discard_idle(REASON_FD_PRESSURE);
 }
 
 /* Whether COMMAND has an effect on us also when its fd is not tracked. */
@@ -276,15 +276,15 @@ static bool can_close_range(int flags,
 }
 
 /* Idle connections are closed before the table of fds is copied: another thread keeps the old
- * table, in which they could not be closed any more. Whether track_swept() is due after the
- * call. */
+ * table, in which they could not be closed any more. Whether track_bulk_closed() is due after
+ * the call. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
     if (flags & (int)CLOSE_RANGE_UNSHARE)
-        lending_flush(REASON_NAMESPACE);
+        discard_idle(REASON_NAMESPACE);
     if (!(flags & (int)CLOSE_RANGE_CLOEXEC))
         return track_forget_range(first, last);
-    track_set_flags_range(first, last);
+    track_flags_range(first, last);
     return false;
 }
 
@@ -292,14 +292,14 @@ static bool before_close_range(unsigned int first, unsigned int last, int flags)
  * SO_LINGER: the kernel is done with it all the same. */
 static void left_bulk_close(void *closed)
 {
-    track_swept(*(const bool *)closed);
+    track_bulk_closed(*(const bool *)closed);
 }
 
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags))
 {
     struct _pthread_cleanup_buffer left;
-    bool noted = first <= last && process_is_owner() && can_close_range(flags, real);
+    bool noted = first <= last && owner_is_this_process() && can_close_range(flags, real);
     bool closed = true;
     int result;
 
@@ -341,7 +341,7 @@ HOOKED FILE *fdopen(int fd, const char *mode)
     FILE *stream;
 
     if (!PLAIN(fd))
-        protocol_renew(fd);
+        swap_for_new(fd);
     stream = real_fdopen(fd, mode);
     if (stream && !PLAIN(fd))
         track_refuse(fd, REASON_STDIO);

@@ -42,7 +42,7 @@ struct send {
 static void leave_refused(struct io *io)
 {
     if (io->conn && conn_refusal(io->conn) != REASON_NONE) {
-        conn_leave(io->conn, io->kind);
+        conn_put(io->conn, io->kind);
         io->conn = NULL;
     }
 }
@@ -50,7 +50,7 @@ static void leave_refused(struct io *io)
 static void enter(struct io *io, int fd, uint32_t word, enum conn_call kind)
 {
     io->kind = kind;
-    io->conn = conn_enter_at(fd, word, kind);
+    io->conn = conn_get_at(fd, word, kind);
     leave_refused(io);
 }
 
@@ -60,7 +60,7 @@ static void abandoned(void *argument)
     struct io *io = argument;
 
     conn_refuse(io->conn, REASON_UNTRACKED_IO);
-    conn_leave(io->conn, io->kind);
+    conn_put(io->conn, io->kind);
 }
 
 /* The real call is next. From here to io_end() a thread that is cancelled, or jumps, leaves
@@ -76,10 +76,10 @@ static inline void io_guard(struct io *io, int flags)
 static inline void io_end(struct io *io)
 {
     _pthread_cleanup_pop(&io->cleanup, 0);
-    conn_leave(io->conn, io->kind);
+    conn_put(io->conn, io->kind);
 }
 
-/* Whether MOVED bytes are to be accounted; to be ended by conn_let_go(). Not those of a refused
+/* Whether MOVED bytes are to be accounted; to be ended by conn_unlock(). Not those of a refused
  * connection: with odd flags the bytes need not be where they seem to be. */
 static bool account_begin(struct io *io, size_t moved)
 {
@@ -87,7 +87,7 @@ static bool account_begin(struct io *io, size_t moved)
 
     if (conn_state(conn) == CONN_FRESH)
         conn_refuse(conn, REASON_UNTRACKED_IO);
-    if (conn_refusal(conn) != REASON_NONE || !conn_hold(conn))
+    if (conn_refusal(conn) != REASON_NONE || !conn_trylock(conn))
         return false;
     if (io->kind == CONN_CALL_SEND)
         conn->sent += moved;
@@ -115,7 +115,7 @@ static inline void io_received(struct io *io, const void *bytes, ssize_t moved, 
 {
     if (!(flags & MOVES_NOTHING) && moved > 0 && account_begin(io, (size_t)moved)) {
         wire_received(&io->conn->wire, bytes, (size_t)moved);
-        conn_let_go(io->conn);
+        conn_unlock(io->conn);
     }
     io_end(io);
 }
@@ -130,7 +130,7 @@ static void account_iov(struct io *io, const struct iovec *iov, size_t count, si
         wire_received(&io->conn->wire, iov[i].iov_base, n);
         moved -= n;
     }
-    conn_let_go(io->conn);
+    conn_unlock(io->conn);
 }
 
 /* MOVED bytes came, to the COUNT buffers at IOV. */
@@ -372,13 +372,13 @@ static bool send_enter(struct send *send, int fd, uint32_t word, const struct pi
     struct io *io = &send->io;
 
     io->kind = CONN_CALL_SEND;
-    io->conn = conn_enter_at(fd, word, CONN_CALL_SEND);
-    if (!io->conn || protocol_fits(io->conn, pieces)) {
+    io->conn = conn_get_at(fd, word, CONN_CALL_SEND);
+    if (!io->conn || guess_fits(io->conn, pieces)) {
         leave_refused(io);
         return true;
     }
-    conn_leave(io->conn, io->kind);
-    if (!protocol_repair(fd, pieces))
+    conn_put(io->conn, io->kind);
+    if (!swap_to_fit(fd, pieces))
         return false;
     enter(io, fd, fdmap_word(fd), CONN_CALL_SEND);
     return true;
@@ -390,10 +390,10 @@ static inline ssize_t send_enter_bytes(struct send *send, int fd, uint32_t word,
                                        const void *buf, size_t n)
 {
     struct iovec one = {(void *)buf, n};
-    bool readable = are_ends_readable(buf, n <= WIRE_ONE_GET_MAX ? n : 1, 1);
+    bool readable = usermem_ends_readable(buf, n <= WIRE_ONE_GET_MAX ? n : 1, 1);
 
-    if (n <= GOODBYE_LONGEST && readable && wire_may_be_goodbye(buf, n) &&
-        goodbye_bury(fd, word, buf, n))
+    if (n <= QUIT_LONGEST && readable && wire_may_be_quit(buf, n) &&
+        quit_intercept(fd, word, buf, n))
         return (ssize_t)n;
     send->readable = readable;
     return send_enter(send, fd, word, &(struct pieces){&one, 1, readable}) ? 0 : -1;
@@ -426,7 +426,7 @@ static void account_sent(struct send *send, size_t moved)
     if (!account_begin(io, moved))
         return;
     sending_commit(&send->sending, &io->conn->wire);
-    conn_let_go(io->conn);
+    conn_unlock(io->conn);
 }
 
 static inline void send_end(struct send *send, ssize_t moved)
@@ -556,7 +556,7 @@ HOOKED ssize_t writev(int fd, const struct iovec *iov, int count)
 /* What a message holds, nothing when it cannot be read. */
 static struct pieces pieces_of(const struct msghdr *msg)
 {
-    if (!is_readable(msg, sizeof(*msg)))
+    if (!usermem_readable(msg, sizeof(*msg)))
         return (struct pieces){NULL, 0, false};
     return (struct pieces){msg->msg_iov, msg->msg_iovlen, false};
 }
@@ -600,7 +600,7 @@ static ssize_t bytes_sent(const struct mmsghdr *msgs, int count)
     ssize_t n = 0;
 
     for (int i = 0; i < count; i++) {
-        if (!is_readable(&msgs[i], sizeof(msgs[i])))
+        if (!usermem_readable(&msgs[i], sizeof(msgs[i])))
             return SSIZE_MAX;
         n += msgs[i].msg_len;
     }

@@ -49,12 +49,12 @@ static void pass(int fd, void *context)
 
     if (slot == FDMAP_NONE)
         return;
-    if (slot & FDMAP_PRIVATE && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
+    if (slot & FDMAP_SHADOW && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
         if (track_give_up_private(fd, slot, REASON_PASSED))
             passed->fds[passed->count++] = fd;
         return;
     }
-    protocol_renew(fd);
+    swap_for_new(fd);
     track_shared(fd, REASON_PASSED);
 }
 
@@ -66,14 +66,15 @@ void track_passing(const void *msgs, size_t stride, size_t count, struct track_p
     int saved = errno;
 
     passed->count = 0;
-    if (fdmap_end() == 0 || !process_is_owner())
+    if (fdmap_end() == 0 || !owner_is_this_process())
         return;
     for (size_t i = 0; i < count && i < IOV_MAX; i++) {
         const struct msghdr *msg = (const void *)((const char *)msgs + i * stride);
 
-        if (!is_readable(msg, sizeof(*msg)))
+        if (!usermem_readable(msg, sizeof(*msg)))
             break;
-        if (msg->msg_controllen > 0 && are_readable(msg->msg_control, msg->msg_controllen))
+        if (msg->msg_controllen > 0 &&
+            usermem_all_readable(msg->msg_control, msg->msg_controllen))
             each_passed(msg, pass, passed);
     }
     errno = saved;
@@ -88,11 +89,11 @@ void track_close_passed(const struct track_passed *passed)
 static void receive(int fd, void *unused)
 {
     (void)unused;
-    track_new_number(fd);
+    track_new_fd(fd);
 }
 
 void track_received(const struct msghdr *msg)
 {
-    if (process_is_owner())
+    if (owner_is_this_process())
         each_passed(msg, receive, NULL);
 }

@@ -68,8 +68,8 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
         return;
-    for (long i = 0; i < n && is_readable(&list[i], sizeof(uintptr_t)) &&
-                     is_readable(list[i], sizeof(*list[i]));
+    for (long i = 0; i < n && usermem_readable(&list[i], sizeof(uintptr_t)) &&
+                     usermem_readable(list[i], sizeof(*list[i]));
          i++) {
         if (!PLAIN((int)list[i]->aio_fildes))
             track_unseen((int)list[i]->aio_fildes, reason);
@@ -88,10 +88,10 @@ static int ring_made(int result)
 {
     if (result < 0)
         return result;
-    if (process_owner)
+    if (owner_pid)
         track_unseen_everywhere(REASON_IO_URING);
     else
-        process_refuse(REASON_IO_URING);
+        owner_refuse(REASON_IO_URING);
     return result;
 }
 

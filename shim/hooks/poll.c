@@ -9,7 +9,7 @@
 #include "conn/epoll_reg.h"
 #include "conn/oneshot.h"
 #include "pool/due.h"
-#include "hooks/pieces.h"
+#include "hooks/cut_wait.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
 #include "base/unwind.h"
@@ -52,10 +52,10 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
     int result;
 
     if (PLAIN(fd))
-        return disarmed_any() ? disarmed_ctl(epfd, op, fd, event, real)
-                              : real(epfd, op, fd, event);
-    conn = conn_enter(fd, CONN_CALL_OTHER);
-    if (!known && is_readable(event, sizeof(*event))) {
+        return oneshot_any() ? oneshot_ctl(epfd, op, fd, event, real)
+                             : real(epfd, op, fd, event);
+    conn = conn_get(fd, CONN_CALL_OTHER);
+    if (!known && usermem_readable(event, sizeof(*event))) {
         wanted = *event;
         known = true;
     }
@@ -65,10 +65,10 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
     else if (result == 0)
         epoll_reg_note(epfd, op, fd, &wanted);
     /* A quit in another thread has removed this registration since. */
-    if (result == 0 && op == EPOLL_CTL_MOD && disarmed_any() && disarmed_take(epfd, fd))
+    if (result == 0 && op == EPOLL_CTL_MOD && oneshot_any() && oneshot_claim(epfd, fd))
         raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &wanted);
     if (conn)
-        conn_leave(conn, CONN_CALL_OTHER);
+        conn_put(conn, CONN_CALL_OTHER);
     return result;
 }
 
@@ -85,14 +85,14 @@ static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request
     int result;
 
     if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
-        protocol_renew_if_possible(fd);
+        swap_for_new_if_possible(fd);
         track_refuse(fd, REASON_ODD_FLAGS);
     } else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX) {
-        conn = track_set_flags(fd);
+        conn = track_flags_begin(fd);
     }
     result = real_ioctl(fd, request, argument);
     if (conn)
-        conn_leave(conn, CONN_CALL_OTHER);
+        conn_put(conn, CONN_CALL_OTHER);
     return result;
 }
 
@@ -108,7 +108,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
 HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
     if (due_is_anything())
-        return pieces_epoll_wait(epfd, events, n, timeout);
+        return cut_wait_epoll_wait(epfd, events, n, timeout);
     return real_epoll_wait(epfd, events, n, timeout);
 }
 
@@ -116,7 +116,7 @@ HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                        const sigset_t *mask)
 {
     if (due_is_anything())
-        return pieces_epoll_pwait(epfd, events, n, timeout, mask);
+        return cut_wait_epoll_pwait(epfd, events, n, timeout, mask);
     return real_epoll_pwait(epfd, events, n, timeout, mask);
 }
 
@@ -124,7 +124,7 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
                         const struct timespec *timeout, const sigset_t *mask)
 {
     if (due_is_anything())
-        return pieces_epoll_pwait2(epfd, events, n, timeout, mask);
+        return cut_wait_epoll_pwait2(epfd, events, n, timeout, mask);
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
@@ -139,15 +139,15 @@ static inline bool may_wait_for_any(void)
 #define GUARDED static __attribute__((noinline))
 
 struct guard {
-    struct waiting waiting;
+    struct pollers pollers;
     struct _pthread_cleanup_buffer cleanup;
 };
 
 /* Begin a wait, which guard_end() ends, also when the thread is cancelled or jumps. */
 static inline void guard_poll(struct guard *guard, const struct pollfd *fds, nfds_t n)
 {
-    waiting_poll(&guard->waiting, fds, n);
-    _pthread_cleanup_push(&guard->cleanup, waiting_end, &guard->waiting);
+    pollers_poll(&guard->pollers, fds, n);
+    _pthread_cleanup_push(&guard->cleanup, pollers_end, &guard->pollers);
 }
 
 static inline void guard_select(struct guard *guard, int n, fd_set *readable, fd_set *writable,
@@ -155,8 +155,8 @@ static inline void guard_select(struct guard *guard, int n, fd_set *readable, fd
 {
     fd_set *sets[] = {readable, writable, odd};
 
-    waiting_select(&guard->waiting, n, sets);
-    _pthread_cleanup_push(&guard->cleanup, waiting_end, &guard->waiting);
+    pollers_select(&guard->pollers, n, sets);
+    _pthread_cleanup_push(&guard->cleanup, pollers_end, &guard->pollers);
 }
 
 static inline void guard_end(struct guard *guard)
@@ -170,7 +170,7 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? pieces_poll(fds, n, timeout) : real_poll(fds, n, timeout);
+    result = due_is_anything() ? cut_wait_poll(fds, n, timeout) : real_poll(fds, n, timeout);
     guard_end(&guard);
     return result;
 }
@@ -189,7 +189,7 @@ GUARDED int guarded___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? pieces___poll_chk(fds, n, timeout, room)
+    result = due_is_anything() ? cut_wait___poll_chk(fds, n, timeout, room)
                                : real___poll_chk(fds, n, timeout, room);
     guard_end(&guard);
     return result;
@@ -209,7 +209,7 @@ GUARDED int guarded_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? pieces_ppoll(fds, n, timeout, mask)
+    result = due_is_anything() ? cut_wait_ppoll(fds, n, timeout, mask)
                                : real_ppoll(fds, n, timeout, mask);
     guard_end(&guard);
     return result;
@@ -230,7 +230,7 @@ GUARDED int guarded___ppoll_chk(struct pollfd *fds, nfds_t n, const struct times
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? pieces___ppoll_chk(fds, n, timeout, mask, room)
+    result = due_is_anything() ? cut_wait___ppoll_chk(fds, n, timeout, mask, room)
                                : real___ppoll_chk(fds, n, timeout, mask, room);
     guard_end(&guard);
     return result;
@@ -251,7 +251,7 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *od
     int result;
 
     guard_select(&guard, n, readable, writable, odd);
-    result = due_is_anything() ? pieces_select(n, readable, writable, odd, timeout)
+    result = due_is_anything() ? cut_wait_select(n, readable, writable, odd, timeout)
                                : real_select(n, readable, writable, odd, timeout);
     guard_end(&guard);
     return result;
@@ -273,7 +273,7 @@ GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *o
     int result;
 
     guard_select(&guard, n, readable, writable, odd);
-    result = due_is_anything() ? pieces_pselect(n, readable, writable, odd, timeout, mask)
+    result = due_is_anything() ? cut_wait_pselect(n, readable, writable, odd, timeout, mask)
                                : real_pselect(n, readable, writable, odd, timeout, mask);
     guard_end(&guard);
     return result;

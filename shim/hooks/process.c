@@ -11,9 +11,9 @@ int hook_identity_changed(int result)
 {
     int saved = errno;
 
-    if (result != -1 && process_is_owner()) {
-        atomic_fetch_add(&process_identities, 1);
-        lending_flush(REASON_IDENTITY);
+    if (result != -1 && owner_is_this_process()) {
+        atomic_fetch_add(&cred_epoch, 1);
+        discard_idle(REASON_IDENTITY);
     }
     errno = saved;
     return result;
@@ -42,7 +42,7 @@ IDENTITY_HOOK(chroot, (const char *path), (path))
 /* Pooled connections belong to the network and the table of fds the process had. */
 int hook_namespace_changed(int result)
 {
-    if (result == 0 && process_is_owner())
+    if (result == 0 && owner_is_this_process())
         track_namespace_lost();
     return result;
 }
@@ -68,7 +68,7 @@ void hook_share(int fd, enum reason reason)
 {
     if (PLAIN(fd))
         return;
-    protocol_renew(fd);
+    swap_for_new(fd);
     track_shared(fd, reason);
 }
 
@@ -82,7 +82,7 @@ HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
     result = real_pidfd_getfd(pidfd, fd, flags);
     if (hook_should_retry(result))
         result = real_pidfd_getfd(pidfd, fd, flags);
-    track_new_number(result);
+    track_new_fd(result);
     return result;
 }
 
@@ -119,11 +119,11 @@ void hook_child_begins(uint64_t flags)
 {
     if (flags & CLONE_THREAD)
         return;
-    atomic_fetch_add(&process_children, 1);
+    atomic_fetch_add(&fork_epoch, 1);
     if (flags & CLONE_VM)
-        atomic_fetch_add(&process_sharers, 1);
+        atomic_fetch_add(&memory_sharers, 1);
     if (is_orphan(flags))
-        atomic_fetch_add(&process_orphans, 1);
+        atomic_fetch_add(&orphan_epoch, 1);
 }
 
 /* The child is counted once more: another thread may have opened a socket after the first count
@@ -137,10 +137,10 @@ long hook_child_made(uint64_t flags, long result)
     if (result <= 0)
         return result;
     if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
-        atomic_fetch_add(&process_children, 1);
-        atomic_fetch_add(&process_orphans, 1);
+        atomic_fetch_add(&fork_epoch, 1);
+        atomic_fetch_add(&orphan_epoch, 1);
     }
-    if ((same_table ? !same_memory : flags & CLONE_THREAD) && process_is_owner())
+    if ((same_table ? !same_memory : flags & CLONE_THREAD) && owner_is_this_process())
         track_namespace_lost();
     return result;
 }

@@ -10,8 +10,8 @@
 
 bool hook_should_retry(int result)
 {
-    return result < 0 && (errno == EMFILE || errno == ENFILE) && process_is_owner() &&
-           lending_flush(REASON_FD_PRESSURE);
+    return result < 0 && (errno == EMFILE || errno == ENFILE) && owner_is_this_process() &&
+           discard_idle(REASON_FD_PRESSURE);
 }
 
 HOOKED int socket(int domain, int type, int protocol)
@@ -21,13 +21,13 @@ HOOKED int socket(int domain, int type, int protocol)
 
     if (fd >= 0)
         return fd;
-    children = atomic_load(&process_children);
-    orphans = atomic_load(&process_orphans);
+    children = atomic_load(&fork_epoch);
+    orphans = atomic_load(&orphan_epoch);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_opened(fd, domain, type, protocol, children, orphans);
+        track_socket(fd, domain, type, protocol, children, orphans);
     return fd;
 }
 
@@ -82,7 +82,7 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
     result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
-    track_lowest_number(result);
+    track_lowest_fd(result);
     return result;
 }
 
@@ -94,7 +94,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
     result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
-    track_lowest_number(result);
+    track_lowest_fd(result);
     return result;
 }
 
@@ -103,7 +103,7 @@ HOOKED int shutdown(int fd, int how)
     uint32_t word = fdmap_word(fd);
 
     if (word != FDMAP_NONE) {
-        if ((how == SHUT_WR || how == SHUT_RDWR) && goodbye_bury(fd, word, NULL, 0))
+        if ((how == SHUT_WR || how == SHUT_RDWR) && quit_intercept(fd, word, NULL, 0))
             return 0;
         track_shut_down(fd);
     }
@@ -116,7 +116,7 @@ HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 
     do
         result = real_setsockopt(fd, level, name, value, len);
-    while (result == 0 && !PLAIN(fd) && track_option(fd, level, name, value, len));
+    while (result == 0 && !PLAIN(fd) && track_setsockopt(fd, level, name, value, len));
     return result;
 }
 
@@ -125,6 +125,6 @@ HOOKED int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
     int result = real_getsockopt(fd, level, name, value, len);
 
     if (result == 0 && !PLAIN(fd))
-        track_option_seen(fd, level, name, value, *len);
+        track_getsockopt(fd, level, name, value, *len);
     return result;
 }

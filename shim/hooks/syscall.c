@@ -70,7 +70,7 @@ static long make_fd(long nr, const long *a)
 {
     long result = pass_on(nr, a);
 
-    track_new_number((int)result);
+    track_new_fd((int)result);
     return result;
 }
 
@@ -126,19 +126,19 @@ static long close_fds(long nr, const long *a)
 
 /* Another thread may close what this call waits for, and the call is not followed: none of
  * those connections is pooled. */
-static void refuse_waiting(struct waiting *waiting)
+static void refuse_pollers(struct pollers *pollers)
 {
-    waiting_refuse(waiting, REASON_RAW_SYSCALL);
-    waiting_end(waiting);
+    pollers_refuse(pollers, REASON_RAW_SYSCALL);
+    pollers_end(pollers);
 }
 
 static long poll_list(long nr, const long *a)
 {
-    struct waiting waiting;
+    struct pollers pollers;
 
     if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
-        waiting_poll(&waiting, (const struct pollfd *)a[0], (nfds_t)a[1]);
-        refuse_waiting(&waiting);
+        pollers_poll(&pollers, (const struct pollfd *)a[0], (nfds_t)a[1]);
+        refuse_pollers(&pollers);
     }
     return pass_on(nr, a);
 }
@@ -146,11 +146,11 @@ static long poll_list(long nr, const long *a)
 static long poll_sets(long nr, const long *a)
 {
     fd_set *sets[] = {(fd_set *)a[1], (fd_set *)a[2], (fd_set *)a[3]};
-    struct waiting waiting;
+    struct pollers pollers;
 
     if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
-        waiting_select(&waiting, (int)a[0], sets);
-        refuse_waiting(&waiting);
+        pollers_select(&pollers, (int)a[0], sets);
+        refuse_pollers(&pollers);
     }
     return pass_on(nr, a);
 }
@@ -171,7 +171,7 @@ static long make_ring(long nr, const long *a)
 {
     long result = pass_on(nr, a);
 
-    if (result >= 0 && process_is_owner())
+    if (result >= 0 && owner_is_this_process())
         ring_opened((int)result, (const struct io_uring_params *)a[1]);
     return result;
 }
@@ -206,7 +206,8 @@ static uint64_t child_flags(long nr, const long *a)
     case SYS_clone:
         return (unsigned long)a[0];
     case SYS_clone3:
-        return is_readable((const void *)a[0], sizeof(uint64_t)) ? *(const uint64_t *)a[0] : 0;
+        return usermem_readable((const void *)a[0], sizeof(uint64_t)) ? *(const uint64_t *)a[0]
+                                                                      : 0;
 #ifdef SYS_vfork
     case SYS_vfork:
         return CLONE_VM | CLONE_VFORK;

@@ -33,45 +33,46 @@ int track_spare(int domain, int type, int protocol)
     struct conn *conn;
     int fd;
 
-    if (!could_be_pooled(domain, type, protocol) || !process_is_owner())
+    if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
-    conn = spare_lend(domain, type);
+    conn = spare_reuse(domain, type);
     if (!conn)
         return -1;
     fd = conn->fd;
-    track_new_number(fd);
-    fdmap_exchange(fd, conn_slot(conn));
+    track_new_fd(fd);
+    fdmap_exchange(fd, conn_id(conn));
     if (fdtable_is_near(fd))
         track_came_near(fd);
     return fd;
 }
 
-void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
                   uint32_t orphans)
 {
     struct conn *conn;
 
-    track_lowest_number(fd);
-    if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) || !process_is_owner())
+    track_lowest_fd(fd);
+    if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
+        !owner_is_this_process())
         return;
     conn = conn_new(fd, domain);
     if (!conn)
         return;
-    conn->children = children;
-    conn->orphans = orphans;
-    conn->identities = atomic_load(&process_identities);
+    conn->fork_epoch = children;
+    conn->orphan_epoch = orphans;
+    conn->cred_epoch = atomic_load(&cred_epoch);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
     if (sockid_cookie(fd, &conn->cookie))
-        fdmap_exchange(fd, conn_slot(conn));
+        fdmap_exchange(fd, conn_id(conn));
     else
         conn_move(conn, CONN_CLOSED);
 }
 
 void track_epoll(int fd)
 {
-    track_lowest_number(fd);
-    if (fd < FDMAP_SIZE && process_is_owner())
+    track_lowest_fd(fd);
+    if (fd < FDMAP_SIZE && owner_is_this_process())
         epoll_reg_set_made(fd);
 }
 
@@ -81,60 +82,60 @@ void track_epoll(int fd)
 static bool forget(int fd, bool stale)
 {
     uint32_t slot = fdmap_get(fd);
-    struct conn *conn = conn_of_slot(slot);
+    struct conn *conn = conn_of_word(slot);
     bool ours;
 
     if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
         return false;
-    ours = conn && slot & FDMAP_PRIVATE && !sockid_is_elsewhere(conn, fd);
+    ours = conn && slot & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd);
     if (!fdmap_replace(fd, slot, FDMAP_NONE))
         return false;
     if (slot & FDMAP_RING)
         ring_closed(slot);
     else if (slot & FDMAP_EPOLL)
         epoll_reg_set_gone(fd, slot, stale);
-    else if (slot & FDMAP_PRIVATE)
-        lending_lose_private(conn, fd);
+    else if (slot & FDMAP_SHADOW)
+        discard_lose_shadow(conn, fd);
     else
-        lending_drop(conn, stale ? REASON_OTHER_SOCKET : REASON_SWEPT);
+        discard_open(conn, stale ? REASON_OTHER_SOCKET : REASON_CLOSED_IN_BULK);
     return ours;
 }
 
-void track_new_number_slow(int fd)
+void track_new_fd_slow(int fd)
 {
-    if (process_is_owner())
+    if (owner_is_this_process())
         forget(fd, true);
 }
 
 void track_came_near(int fd)
 {
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return;
     fdtable_move_on(fd);
-    lending_flush(REASON_FD_PRESSURE);
+    discard_idle(REASON_FD_PRESSURE);
 }
 
 bool track_forget(int fd)
 {
-    return process_is_owner() && forget(fd, false);
+    return owner_is_this_process() && forget(fd, false);
 }
 
-static void refuse_swept(struct conn *conn, int unused)
+static void refuse_bulk_closed(struct conn *conn, int unused)
 {
     (void)unused;
-    conn_refuse(conn, REASON_SWEPT);
-    twin_drop(conn);
+    conn_refuse(conn, REASON_CLOSED_IN_BULK);
+    shadow_drop(conn);
 }
 
-void track_still_open(int fd, bool is_private)
+void track_still_open(int fd, bool is_shadow)
 {
-    if (is_private)
+    if (is_shadow)
         raw_close(fd);
     else
-        conn_for_each_in_use(refuse_swept, 0);
+        conn_for_each_open(refuse_bulk_closed, 0);
 }
 
-bool track_close_private(int fd)
+bool track_close_shadow(int fd)
 {
     bool ours = track_forget(fd);
 
@@ -147,9 +148,9 @@ bool track_forget_range(unsigned int first, unsigned int last)
 {
     unsigned int end;
 
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return false;
-    twin_sweep_begins();
+    bulk_close_begins();
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
         if (forget((int)fd, false))
@@ -158,11 +159,11 @@ bool track_forget_range(unsigned int first, unsigned int last)
     return true;
 }
 
-void track_swept(bool closed)
+void track_bulk_closed(bool closed)
 {
-    twin_sweep_ends();
+    bulk_close_ends();
     if (!closed)
-        conn_for_each_in_use(refuse_swept, 0);
+        conn_for_each_open(refuse_bulk_closed, 0);
 }
 
 /* Whether bind() to ADDR leaves both address and port to the kernel. */
@@ -171,7 +172,7 @@ static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
     const struct sockaddr_in *in = (const void *)addr;
     const struct sockaddr_in6 *in6 = (const void *)addr;
 
-    if (len < sizeof(*in) || !is_readable(addr, len))
+    if (len < sizeof(*in) || !usermem_readable(addr, len))
         return false;
     if (addr->sa_family == AF_INET)
         return in->sin_port == 0 && in->sin_addr.s_addr == htonl(INADDR_ANY);
@@ -181,48 +182,48 @@ static bool is_wildcard(const struct sockaddr *addr, socklen_t len)
 
 void track_bound(int fd, const struct sockaddr *addr, socklen_t len)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     bool may_pool = false;
 
     if (!conn)
         return;
-    if (process_is_owner() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
-        conn_hold(conn)) {
+    if (owner_is_this_process() && conn_state(conn) == CONN_FRESH && is_wildcard(addr, len) &&
+        conn_trylock(conn)) {
         conn->options.bound = may_pool = true;
-        twin_drop(conn);
-        conn_let_go(conn);
+        shadow_drop(conn);
+        conn_unlock(conn);
     }
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     if (!may_pool)
         track_refuse(fd, REASON_BOUND);
 }
 
 void track_name_asked(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return;
-    if (process_is_owner() && conn_state(conn) == CONN_FRESH && conn->options.bound)
+    if (owner_is_this_process() && conn_state(conn) == CONN_FRESH && conn->options.bound)
         conn_refuse(conn, REASON_BOUND);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
 }
 
 /* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
 void track_shut_down(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return;
-    conn_is_connected(conn);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_finish_connecting(conn);
+    conn_put(conn, CONN_CALL_OTHER);
     track_refuse(fd, REASON_SHUT_DOWN);
 }
 
 bool track_unseen(int fd, enum reason reason)
 {
-    bool good = protocol_renew(fd);
+    bool good = swap_for_new(fd);
 
     track_refuse(fd, reason);
     return good;
@@ -230,18 +231,18 @@ bool track_unseen(int fd, enum reason reason)
 
 void track_unseen_everywhere(enum reason reason)
 {
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return;
-    protocol_renew_all();
-    process_refuse(reason);
-    lending_flush(reason);
+    swap_all_for_new();
+    owner_refuse(reason);
+    discard_idle(reason);
 }
 
 bool track_give_up_private(int fd, uint32_t slot, enum reason reason)
 {
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return false;
-    conn_refuse(conn_of_slot(slot), reason);
+    conn_refuse(conn_of_word(slot), reason);
     return forget(fd, false);
 }
 
@@ -250,19 +251,19 @@ void track_shared(int fd, enum reason reason)
     uint32_t slot = fdmap_get(fd);
 
     if (slot & FDMAP_EPOLL) {
-        if (process_is_owner() && !(slot & FDMAP_RING))
+        if (owner_is_this_process() && !(slot & FDMAP_RING))
             fdmap_replace(fd, slot, EPOLL_REG_SHARED);
         return;
     }
-    if (!(slot & FDMAP_PRIVATE))
+    if (!(slot & FDMAP_SHADOW))
         track_refuse(fd, reason);
     else if (track_give_up_private(fd, slot, reason))
         raw_close(fd);
 }
 
-struct conn *track_set_flags(int fd)
+struct conn *track_flags_begin(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return NULL;
@@ -270,25 +271,25 @@ struct conn *track_set_flags(int fd)
     return conn;
 }
 
-void track_set_flags_range(unsigned int first, unsigned int last)
+void track_flags_range(unsigned int first, unsigned int last)
 {
     unsigned int end = (unsigned int)fdmap_end();
 
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
-        struct conn *conn = track_set_flags((int)fd);
+        struct conn *conn = track_flags_begin((int)fd);
 
         if (conn)
-            conn_leave(conn, CONN_CALL_OTHER);
+            conn_put(conn, CONN_CALL_OTHER);
     }
 }
 
-static bool is_watched(struct conn *conn)
+static bool has_epoll_regs(struct conn *conn)
 {
     bool watched = true;
 
-    if (conn_hold(conn)) {
-        watched = conn->watches.count > 0;
-        conn_let_go(conn);
+    if (conn_trylock(conn)) {
+        watched = conn->epoll_regs.count > 0;
+        conn_unlock(conn);
     }
     return watched;
 }
@@ -297,37 +298,37 @@ static bool is_watched(struct conn *conn)
  * count after it has noted one. */
 struct conn *track_share(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return NULL;
-    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
+    if (owner_is_this_process() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
         /* The time to connect is noted for the first fd alone. A private fd is of no use: the
          * proof has to be asked of the last fd. */
-        conn->untimed = false;
-        twin_drop(conn);
-        if (is_watched(conn))
+        conn->rtt_pending = false;
+        shadow_drop(conn);
+        if (has_epoll_regs(conn))
             conn_refuse(conn, REASON_DUPLICATED);
         return conn;
     }
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     return NULL;
 }
 
 static void end_sharing(struct conn *conn, int twin)
 {
     if (twin >= 0 && twin < FDMAP_SIZE) {
-        fdmap_exchange(twin, conn_slot(conn));
+        fdmap_exchange(twin, conn_id(conn));
     } else {
         if (twin >= 0)
             conn_refuse(conn, REASON_DUPLICATED);
         if (conn_unshare(conn)) {
-            lending_note_refused(conn, REASON_DUPLICATED);
+            discard_note_refused(conn, REASON_DUPLICATED);
             conn_move(conn, CONN_CLOSED);
         }
     }
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
 }
 
 void track_duplicated(int fd, struct conn *conn, int twin)
@@ -340,7 +341,7 @@ void track_duplicated(int fd, struct conn *conn, int twin)
         return;
     track_shared(fd, REASON_DUPLICATED);
     if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
-        process_is_owner())
+        owner_is_this_process())
         fdmap_exchange(twin, EPOLL_REG_SHARED);
 }
 
@@ -348,7 +349,7 @@ void track_duplicated(int fd, struct conn *conn, int twin)
  */
 static bool is_strange(struct conn *conn, int fd)
 {
-    return conn_state(conn) == CONN_IN_USE && lending_is_elsewhere(conn, fd);
+    return conn_state(conn) == CONN_IN_USE && discard_if_elsewhere(conn, fd);
 }
 
 /* Whether an option that was set on something else would do harm, taken for one that a
@@ -360,53 +361,53 @@ static bool does_harm_elsewhere(int level, int name)
 }
 
 /* Whether a new connection took the place of what was at FD. */
-static bool was_renewed(int fd)
+static bool was_swapped(int fd)
 {
     uint32_t slot = fdmap_get(fd);
     uint32_t now;
 
-    protocol_renew_if_possible(fd);
+    swap_for_new_if_possible(fd);
     now = fdmap_get(fd);
     return now != slot && now != FDMAP_NONE;
 }
 
-bool track_option(int fd, int level, int name, const void *value, socklen_t len)
+bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     int saved = errno;
     bool ended = false, again;
 
     if (!conn)
         return false;
-    if (process_is_owner() && !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) &&
-        conn_hold(conn)) {
-        ended = !options_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
-                              value, len);
+    if (owner_is_this_process() &&
+        !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) && conn_trylock(conn)) {
+        ended = !sockopts_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
+                               value, len);
         if (ended) {
             conn_refuse(conn, REASON_OPTION);
-            twin_drop(conn);
+            shadow_drop(conn);
         }
-        conn_let_go(conn);
+        conn_unlock(conn);
     }
-    conn_leave(conn, CONN_CALL_OTHER);
-    again = ended && was_renewed(fd);
+    conn_put(conn, CONN_CALL_OTHER);
+    again = ended && was_swapped(fd);
     errno = saved;
     return again;
 }
 
-void track_option_seen(int fd, int level, int name, void *value, socklen_t len)
+void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return;
-    if (!options_hides(&conn->options, level, name) || !is_strange(conn, fd))
-        options_seen(&conn->options, level, name, value, len);
-    conn_leave(conn, CONN_CALL_OTHER);
+    if (!sockopts_hides(&conn->options, level, name) || !is_strange(conn, fd))
+        sockopts_seen(&conn->options, level, name, value, len);
+    conn_put(conn, CONN_CALL_OTHER);
 }
 
 void track_namespace_lost(void)
 {
-    process_refuse(REASON_NAMESPACE);
-    lending_flush(REASON_NAMESPACE);
+    owner_refuse(REASON_NAMESPACE);
+    discard_idle(REASON_NAMESPACE);
 }

@@ -26,7 +26,7 @@ int track_spare(int domain, int type, int protocol);
 /* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
  * be pooled. CHILDREN and ORPHANS are how many there were before the call (base/owner.h): a
  * child that another thread makes after it has the socket as well. */
-COLD void track_opened(int fd, int domain, int type, int protocol, uint32_t children,
+COLD void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
                        uint32_t orphans);
 
 /* epoll_create() gave FD. */
@@ -34,21 +34,21 @@ COLD void track_epoll(int fd);
 
 /* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen.
  */
-COLD void track_new_number_slow(int fd);
+COLD void track_new_fd_slow(int fd);
 
-static inline void track_new_number(int fd)
+static inline void track_new_fd(int fd)
 {
     if (fd >= 0 && !fdmap_is_plain(fd))
-        track_new_number_slow(fd);
+        track_new_fd_slow(fd);
 }
 
 /* The same, of an FD that is the lowest free one: tells when the program's fds come near ours,
  * which are then given up. */
 COLD void track_came_near(int fd);
 
-static inline void track_lowest_number(int fd)
+static inline void track_lowest_fd(int fd)
 {
-    track_new_number(fd);
+    track_new_fd(fd);
     if (fdtable_is_near(fd))
         track_came_near(fd);
 }
@@ -60,20 +60,20 @@ bool track_forget(int fd);
 
 /* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
  * unseen before and what is there by now is the caller's, to be closed. */
-COLD bool track_close_private(int fd);
+COLD bool track_close_shadow(int fd);
 
 /* The call for which FD was forgotten failed; IS_PRIVATE is what track_forget() said. A private
  * fd is closed. FD may have been an epoll set, and what is registered there reports events for
  * ever: no connection in use is pooled after that. */
-COLD void track_still_open(int fd, bool is_private);
+COLD void track_still_open(int fd, bool is_shadow);
 
 /* Before a bulk close: forgets every fd from FIRST to LAST, and closes the private ones. When
- * true, track_swept() is due after the call, with whether it CLOSED them; if it did not, no
- * connection in use is pooled, as above. */
+ * true, track_bulk_closed() is due after the call, with whether it CLOSED them; if it did not,
+ * no connection in use is pooled, as above. */
 COLD bool track_forget_range(unsigned int first, unsigned int last);
-COLD void track_swept(bool closed);
+COLD void track_bulk_closed(bool closed);
 
-/* Before a call that makes a duplicate of FD, after protocol_renew(). The connection at FD, if
+/* Before a call that makes a duplicate of FD, after swap_for_new(). The connection at FD, if
  * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
  * NULL when there is none, or when it may not: an epoll set watches it, which would go on
  * reporting a closed fd while another fd names the connection (epoll(7)). */
@@ -88,12 +88,12 @@ COLD void track_duplicated(int fd, struct conn *conn, int twin);
  * idle. True when FD is the caller's to close. */
 COLD bool track_give_up_private(int fd, uint32_t slot, enum reason reason);
 
-/* Another process has what FD names, or will have it. After protocol_renew(), if that was
+/* Another process has what FD names, or will have it. After swap_for_new(), if that was
  * possible before the other had it. */
 COLD void track_shared(int fd, enum reason reason);
 
 /* Bytes are about to move on FD past the tracker, or may do so from now on: what is at FD is
- * renewed first if its protocol is not that user's choice (protocol_renew()), and the
+ * renewed first if its protocol is not that user's choice (swap_for_new()), and the
  * connection must not be pooled. To be called before the call that moves bytes. False, with
  * errno set, when that call should fail. */
 COLD bool track_unseen(int fd, enum reason reason);
@@ -110,12 +110,12 @@ static inline void track_refuse(int fd, enum reason reason)
 /* shutdown() is about to be called on FD, and not on our behalf. */
 COLD void track_shut_down(int fd);
 
-/* The flags of FD are about to be set. The connection, if it is one, for conn_leave() with
+/* The flags of FD are about to be set. The connection, if it is one, for conn_put() with
  * OTHER when they are; NULL when it is none. */
-struct conn *track_set_flags(int fd);
+struct conn *track_flags_begin(int fd);
 
 /* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
-COLD void track_set_flags_range(unsigned int first, unsigned int last);
+COLD void track_flags_range(unsigned int first, unsigned int last);
 
 /* bind() to ADDR, of LEN bytes, succeeded on FD. To the wildcard address and no port it says
  * nothing that connect() alone would not do: such a socket is pooled. The kernel chose its port
@@ -128,10 +128,10 @@ COLD void track_name_asked(int fd);
 
 /* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
  * connection took the fd, which is to be given the option as well. */
-bool track_option(int fd, int level, int name, const void *value, socklen_t len);
+bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 
 /* getsockopt() succeeded on FD; changes what the program must not see. */
-void track_option_seen(int fd, int level, int name, void *value, socklen_t len);
+void track_getsockopt(int fd, int level, int name, void *value, socklen_t len);
 
 /* The process left its network, or shares its table of descriptors no more: pooling is over. */
 COLD void track_namespace_lost(void);

@@ -20,22 +20,22 @@
 #include "conn/shadow.h"
 
 /* A connection that was reused has one already. */
-static enum reason make_private_number(struct check_in *check_in)
+static enum reason make_shadow(struct check_in *check_in)
 {
-    if (check_in->private_fd < 0) {
-        twin_make(check_in->conn, check_in->fd);
-        check_in->private_fd = twin_take(check_in->conn);
+    if (check_in->shadow_fd < 0) {
+        shadow_make(check_in->conn, check_in->fd);
+        check_in->shadow_fd = shadow_claim(check_in->conn);
     }
-    return check_in->private_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
+    return check_in->shadow_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
-static void give_up_private_number(struct check_in *check_in)
+static void give_up_shadow(struct check_in *check_in)
 {
-    int fd = check_in->private_fd;
+    int fd = check_in->shadow_fd;
 
-    check_in->private_fd = -1;
+    check_in->shadow_fd = -1;
     if (fd >= 0)
-        twin_close(check_in->conn, fd);
+        shadow_close(check_in->conn, fd);
 }
 
 static enum reason prepare_to_keep(struct check_in *check_in)
@@ -47,15 +47,15 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     limits_note(now, false);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
-    check_in->private_fd = twin_take(conn);
-    reason = proof_check_in(conn, check_in->fd, check_in->private_fd, now);
+    check_in->shadow_fd = shadow_claim(conn);
+    reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now);
     if (pool_is_dry_run())
         return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
     if (reason == REASON_NONE)
-        reason = make_private_number(check_in);
+        reason = make_shadow(check_in);
     if (reason != REASON_NONE)
         return reason;
-    check_in->watched = conn->watches.count;
+    check_in->watched = conn->epoll_regs.count;
     return epoll_reg_unregister_all(conn, check_in->fd);
 }
 
@@ -68,7 +68,7 @@ static void drop_duplicate(struct check_in *check_in)
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
     if (!conn_unshare(conn))
         return;
-    lending_note_refused(conn, REASON_DUPLICATED);
+    discard_note_refused(conn, REASON_DUPLICATED);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -89,24 +89,24 @@ static void abandoned(void *argument)
     struct check_in *check_in = argument;
     struct conn *conn = check_in->conn;
 
-    give_up_private_number(check_in);
+    give_up_shadow(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    lending_note_refused(conn, REASON_ABANDONED);
+    discard_note_refused(conn, REASON_ABANDONED);
     conn_move(conn, CONN_CLOSED);
 }
 
 bool check_in_begin(struct check_in *check_in, int fd, uint32_t slot)
 {
-    struct conn *conn = conn_of_slot(slot);
+    struct conn *conn = conn_of_word(slot);
     enum reason reason;
     int saved = errno;
 
     *check_in = (struct check_in){
-        .conn = conn, .fd = fd, .private_fd = -1, .slot = slot, .refusal = REASON_IN_FLIGHT};
-    if (!conn || slot & (FDMAP_CLOSING | FDMAP_PRIVATE) || !process_is_owner() ||
+        .conn = conn, .fd = fd, .shadow_fd = -1, .slot = slot, .refusal = REASON_IN_FLIGHT};
+    if (!conn || slot & (FDMAP_CLOSING | FDMAP_SHADOW) || !owner_is_this_process() ||
         !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
         return false;
-    if (conn_state(conn) == CONN_IN_USE && !conn_take_last(conn)) {
+    if (conn_state(conn) == CONN_IN_USE && !conn_claim_last(conn)) {
         check_in->duplicated = true;
         _pthread_cleanup_push(&check_in->left, abandoned_duplicate, check_in);
         errno = saved;
@@ -114,19 +114,19 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t slot)
     }
     if (conn_state(conn) == CONN_IN_USE) {
         _pthread_cleanup_push(&check_in->left, abandoned, check_in);
-        conn_move(conn, CONN_LEAVING);
+        conn_move(conn, CONN_CHECKING_IN);
         reason = prepare_to_keep(check_in);
         errno = saved;
         if (reason == REASON_NONE)
             return true;
         _pthread_cleanup_pop(&check_in->left, 0);
-        lending_note_refused(conn, reason);
-        if (!conn_calls_under_way(conn))
+        discard_note_refused(conn, reason);
+        if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
-        give_up_private_number(check_in);
+        give_up_shadow(check_in);
         stats_write_if_due(check_in->now);
     }
-    twin_drop(conn);
+    shadow_drop(conn);
     check_in->forgotten = fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
@@ -134,33 +134,33 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t slot)
 }
 
 /* From here on the connection has no user, and its bytes are ours to read. */
-static enum reason keep(struct conn *conn, msec_t now, struct victims *victims)
+static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
 {
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
     /* It may be closed in another thread's call, by exec() or in a child, which must not wait
      * for what its last user left unsent. */
-    if (conn->fd >= 0 && !options_stop_lingering(conn->fd, &conn->options))
+    if (conn->fd >= 0 && !sockopts_stop_lingering(conn->fd, &conn->options))
         return REASON_OPTION_FAILED;
-    reason = clean ? REASON_NONE : settle_begin(conn, now);
+    reason = clean ? REASON_NONE : drain_begin(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
         atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
     stats_count(&conn->endpoint->stats->kept);
-    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", owing");
-    return pool_put(conn, clean ? CONN_IDLE : CONN_OWING, now, victims);
+    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", draining");
+    return pool_check_in(conn, clean ? CONN_IDLE : CONN_DRAINING, now, evicted);
 }
 
 void check_in_end(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
-    struct victims victims;
+    struct evicted evicted;
     enum reason reason = REASON_IN_FLIGHT;
     int saved = errno;
 
-    victims.count = 0;
+    evicted.count = 0;
     _pthread_cleanup_pop(&check_in->left, 0);
     if (check_in->duplicated) {
         drop_duplicate(check_in);
@@ -169,12 +169,12 @@ void check_in_end(struct check_in *check_in)
     }
     /* Up to here a call of another thread on the number could still reach this connection. */
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    conn->fd = check_in->private_fd;
+    conn->fd = check_in->shadow_fd;
     if (conn_calls_begun(conn) == check_in->calls)
-        reason = keep(conn, check_in->now, &victims);
+        reason = keep(conn, check_in->now, &evicted);
     if (reason != REASON_NONE)
-        lending_discard(conn, reason);
-    lending_discard_all(&victims);
+        discard(conn, reason);
+    discard_evicted(&evicted);
     stats_write_if_due(check_in->now);
     errno = saved;
 }
@@ -191,11 +191,11 @@ void check_in_call_off(struct check_in *check_in)
         errno = saved;
         return;
     }
-    conn->watches.count = check_in->watched;
-    epoll_reg_replay(check_in->fd, &conn->watches);
-    give_up_private_number(check_in);
+    conn->epoll_regs.count = check_in->watched;
+    epoll_reg_replay(check_in->fd, &conn->epoll_regs);
+    give_up_shadow(check_in);
     fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
-    lending_note_refused(conn, REASON_OTHER_SOCKET);
+    discard_note_refused(conn, REASON_OTHER_SOCKET);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
 }
@@ -211,37 +211,37 @@ static bool take_place(int fd, int stand_in)
 /* Registrations that are to be made again for another file at their fd, and those that have
  * fired. */
 struct moving {
-    struct watches again;
-    struct watches fired;
+    struct epoll_regs again;
+    struct epoll_regs fired;
     uint64_t calls; /* begun on the connection when they were looked at */
 };
 
-static bool sort_watch(struct moving *moving, int fd, const struct watch *watch)
+static bool sort_reg(struct moving *moving, int fd, const struct epoll_reg *watch)
 {
-    enum disarmed fired = DISARMED_NO;
+    enum oneshot fired = ONESHOT_ARMED;
 
     if (watch->events & EPOLLEXCLUSIVE)
         return false;
-    if (watch->events & EPOLLONESHOT && process_refusal() != REASON_NONE)
+    if (watch->events & EPOLLONESHOT && owner_refusal() != REASON_NONE)
         return false;
     if (watch->events & EPOLLONESHOT)
-        fired = disarmed_ask(watch->epfd, fd);
-    if (fired == DISARMED_YES)
+        fired = oneshot_ask(watch->epfd, fd);
+    if (fired == ONESHOT_FIRED)
         moving->fired.list[moving->fired.count++] = *watch;
     else
         moving->again.list[moving->again.count++] = *watch;
-    return fired != DISARMED_UNKNOWN;
+    return fired != ONESHOT_UNKNOWN;
 }
 
 /* A one-shot registration that has fired cannot be made: a new one is armed. Where it is not
  * enough to remember it (conn/oneshot.h) IS_GOODBYE is false. */
-static bool can_be_moved(struct moving *moving, int fd, const struct watches *watches,
+static bool can_be_moved(struct moving *moving, int fd, const struct epoll_regs *watches,
                          bool is_goodbye)
 {
     for (unsigned int i = 0; i < watches->count; i++) {
         if (!is_goodbye && watches->list[i].events & EPOLLONESHOT)
             return false;
-        if (!sort_watch(moving, fd, &watches->list[i]))
+        if (!sort_reg(moving, fd, &watches->list[i]))
             return false;
     }
     return true;
@@ -252,35 +252,36 @@ static bool can_be_moved(struct moving *moving, int fd, const struct watches *wa
 static void remember_fired(struct conn *conn, int fd, const struct moving *moving)
 {
     for (unsigned int i = 0; i < moving->fired.count; i++)
-        disarmed_note(moving->fired.list[i].epfd, fd);
-    if (moving->fired.count > 0 && conn_calls_begun(conn) != moving->calls && conn_hold(conn)) {
-        epoll_reg_replay(fd, &conn->watches);
-        conn_let_go(conn);
+        oneshot_note(moving->fired.list[i].epfd, fd);
+    if (moving->fired.count > 0 && conn_calls_begun(conn) != moving->calls &&
+        conn_trylock(conn)) {
+        epoll_reg_replay(fd, &conn->epoll_regs);
+        conn_unlock(conn);
     }
 }
 
 /* False when they cannot be registered again for another socket, or other fds name this one. */
-static bool copy_watches(int fd, uint32_t word, struct moving *moving, bool is_goodbye)
+static bool copy_epoll_regs(int fd, uint32_t word, struct moving *moving, bool is_goodbye)
 {
-    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
+    struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     bool copied = false;
 
     if (!conn)
         return false;
-    if (!conn_is_shared(conn) && conn_hold(conn)) {
+    if (!conn_is_shared(conn) && conn_trylock(conn)) {
         moving->again.count = moving->fired.count = 0;
         moving->calls = conn_calls_begun(conn);
-        copied = can_be_moved(moving, fd, &conn->watches, is_goodbye);
-        conn_let_go(conn);
+        copied = can_be_moved(moving, fd, &conn->epoll_regs, is_goodbye);
+        conn_unlock(conn);
         if (!copied)
             conn_refuse(conn, REASON_EPOLL_MODE);
     }
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     return copied;
 }
 
 /* A copy of the old socket in another process would go on reporting events. */
-static void end_watches(int fd, const struct watches *watches)
+static void end_epoll_regs(int fd, const struct epoll_regs *watches)
 {
     struct epoll_event ignored = {0};
 
@@ -288,9 +289,9 @@ static void end_watches(int fd, const struct watches *watches)
         raw_syscall(SYS_epoll_ctl, watches->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
 }
 
-static bool put_instead(int fd, int stand_in, const struct watches *watches)
+static bool put_instead(int fd, int stand_in, const struct epoll_regs *watches)
 {
-    end_watches(fd, watches);
+    end_epoll_regs(fd, watches);
     if (take_place(fd, stand_in)) {
         epoll_reg_replay(fd, watches);
         return true;
@@ -305,7 +306,7 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
     struct check_in check_in;
     struct moving moving;
 
-    if (!copy_watches(fd, word, &moving, !anyway))
+    if (!copy_epoll_regs(fd, word, &moving, !anyway))
         return REASON_EPOLL_MODE;
     if (!check_in_begin(&check_in, fd, word)) {
         if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
@@ -317,7 +318,7 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
         check_in_call_off(&check_in);
         return REASON_DUPLICATED;
     }
-    if (check_in.private_fd < 0) {
+    if (check_in.shadow_fd < 0) {
         check_in_end(&check_in);
         return REASON_FD_PRESSURE;
     }
@@ -370,14 +371,14 @@ static bool replace_duplicate(int fd, uint32_t word, int stand_in)
 
 bool check_in_duplicates(int fd, uint32_t word, int stand_in, struct check_in_moved *moved)
 {
-    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
+    struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     struct check_in_moved found = {.count = 0};
     bool all;
 
     if (!conn)
         return false;
     all = !conn_is_shared(conn) || find_duplicates(fd, word, &found);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     for (unsigned int i = 0; all && i < found.count; i++) {
         all = replace_duplicate(found.fds[i], word, stand_in);
         if (all)
@@ -386,7 +387,7 @@ bool check_in_duplicates(int fd, uint32_t word, int stand_in, struct check_in_mo
     return all;
 }
 
-enum reason check_in_exchange(int fd, uint32_t word, int stand_in)
+enum reason check_in_swap(int fd, uint32_t word, int stand_in)
 {
     return put_behind(fd, word, stand_in, true);
 }

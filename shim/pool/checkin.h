@@ -22,7 +22,7 @@
 struct check_in {
     struct conn *conn;
     int fd;
-    int private_fd;      /* -1 in a dry run, and where DUPLICATED */
+    int shadow_fd;       /* -1 in a dry run, and where DUPLICATED */
     bool duplicated;     /* other fds name the connection, which stays with the application */
     bool forgotten;      /* the map has nothing of FD any more */
     enum reason refusal; /* why it is not kept, when it is not */
@@ -71,6 +71,6 @@ COLD bool check_in_duplicates(int fd, uint32_t word, int stand_in,
 /* As check_in_behind(), and where the connection cannot be kept STAND_IN takes its place
  * nevertheless, which ends it. REASON_NONE, or why FD is what it was: IN_FLIGHT, another thread
  * makes a call on it; anything else, it could not be replaced. */
-COLD enum reason check_in_exchange(int fd, uint32_t word, int stand_in);
+COLD enum reason check_in_swap(int fd, uint32_t word, int stand_in);
 
 #endif

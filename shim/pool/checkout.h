@@ -16,7 +16,7 @@
 #include "conn/conn.h"
 
 /* CONFIG stays the caller's and must not change. */
-void lending_start(const struct config *config);
+void check_out_start(const struct config *config);
 
 /* One connect() of the program, from begin to end. In the frame of the hook that makes the real
  * call between the two. */
@@ -44,11 +44,11 @@ int check_out_end(const struct check_out *check_out, int result);
 
 /* Binds CONN, FRESH and connected or connecting to ADDRESS by its creator, to its endpoint: it
  * is IN_USE then. False when it cannot be tracked. */
-bool lending_enlist(struct conn *conn, const struct address *address, msec_t now);
+bool check_out_bind(struct conn *conn, const struct address *address, msec_t now);
 
 /* A connection that speaks PROTOCOL (WIRE_UNDECIDED: any) and has passed the gates for the
  * endpoint and the looks of FRESH; LENDING, at its private number. NULL when there is none, and
  * in a dry run. */
-struct conn *lending_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
+struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
 
 #endif

@@ -9,7 +9,7 @@
 #include "conn/endpoint.h"
 #include "conn/sockid.h"
 
-uint64_t timing_now(void)
+uint64_t connect_time_now(void)
 {
     struct timespec now;
 
@@ -17,7 +17,7 @@ uint64_t timing_now(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
-void timing_count(struct endpoint *endpoint, uint64_t microseconds)
+void connect_time_count(struct endpoint *endpoint, uint64_t microseconds)
 {
     struct stats *stats = endpoint->stats;
 
@@ -27,11 +27,11 @@ void timing_count(struct endpoint *endpoint, uint64_t microseconds)
 
 /* Nothing but the handshake went back and forth so far. A handshake in which something was lost
  * has no round trip. */
-void timing_ask(struct conn *conn)
+void connect_time_ask(struct conn *conn)
 {
     struct tcp_info info = {0};
 
-    conn->untimed = false;
+    conn->rtt_pending = false;
     if (sockid_tcp_info(conn->fd, &info) > 0 && info.tcpi_rtt > 0)
-        timing_count(conn->endpoint, info.tcpi_rtt);
+        connect_time_count(conn->endpoint, info.tcpi_rtt);
 }

@@ -13,12 +13,12 @@
 #include "conn/conn.h"
 
 /* Microseconds that never go back. */
-uint64_t timing_now(void);
+uint64_t connect_time_now(void);
 
 /* A connect() to ENDPOINT that blocked has taken so many MICROSECONDS. */
-void timing_count(struct endpoint *endpoint, uint64_t microseconds);
+void connect_time_count(struct endpoint *endpoint, uint64_t microseconds);
 
 /* CONN, untimed, is about to be sent to for the first time. */
-void timing_ask(struct conn *conn);
+void connect_time_ask(struct conn *conn);
 
 #endif

@@ -13,7 +13,7 @@
 #include "pool/report.h"
 #include "pool/spare.h"
 
-void lending_note_refused(struct conn *conn, enum reason reason)
+void discard_note_refused(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
@@ -23,16 +23,16 @@ void lending_note_refused(struct conn *conn, enum reason reason)
 
 /* Closes PRIVATE_FD, the only fd of CONN's socket, unless a bulk close has closed it. The
  * caller is not the user that set SO_LINGER (socket(7)), and must not wait for it. */
-static void close_at_once(const struct conn *conn, int private_fd)
+static void close_at_once(const struct conn *conn, int shadow_fd)
 {
     static const struct linger off;
 
-    if (sockid_is_at(conn, private_fd))
-        raw_syscall(SYS_setsockopt, private_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-    twin_close(conn, private_fd);
+    if (sockid_is_at(conn, shadow_fd))
+        raw_syscall(SYS_setsockopt, shadow_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+    shadow_close(conn, shadow_fd);
 }
 
-void lending_discard(struct conn *conn, enum reason reason)
+void discard(struct conn *conn, enum reason reason)
 {
     struct endpoint *endpoint = conn->endpoint;
 
@@ -43,21 +43,21 @@ void lending_discard(struct conn *conn, enum reason reason)
     conn_move(conn, CONN_CLOSED);
 }
 
-void lending_discard_all(struct victims *victims)
+void discard_evicted(struct evicted *evicted)
 {
-    for (size_t i = 0; i < victims->count; i++)
-        lending_discard(victims->conn[i], victims->reason[i]);
-    victims->count = 0;
+    for (size_t i = 0; i < evicted->count; i++)
+        discard(evicted->conn[i], evicted->reason[i]);
+    evicted->count = 0;
 }
 
 /* Idle connections that lost their fds while a thread had the pool's lock. */
 static void discard_lost(void)
 {
-    struct victims victims = {.count = 0};
+    struct evicted evicted = {.count = 0};
     int saved = errno;
 
-    while (pool_take_lost(&victims))
-        lending_discard_all(&victims);
+    while (pool_claim_lost(&evicted))
+        discard_evicted(&evicted);
     errno = saved;
 }
 
@@ -66,31 +66,31 @@ void discard_start(void)
     pool_when_lost(discard_lost);
 }
 
-void lending_lose_private(struct conn *conn, int fd)
+void discard_lose_shadow(struct conn *conn, int fd)
 {
     if (spare_lose(conn, fd))
         return;
-    conn = pool_take_private(conn, fd);
+    conn = pool_claim_shadow(conn, fd);
     if (!conn)
         return;
     conn->fd = -1;
-    lending_discard(conn, REASON_SWEPT);
+    discard(conn, REASON_CLOSED_IN_BULK);
 }
 
-void lending_drop(struct conn *conn, enum reason reason)
+void discard_open(struct conn *conn, enum reason reason)
 {
     conn_refuse(conn, reason);
     if (!conn_unshare(conn))
         return;
     if (conn->endpoint)
-        lending_note_refused(conn, reason);
+        discard_note_refused(conn, reason);
     if (reason == REASON_OTHER_SOCKET) {
-        int twin = twin_take(conn);
+        int twin = shadow_claim(conn);
 
         if (twin >= 0)
             close_at_once(conn, twin);
     }
-    twin_drop(conn);
+    shadow_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }
 
@@ -100,51 +100,51 @@ static bool close_idle_fds(void)
 {
     bool any = false;
 
-    twin_sweep_begins();
+    bulk_close_begins();
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
-        const struct conn *conn = conn_of_slot(slot);
+        const struct conn *conn = conn_of_word(slot);
 
-        if (!conn || !(slot & FDMAP_PRIVATE) ||
-            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) ||
+        if (!conn || !(slot & FDMAP_SHADOW) ||
+            (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_DRAINING) ||
             !fdmap_replace(fd, slot, FDMAP_NONE))
             continue;
         if (!sockid_is_elsewhere(conn, fd))
             raw_close(fd);
         any = true;
     }
-    twin_sweep_ends();
+    bulk_close_ends();
     return any;
 }
 
-bool lending_is_elsewhere(struct conn *conn, int fd)
+bool discard_if_elsewhere(struct conn *conn, int fd)
 {
     if (!sockid_is_elsewhere(conn, fd))
         return false;
-    if (fdmap_replace(fd, conn_slot(conn), FDMAP_NONE))
-        lending_drop(conn, REASON_OTHER_SOCKET);
+    if (fdmap_replace(fd, conn_id(conn), FDMAP_NONE))
+        discard_open(conn, REASON_OTHER_SOCKET);
     return true;
 }
 
-bool lending_flush(enum reason reason)
+bool discard_idle(enum reason reason)
 {
-    struct victims victims;
-    unsigned int twins = twin_count();
+    struct evicted evicted;
+    unsigned int twins = shadow_count();
     bool any, locked;
     int saved = errno;
 
     spare_flush();
-    twin_drop_all();
-    any = twin_count() < twins;
+    shadow_drop_all();
+    any = shadow_count() < twins;
     do {
-        victims.count = 0;
-        locked = !pool_flush(reason, &victims);
-        any |= victims.count > 0;
-        if (victims.count < POOL_VICTIMS) {
-            lending_discard_all(&victims);
+        evicted.count = 0;
+        locked = !pool_flush(reason, &evicted);
+        any |= evicted.count > 0;
+        if (evicted.count < POOL_EVICTED_MAX) {
+            discard_evicted(&evicted);
             break;
         }
-        lending_discard_all(&victims);
+        discard_evicted(&evicted);
     } while (true);
     if (locked && close_idle_fds()) {
         any = true;

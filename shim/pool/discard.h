@@ -19,28 +19,28 @@
 void discard_start(void);
 
 /* Counts and logs why CONN is not kept. */
-COLD void lending_note_refused(struct conn *conn, enum reason reason);
+COLD void discard_note_refused(struct conn *conn, enum reason reason);
 
 /* Closes CONN, which nobody uses and no list holds, at its private number if it has one; or all
  * VICTIMS. */
-COLD void lending_discard(struct conn *conn, enum reason reason);
-void lending_discard_all(struct victims *victims);
+COLD void discard(struct conn *conn, enum reason reason);
+void discard_evicted(struct evicted *evicted);
 
 /* Closes all idle connections for REASON. True when there were any. */
-COLD bool lending_flush(enum reason reason);
+COLD bool discard_idle(enum reason reason);
 
 /* Our private number FD is CONN's no more, the descriptor is the caller's to close: CONN is
  * given up if it is idle there. */
-COLD void lending_lose_private(struct conn *conn, int fd);
+COLD void discard_lose_shadow(struct conn *conn, int fd);
 
 /* Gives up the record of a connection or fresh socket in the application's hands; its number is
  * the application's affair, and in no map any more. One that has duplicates is not pooled, and
  * its record goes with the last. */
-COLD void lending_drop(struct conn *conn, enum reason reason);
+COLD void discard_open(struct conn *conn, enum reason reason);
 
 /* Whether FD, at which CONN should be, certainly names something else: it was closed unseen,
  * and perhaps given out again. CONN is given up then, and FD is not tracked. The caller has a
  * call under way on CONN. One system call, another where the kernel does not tell. */
-COLD bool lending_is_elsewhere(struct conn *conn, int fd);
+COLD bool discard_if_elsewhere(struct conn *conn, int fd);
 
 #endif

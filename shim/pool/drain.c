@@ -27,11 +27,11 @@ static bool may_ask_mn(const struct conn *conn, msec_t now)
     return wire_knows_mn(&conn->wire) || now >= atomic_load(&conn->endpoint->no_mn_until);
 }
 
-enum reason settle_prospect(const struct conn *conn, msec_t now)
+enum reason drain_prospect(const struct conn *conn, msec_t now)
 {
     switch (wire_verdict(&conn->wire)) {
     case WIRE_CLEAN:
-    case WIRE_OWING:
+    case WIRE_REPLY_OWED:
     case WIRE_UNCONFIRMED:
         return REASON_NONE;
     case WIRE_UNPROVEN:
@@ -67,7 +67,7 @@ static enum reason send_fence(struct conn *conn, msec_t now)
         (long)n)
         return REASON_NO_FENCE;
     /* Behind another small request it would wait for the server's delayed acknowledgement. */
-    options_push(conn->fd, &conn->options);
+    sockopts_push(conn->fd, &conn->options);
     stats_count(&conn->endpoint->stats->fences);
     conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
     conn->sent += n;
@@ -75,7 +75,7 @@ static enum reason send_fence(struct conn *conn, msec_t now)
     return REASON_NONE;
 }
 
-enum reason settle_begin(struct conn *conn, msec_t now)
+enum reason drain_begin(struct conn *conn, msec_t now)
 {
     conn->fence = FENCE_NONE;
     conn->drained = 0;
@@ -118,24 +118,24 @@ static enum reason read_chunk(struct conn *conn, msec_t now)
     conn->drained += (size_t)n;
     wire_received(&conn->wire, bytes, (size_t)n);
     if (conn->drained > DRAINED_MOST)
-        return REASON_TOO_MUCH;
+        return REASON_DRAIN_LIMIT;
     return judge(conn, now);
 }
 
-bool settle_goes_on(enum reason reason)
+bool drain_goes_on(enum reason reason)
 {
     return reason == REASON_REPLY_OWED || reason == REASON_REPLY_PARTIAL ||
            reason == REASON_UNCONFIRMED;
 }
 
-enum reason settle(struct conn *conn, msec_t now, unsigned int *reads)
+enum reason drain(struct conn *conn, msec_t now, unsigned int *reads)
 {
     enum reason reason = REASON_REPLY_OWED;
 
     /* What another has at that number by now is not ours to read. */
     if (!sockid_is_at(conn, conn->fd))
         return REASON_OTHER_SOCKET;
-    while (*reads > 0 && settle_goes_on(reason)) {
+    while (*reads > 0 && drain_goes_on(reason)) {
         uint64_t before = conn->received;
 
         --*reads;

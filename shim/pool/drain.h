@@ -15,21 +15,21 @@
 
 /* Why CONN, which its user is about to leave, could never be settled; REASON_NONE when it
  * could, or is clean already. */
-enum reason settle_prospect(const struct conn *conn, msec_t now);
+enum reason drain_prospect(const struct conn *conn, msec_t now);
 
 /* Takes the first step on CONN, which lives at its private number and has no user any more: the
  * fence, if that is what it needs. REASON_NONE, or why it cannot be kept. */
-enum reason settle_begin(struct conn *conn, msec_t now);
+enum reason drain_begin(struct conn *conn, msec_t now);
 
 /* Reads, of at most 1 KiB each, that one call of the program pays for, whatever servers send.
  */
-#define SETTLE_READS 64
+#define DRAIN_READS 64
 
 /* Reads what has come, by at most *READS reads, which are subtracted. REASON_NONE: CONN is
  * clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Anything else: never. */
-enum reason settle(struct conn *conn, msec_t now, unsigned int *reads);
+enum reason drain(struct conn *conn, msec_t now, unsigned int *reads);
 
-/* Whether REASON, an answer of settle(), means that more may come. */
-bool settle_goes_on(enum reason reason);
+/* Whether REASON, an answer of drain(), means that more may come. */
+bool drain_goes_on(enum reason reason);
 
 #endif

@@ -17,7 +17,7 @@ msec_t due_in(void)
 {
     msec_t now = clock_now();
 
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return 0;
     stats_write_if_due(now);
     return due_is_anything() ? stats_in(now) : 0;

@@ -1,7 +1,7 @@
 /*
  * Work that is put off until the process goes to wait, or ends. We have no thread, and a hit
  * must not pay for it, so the call that waits next does it. When it is too early then, the wait
- * is cut (hooks/pieces.h).
+ * is cut (hooks/cut_wait.h).
  *
  * To add work: its condition in due_is_anything(), its time in due_in(), the work itself in
  * due_slow().

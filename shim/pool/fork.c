@@ -31,9 +31,9 @@ void fork_before(void)
 {
     enum reason reason;
 
-    protocol_renew_all();
+    swap_all_for_new();
     forks.depth++;
-    forks.is_owner = process_is_owner();
+    forks.is_owner = owner_is_this_process();
     reason = forks.is_owner ? pool_before_fork() : REASON_FORKED;
     if (reason == REASON_NONE)
         forks.locked = forks.depth;
@@ -41,8 +41,8 @@ void fork_before(void)
         log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
                  reason_text(reason));
     if (forks.depth == 1)
-        quiet_before_fork();
-    atomic_fetch_add(&process_children, 1);
+        ownfile_before_fork();
+    atomic_fetch_add(&fork_epoch, 1);
 }
 
 /* Whether the fork that ends now has the lock. */
@@ -59,9 +59,9 @@ static bool end_fork(void)
 void fork_after_in_parent(void)
 {
     /* Another thread may have opened a socket after the first count and before the child. */
-    atomic_fetch_add(&process_children, 1);
+    atomic_fetch_add(&fork_epoch, 1);
     if (forks.depth == 1)
-        quiet_after_fork_in_parent();
+        ownfile_after_fork_in_parent();
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -69,14 +69,14 @@ void fork_after_in_parent(void)
 /* In a child, also one made while another thread was changing the pool: the map has an fd as
  * private for as long as a connection of the parent may be idle there. What the program has at
  * that fd by now is not closed. */
-static void close_private_fds(void)
+static void close_shadow_fds(void)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
 
-        if (!(slot & FDMAP_PRIVATE) || slot & FDMAP_EPOLL)
+        if (!(slot & FDMAP_SHADOW) || slot & FDMAP_EPOLL)
             continue;
-        twin_close(conn_of_slot(slot), fd);
+        shadow_close(conn_of_word(slot), fd);
     }
 }
 
@@ -84,19 +84,19 @@ void fork_after_in_child(void)
 {
     bool is_whole = end_fork();
 
-    quiet_after_fork_in_child();
+    ownfile_after_fork_in_child();
     if (forks.is_owner)
-        close_private_fds();
+        close_shadow_fds();
     if (!is_whole)
         return;
     ring_after_fork_in_child();
-    twin_forget_sweeps();
+    bulk_close_after_fork_in_child();
     fdtable_after_fork_in_child();
     spare_flush();
-    twin_drop_all();
+    shadow_drop_all();
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
     if (stats_after_fork_in_child())
-        process_adopt();
+        owner_adopt();
 }

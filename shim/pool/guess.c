@@ -12,7 +12,7 @@
 #include "pool/connect_time.h"
 
 /* Client libraries prepare their sockets each in their own way. */
-static uint8_t habit_of(const struct conn *fresh)
+static uint8_t kind_of(const struct conn *fresh)
 {
     uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
 
@@ -21,9 +21,9 @@ static uint8_t habit_of(const struct conn *fresh)
 
 enum wire_protocol guess_protocol(struct conn *fresh)
 {
-    fresh->habit = habit_of(fresh);
-    return (enum wire_protocol)atomic_load_explicit(&fresh->endpoint->habits[fresh->habit],
-                                                    memory_order_relaxed);
+    fresh->socket_kind = kind_of(fresh);
+    return (enum wire_protocol)atomic_load_explicit(
+        &fresh->endpoint->habits[fresh->socket_kind], memory_order_relaxed);
 }
 
 const uint8_t *guess_first_byte(const struct pieces *pieces)
@@ -31,10 +31,11 @@ const uint8_t *guess_first_byte(const struct pieces *pieces)
     for (size_t i = 0; i < pieces->count; i++) {
         const struct iovec *piece = &pieces->iov[i];
 
-        if (!pieces->readable && !is_readable(piece, sizeof(*piece)))
+        if (!pieces->readable && !usermem_readable(piece, sizeof(*piece)))
             return NULL;
         if (piece->iov_len > 0)
-            return pieces->readable || is_readable(piece->iov_base, 1) ? piece->iov_base : NULL;
+            return pieces->readable || usermem_readable(piece->iov_base, 1) ? piece->iov_base
+                                                                            : NULL;
     }
     return NULL;
 }
@@ -42,11 +43,11 @@ const uint8_t *guess_first_byte(const struct pieces *pieces)
 /* What others have done just now need not be noted anew. */
 static void learn(struct conn *conn, enum wire_protocol protocol)
 {
-    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->habit];
+    _Atomic uint8_t *habit = &conn->endpoint->habits[conn->socket_kind];
 
-    atomic_store_explicit(&conn->spoke, true, memory_order_relaxed);
-    if (conn->untimed)
-        timing_ask(conn);
+    atomic_store_explicit(&conn->has_sent, true, memory_order_relaxed);
+    if (conn->rtt_pending)
+        connect_time_ask(conn);
     if (atomic_load_explicit(habit, memory_order_relaxed) != protocol)
         atomic_store(habit, (uint8_t)protocol);
     if (!(atomic_load_explicit(&conn->endpoint->spoken, memory_order_relaxed) & 1u << protocol))
@@ -55,11 +56,11 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
 
 bool guess_is_open(const struct conn *conn)
 {
-    return !atomic_load_explicit(&conn->spoke, memory_order_relaxed) &&
-           conn_state(conn) == CONN_IN_USE && process_is_owner();
+    return !atomic_load_explicit(&conn->has_sent, memory_order_relaxed) &&
+           conn_state(conn) == CONN_IN_USE && owner_is_this_process();
 }
 
-bool protocol_fits(struct conn *conn, const struct pieces *pieces)
+bool guess_fits(struct conn *conn, const struct pieces *pieces)
 {
     enum wire_protocol spoken, wanted;
     const uint8_t *first;
@@ -79,6 +80,6 @@ bool guess_is_sure(const struct conn *conn)
 {
     unsigned int speaks = wire_protocol(&conn->wire);
 
-    return atomic_load(&conn->endpoint->habits[conn->habit]) == speaks &&
+    return atomic_load(&conn->endpoint->habits[conn->socket_kind]) == speaks &&
            atomic_load(&conn->endpoint->spoken) == 1u << speaks;
 }

@@ -31,7 +31,7 @@ struct pieces {
 /* PIECES are about to be sent on CONN, on which the caller has a call under way; takes note of
  * what is spoken. False when CONN does not speak that: then the caller ends its call and has it
  * repaired. */
-bool protocol_fits(struct conn *conn, const struct pieces *pieces);
+bool guess_fits(struct conn *conn, const struct pieces *pieces);
 
 /* The first byte of the first piece that has one; NULL when it cannot be read. */
 const uint8_t *guess_first_byte(const struct pieces *pieces);

@@ -26,10 +26,11 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
         SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
     long like;
 
-    if (fresh->twin >= 0 && move_over(fresh->twin, fd, fd_flags) && sockid_is_at(fresh, fd))
+    if (fresh->shadow_fd >= 0 && move_over(fresh->shadow_fd, fd, fd_flags) &&
+        sockid_is_at(fresh, fd))
         return;
     like = raw_syscall(SYS_socket, fresh->domain, type, 0);
-    if (like < 0 || !options_give((int)like, &fresh->options) ||
+    if (like < 0 || !sockopts_give((int)like, &fresh->options) ||
         !move_over((int)like, fd, fd_flags))
         raw_close(fd);
     if (like >= 0)
@@ -43,7 +44,7 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
 {
     if (!move_over(conn->fd, fd, fd_flags))
         return REASON_OTHER_SOCKET;
-    if (fdmap_holds(conn->fd, conn_slot(conn) | FDMAP_PRIVATE))
+    if (fdmap_holds(conn->fd, conn_id(conn) | FDMAP_SHADOW))
         return REASON_NONE;
     put_back(fd, fresh, fd_flags);
     return REASON_OTHER_SOCKET;
@@ -51,16 +52,16 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
 
 /* The registrations of the fresh socket last as long as a duplicate of it does, so they need
  * not be made again if this fails. */
-static enum reason replace_watched(struct conn *conn, int fd, const struct conn *fresh,
-                                   int fd_flags)
+static enum reason replace_registered(struct conn *conn, int fd, const struct conn *fresh,
+                                      int fd_flags)
 {
-    long spare = twin_duplicate(fd);
+    long spare = shadow_duplicate(fd);
     enum reason reason;
 
     if (spare < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);
-    if (reason == REASON_NONE && !epoll_reg_replay(fd, &fresh->watches))
+    if (reason == REASON_NONE && !epoll_reg_replay(fd, &fresh->epoll_regs))
         reason = REASON_EPOLL_UNKNOWN;
     if (reason != REASON_NONE)
         move_over((int)spare, fd, fd_flags);
@@ -68,17 +69,18 @@ static enum reason replace_watched(struct conn *conn, int fd, const struct conn 
     return reason;
 }
 
-enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *fresh, int flags)
+enum reason install_options(const struct conn *conn, int fd, const struct conn *fresh,
+                            int flags)
 {
     if (((flags ^ conn_flags(conn)) & O_NONBLOCK) &&
         raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
         return REASON_ODD_FLAGS;
-    if (!options_apply(conn->fd, &conn->options, fd, &fresh->options))
+    if (!sockopts_apply(conn->fd, &conn->options, fd, &fresh->options))
         return REASON_OPTION_FAILED;
     return REASON_NONE;
 }
 
-enum reason disguise_put_on(struct conn *conn, int fd, struct conn *fresh)
+enum reason install_over_fd(struct conn *conn, int fd, struct conn *fresh)
 {
     int fd_flags = conn_fd_flags(fresh);
     enum reason reason;
@@ -88,9 +90,9 @@ enum reason disguise_put_on(struct conn *conn, int fd, struct conn *fresh)
     if (fd_flags < 0)
         return REASON_OTHER_SOCKET;
     conn_set_flags(fresh, conn_flags(fresh), fd_flags);
-    reason = disguise_dress(conn, fd, fresh, conn_flags(fresh));
+    reason = install_options(conn, fd, fresh, conn_flags(fresh));
     if (reason != REASON_NONE)
         return reason;
-    return fresh->watches.count > 0 ? replace_watched(conn, fd, fresh, fd_flags)
-                                    : replace(conn, fd, fresh, fd_flags);
+    return fresh->epoll_regs.count > 0 ? replace_registered(conn, fd, fresh, fd_flags)
+                                       : replace(conn, fd, fresh, fd_flags);
 }

@@ -10,12 +10,12 @@
 
 /* Gives CONN, LENDING at its private number, the status flags FLAGS and the options of FRESH,
  * whose socket is at FD. When it says why it could not, CONN is good for nothing. */
-enum reason disguise_dress(const struct conn *conn, int fd, const struct conn *fresh,
-                           int flags);
+enum reason install_options(const struct conn *conn, int fd, const struct conn *fresh,
+                            int flags);
 
 /* Makes CONN, LENDING at its private number, look like FRESH and puts it over the number FD of
  * FRESH, whose socket is destroyed by that. Otherwise says why it could not, and FD is as it
  * was before; CONN is then good for nothing. Never blocks; errno is kept. */
-enum reason disguise_put_on(struct conn *conn, int fd, struct conn *fresh);
+enum reason install_over_fd(struct conn *conn, int fd, struct conn *fresh);
 
 #endif

@@ -36,9 +36,9 @@ static void abandon(void *unused)
     inside = false;
 }
 
-static void give_back(void)
+static void release_lock(void)
 {
-    lock_give(&lock);
+    lock_release(&lock);
     inside = false;
 }
 
@@ -50,7 +50,7 @@ static void catch_up_if_due(void)
 
 static void leave(struct _pthread_cleanup_buffer *stay)
 {
-    give_back();
+    release_lock();
     _pthread_cleanup_pop(stay, 0);
     catch_up_if_due();
 }
@@ -68,8 +68,8 @@ static inline enum reason enter_by(bool (*take)(struct lock *lock),
     if (take(&lock)) {
         if (!atomic_load_explicit(&torn, memory_order_relaxed))
             return REASON_NONE;
-        lock_give(&lock);
-        reason = REASON_TORN;
+        lock_release(&lock);
+        reason = REASON_POOL_UNUSABLE;
     }
     inside = false;
     _pthread_cleanup_pop(stay, 0);
@@ -78,7 +78,7 @@ static inline enum reason enter_by(bool (*take)(struct lock *lock),
 
 static enum reason enter(struct _pthread_cleanup_buffer *stay)
 {
-    return enter_by(lock_take, stay);
+    return enter_by(lock_acquire, stay);
 }
 
 void pool_when_lost(void (*work)(void))
@@ -107,7 +107,7 @@ bool pool_is_dry_run(void)
     return settings->dry_run;
 }
 
-enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t now)
+enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
     struct _pthread_cleanup_buffer stay;
@@ -127,7 +127,7 @@ enum reason pool_enlist(struct conn *conn, const struct address *address, msec_t
 
 static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
 {
-    return state == CONN_OWING ? &endpoint->owing : &endpoint->idle;
+    return state == CONN_DRAINING ? &endpoint->owing : &endpoint->idle;
 }
 
 static void link_idle(struct conn *conn, enum conn_state to)
@@ -153,26 +153,26 @@ static void unlink_idle(struct conn *conn)
     endpoint_note_idle(conn->endpoint);
 }
 
-static void take_out(struct conn *conn, enum reason reason, struct victims *victims)
+static void take_out(struct conn *conn, enum reason reason, struct evicted *evicted)
 {
     unlink_idle(conn);
-    conn_move(conn, CONN_DOOMED);
-    victims->conn[victims->count] = conn;
-    victims->reason[victims->count++] = reason;
+    conn_move(conn, CONN_EVICTED);
+    evicted->conn[evicted->count] = conn;
+    evicted->reason[evicted->count++] = reason;
 }
 
 /* A few at a time, so that no call pays for a crowd. The oldest stands behind the newest. */
-static void take_out_expired(msec_t now, struct victims *victims)
+static void take_out_expired(msec_t now, struct evicted *evicted)
 {
-    while (idle && victims->count < POOL_VICTIMS / 2 &&
+    while (idle && evicted->count < POOL_EVICTED_MAX / 2 &&
            now - idle->newer->idle_since > settings->idle_timeout)
-        take_out(idle->newer, REASON_IDLE_TIMEOUT, victims);
+        take_out(idle->newer, REASON_IDLE_TIMEOUT, evicted);
 }
 
 static bool can_serve(const struct conn *found, const struct conn *conn,
                       enum wire_protocol protocol)
 {
-    return found->domain == conn->domain && options_fit(&found->options, &conn->options) &&
+    return found->domain == conn->domain && sockopts_fit(&found->options, &conn->options) &&
            (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
 }
 
@@ -181,18 +181,18 @@ static void lend(struct conn *found)
     if (!found)
         return;
     unlink_idle(found);
-    conn_move(found, CONN_LENDING);
+    conn_move(found, CONN_CHECKING_OUT);
 }
 
-struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, msec_t now,
-                       struct victims *victims)
+struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                            struct evicted *evicted)
 {
     struct conn *found;
     struct _pthread_cleanup_buffer stay;
 
     if (enter(&stay) != REASON_NONE)
         return NULL;
-    take_out_expired(now, victims);
+    take_out_expired(now, evicted);
     DL_FOREACH2(conn->endpoint->idle, found, next)
     {
         if (now - found->idle_since <= settings->idle_timeout &&
@@ -205,8 +205,8 @@ struct conn *pool_take(const struct conn *conn, enum wire_protocol protocol, mse
 }
 
 /* The oldest stands behind the newest. */
-struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protocol, msec_t now,
-                             struct victims *victims)
+struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol protocol,
+                                     msec_t now, struct evicted *evicted)
 {
     struct conn *found = NULL, *at, *next;
     struct _pthread_cleanup_buffer stay;
@@ -216,8 +216,8 @@ struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protoco
     DL_FOREACH_SAFE2(conn->endpoint->owing, at, next, next)
     {
         if (now - at->idle_since > POOL_OWING_TIMEOUT) {
-            if (victims->count < POOL_VICTIMS)
-                take_out(at, REASON_LATE, victims);
+            if (evicted->count < POOL_EVICTED_MAX)
+                take_out(at, REASON_DRAIN_TIMEOUT, evicted);
         } else if (can_serve(at, conn, protocol)) {
             found = at;
         }
@@ -227,40 +227,41 @@ struct conn *pool_take_owing(const struct conn *conn, enum wire_protocol protoco
     return found;
 }
 
-bool pool_put_back(struct conn *conn)
+bool pool_return(struct conn *conn)
 {
     struct _pthread_cleanup_buffer stay;
 
     if (enter(&stay) != REASON_NONE)
         return false;
-    link_idle(conn, CONN_OWING);
+    link_idle(conn, CONN_DRAINING);
     leave(&stay);
     return true;
 }
 
 /* What is not proven yet never takes the place of what is. */
 static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
-                         struct victims *victims)
+                         struct evicted *evicted)
 {
     if (endpoint->idle_count < endpoint_most(endpoint, settings->max_idle))
         return true;
     if (endpoint->owing)
-        take_out(endpoint->owing->prev, REASON_ENDPOINT_FULL, victims);
+        take_out(endpoint->owing->prev, REASON_ENDPOINT_FULL, evicted);
     else if (to == CONN_IDLE)
-        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, victims);
+        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, evicted);
     else
         return false;
     return true;
 }
 
-static bool make_room(struct victims *victims)
+static bool make_room(struct evicted *evicted)
 {
-    while (limits_idle() >= limits_idle_most() && idle && victims->count < POOL_VICTIMS)
-        take_out(idle->newer, REASON_POOL_FULL, victims);
+    while (limits_idle() >= limits_idle_most() && idle && evicted->count < POOL_EVICTED_MAX)
+        take_out(idle->newer, REASON_POOL_FULL, evicted);
     return limits_idle() < limits_idle_most();
 }
 
-enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct victims *victims)
+enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
+                          struct evicted *evicted)
 {
     struct endpoint *endpoint = conn->endpoint;
     struct _pthread_cleanup_buffer stay;
@@ -268,15 +269,15 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
 
     if (reason != REASON_NONE)
         return reason;
-    take_out_expired(now, victims);
+    take_out_expired(now, evicted);
     endpoint_note_peak(endpoint, now);
     /* The lock is held over a fork, so that this comparison and the child's view of the lists
      * agree. */
-    if (conn->children != atomic_load(&process_children))
+    if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
-    else if (!make_room_at(endpoint, to, victims))
+    else if (!make_room_at(endpoint, to, evicted))
         reason = REASON_ENDPOINT_FULL;
-    else if (!make_room(victims))
+    else if (!make_room(evicted))
         reason = REASON_POOL_FULL;
     if (reason == REASON_NONE) {
         conn->idle_since = now;
@@ -286,50 +287,51 @@ enum reason pool_put(struct conn *conn, enum conn_state to, msec_t now, struct v
     return reason;
 }
 
-bool pool_flush(enum reason reason, struct victims *victims)
+bool pool_flush(enum reason reason, struct evicted *evicted)
 {
     struct _pthread_cleanup_buffer stay;
 
     if (enter(&stay) != REASON_NONE)
         return false;
-    while (idle && victims->count < POOL_VICTIMS)
-        take_out(idle->newer, reason, victims);
+    while (idle && evicted->count < POOL_EVICTED_MAX)
+        take_out(idle->newer, reason, evicted);
     leave(&stay);
     return true;
 }
 
-struct conn *pool_take_private(struct conn *conn, int fd)
+struct conn *pool_claim_shadow(struct conn *conn, int fd)
 {
     struct _pthread_cleanup_buffer stay;
 
     if (enter(&stay) != REASON_NONE) {
-        pool_note_lost(REASON_SWEPT);
+        pool_note_lost(REASON_CLOSED_IN_BULK);
         return NULL;
     }
-    if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_OWING) || conn->fd != fd) {
+    if ((conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_DRAINING) ||
+        conn->fd != fd) {
         conn = NULL;
     } else {
         unlink_idle(conn);
-        conn_move(conn, CONN_DOOMED);
+        conn_move(conn, CONN_EVICTED);
     }
     leave(&stay);
     return conn;
 }
 
 /* The map does not say any more that their fds are theirs. */
-static void take_out_lost(enum reason reason, struct victims *victims)
+static void take_out_lost(enum reason reason, struct evicted *evicted)
 {
     struct conn *conn, *next;
 
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
-        if (victims->count < POOL_VICTIMS && conn->fd >= 0 &&
-            fdmap_get(conn->fd) != (conn_slot(conn) | FDMAP_PRIVATE))
-            take_out(conn, reason, victims);
+        if (evicted->count < POOL_EVICTED_MAX && conn->fd >= 0 &&
+            fdmap_get(conn->fd) != (conn_id(conn) | FDMAP_SHADOW))
+            take_out(conn, reason, evicted);
     }
 }
 
-bool pool_take_lost(struct victims *victims)
+bool pool_claim_lost(struct evicted *evicted)
 {
     struct _pthread_cleanup_buffer stay;
     enum reason reason;
@@ -337,10 +339,10 @@ bool pool_take_lost(struct victims *victims)
     if (atomic_load(&loss) == REASON_NONE || enter_by(lock_try, &stay) != REASON_NONE)
         return false;
     reason = (enum reason)atomic_exchange(&loss, REASON_NONE);
-    take_out_lost(reason, victims);
-    if (victims->count == POOL_VICTIMS)
+    take_out_lost(reason, evicted);
+    if (evicted->count == POOL_EVICTED_MAX)
         atomic_store(&loss, (uint32_t)reason);
-    give_back();
+    release_lock();
     _pthread_cleanup_pop(&stay, 0);
     return true;
 }
@@ -352,11 +354,11 @@ enum reason pool_before_fork(void)
     if (inside)
         return REASON_REENTERED;
     inside = true;
-    if (lock_take(&lock)) {
+    if (lock_acquire(&lock)) {
         if (!atomic_load(&torn))
             return REASON_NONE;
-        lock_give(&lock);
-        reason = REASON_TORN;
+        lock_release(&lock);
+        reason = REASON_POOL_UNUSABLE;
     }
     inside = false;
     return reason;
@@ -364,7 +366,7 @@ enum reason pool_before_fork(void)
 
 void pool_after_fork_in_parent(void)
 {
-    give_back();
+    release_lock();
     catch_up_if_due();
 }
 

@@ -14,31 +14,31 @@
 #include "base/rawsys.h"
 
 struct farewell {
-    uint8_t answer[WIRE_GOODBYE_ANSWER];
+    uint8_t answer[WIRE_QUIT_ANSWER];
     bool answered;
 };
 
 /* The end of file that follows a goodbye tells the program that the server has done everything
  * it was sent, and has sent all answers. The tombstone may say so only when the server's
  * answers have shown it already. */
-static bool may_bury(int fd, uint32_t word, const void *goodbye, size_t n,
-                     struct farewell *farewell)
+static bool may_intercept(int fd, uint32_t word, const void *goodbye, size_t n,
+                          struct farewell *farewell)
 {
-    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
+    struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     bool may = false;
 
     if (!conn)
         return false;
-    if (process_is_owner() && conn_state(conn) == CONN_IN_USE &&
-        conn_refusal(conn) == REASON_NONE && !conn_is_shared(conn) && conn_hold(conn)) {
+    if (owner_is_this_process() && conn_state(conn) == CONN_IN_USE &&
+        conn_refusal(conn) == REASON_NONE && !conn_is_shared(conn) && conn_trylock(conn)) {
         may = wire_verdict(&conn->wire) == WIRE_CLEAN &&
-              (!goodbye || wire_goodbye(&conn->wire, goodbye, n));
+              (!goodbye || wire_quit(&conn->wire, goodbye, n));
         farewell->answered =
-            goodbye && wire_goodbye_answer(&conn->wire, goodbye, farewell->answer);
-        conn_let_go(conn);
+            goodbye && wire_quit_answer(&conn->wire, goodbye, farewell->answer);
+        conn_unlock(conn);
     }
-    may = may && !lending_is_elsewhere(conn, fd);
-    conn_leave(conn, CONN_CALL_OTHER);
+    may = may && !discard_if_elsewhere(conn, fd);
+    conn_put(conn, CONN_CALL_OTHER);
     return may;
 }
 
@@ -56,14 +56,14 @@ static int make_tombstone(int flags, const struct farewell *farewell)
     return pair[0];
 }
 
-bool goodbye_bury(int fd, uint32_t word, const void *goodbye, size_t n)
+bool quit_intercept(int fd, uint32_t word, const void *goodbye, size_t n)
 {
     struct farewell farewell = {.answered = false};
     int saved = errno;
     bool buried;
     int tombstone;
 
-    if (!may_bury(fd, word, goodbye, n, &farewell))
+    if (!may_intercept(fd, word, goodbye, n, &farewell))
         return false;
     tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
     if (tombstone < 0)

@@ -22,12 +22,12 @@
 #include "wire/wire.h"
 
 /* The longest goodbye is a binary packet without a body. */
-#define GOODBYE_LONGEST WIRE_PACKET_HEADER
+#define QUIT_LONGEST WIRE_PACKET_HEADER
 
 /* The program says goodbye on FD, of which the map has said WORD: by shutdown(), when GOODBYE
  * is NULL, or by a write of the N readable bytes at GOODBYE, which may turn out to be something
  * else. True when the connection was checked in and a tombstone is at FD; false when the call
  * is to be passed on. */
-COLD bool goodbye_bury(int fd, uint32_t word, const void *goodbye, size_t n);
+COLD bool quit_intercept(int fd, uint32_t word, const void *goodbye, size_t n);
 
 #endif

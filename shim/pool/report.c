@@ -16,37 +16,37 @@ static size_t tell_word(const struct wire_place *place, char *text, size_t room)
     size_t n = place->n;
 
     if (!place->text)
-        return text_format(text, room, "%u bytes", (unsigned int)n);
+        return fmt_print(text, room, "%u bytes", (unsigned int)n);
     /* The tracker keeps the beginning of long ones. */
     if (n > (place->in_reply ? 64 : 22))
         n = place->in_reply ? 64 : 22;
-    text_format(word, n + 1, "%s", place->text);
+    fmt_print(word, n + 1, "%s", place->text);
     for (size_t i = 0; i < n; i++) {
         if (word[i] < ' ' || word[i] > '~')
             word[i] = '?';
     }
-    return text_format(text, room, "'%s'", word);
+    return fmt_print(text, room, "'%s'", word);
 }
 
 static size_t tell_packet(const struct wire_place *place, char *text, size_t room)
 {
-    size_t n = text_format(text, room, "; at the binary %s %d",
-                           place->in_reply ? "reply" : "request", place->opcode);
+    size_t n = fmt_print(text, room, "; at the binary %s %d",
+                         place->in_reply ? "reply" : "request", place->opcode);
 
     if (place->status >= 0)
-        n += text_format(text + n, room - n, ", status %d", place->status);
+        n += fmt_print(text + n, room - n, ", status %d", place->status);
     return n;
 }
 
 static size_t tell_line(const struct wire_place *place, char *text, size_t room)
 {
-    size_t n = text_format(text, room, "; at the %s%s%s", place->in_reply ? "reply" : "request",
-                           place->line ? " " : "", place->line ? place->line : "");
+    size_t n = fmt_print(text, room, "; at the %s%s%s", place->in_reply ? "reply" : "request",
+                         place->line ? " " : "", place->line ? place->line : "");
 
     if (place->word == 0)
-        return n + text_format(text + n, room - n, ", %u bytes before the end of its data",
-                               (unsigned int)place->n);
-    n += text_format(text + n, room - n, ", word %u: ", place->word);
+        return n + fmt_print(text + n, room - n, ", %u bytes before the end of its data",
+                             (unsigned int)place->n);
+    n += fmt_print(text + n, room - n, ", word %u: ", place->word);
     return n + tell_word(place, text + n, room - n);
 }
 
@@ -108,12 +108,11 @@ static void sum_up(struct endpoint *endpoint)
              (unsigned long)stats_read(&stats->reused),
              (unsigned long)stats_read(&stats->opened),
              (unsigned long)stats_read(&stats->kept));
-    log_line(LOG_INFO,
-             "%s: fences %lu, settled %lu, exchanged for the other protocol %lu, cut off %lu",
+    log_line(LOG_INFO, "%s: fences %lu, drained %lu, swapped %lu, swaps failed %lu",
              endpoint->text, (unsigned long)stats_read(&stats->fences),
-             (unsigned long)stats_read(&stats->settled),
-             (unsigned long)stats_read(&stats->exchanged),
-             (unsigned long)stats_read(&stats->cut_off));
+             (unsigned long)stats_read(&stats->drained),
+             (unsigned long)stats_read(&stats->swapped),
+             (unsigned long)stats_read(&stats->swap_failed));
     sum_up_reasons(endpoint, "not kept", stats->refused);
     sum_up_reasons(endpoint, "discarded", stats->discarded);
 }

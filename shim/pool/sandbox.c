@@ -34,11 +34,11 @@ static _Atomic pid_t owner;
 static void undress(struct conn *conn, int unused)
 {
     (void)unused;
-    if (conn_state(conn) != CONN_IN_USE || !conn->options.quick || !conn_hold(conn))
+    if (conn_state(conn) != CONN_IN_USE || !conn->options.forced_nodelay || !conn_trylock(conn))
         return;
     if (sockid_is_at(conn, conn->fd))
-        options_unlend(conn->fd, &conn->options);
-    conn_let_go(conn);
+        sockopts_restore(conn->fd, &conn->options);
+    conn_unlock(conn);
 }
 
 /* A call under way on a connection finds that it was refused; a later call finds an fd that is
@@ -49,7 +49,7 @@ static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t slot = fdmap_get(fd);
-        struct conn *conn = slot & FDMAP_PRIVATE ? NULL : conn_of_slot(slot);
+        struct conn *conn = slot & FDMAP_SHADOW ? NULL : conn_of_word(slot);
 
         if (slot == FDMAP_NONE || slot & FDMAP_CLOSING ||
             (slot & known && !(slot & FDMAP_RING)) || !fdmap_replace(fd, slot, FDMAP_NONE))
@@ -79,31 +79,32 @@ static void wait_a_moment(void)
  * and the thread has had LOOKED milliseconds. */
 static bool others_may_be_inside(int looked)
 {
-    return looked == 0 ? !process_is_alone() : conn_others_pass(NULL) || stats_is_busy();
+    return looked == 0 ? !owner_has_one_thread()
+                       : conn_others_in_transit(NULL) || stats_is_busy();
 }
 
 bool sandbox_begin(void)
 {
     pid_t had;
 
-    if (atomic_load(&at_the_door) == 0 && !process_is_owner())
+    if (atomic_load(&at_the_door) == 0 && !owner_is_this_process())
         return false;
     atomic_fetch_add(&at_the_door, 1);
-    protocol_renew_all();
-    lending_flush(REASON_SANDBOX);
+    swap_all_for_new();
+    discard_idle(REASON_SANDBOX);
     stats_write(clock_now());
-    had = process_disown();
+    had = owner_disown();
     if (had != 0)
         atomic_store(&owner, had);
     log_line(LOG_INFO, "the program tries to enter a sandbox: all connections are given up");
-    lending_flush(REASON_SANDBOX);
+    discard_idle(REASON_SANDBOX);
     for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {
         wait_a_moment();
-        lending_flush(REASON_SANDBOX);
+        discard_idle(REASON_SANDBOX);
     }
     stats_pause();
-    conn_for_each_in_use(undress, 0);
-    forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
+    conn_for_each_open(undress, 0);
+    forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);
     return true;
 }
 
@@ -113,17 +114,17 @@ bool sandbox_begin(void)
 void sandbox_end(bool entered)
 {
     if (entered) {
-        process_refuse(REASON_SANDBOX);
-        process_disown();
+        owner_refuse(REASON_SANDBOX);
+        owner_disown();
         stats_pause();
         forget_all_but(0);
-    } else if (atomic_load(&at_the_door) == 1 && process_refusal() != REASON_SANDBOX) {
-        lending_flush(REASON_SANDBOX);
-        forget_all_but(FDMAP_PRIVATE | FDMAP_EPOLL);
-        process_own(atomic_load(&owner));
+    } else if (atomic_load(&at_the_door) == 1 && owner_refusal() != REASON_SANDBOX) {
+        discard_idle(REASON_SANDBOX);
+        forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);
+        owner_restore(atomic_load(&owner));
         stats_resume();
-        if (process_refusal() == REASON_SANDBOX) {
-            process_disown();
+        if (owner_refusal() == REASON_SANDBOX) {
+            owner_disown();
             stats_pause();
         }
     }

@@ -18,7 +18,7 @@ static bool is_page_readable(struct sending *sending, const void *at)
 {
     uintptr_t page = page_of(at);
 
-    if (page != sending->page && !is_word_readable(at))
+    if (page != sending->page && !usermem_word_readable(at))
         return false;
     sending->page = page;
     return true;

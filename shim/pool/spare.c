@@ -18,7 +18,7 @@ static _Atomic uint32_t kept[SPARE_MAX];
 
 static struct conn *take_out(_Atomic uint32_t *place)
 {
-    return conn_of_slot(atomic_exchange(place, 0));
+    return conn_of_word(atomic_exchange(place, 0));
 }
 
 static bool put_in(struct conn *conn)
@@ -26,7 +26,7 @@ static bool put_in(struct conn *conn)
     for (int i = 0; i < SPARE_MAX; i++) {
         uint32_t none = 0;
 
-        if (atomic_compare_exchange_strong(&kept[i], &none, conn_slot(conn)))
+        if (atomic_compare_exchange_strong(&kept[i], &none, conn_id(conn)))
             return true;
     }
     return false;
@@ -34,16 +34,16 @@ static bool put_in(struct conn *conn)
 
 static void give_up(struct conn *conn)
 {
-    twin_drop(conn);
+    shadow_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }
 
 /* Not while a thread that came late still looks at the record. */
 static bool is_still_good(const struct conn *conn)
 {
-    return process_refusal() == REASON_NONE && !conn_calls_under_way(conn) &&
-           conn->children == atomic_load(&process_children) &&
-           conn->identities == atomic_load(&process_identities);
+    return owner_refusal() == REASON_NONE && !conn_calls_in_flight(conn) &&
+           conn->fork_epoch == atomic_load(&fork_epoch) &&
+           conn->cred_epoch == atomic_load(&cred_epoch);
 }
 
 static struct conn *find(int domain)
@@ -74,7 +74,7 @@ static bool set_flags(struct conn *conn, int fd, int type)
     return flags == had || raw_syscall(SYS_fcntl, fd, F_SETFL, flags) == 0;
 }
 
-struct conn *spare_lend(int domain, int type)
+struct conn *spare_reuse(int domain, int type)
 {
     struct conn *conn = find(domain);
     int command = type & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD;
@@ -82,9 +82,9 @@ struct conn *spare_lend(int domain, int type)
 
     if (!conn)
         return NULL;
-    fd = raw_syscall(SYS_fcntl, conn->twin, command, 0);
+    fd = raw_syscall(SYS_fcntl, conn->shadow_fd, command, 0);
     /* Where our number was swept meanwhile, anything may have been duplicated. */
-    if (fd >= 0 && fd < FDMAP_SIZE && twin_is_there(conn) && set_flags(conn, (int)fd, type)) {
+    if (fd >= 0 && fd < FDMAP_SIZE && shadow_exists(conn) && set_flags(conn, (int)fd, type)) {
         conn_renew(conn, (int)fd);
         return conn;
     }
@@ -97,22 +97,22 @@ struct conn *spare_lend(int domain, int type)
 static bool can_be_one(const struct conn *conn)
 {
     return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
-           conn->watches.count == 0 && options_can_be_cleared(&conn->options);
+           conn->epoll_regs.count == 0 && sockopts_can_be_cleared(&conn->options);
 }
 
 void spare_save(struct conn *fresh, int fd)
 {
     /* Without a shadow fd it may be closed by now, and something else be at its fd. */
-    if (can_be_one(fresh) && (twin_is_there(fresh) || sockid_is_at(fresh, fd)))
-        twin_make(fresh, fd);
+    if (can_be_one(fresh) && (shadow_exists(fresh) || sockid_is_at(fresh, fd)))
+        shadow_make(fresh, fd);
     else
-        twin_drop(fresh);
+        shadow_drop(fresh);
 }
 
 void spare_keep(struct conn *fresh)
 {
-    if (twin_is_there(fresh) && can_be_one(fresh) && conn_is_only_call(fresh) &&
-        options_clear(fresh->twin, &fresh->options)) {
+    if (shadow_exists(fresh) && can_be_one(fresh) && conn_is_only_call(fresh) &&
+        sockopts_clear(fresh->shadow_fd, &fresh->options)) {
         conn_move(fresh, CONN_SPARE);
         if (put_in(fresh))
             return;
@@ -122,10 +122,10 @@ void spare_keep(struct conn *fresh)
 
 bool spare_lose(struct conn *conn, int fd)
 {
-    if (!twin_lose(conn, fd))
+    if (!shadow_lose(conn, fd))
         return false;
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t slot = conn_slot(conn);
+        uint32_t slot = conn_id(conn);
 
         if (atomic_compare_exchange_strong(&kept[i], &slot, 0))
             conn_move(conn, CONN_CLOSED);

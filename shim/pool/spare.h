@@ -22,7 +22,7 @@
 
 /* What socket(DOMAIN, TYPE, 0) would make, from a spare: FRESH at the lowest free number, in no
  * map yet. NULL when there is none. */
-struct conn *spare_lend(int domain, int type);
+struct conn *spare_reuse(int domain, int type);
 
 /* FRESH, at FD, is about to be replaced there: gives it a twin to survive at, unless it is no
  * spare. */

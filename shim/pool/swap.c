@@ -35,7 +35,7 @@ static int dial_again(int fd, const struct conn *conn, int flags)
     to = raw_syscall(SYS_socket, conn->domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (to < 0)
         return -1;
-    if (options_give((int)to, &conn->options))
+    if (sockopts_give((int)to, &conn->options))
         result = raw_syscall(SYS_connect, to, &peer, len);
     if ((result == 0 || result == -EINPROGRESS) &&
         raw_syscall(SYS_fcntl, to, F_SETFL, flags) == 0)
@@ -51,13 +51,13 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
 
     if (!record)
         return NULL;
-    record->orphans = orphans;
-    record->identities = atomic_load(&process_identities);
+    record->orphan_epoch = orphans;
+    record->cred_epoch = atomic_load(&cred_epoch);
     record->options = conn->options;
-    record->options.quick = false;
+    record->options.forced_nodelay = false;
     record->options.bound = false;
     if (sockid_cookie(socket_fd, &record->cookie) &&
-        lending_enlist(record, &conn->endpoint->address, now))
+        check_out_bind(record, &conn->endpoint->address, now))
         return record;
     conn_move(record, CONN_CLOSED);
     return NULL;
@@ -69,7 +69,7 @@ static bool may_dial(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
 
-    return process_refusal() != REASON_NAMESPACE && reason != REASON_EPOLL_SETS &&
+    return owner_refusal() != REASON_NAMESPACE && reason != REASON_EPOLL_SETS &&
            reason != REASON_EPOLL_UNKNOWN;
 }
 
@@ -81,21 +81,21 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
     msec_t now = clock_now();
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
     struct conn *pooled =
-        flags < 0 || wanted == WIRE_UNDECIDED ? NULL : lending_find(conn, wanted, now);
+        flags < 0 || wanted == WIRE_UNDECIDED ? NULL : check_out_find(conn, wanted, now);
     struct substitute substitute = {.fd = -1, .record = NULL};
 
     if (pooled) {
-        enum reason reason = disguise_dress(pooled, fd, conn, (int)flags);
+        enum reason reason = install_options(pooled, fd, conn, (int)flags);
 
         if (reason == REASON_NONE) {
             substitute = (struct substitute){pooled->fd, pooled};
-            options_lend(&pooled->options, &conn->options);
+            sockopts_equalize(&pooled->options, &conn->options);
         } else {
-            lending_discard(pooled, reason);
+            discard(pooled, reason);
         }
     }
     if (!substitute.record && flags >= 0 && may_dial(conn)) {
-        uint32_t orphans = atomic_load(&process_orphans);
+        uint32_t orphans = atomic_load(&orphan_epoch);
 
         substitute.fd = dial_again(fd, conn, (int)flags);
         if (substitute.fd >= 0)
@@ -107,12 +107,12 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
 /* Like CONN in all that its user did, and is about to do: to speak WANTED. */
 static void take_after(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
 {
-    record->watches = conn->watches;
-    record->habit = conn->habit;
-    conn_set_word(record, conn_word(conn));
-    record->spoke = wanted != WIRE_UNDECIDED;
+    record->epoll_regs = conn->epoll_regs;
+    record->socket_kind = conn->socket_kind;
+    conn_set_answer(record, conn_answer(conn));
+    record->has_sent = wanted != WIRE_UNDECIDED;
     /* Read before it gets its number: a child made from now on may have it. */
-    record->children = atomic_load(&process_children);
+    record->fork_epoch = atomic_load(&fork_epoch);
 }
 
 /* The duplicates in MOVED name RECORD now. */
@@ -121,19 +121,19 @@ static void share_with(struct conn *record, const struct check_in_moved *moved)
     for (unsigned int i = 0; i < moved->count; i++) {
         if (!conn_share(record))
             return;
-        if (!fdmap_replace(moved->fds[i], FDMAP_NONE, conn_slot(record)))
+        if (!fdmap_replace(moved->fds[i], FDMAP_NONE, conn_id(record)))
             conn_unshare(record);
     }
 }
 
-/* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_exchange(). */
+/* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_swap(). */
 static enum reason replace_all(const struct substitute *substitute, int fd, uint32_t word,
                                struct check_in_moved *moved)
 {
     enum reason reason = REASON_DUPLICATED;
 
     if (check_in_duplicates(fd, word, substitute->fd, moved))
-        reason = check_in_exchange(fd, word, substitute->fd);
+        reason = check_in_swap(fd, word, substitute->fd);
     if (reason == REASON_NONE && !sockid_is_at(substitute->record, fd))
         reason = REASON_OTHER_SOCKET;
     if (reason == REASON_NONE || moved->count == 0)
@@ -144,7 +144,7 @@ static enum reason replace_all(const struct substitute *substitute, int fd, uint
 }
 
 /* The private fd goes either way; a record that lost its socket goes with it. REASON_NONE, or
- * as check_in_exchange(). */
+ * as check_in_swap(). */
 static enum reason put_in_place(const struct substitute *substitute, int fd, uint32_t word)
 {
     struct conn *record = substitute->record;
@@ -154,7 +154,7 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
     bool ours = substitute->fd >= 0;
 
     if (record && record->fd == substitute->fd)
-        ours = fdmap_replace(substitute->fd, conn_slot(record) | FDMAP_PRIVATE, FDMAP_NONE);
+        ours = fdmap_replace(substitute->fd, conn_id(record) | FDMAP_SHADOW, FDMAP_NONE);
     if (ours)
         raw_close(substitute->fd);
     if (!record)
@@ -164,12 +164,12 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
         conn_move(record, CONN_IN_USE);
         share_with(record, &moved);
     }
-    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_slot(record)))
+    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_id(record)))
         conn_move(record, CONN_CLOSED);
     return reason;
 }
 
-static bool cut_off(int fd)
+static bool fail(int fd)
 {
     raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
     errno = ECONNRESET;
@@ -179,15 +179,15 @@ static bool cut_off(int fd)
 /* A registration in an epoll set is that of one fd, and which of several is not known. */
 static bool is_tied(const struct conn *conn)
 {
-    return conn_is_shared(conn) && conn->watches.count > 0;
+    return conn_is_shared(conn) && conn->epoll_regs.count > 0;
 }
 
 /* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
  * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
-static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
+static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     uint32_t word = fdmap_word(fd);
-    struct conn *conn = conn_enter_at(fd, word, CONN_CALL_OTHER);
+    struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     struct substitute substitute;
     struct endpoint *endpoint;
     enum reason reason;
@@ -197,8 +197,8 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
         return true;
     /* Another thread may have closed it meanwhile; or this program's number was reused behind
      * our back, and what it is now is none of ours. */
-    if (conn_state(conn) != CONN_IN_USE || lending_is_elsewhere(conn, fd)) {
-        conn_leave(conn, CONN_CALL_OTHER);
+    if (conn_state(conn) != CONN_IN_USE || discard_if_elsewhere(conn, fd)) {
+        conn_put(conn, CONN_CALL_OTHER);
         return true;
     }
     endpoint = conn->endpoint;
@@ -207,7 +207,7 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
                      : find_substitute(fd, conn, wanted);
     if (substitute.record)
         take_after(substitute.record, conn, wanted);
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     reason = put_in_place(&substitute, fd, word);
     /* A thread that came meanwhile may be speaking: as if it had been there before. */
     if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
@@ -215,69 +215,69 @@ static bool exchange(int fd, enum wire_protocol wanted, bool cutting_off)
     done = reason == REASON_NONE;
     if (!done && !cutting_off)
         return false;
-    stats_count(done ? &endpoint->stats->exchanged : &endpoint->stats->cut_off);
+    stats_count(done ? &endpoint->stats->swapped : &endpoint->stats->swap_failed);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user %s", endpoint->text,
-             done ? "exchanged" : "cut off", fd,
+             done ? "swapped" : "swap failed", fd,
              wanted == WIRE_UNDECIDED ? "may speak unseen" : "speaks another protocol");
-    return done || cut_off(fd);
+    return done || fail(fd);
 }
 
-bool protocol_repair(int fd, const struct pieces *pieces)
+bool swap_to_fit(int fd, const struct pieces *pieces)
 {
     const uint8_t *first = guess_first_byte(pieces);
 
-    return !first || exchange(fd, wire_protocol_of(*first), true);
+    return !first || swap(fd, wire_protocol_of(*first), true);
 }
 
 /* Not while another thread is in a call on it: that may be its first send, or may wait on the
  * old socket for ever. */
-static bool is_to_be_renewed(int fd)
+static bool is_to_be_swapped(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     bool due;
 
     if (!conn)
         return false;
     due = guess_is_open(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
           wire_protocol(&conn->wire) != WIRE_UNDECIDED;
-    conn_leave(conn, CONN_CALL_OTHER);
+    conn_put(conn, CONN_CALL_OTHER);
     return due;
 }
 
-bool protocol_renew(int fd)
+bool swap_for_new(int fd)
 {
-    return !is_to_be_renewed(fd) || exchange(fd, WIRE_UNDECIDED, true);
+    return !is_to_be_swapped(fd) || swap(fd, WIRE_UNDECIDED, true);
 }
 
-void protocol_renew_if_possible(int fd)
+void swap_for_new_if_possible(int fd)
 {
-    if (is_to_be_renewed(fd))
-        exchange(fd, WIRE_UNDECIDED, false);
+    if (is_to_be_swapped(fd))
+        swap(fd, WIRE_UNDECIDED, false);
 }
 
-void protocol_renew_unless_sure(int fd)
+void swap_for_new_unless_sure(int fd)
 {
-    struct conn *conn = conn_enter(fd, CONN_CALL_OTHER);
+    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     bool sure = false;
 
     if (!conn)
         return;
     if (conn->endpoint)
-        sure = conn->watches.count == 0 && guess_is_sure(conn);
-    conn_leave(conn, CONN_CALL_OTHER);
+        sure = conn->epoll_regs.count == 0 && guess_is_sure(conn);
+    conn_put(conn, CONN_CALL_OTHER);
     if (!sure)
-        protocol_renew_if_possible(fd);
+        swap_for_new_if_possible(fd);
 }
 
-void protocol_renew_all(void)
+void swap_all_for_new(void)
 {
     int saved = errno;
 
-    if (!conn_any_unspoken() || !process_is_alone())
+    if (!conn_any_silent() || !owner_has_one_thread())
         return;
     for (int fd = 0; fd < fdmap_end(); fd++) {
         if (!fdmap_is_plain(fd))
-            protocol_renew_if_possible(fd);
+            swap_for_new_if_possible(fd);
     }
     errno = saved;
 }

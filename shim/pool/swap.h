@@ -18,10 +18,10 @@
 #include "base/compiler.h"
 #include "pool/guess.h"
 
-/* PIECES are about to be sent on FD, and protocol_fits() has said that the connection there
+/* PIECES are about to be sent on FD, and guess_fits() has said that the connection there
  * does not speak that: puts one that does at FD. False, with errno set, when there is nothing.
  */
-COLD bool protocol_repair(int fd, const struct pieces *pieces);
+COLD bool swap_to_fit(int fd, const struct pieces *pieces);
 
 /* Bytes may move unseen on FD from now on. If a connection is there that was lent and has not
  * been spoken on, a new one to the same server takes the fd, which is set up as the old one is,
@@ -29,12 +29,12 @@ COLD bool protocol_repair(int fd, const struct pieces *pieces);
  * new one, or says that it must be waited for. False, with errno set to ECONNRESET and FD shut
  * down, when there is no new one; else errno is kept. What another thread is in a call on is
  * left as it is. Called before the call that lets bytes move. */
-COLD bool protocol_renew(int fd);
+COLD bool swap_for_new(int fd);
 
 /* The same before something that a new connection could not be given afterwards, as an unusual
  * option: the bytes will be seen. Where there is no new one FD is left as it is; errno is kept.
  */
-COLD void protocol_renew_if_possible(int fd);
+COLD void swap_for_new_if_possible(int fd);
 
 /* A duplicate of FD is about to be made by F_DUPFD_CLOEXEC, as socket libraries do it for
  * themselves: it is no redirection of a stdio stream, and bytes are seen through it as through
@@ -42,12 +42,12 @@ COLD void protocol_renew_if_possible(int fd);
  * before and nothing else was ever spoken to its server: then it stays. So it does where there
  * is no new one, as its first byte is seen. Should the guess be wrong all the same, all fds of
  * the connection are given another one together, if no thread is in a call on it. */
-COLD void protocol_renew_unless_sure(int fd);
+COLD void swap_for_new_unless_sure(int fd);
 
-/* The same as protocol_renew() for all fds, before they are inherited or can be used past libc.
+/* The same as swap_for_new() for all fds, before they are inherited or can be used past libc.
  * What there is no new one for is left as it is: most likely its first byte will be seen. Only
  * in a process with one thread: another one might be sending, and nothing could tell on which
  * connection. */
-COLD void protocol_renew_all(void);
+COLD void swap_all_for_new(void);
 
 #endif

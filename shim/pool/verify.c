@@ -120,39 +120,38 @@ static enum reason refusal_of(const struct conn *conn)
                                                                             : reason;
 }
 
-enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now)
+enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now)
 {
     bool clean;
 
-    GATE(process_refusal());
+    GATE(owner_refusal());
     GATE(unless(ring_all_seen(), REASON_IO_URING));
     GATE(refusal_of(conn));
-    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
-    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
-    GATE(unless(!conn_calls_under_way(conn), REASON_IN_FLIGHT));
+    GATE(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
+    GATE(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
+    GATE(unless(!conn_calls_in_flight(conn), REASON_IN_FLIGHT));
     clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
-    GATE(clean ? REASON_NONE : settle_prospect(conn, now));
+    GATE(clean ? REASON_NONE : drain_prospect(conn, now));
     GATE(nobody_logged_in(conn));
-    GATE(private_fd >= 0 ? kernel_knew(conn, private_fd, clean)
-                         : kernel_knows(conn, fd, clean));
+    GATE(shadow_fd >= 0 ? kernel_knew(conn, shadow_fd, clean) : kernel_knows(conn, fd, clean));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
-enum reason proof_check_out(const struct conn *conn)
+enum reason verify_for_reuse(const struct conn *conn)
 {
-    GATE(process_refusal());
-    GATE(unless(conn->orphans == atomic_load(&process_orphans), REASON_FORKED));
-    GATE(unless(conn->identities == atomic_load(&process_identities), REASON_IDENTITY));
+    GATE(owner_refusal());
+    GATE(unless(conn->orphan_epoch == atomic_load(&orphan_epoch), REASON_FORKED));
+    GATE(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
     GATE(wire_refusal(&conn->wire));
     GATE(nobody_logged_in(conn));
     return kernel_agrees(conn, conn->fd);
 }
 
-enum reason proof_fresh(struct conn *conn, int fd)
+enum reason verify_fresh(struct conn *conn, int fd)
 {
-    GATE(process_refusal());
+    GATE(owner_refusal());
     GATE(conn_refusal(conn));
-    GATE(unless(conn->children == atomic_load(&process_children), REASON_FORKED));
+    GATE(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
     /* daemon(3) and login_tty(3) replace these past all hooks. */
     GATE(unless(fd > STDERR_FILENO || sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     return flags_are_known(conn, fd);

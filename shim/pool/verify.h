@@ -12,15 +12,15 @@
 
 /* Why CONN, LEAVING at the application's number FD and with the private fd PRIVATE_FD, if it
  * has one, must not be kept; REASON_NONE when it may. Notes its file status flags. */
-enum reason proof_check_in(struct conn *conn, int fd, int private_fd, msec_t now);
+enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now);
 
 /* Why CONN, LENDING, must not be lent; REASON_NONE when it may, if what gets to the application
  * is its socket: other threads may sweep our private numbers at any time, and give them out
  * again. */
-enum reason proof_check_out(const struct conn *conn);
+enum reason verify_for_reuse(const struct conn *conn);
 
 /* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. Notes its
  * file status flags. */
-enum reason proof_fresh(struct conn *conn, int fd);
+enum reason verify_fresh(struct conn *conn, int fd);
 
 #endif

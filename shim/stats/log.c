@@ -46,7 +46,7 @@ void log_start(const struct config *config)
 {
     settings = config;
     if (config->log_path[0] == '\0' ||
-        (is_stderr(config) && !quiet_identify(STDERR_FILENO, &first_stderr)))
+        (is_stderr(config) && !ownfile_identify(STDERR_FILENO, &first_stderr)))
         log_level = -1;
     else
         log_level = (int)config->log_level;
@@ -73,7 +73,7 @@ bool log_again(unsigned int kind, char *others, size_t room)
     }
     n = atomic_exchange(&kinds[kind].others, 0);
     if (n > 0)
-        text_format(others, room, "; %u more like this before", n);
+        fmt_print(others, room, "; %u more like this before", n);
     return true;
 }
 
@@ -86,7 +86,7 @@ void log_after_fork_in_child(void)
 /* Half a line is of no use. */
 static bool may_grow(const struct stat *found, size_t n)
 {
-    return quiet_may_grow((uint64_t)found->st_size + n);
+    return ownfile_may_grow((uint64_t)found->st_size + n);
 }
 
 /* Whether FD takes something now. A pipe with room takes a line as a whole, as it is shorter
@@ -116,7 +116,7 @@ static long write_to_stderr(const char *line, size_t n)
     const int fd = STDERR_FILENO;
     struct stat found = {0};
 
-    if (!quiet_identify(fd, &found) || !is_same(&found, &first_stderr))
+    if (!ownfile_identify(fd, &found) || !is_same(&found, &first_stderr))
         return -EBADF;
     if (S_ISSOCK(found.st_mode))
         return raw_syscall(SYS_sendto, fd, line, n, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
@@ -145,23 +145,23 @@ static long write_to_file(const char *line, size_t n)
 
     if (is_other_than_file(settings->log_path))
         return result;
-    fd = quiet_open(settings->log_path, O_WRONLY | O_CREAT | O_APPEND);
+    fd = ownfile_open(settings->log_path, O_WRONLY | O_CREAT | O_APPEND);
     if (fd < 0)
         return fd;
-    if (quiet_identify(fd, &found) && S_ISREG(found.st_mode) && may_grow(&found, n))
+    if (ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && may_grow(&found, n))
         result = raw_syscall(SYS_write, fd, line, n);
-    quiet_close(fd);
+    ownfile_close(fd);
     return result;
 }
 
 static void write_line(const char *line, size_t n)
 {
-    struct quiet quiet;
+    struct ownfile own;
 
-    if (!quiet_begin(&quiet))
+    if (!ownfile_begin(&own))
         return;
-    quiet_end(&quiet, is_stderr(settings) ? write_to_stderr(line, n) : write_to_file(line, n),
-              n);
+    ownfile_end(&own, is_stderr(settings) ? write_to_stderr(line, n) : write_to_file(line, n),
+                n);
 }
 
 void log_write(enum log_level level, const char *format, ...)
@@ -174,12 +174,12 @@ void log_write(enum log_level level, const char *format, ...)
 
     /* Not another library's idea of the time: its destructor may have run already. */
     raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-    n = text_format(
+    n = fmt_print(
         line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ", (unsigned long)now.tv_sec,
         (unsigned int)(now.tv_nsec / 100000000), (unsigned int)(now.tv_nsec / 10000000 % 10),
         (unsigned int)(now.tv_nsec / 1000000 % 10), (int)getpid(), names[level]);
     va_start(args, format);
-    n += text_vformat(line + n, sizeof(line) - 1 - n, format, args);
+    n += fmt_vprint(line + n, sizeof(line) - 1 - n, format, args);
     va_end(args);
     line[n++] = '\n';
     write_line(line, n);

@@ -65,13 +65,13 @@ bool stats_is_busy(void)
 /* How much of NAME was read into BYTES; 0 also when there is no such file. */
 static size_t read_some(const char *name, void *bytes, size_t n)
 {
-    int fd = quiet_open(name, O_RDONLY);
+    int fd = ownfile_open(name, O_RDONLY);
     long got;
 
     if (fd < 0)
         return 0;
     got = raw_syscall(SYS_read, fd, bytes, n);
-    quiet_close(fd);
+    ownfile_close(fd);
     return got < 0 ? 0 : (size_t)got;
 }
 
@@ -117,7 +117,7 @@ struct directory_entry {
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
     _Alignas(struct directory_entry) char bytes[1024] = {0};
-    int fd = quiet_open(directory, O_RDONLY | O_DIRECTORY);
+    int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
     size_t found = 0;
 
     if (fd < 0)
@@ -135,13 +135,13 @@ static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
         if (n <= 0)
             break;
     }
-    quiet_close(fd);
+    ownfile_close(fd);
     return found;
 }
 
 static void name_file(char *name, const char *directory, int pid, uint64_t start)
 {
-    text_format(name, PATH_SIZE, "%s/%d-%lu", directory, pid, (unsigned long)start);
+    fmt_print(name, PATH_SIZE, "%s/%d-%lu", directory, pid, (unsigned long)start);
 }
 
 /* Many short processes that end without a word, and nobody who looks: still few files. */
@@ -176,14 +176,14 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->start = start;
     header->pid_namespace = pid_namespace();
     header->since = now.tv_sec;
-    text_format(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
+    fmt_print(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
 /* FD is a new and empty file. */
 static bool fill_file(int fd)
 {
-    return quiet_identify(fd, &identity) && quiet_may_grow(used) &&
+    return ownfile_identify(fd, &identity) && ownfile_may_grow(used) &&
            raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 
@@ -193,15 +193,15 @@ static bool make_file_in(const char *directory)
     bool made;
 
     name_file(path, directory, image->pid, image->start);
-    fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
+    fd = ownfile_open(path, O_WRONLY | O_CREAT | O_EXCL);
     if (fd == -EEXIST && is_gone(path, image->pid)) {
         raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-        fd = quiet_open(path, O_WRONLY | O_CREAT | O_EXCL);
+        fd = ownfile_open(path, O_WRONLY | O_CREAT | O_EXCL);
     }
     if (fd < 0)
         return false;
     made = fill_file(fd);
-    quiet_close(fd);
+    ownfile_close(fd);
     if (made)
         remove_gone(directory);
     else
@@ -246,13 +246,13 @@ static bool make_all(void)
  * halfway. */
 static bool make_quietly(void)
 {
-    struct quiet quiet;
+    struct ownfile own;
     bool made;
 
-    if (!quiet_begin(&quiet))
+    if (!ownfile_begin(&own))
         return false;
     made = make_all();
-    quiet_end(&quiet, made ? 0 : -EFBIG, 0);
+    ownfile_end(&own, made ? 0 : -EFBIG, 0);
     return made;
 }
 
@@ -270,7 +270,7 @@ struct stats *stats_publish(size_t slot_number, const char *text)
         used = end;
     slot = (struct stats_slot *)(image + 1) + slot_number;
     atomic_fetch_or(&slot->change, 1);
-    text_format(slot->endpoint, sizeof(slot->endpoint), "%s", text);
+    fmt_print(slot->endpoint, sizeof(slot->endpoint), "%s", text);
     memset((void *)&slot->stats, 0, sizeof(slot->stats));
     atomic_fetch_add(&slot->change, 1);
     atomic_store(&stats_state, STATS_UNWRITTEN);
@@ -284,21 +284,21 @@ static bool is_our_file(int fd)
 {
     struct stat found = {0};
 
-    return quiet_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_nlink == 1 &&
+    return ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_nlink == 1 &&
            found.st_ino == identity.st_ino && found.st_dev == identity.st_dev &&
            found.st_uid == identity.st_uid;
 }
 
 static long write_file(void)
 {
-    int fd = quiet_open(path, O_WRONLY);
+    int fd = ownfile_open(path, O_WRONLY);
     long result = -ESTALE;
 
     if (fd < 0)
         return fd;
     if (is_our_file(fd))
         result = raw_syscall(SYS_pwrite64, fd, image, used, 0);
-    quiet_close(fd);
+    ownfile_close(fd);
     return result;
 }
 
@@ -310,17 +310,17 @@ static void write_no_more(void)
 
 static void write_quietly(void)
 {
-    struct quiet quiet;
+    struct ownfile own;
 
-    if (quiet_begin(&quiet))
-        quiet_end(&quiet, write_file(), used);
+    if (ownfile_begin(&own))
+        ownfile_end(&own, write_file(), used);
     else
         write_no_more();
 }
 
 void stats_write(msec_t now)
 {
-    if (!process_is_owner() || !stats_begin())
+    if (!owner_is_this_process() || !stats_begin())
         return;
     if (path[0] != '\0') {
         atomic_store(&stats_due, now + STATS_PERIOD);
@@ -381,10 +381,10 @@ bool stats_after_fork_in_child(void)
 
 void stats_finish(void)
 {
-    struct quiet quiet;
+    struct ownfile own;
 
-    if (path[0] == '\0' || !quiet_begin(&quiet))
+    if (path[0] == '\0' || !ownfile_begin(&own))
         return;
     raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-    quiet_end(&quiet, 0, 0);
+    ownfile_end(&own, 0, 0);
 }

@@ -5,7 +5,7 @@
  */
 #include "wire/internal.h"
 
-void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet)
+void auth_asked(struct wire_auth *login, bool set, bool spaced, bool quiet)
 {
     if (login->judged)
         return;
@@ -17,16 +17,16 @@ void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet)
     }
 }
 
-struct wire_login login_ahead(const struct wire_login *login)
+struct wire_auth auth_ahead(const struct wire_auth *login)
 {
-    return (struct wire_login){.judged = WIRE_GET(login->judged),
-                               .asked = login->asked,
-                               .set = login->set,
-                               .spaced_set = login->spaced_set};
+    return (struct wire_auth){.judged = WIRE_GET(login->judged),
+                              .asked = login->asked,
+                              .set = login->set,
+                              .spaced_set = login->spaced_set};
 }
 
 /* What is sent behind the first good reply, which may have come since the look, is no login. */
-void login_commit(struct wire_login *login, const struct wire_login *ahead)
+void auth_commit(struct wire_auth *login, const struct wire_auth *ahead)
 {
     if (login->judged)
         return;
@@ -35,7 +35,7 @@ void login_commit(struct wire_login *login, const struct wire_login *ahead)
     login->spaced_set = ahead->spaced_set;
 }
 
-void login_answered(struct wire_login *login, bool stored)
+void auth_answered(struct wire_auth *login, bool stored)
 {
     if (login->judged)
         return;

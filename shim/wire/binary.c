@@ -105,7 +105,7 @@ static const struct operation *operation_of(const struct wire_packet *packet)
     return opcode < sizeof operations / sizeof operations[0] ? &operations[opcode] : &unknown;
 }
 
-bool binary_goodbye(const uint8_t *bytes, size_t n)
+bool binary_quit(const uint8_t *bytes, size_t n)
 {
     static const uint8_t nothing[FIELD_OPAQUE - FIELD_KEY_LENGTH];
 
@@ -114,7 +114,7 @@ bool binary_goodbye(const uint8_t *bytes, size_t n)
            memcmp(bytes + FIELD_KEY_LENGTH, nothing, sizeof nothing) == 0;
 }
 
-bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer)
+bool binary_quit_answer(const uint8_t *goodbye, uint8_t *answer)
 {
     if (goodbye[FIELD_OPCODE] != OPCODE_QUIT)
         return false;

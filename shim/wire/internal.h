@@ -94,18 +94,18 @@ bool queue_holds(const struct wire_queue *queue, bool quiet);
 
 /* wire/word.c: the words of text lines. */
 
-/* A whole word; of one that came in pieces TEXT holds only the beginning, see wire_token. */
+/* A whole word; of one that came in pieces TEXT holds only the beginning, see wire_word. */
 struct word {
     const char *text;
     size_t length;
 };
 
 /* N bytes at BYTES are a part of a word, but not its end. */
-void token_add(struct wire_token *token, const uint8_t *bytes, size_t n);
+void word_add(struct wire_word *token, const uint8_t *bytes, size_t n);
 
 /* They are its end, or all of it: the word, which lasts as long as BYTES and TOKEN do. TOKEN is
  * left for the next one. */
-struct word token_end(struct wire_token *token, const uint8_t *bytes, size_t n);
+struct word word_end(struct wire_word *token, const uint8_t *bytes, size_t n);
 
 /* A name of a table, for word_is(). */
 #define WORD(text)                                                                             \
@@ -134,19 +134,19 @@ bool word_is_int32(struct word word);
 /* wire/auth.c: telling ASCII authentication from stores. */
 
 /* A request was sent in full. */
-void login_asked(struct wire_login *login, bool set, bool spaced, bool quiet);
+void auth_asked(struct wire_auth *login, bool set, bool spaced, bool quiet);
 
 /* The sender's half of LOGIN for a look ahead, and back when what it saw was sent. */
-struct wire_login login_ahead(const struct wire_login *login);
-void login_commit(struct wire_login *login, const struct wire_login *ahead);
+struct wire_auth auth_ahead(const struct wire_auth *login);
+void auth_commit(struct wire_auth *login, const struct wire_auth *ahead);
 
 /* A demanded reply without error was read in full; STORED says it was that one. */
-void login_answered(struct wire_login *login, bool stored);
+void auth_answered(struct wire_auth *login, bool stored);
 
 /* wire/text_request.c and text_reply.c: the classic protocol. */
 
 /* Whether the N bytes at BYTES are a goodbye. */
-bool text_goodbye(const uint8_t *bytes, size_t n);
+bool text_quit(const uint8_t *bytes, size_t n);
 
 /* Parts of wire_place(). */
 bool text_request_place(const struct wire *wire, struct wire_place *place);
@@ -176,9 +176,9 @@ unsigned meta_answers(enum text_class class, bool quiet);
 
 #define BINARY_MAGIC_REQUEST 0x80
 
-/* As text_goodbye(), and the namesakes in wire.h. */
-bool binary_goodbye(const uint8_t *bytes, size_t n);
-bool binary_goodbye_answer(const uint8_t *goodbye, uint8_t *answer);
+/* As text_quit(), and the namesakes in wire.h. */
+bool binary_quit(const uint8_t *bytes, size_t n);
+bool binary_quit_answer(const uint8_t *goodbye, uint8_t *answer);
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
 bool binary_place(const struct wire *wire, struct wire_place *place);

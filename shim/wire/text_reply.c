@@ -171,7 +171,7 @@ static bool take_arg(struct wire_text_reply *reply, struct word word)
 
 static void end_word(struct wire_text_reply *reply, const uint8_t *bytes, size_t n)
 {
-    struct word word = token_end(&reply->token, bytes, n);
+    struct word word = word_end(&reply->token, bytes, n);
 
     if (word.length == 0)
         reply->malformed = true;
@@ -210,7 +210,7 @@ static void end_demanded(struct wire *wire, bool error)
         wire->need_mn = false;
     }
     if (!error)
-        login_answered(&wire->login, kind == KIND_STORED);
+        auth_answered(&wire->login, kind == KIND_STORED);
 }
 
 /* Its text needs no clearing. CONTINUED: what comes belongs to the same reply. */
@@ -330,7 +330,7 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
         while (at < end && is_word(*at))
             at++;
         if (at == end) {
-            token_add(&reply->token, word, (size_t)(at - word));
+            word_add(&reply->token, word, (size_t)(at - word));
             break;
         }
         if (*at == '\n') {

@@ -226,7 +226,7 @@ static void end_request(struct wire *wire)
     queue_push(wire,
                request->quiet && command->traits & NOREPLY ? CLASS_NOREPLY : command->class,
                request->quiet);
-    login_asked(&wire->login, command->traits & LOGIN, request->spaced, request->quiet);
+    auth_asked(&wire->login, command->traits & LOGIN, request->spaced, request->quiet);
     memset(request, 0, sizeof *request);
 }
 
@@ -246,25 +246,25 @@ static void check_length(struct wire *wire, size_t length)
 
 static void add_word(struct wire *wire, const uint8_t *bytes, size_t n)
 {
-    struct wire_token *token = &wire->request.text.token;
+    struct wire_word *token = &wire->request.text.token;
 
-    token_add(token, bytes, n);
+    word_add(token, bytes, n);
     check_length(wire, token->length);
 }
 
 /* The word that was too much is kept for who asks what it was. */
-static void keep_word(struct wire_token *token, struct word word)
+static void keep_word(struct wire_word *token, struct word word)
 {
     if (word.text == token->text)
         token->length = (uint16_t)word.length;
     else
-        token_add(token, (const uint8_t *)word.text, word.length);
+        word_add(token, (const uint8_t *)word.text, word.length);
 }
 
 static void end_word(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_request *request = &wire->request.text;
-    struct word word = token_end(&request->token, bytes, n);
+    struct word word = word_end(&request->token, bytes, n);
 
     check_length(wire, word.length);
     if (word.length == 0)
@@ -376,7 +376,7 @@ size_t text_skip(struct wire *wire, size_t n)
     return request->state == IN_DATA && !must_see_data(wire) ? take_data(request, n) : 0;
 }
 
-bool text_goodbye(const uint8_t *bytes, size_t n)
+bool text_quit(const uint8_t *bytes, size_t n)
 {
     static const char quit[] = "quit\r\n";
 
@@ -462,7 +462,7 @@ static bool is_name(const char *text, size_t n)
     return true;
 }
 
-static size_t kept_of(const struct wire_token *token)
+static size_t kept_of(const struct wire_word *token)
 {
     return token->length < sizeof token->text ? token->length : sizeof token->text;
 }

@@ -44,7 +44,7 @@ void wire_look_ahead(struct wire *ahead, const struct wire *wire)
     ahead->need_mn = false;
     ahead->known16 = false;
     ahead->request = wire->request;
-    ahead->login = login_ahead(&wire->login);
+    ahead->login = auth_ahead(&wire->login);
     ahead->queue.first = 0;
     ahead->queue.used = 0;
 }
@@ -92,7 +92,7 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
     queue_push_all(wire, &ahead->queue);
     wire->unfenced |= ahead->unfenced;
     wire->need_mn |= ahead->need_mn && !wire->known16;
-    login_commit(&wire->login, &ahead->login);
+    auth_commit(&wire->login, &ahead->login);
     if (ahead->poison)
         wire_poison(wire, ahead->poison);
 }
@@ -162,9 +162,9 @@ static struct judgement judge(const struct wire *wire)
     if (inside_request(wire))
         return (struct judgement){WIRE_BUSY, REASON_REQUEST_PARTIAL};
     if (inside_reply(wire))
-        return (struct judgement){WIRE_OWING, REASON_REPLY_PARTIAL};
+        return (struct judgement){WIRE_REPLY_OWED, REASON_REPLY_PARTIAL};
     if (queue_holds(&wire->queue, false))
-        return (struct judgement){WIRE_OWING, REASON_REPLY_OWED};
+        return (struct judgement){WIRE_REPLY_OWED, REASON_REPLY_OWED};
     if (wire->need_mn)
         return (struct judgement){WIRE_UNPROVEN, REASON_UNCONFIRMED};
     if (wire->unfenced)
@@ -221,21 +221,20 @@ enum wire_protocol wire_protocol(const struct wire *wire)
     return (enum wire_protocol)WIRE_GET(wire->protocol);
 }
 
-bool wire_may_be_goodbye(const void *bytes, size_t n)
+bool wire_may_be_quit(const void *bytes, size_t n)
 {
-    return text_goodbye(bytes, n) || binary_goodbye(bytes, n);
+    return text_quit(bytes, n) || binary_quit(bytes, n);
 }
 
-bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n)
+bool wire_quit(const struct wire *wire, const void *bytes, size_t n)
 {
-    return wire->protocol == WIRE_BINARY
-               ? binary_goodbye(bytes, n)
-               : wire->protocol == WIRE_TEXT && text_goodbye(bytes, n);
+    return wire->protocol == WIRE_BINARY ? binary_quit(bytes, n)
+                                         : wire->protocol == WIRE_TEXT && text_quit(bytes, n);
 }
 
-bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer)
+bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answer)
 {
-    return wire->protocol == WIRE_BINARY && binary_goodbye_answer(bytes, answer);
+    return wire->protocol == WIRE_BINARY && binary_quit_answer(bytes, answer);
 }
 
 bool wire_knows_mn(const struct wire *wire)

@@ -37,7 +37,7 @@ enum wire_verdict {
     WIRE_CLEAN,       /* both directions at a boundary, nothing owed, nothing can still come */
     WIRE_UNCONFIRMED, /* at a boundary, but quiet requests may still be answered: any fence */
     WIRE_UNPROVEN,    /* the same, and only the answer MN to `mn` proves the opposite */
-    WIRE_OWING,       /* at a boundary between requests, and replies are owed */
+    WIRE_REPLY_OWED,  /* at a boundary between requests, and replies are owed */
     WIRE_BUSY,        /* inside a request */
     WIRE_DIRTY,       /* never to be handed on */
 };
@@ -57,7 +57,7 @@ struct wire_queue {
 
 /* The part of a word of a text line that came so far: its beginning, which is all of it for a
  * number or a command name. */
-struct wire_token {
+struct wire_word {
     uint16_t length;
     char text[22];
 };
@@ -71,7 +71,7 @@ struct wire_text_request {
     uint16_t line;  /* length so far, up to one more than is allowed */
     uint32_t data;  /* bytes of the data block still to come, without its CR LF */
     uint64_t flags; /* the meta flags seen, one bit for each letter */
-    struct wire_token token;
+    struct wire_word token;
 };
 
 struct wire_text_reply {
@@ -82,7 +82,7 @@ struct wire_text_reply {
     bool continued; /* lines of a longer reply came before this one */
     uint16_t line;
     uint32_t data; /* bytes of the value still to come, without its CR LF */
-    struct wire_token token;
+    struct wire_word token;
     char text[64]; /* the beginning of the line, enough to compare whole error lines */
 };
 
@@ -97,7 +97,7 @@ struct wire_packet {
 };
 
 /* What tells an ASCII login from plain stores, up to the first good reply. */
-struct wire_login {
+struct wire_auth {
     bool judged; /* the first good reply came */
     bool asked; /* a request that cannot be a login, and wants a reply, came before any `set` */
     bool set;   /* a `set` was sent before the first reply */
@@ -115,7 +115,7 @@ struct wire {
     bool known16;   /* the server answered MN: it is 1.6.0 or newer */
     bool has_nonce; /* the next NOOP answered must carry it */
     uint32_t nonce;
-    struct wire_login login;
+    struct wire_auth login;
     union {
         struct wire_text_request text;
         struct wire_packet packet;
@@ -189,16 +189,16 @@ enum wire_protocol wire_protocol_of(uint8_t first);
 
 /* Whether the N bytes at BYTES may be a goodbye (`quit`, Quit, QuitQ), on whatever connection.
  */
-bool wire_may_be_goodbye(const void *bytes, size_t n);
+bool wire_may_be_quit(const void *bytes, size_t n);
 
 /* Whether the N bytes at BYTES, which are about to be sent, are a goodbye and nothing else, in
  * the protocol of this connection. */
-bool wire_goodbye(const struct wire *wire, const void *bytes, size_t n);
+bool wire_quit(const struct wire *wire, const void *bytes, size_t n);
 
-/* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_GOODBYE_ANSWER bytes.
+/* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_QUIT_ANSWER bytes.
  * False when it is not answered. */
-#define WIRE_GOODBYE_ANSWER 24
-bool wire_goodbye_answer(const struct wire *wire, const void *bytes, uint8_t *answer);
+#define WIRE_QUIT_ANSWER 24
+bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answer);
 
 /* Whether the server was seen to understand `mn` on this connection. */
 bool wire_knows_mn(const struct wire *wire);

@@ -8,7 +8,7 @@
 #define DIGITS_32 10
 #define DIGITS_64 20
 
-void token_add(struct wire_token *token, const uint8_t *bytes, size_t n)
+void word_add(struct wire_word *token, const uint8_t *bytes, size_t n)
 {
     if (token->length < sizeof token->text) {
         size_t room = sizeof token->text - token->length;
@@ -21,12 +21,12 @@ void token_add(struct wire_token *token, const uint8_t *bytes, size_t n)
         token->length = UINT16_MAX;
 }
 
-struct word token_end(struct wire_token *token, const uint8_t *bytes, size_t n)
+struct word word_end(struct wire_word *token, const uint8_t *bytes, size_t n)
 {
     struct word word = {(const char *)bytes, n};
 
     if (token->length > 0) {
-        token_add(token, bytes, n);
+        word_add(token, bytes, n);
         word = (struct word){token->text, token->length};
         token->length = 0;
     }

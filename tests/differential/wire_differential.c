@@ -774,7 +774,7 @@ static size_t read_size(const struct manner *manner, size_t received)
 /* Whether there is nothing left to wait for. */
 static bool settled(const struct peer *peer)
 {
-    return wire_verdict(&peer->wire) != WIRE_OWING;
+    return wire_verdict(&peer->wire) != WIRE_REPLY_OWED;
 }
 
 static bool given_up(const struct peer *peer)
@@ -833,7 +833,7 @@ static bool judge(struct peer *peer, int control)
             return verify(peer, control, verdict);
         counts.fences_refused++;
         return false;
-    case WIRE_OWING:
+    case WIRE_REPLY_OWED:
     case WIRE_BUSY:
         counts.busy++;
         return false;

@@ -155,11 +155,11 @@ static void clean_is_a_boundary(const struct wire *wire)
 
     if (wire_protocol(wire) == WIRE_BINARY) {
         feed(&next, false, noop, sizeof(noop));
-        demand(wire_verdict(&next) == WIRE_OWING, "a request demands its reply");
+        demand(wire_verdict(&next) == WIRE_REPLY_OWED, "a request demands its reply");
         feed(&next, true, noop_answer, sizeof(noop_answer));
     } else {
         feed(&next, false, (const uint8_t *)"get a\r\n", 7);
-        demand(wire_verdict(&next) == WIRE_OWING, "a request demands its reply");
+        demand(wire_verdict(&next) == WIRE_REPLY_OWED, "a request demands its reply");
         feed(&next, true, (const uint8_t *)"END\r\n", 5);
     }
     demand(wire_verdict(&next) == WIRE_CLEAN, "clean and a whole exchange are clean");
@@ -185,7 +185,7 @@ static void a_fence_confirms(const struct wire *wire)
     size_t n = wire_fence(&next, true, 0x01020304, fence);
 
     feed(&next, false, fence, n);
-    demand(wire_verdict(&next) == WIRE_OWING, "a fence demands its answer");
+    demand(wire_verdict(&next) == WIRE_REPLY_OWED, "a fence demands its answer");
     if (wire_protocol(wire) == WIRE_BINARY)
         fence[0] = 0x81;
     else
@@ -199,9 +199,9 @@ static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
     static const uint8_t quitq[WIRE_PACKET_HEADER] = {0x80, 0x17};
     struct wire next = *wire;
 
-    if (wire_goodbye(wire, "quit\r\n", 6))
+    if (wire_quit(wire, "quit\r\n", 6))
         feed(&next, false, (const uint8_t *)"quit\r\n", 6);
-    else if (wire_goodbye(wire, quitq, sizeof(quitq)))
+    else if (wire_quit(wire, quitq, sizeof(quitq)))
         feed(&next, false, quitq, sizeof(quitq));
     else
         return;

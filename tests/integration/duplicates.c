@@ -335,7 +335,7 @@ Test(duplicates, that_speak_the_other_protocol, .timeout = 20)
 
     cr_expect(local_port(fd) == port && fcntl(twin, F_SETFD, 0) == 0);
     expect_binary(twin, fd);
-    cr_expect(log_count(": exchanged at ") == 1);
+    cr_expect(log_count(": swapped at ") == 1);
     cr_expect(local_port(fd) != port && local_port(fd) == local_port(twin) &&
               local_port(fd) == local_port(third));
     cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0);
@@ -479,7 +479,7 @@ Test(duplicates, by_which_something_happened, .timeout = 40)
                   {pass_twin, "PASSED"},
                   {say_quit, "QUIT"},
                   {shut_down, "SHUT_DOWN"},
-                  {close_all, "SWEPT"},
+                  {close_all, "CLOSED_IN_BULK"},
                   {reply_unread, NULL}};
 
     for (size_t i = 0; i < 2 * sizeof(things) / sizeof(things[0]); i++) {

@@ -455,7 +455,7 @@ static void say_after_changing_user(int fd, const struct words *words)
 
 /* Registered in five sets, of which four are remembered: the connection cannot be exchanged,
  * and the program gets an error. */
-Test(protocols, first_write_in_too_many_epoll_sets, .timeout = 20)
+Test(swaps, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
     int fd = dial_lent(&text);
@@ -473,7 +473,7 @@ static void say_after_o_async(int fd, const struct words *words)
 
 /* A one-shot registration cannot be made again at a new connection. That is no reason to cut
  * off a connection whose first byte will be seen, and fits. */
-Test(protocols, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
+Test(swaps, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
 {
     static void (*const says[])(int fd, const struct words *words) = {
         say_after_option, say_after_setown, say_after_fiosetown, say_after_o_async};
@@ -506,7 +506,7 @@ static void *read_answer(void *argument)
 }
 
 /* A thread that waits for the answer would go on waiting on the old socket. */
-Test(protocols, first_write_while_a_thread_reads, .timeout = 20)
+Test(swaps, first_write_while_a_thread_reads, .timeout = 20)
 {
     struct reader reader = {.fd = dial_lent(&text)};
     pthread_t thread;
@@ -541,7 +541,7 @@ static void *look_again_and_again(void *unused)
 
 /* One whose calls begin and end while the connection is about to be renewed is no reason to cut
  * it off. */
-Test(protocols, first_write_while_a_thread_comes_and_goes, .timeout = 60)
+Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 {
     pthread_t thread;
 
@@ -562,8 +562,8 @@ Test(protocols, first_write_while_a_thread_comes_and_goes, .timeout = 60)
     }
     looked_at = -2;
     cr_assert(pthread_join(thread, NULL) == 0);
-    cr_expect(log_count(": cut off at ") == 0, "%d connections were cut off",
-              log_count(": cut off at "));
+    cr_expect(log_count(": swap failed at ") == 0, "%d connections were cut off",
+              log_count(": swap failed at "));
 }
 
 static atomic_int asked_on = -1, lost;
@@ -595,7 +595,7 @@ static void *ask_again_and_again(void *unused)
 
 /* One that says its first words while the connection is about to be renewed has them answered.
  * Between the last look and the exchange itself is a microsecond, hence one may be lost. */
-Test(protocols, first_write_while_another_thread_writes, .timeout = 60)
+Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
 {
     pthread_t thread;
 
@@ -620,7 +620,7 @@ Test(protocols, first_write_while_another_thread_writes, .timeout = 60)
 }
 
 /* Another connection by now, to a server of the test. */
-Test(protocols, first_write_after_another_connect, .timeout = 20)
+Test(swaps, first_write_after_another_connect, .timeout = 20)
 {
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     struct sockaddr_in addr;
@@ -632,12 +632,12 @@ Test(protocols, first_write_after_another_connect, .timeout = 20)
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr)) == 0);
     say_seen(fd, &binary);
     cr_expect(read(accept(listener, NULL, NULL), (char[24]){0}, 24) == sizeof(noop));
-    cr_expect(log_count(": exchanged at ") == 0);
+    cr_expect(log_count(": swapped at ") == 0);
 }
 
 /* The same, of a connection that is not pooled any more for another reason, while one that
  * speaks the other protocol idles. */
-Test(protocols, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
+Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
     struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -656,11 +656,11 @@ Test(protocols, first_write_after_another_connect_of_a_refused_one, .timeout = 2
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr)) == 0);
     say_seen(fd, &binary);
     cr_expect(read(accept(listener, NULL, NULL), (char[24]){0}, 24) == sizeof(noop));
-    cr_expect(log_count(": exchanged at ") == 0);
+    cr_expect(log_count(": swapped at ") == 0);
 }
 
 /* What cannot be renewed fails, like what cannot be repaired. */
-Test(protocols, first_write_without_descriptors, .timeout = 20)
+Test(swaps, first_write_without_descriptors, .timeout = 20)
 {
     struct rlimit limit;
     int fd = dial_lent(&text);
@@ -720,7 +720,7 @@ static const struct member {
 #define MEMBERS (sizeof(members) / sizeof(members[0]))
 
 /* Every member for every pair of protocols, by its place in the table. */
-ParameterizedTestParameters(protocols, first_write)
+ParameterizedTestParameters(swaps, first_write)
 {
     static size_t places[4 * MEMBERS];
 
@@ -729,7 +729,7 @@ ParameterizedTestParameters(protocols, first_write)
     return cr_make_param_array(size_t, places, 4 * MEMBERS);
 }
 
-ParameterizedTest(size_t *place, protocols, first_write, .timeout = 20)
+ParameterizedTest(size_t *place, swaps, first_write, .timeout = 20)
 {
     const struct member *member = &members[*place / 4];
     const struct words *used = *place & 1 ? &binary : &text;
@@ -744,7 +744,7 @@ ParameterizedTest(size_t *place, protocols, first_write, .timeout = 20)
     expect_answer(fd, wanted, how);
     say_seen(fd, wanted);
     expect_answer(fd, wanted, how);
-    cr_expect(log_count(": cut off at ") == 0, "%s", how);
+    cr_expect(log_count(": swap failed at ") == 0, "%s", how);
     close(fd);
 }
 
@@ -784,7 +784,7 @@ static int say_alone(bool forks)
     return recv(fd, got, sizeof(got), 0) == sizeof(noop) && got[0] == '\x81' ? 0 : 6;
 }
 
-Test(protocols, first_write_of_a_child, .timeout = 20)
+Test(swaps, first_write_of_a_child, .timeout = 20)
 {
     pid_t child = fork();
 
@@ -793,7 +793,7 @@ Test(protocols, first_write_of_a_child, .timeout = 20)
     expect_good_end(child);
 }
 
-Test(protocols, first_write_in_a_ring, .timeout = 20)
+Test(swaps, first_write_in_a_ring, .timeout = 20)
 {
     pid_t child = fork();
 

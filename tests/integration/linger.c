@@ -81,12 +81,12 @@ static long leave_much(void)
     linger(fd);
     store_much(fd);
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    EXPECT_EVENT(": kept, draining");
     cr_expect(now() - began < AT_ONCE);
     return server;
 }
 
-Test(owing, discarded_without_lingering, .timeout = 20, .init = listen_narrowly)
+Test(draining, discarded_without_lingering, .timeout = 20, .init = listen_narrowly)
 {
     long server = leave_much();
     double began;
@@ -101,7 +101,7 @@ Test(owing, discarded_without_lingering, .timeout = 20, .init = listen_narrowly)
     close(fd);
 }
 
-Test(owing, given_up_without_lingering, .timeout = 20, .init = listen_narrowly)
+Test(draining, given_up_without_lingering, .timeout = 20, .init = listen_narrowly)
 {
     struct rlimit limit, all;
     double began;
@@ -122,7 +122,7 @@ Test(owing, given_up_without_lingering, .timeout = 20, .init = listen_narrowly)
 }
 
 /* Nor does a call that gets the fd of a connection which was closed past the hooks. */
-Test(owing, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
+Test(draining, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
 {
     int fd = dial(port_here), other;
     long server = accept_here();
@@ -146,7 +146,7 @@ Test(owing, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
 
 /* Whatever closes it: exec(), a child, a bulk close. The next user that sets SO_LINGER has
  * it again, and no other user has. */
-Test(owing, idle_connections_do_not_linger, .timeout = 20)
+Test(draining, idle_connections_do_not_linger, .timeout = 20)
 {
     int fd = dial_server(), port = local_port(fd);
 

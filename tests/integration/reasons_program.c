@@ -157,7 +157,7 @@ Test(reasons_program, stdio, .timeout = 20)
     fd = used_connection();
     stream = fdopen(fd, "r+");
     cr_assert(fclose(stream) == 0);
-    EXPECT_NOT_KEPT("SWEPT");
+    EXPECT_NOT_KEPT("CLOSED_IN_BULK");
     cr_expect(fcntl(fd, F_GETFD) == -1 && errno == EBADF);
 }
 

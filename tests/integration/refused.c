@@ -144,12 +144,12 @@ static void close_range_is_refused(unsigned int error)
     MUST(log_count(": discarded: ") == 0);
 }
 
-Test(numbers, close_range_that_the_kernel_lacks, .timeout = 20)
+Test(fds, close_range_that_the_kernel_lacks, .timeout = 20)
 {
     in_a_child(close_range_is_refused, ENOSYS);
 }
 
-Test(numbers, close_range_that_a_filter_refuses, .timeout = 20)
+Test(fds, close_range_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(close_range_is_refused, EPERM);
 }
@@ -169,7 +169,7 @@ static void closefrom_falls_back(unsigned int error)
     MUST(cycle() == port);
 }
 
-Test(numbers, closefrom_without_close_range, .timeout = 20)
+Test(fds, closefrom_without_close_range, .timeout = 20)
 {
     in_a_child(closefrom_falls_back, ENOSYS);
 }
@@ -189,7 +189,7 @@ static void cloexec_is_refused(unsigned int error)
     MUST(tcp_sockets() <= 2);
 }
 
-Test(numbers, range_that_cannot_be_closed_on_exec, .timeout = 20)
+Test(fds, range_that_cannot_be_closed_on_exec, .timeout = 20)
 {
     in_a_child(cloexec_is_refused, EINVAL);
 }
@@ -205,7 +205,7 @@ static void unshare_is_refused(unsigned int error)
     MUST(cycle() == port);
 }
 
-Test(numbers, table_that_cannot_be_unshared, .timeout = 20)
+Test(fds, table_that_cannot_be_unshared, .timeout = 20)
 {
     in_a_child(unshare_is_refused, EPERM);
 }
@@ -227,7 +227,7 @@ static void close_range_fails_late(unsigned int error)
     MUST(close_range((unsigned int)epfd, (unsigned int)epfd, 0) == -1 && errno == (int)error);
     exchange(fd);
     close(fd);
-    MUST(strstr(last_event(), ": not kept: SWEPT "));
+    MUST(strstr(last_event(), ": not kept: CLOSED_IN_BULK "));
     MUST(close_range(3, ~0U, 0) == -1 && errno == (int)error);
     MUST(tcp_sockets() == others);
     port = cycle();
@@ -235,7 +235,7 @@ static void close_range_fails_late(unsigned int error)
     MUST(epoll_wait(epfd, &event, 1, 0) == 0);
 }
 
-Test(numbers, close_range_that_fails_late, .timeout = 20)
+Test(fds, close_range_that_fails_late, .timeout = 20)
 {
     in_a_child(close_range_fails_late, EPERM);
 }
@@ -255,7 +255,7 @@ static void dup2_is_refused(unsigned int error)
     MUST(cycle() == port);
 }
 
-Test(numbers, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
+Test(fds, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_is_refused, EPERM);
 }
@@ -276,7 +276,7 @@ static void dup2_over_a_connection_is_refused(unsigned int error)
     MUST(epoll_wait(epfd, &event, 1, 3000) == 1 && event.data.u32 == 7);
 }
 
-Test(numbers, dup2_over_a_connection_that_a_filter_refuses, .timeout = 20)
+Test(fds, dup2_over_a_connection_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_over_a_connection_is_refused, EPERM);
 }
@@ -294,13 +294,13 @@ static void dup2_over_a_stranger_is_refused(unsigned int error)
     MUST(unseen(SYS_fcntl, fd, F_GETFD) >= 0);
 }
 
-Test(numbers, dup2_over_a_stranger_that_a_filter_refuses, .timeout = 20)
+Test(fds, dup2_over_a_stranger_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_over_a_stranger_is_refused, EPERM);
 }
 #endif
 
-Test(numbers, dup3_by_number_that_fails, .timeout = 20)
+Test(fds, dup3_by_number_that_fails, .timeout = 20)
 {
     int port = park();
     int fd = private_number();
@@ -319,7 +319,7 @@ Test(numbers, dup3_by_number_that_fails, .timeout = 20)
 
 /* An epoll set on which listen() was refused is still a set: the registration there is taken
  * off before another user has the connection. */
-Test(numbers, listen_that_fails, .timeout = 20)
+Test(fds, listen_that_fails, .timeout = 20)
 {
     struct epoll_event event = {.events = EPOLLIN};
     int port = park();
@@ -342,7 +342,7 @@ Test(numbers, listen_that_fails, .timeout = 20)
     expect_text(fd, "END\r\n");
 }
 
-Test(numbers, bind_and_fdopen_that_fail, .timeout = 20)
+Test(fds, bind_and_fdopen_that_fail, .timeout = 20)
 {
     struct sockaddr_in addr;
     int port = park();

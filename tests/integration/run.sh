@@ -76,7 +76,7 @@ preloaded() {
         LD_PRELOAD="$library" $command "$tests" --jobs "$jobs" --filter "$filter" || result=1
 }
 
-preloaded '@(reasons|numbers|disguise|epoll|families|unix_sockets|sandbox|children|threads|goodbyes|owing|protocols|deepbind|spares|strangers|lent|stats|places|pending|duplicates|ring)*/*'
+preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
 jobs=12 # they sleep
 preloaded 'waits/*'
@@ -93,4 +93,12 @@ preloaded 'no_stats/*' MCPOOL_STATS="$work/missing"
 preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'unix_rules/*' MCPOOL_SERVERS="$TEST_PATH,127.0.0.1:$TEST_PORT,!/elsewhere"
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
+
+# A suite that no filter above names would never run, and nothing would tell.
+for suite in $("$tests" --list | sed -n 's/: [0-9]* tests*$//p'); do
+    grep -q "^preloaded '.*\\b$suite\\b" "$0" || {
+        echo "[FAIL] the suite $suite is in no filter of run.sh"
+        result=1
+    }
+done
 exit "$result"

@@ -104,7 +104,7 @@ static void converse(int fd, long server, const char *question, const char *answ
     expect_text(fd, answer);
 }
 
-Test(lent_sending, parts, .timeout = 60)
+Test(reused_sending, parts, .timeout = 60)
 {
     static char bytes[20 << 20];
     size_t n = compose(bytes);
@@ -180,7 +180,7 @@ static void send_over_the_edge(enum way way, const char *line, size_t before, si
 }
 
 /* The library does not touch that memory, and the account is right all the same. */
-Test(lent_sending, memory_that_ends, .timeout = 20)
+Test(reused_sending, memory_that_ends, .timeout = 20)
 {
     not_under_valgrind();
     for (enum way way = 0; way < WAYS; way++) {
@@ -193,7 +193,7 @@ Test(lent_sending, memory_that_ends, .timeout = 20)
 }
 
 /* Pieces of which the array itself ends too early. */
-Test(lent_sending, arrays_that_end, .timeout = 20)
+Test(reused_sending, arrays_that_end, .timeout = 20)
 {
     char *room, text[] = "get sending-none\r\n";
     struct mmsghdr *msgs;

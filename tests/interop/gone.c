@@ -40,7 +40,7 @@ struct room {
 static struct room *room;
 static void (**after_call)(void);
 
-static void give_back(void)
+static void release_lock(void)
 {
     *after_call = NULL;
     munmap(room, sizeof(*room));
@@ -68,7 +68,7 @@ static void cut(size_t n)
 
 static ssize_t send_by(const char *call, int fd, size_t n)
 {
-    *after_call = give_back;
+    *after_call = release_lock;
     if (strcmp(call, "write") == 0)
         return write(fd, room->request, n);
     if (strcmp(call, "writev") == 0)
@@ -182,7 +182,7 @@ static void watch(const char *port)
     struct epoll_event got;
 
     room->event = (struct epoll_event){EPOLLIN, {.u64 = 77}};
-    *after_call = give_back;
+    *after_call = release_lock;
     if (epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &room->event) != 0)
         exit(4);
     send(fd, "get a\r\n", 7, 0);

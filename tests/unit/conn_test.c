@@ -25,7 +25,7 @@ static struct conn *mapped(int fd)
     struct conn *conn = conn_new(fd, AF_INET);
 
     cr_assert(conn);
-    fdmap_exchange(fd, conn_slot(conn));
+    fdmap_exchange(fd, conn_id(conn));
     return conn;
 }
 
@@ -37,9 +37,9 @@ Test(conn, records_are_used_again)
     conn_move(first, CONN_CLOSED);
     cr_expect(conn_new(4, AF_INET) == first);
     cr_expect(conn_refusal(first) == REASON_NONE && conn_state(first) == CONN_FRESH);
-    cr_expect(conn_of_slot(conn_slot(first)) == first);
-    cr_expect(conn_of_slot(FDMAP_NONE) == NULL);
-    cr_expect(conn_of_slot(FDMAP_EPOLL | 1) == NULL);
+    cr_expect(conn_of_word(conn_id(first)) == first);
+    cr_expect(conn_of_word(FDMAP_NONE) == NULL);
+    cr_expect(conn_of_word(FDMAP_EPOLL | 1) == NULL);
 }
 
 /* Nothing of one connection is left in the next that has its record. */
@@ -50,19 +50,19 @@ Test(conn, records_begin_afresh)
 
     conn->endpoint = &endpoint;
     conn->options.given = 1;
-    conn->watches.count = 2;
+    conn->epoll_regs.count = 2;
     conn->sent = 3;
     conn->received = 4;
     wire_sent(&conn->wire, "get a", 5);
-    cr_assert(conn_hold(conn));
+    cr_assert(conn_trylock(conn));
     conn_move(conn, CONN_IN_USE);
     conn_move(conn, CONN_CLOSED);
     cr_assert(conn_new(5, AF_INET6) == conn);
     cr_expect(conn->fd == 5 && conn->domain == AF_INET6 && conn->endpoint == NULL);
-    cr_expect(conn->options.given == 0 && conn->watches.count == 0);
+    cr_expect(conn->options.given == 0 && conn->epoll_regs.count == 0);
     cr_expect(conn->sent == 0 && conn->received == 0);
     cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);
-    cr_expect(conn_hold(conn), "nobody holds it");
+    cr_expect(conn_trylock(conn), "nobody holds it");
 }
 
 Test(conn, records_run_out)
@@ -82,12 +82,12 @@ Test(conn, a_call_under_way_keeps_the_record)
 {
     struct conn *conn = mapped(3);
 
-    cr_assert(conn_enter(3, CONN_CALL_RECEIVE) == conn);
-    cr_expect(conn_calls_under_way(conn));
+    cr_assert(conn_get(3, CONN_CALL_RECEIVE) == conn);
+    cr_expect(conn_calls_in_flight(conn));
     fdmap_exchange(3, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     cr_expect(conn_new(4, AF_INET) != conn);
-    conn_leave(conn, CONN_CALL_RECEIVE);
+    conn_put(conn, CONN_CALL_RECEIVE);
     cr_expect(conn_new(5, AF_INET) == conn);
 }
 
@@ -96,27 +96,27 @@ Test(conn, calls_are_counted)
     struct conn *conn = mapped(3);
     uint64_t begun = conn_calls_begun(conn);
 
-    cr_expect(!conn_calls_under_way(conn));
-    conn_enter(3, CONN_CALL_SEND);
-    conn_leave(conn, CONN_CALL_SEND);
-    cr_expect(!conn_calls_under_way(conn) && conn_calls_begun(conn) == begun + 1);
-    cr_expect(conn_enter(4, CONN_CALL_SEND) == NULL);
-    cr_expect(conn_enter(-1, CONN_CALL_SEND) == NULL);
-    cr_expect(conn_enter(INT_MAX, CONN_CALL_SEND) == NULL);
-    fdmap_exchange(7, conn_slot(conn) | FDMAP_PRIVATE);
-    cr_expect(conn_enter(7, CONN_CALL_SEND) == NULL);
+    cr_expect(!conn_calls_in_flight(conn));
+    conn_get(3, CONN_CALL_SEND);
+    conn_put(conn, CONN_CALL_SEND);
+    cr_expect(!conn_calls_in_flight(conn) && conn_calls_begun(conn) == begun + 1);
+    cr_expect(conn_get(4, CONN_CALL_SEND) == NULL);
+    cr_expect(conn_get(-1, CONN_CALL_SEND) == NULL);
+    cr_expect(conn_get(INT_MAX, CONN_CALL_SEND) == NULL);
+    fdmap_exchange(7, conn_id(conn) | FDMAP_SHADOW);
+    cr_expect(conn_get(7, CONN_CALL_SEND) == NULL);
 }
 
 Test(conn, two_of_a_kind_are_too_many)
 {
     struct conn *conn = mapped(3);
 
-    conn_enter(3, CONN_CALL_SEND);
-    conn_enter(3, CONN_CALL_RECEIVE);
-    conn_enter(3, CONN_CALL_OTHER);
-    conn_enter(3, CONN_CALL_OTHER);
+    conn_get(3, CONN_CALL_SEND);
+    conn_get(3, CONN_CALL_RECEIVE);
+    conn_get(3, CONN_CALL_OTHER);
+    conn_get(3, CONN_CALL_OTHER);
     cr_expect(conn_refusal(conn) == REASON_NONE);
-    conn_enter(3, CONN_CALL_RECEIVE);
+    conn_get(3, CONN_CALL_RECEIVE);
     cr_expect(conn_refusal(conn) == REASON_CONCURRENT);
 }
 
@@ -133,10 +133,10 @@ Test(conn, hold_never_waits)
 {
     struct conn *conn = conn_new(3, AF_INET);
 
-    cr_expect(conn_hold(conn));
-    cr_expect(!conn_hold(conn) && conn_refusal(conn) == REASON_CONCURRENT);
-    conn_let_go(conn);
-    cr_expect(conn_hold(conn));
+    cr_expect(conn_trylock(conn));
+    cr_expect(!conn_trylock(conn) && conn_refusal(conn) == REASON_CONCURRENT);
+    conn_unlock(conn);
+    cr_expect(conn_trylock(conn));
 }
 
 /* Opens, uses and closes records of the same few numbers as others do. */
@@ -146,17 +146,17 @@ static void *hammer(void *argument)
 
     for (int i = 0; i < 20000; i++) {
         int fd = rand_r(&seed) % 4;
-        struct conn *conn = conn_enter(fd, CONN_CALL_SEND);
+        struct conn *conn = conn_get(fd, CONN_CALL_SEND);
         uint32_t slot = fdmap_get(fd);
 
         if (conn)
-            conn_leave(conn, CONN_CALL_SEND);
+            conn_put(conn, CONN_CALL_SEND);
         if (slot == FDMAP_NONE) {
             conn = conn_new(fd, AF_INET);
-            if (!fdmap_replace(fd, FDMAP_NONE, conn_slot(conn)))
+            if (!fdmap_replace(fd, FDMAP_NONE, conn_id(conn)))
                 conn_move(conn, CONN_CLOSED);
         } else if (fdmap_replace(fd, slot, FDMAP_NONE)) {
-            conn_move(conn_of_slot(slot), CONN_CLOSED);
+            conn_move(conn_of_word(slot), CONN_CLOSED);
         }
     }
     return NULL;
@@ -175,7 +175,7 @@ Test(conn, four_threads_lose_no_record)
         uint32_t slot = fdmap_exchange(fd, FDMAP_NONE);
 
         if (slot != FDMAP_NONE)
-            conn_move(conn_of_slot(slot), CONN_CLOSED);
+            conn_move(conn_of_word(slot), CONN_CLOSED);
     }
     while (conn_new(3, AF_INET))
         n++;
@@ -201,11 +201,11 @@ Test(conn, walk)
     conn_move(used, CONN_IN_USE);
     conn_move(idle, CONN_IDLE);
     conn_move(gone, CONN_CLOSED);
-    conn_for_each_in_use(visit, 10);
+    conn_for_each_open(visit, 10);
     cr_expect(visited == 20);
     conn_move(fresh, CONN_CLOSED);
     conn_move(used, CONN_CLOSED);
-    conn_for_each_in_use(visit, 10);
+    conn_for_each_open(visit, 10);
     cr_expect(visited == 20);
 }
 
@@ -215,9 +215,9 @@ Test(conn, states_in_use)
     static const struct {
         enum conn_state state;
         uint32_t in_use;
-    } way[] = {{CONN_IN_USE, 1},  {CONN_LEAVING, 1}, {CONN_IDLE, 0},
-               {CONN_LENDING, 1}, {CONN_IN_USE, 1},  {CONN_LEAVING, 1},
-               {CONN_IDLE, 0},    {CONN_DOOMED, 0},  {CONN_CLOSED, 0}};
+    } way[] = {{CONN_IN_USE, 1},       {CONN_CHECKING_IN, 1}, {CONN_IDLE, 0},
+               {CONN_CHECKING_OUT, 1}, {CONN_IN_USE, 1},      {CONN_CHECKING_IN, 1},
+               {CONN_IDLE, 0},         {CONN_EVICTED, 0},     {CONN_CLOSED, 0}};
     struct endpoint endpoint = {.stats = &endpoint.early};
     struct conn *conn = conn_new(3, AF_INET);
 
@@ -233,9 +233,9 @@ Test(conn, closing_is_still_found)
 {
     struct conn *conn = mapped(3);
 
-    cr_assert(fdmap_replace(3, conn_slot(conn), conn_slot(conn) | FDMAP_CLOSING));
-    cr_expect(conn_enter(3, CONN_CALL_SEND) == conn);
-    conn_leave(conn, CONN_CALL_SEND);
+    cr_assert(fdmap_replace(3, conn_id(conn), conn_id(conn) | FDMAP_CLOSING));
+    cr_expect(conn_get(3, CONN_CALL_SEND) == conn);
+    conn_put(conn, CONN_CALL_SEND);
 }
 
 /* The count of calls begun fills the word's top bits; running over, it must not spill. */
@@ -243,29 +243,29 @@ Test(conn, calls_begun_may_run_over)
 {
     struct conn *conn = mapped(3);
 
-    atomic_store(&conn->traffic, ~UINT64_C(0) << 40);
-    cr_expect(!conn_calls_under_way(conn));
-    cr_assert(conn_enter(3, CONN_CALL_OTHER) == conn);
-    cr_expect(conn_calls_under_way(conn) && conn_calls_begun(conn) == 0);
-    conn_leave(conn, CONN_CALL_OTHER);
-    cr_expect(!conn_calls_under_way(conn) && conn_refusal(conn) == REASON_NONE);
+    atomic_store(&conn->inflight, ~UINT64_C(0) << 40);
+    cr_expect(!conn_calls_in_flight(conn));
+    cr_assert(conn_get(3, CONN_CALL_OTHER) == conn);
+    cr_expect(conn_calls_in_flight(conn) && conn_calls_begun(conn) == 0);
+    conn_put(conn, CONN_CALL_OTHER);
+    cr_expect(!conn_calls_in_flight(conn) && conn_refusal(conn) == REASON_NONE);
 }
 
 Test(conn, calls_of_different_kinds_are_apart)
 {
     struct conn *conn = mapped(3);
 
-    conn_enter(3, CONN_CALL_OTHER);
-    conn_enter(3, CONN_CALL_RECEIVE);
-    conn_enter(3, CONN_CALL_SEND);
-    conn_leave(conn, CONN_CALL_RECEIVE);
-    cr_expect(conn_calls_under_way(conn));
-    conn_enter(3, CONN_CALL_RECEIVE);
+    conn_get(3, CONN_CALL_OTHER);
+    conn_get(3, CONN_CALL_RECEIVE);
+    conn_get(3, CONN_CALL_SEND);
+    conn_put(conn, CONN_CALL_RECEIVE);
+    cr_expect(conn_calls_in_flight(conn));
+    conn_get(3, CONN_CALL_RECEIVE);
     cr_expect(conn_refusal(conn) == REASON_NONE);
-    conn_leave(conn, CONN_CALL_SEND);
-    conn_leave(conn, CONN_CALL_RECEIVE);
-    conn_leave(conn, CONN_CALL_OTHER);
-    cr_expect(!conn_calls_under_way(conn) && conn_calls_begun(conn) == 4);
+    conn_put(conn, CONN_CALL_SEND);
+    conn_put(conn, CONN_CALL_RECEIVE);
+    conn_put(conn, CONN_CALL_OTHER);
+    cr_expect(!conn_calls_in_flight(conn) && conn_calls_begun(conn) == 4);
 }
 
 /* After a fork nobody will ever leave for the threads that are not there. */
@@ -273,11 +273,11 @@ Test(conn, forgets_other_threads)
 {
     struct conn *conn = mapped(3);
 
-    conn_enter(3, CONN_CALL_RECEIVE);
-    cr_assert(conn_hold(conn));
+    conn_get(3, CONN_CALL_RECEIVE);
+    cr_assert(conn_trylock(conn));
     conn_forget_other_threads();
-    cr_expect(!conn_calls_under_way(conn));
-    cr_expect(conn_hold(conn));
+    cr_expect(!conn_calls_in_flight(conn));
+    cr_expect(conn_trylock(conn));
     cr_expect(conn_refusal(conn) == REASON_NONE);
 }
 
@@ -289,11 +289,11 @@ static void *hold_and_count(void *argument)
     size_t held = 0;
 
     for (int i = 0; i < 20000; i++) {
-        if (!conn_hold(conn))
+        if (!conn_trylock(conn))
             continue;
         guarded++;
         held++;
-        conn_let_go(conn);
+        conn_unlock(conn);
     }
     return (void *)held;
 }
@@ -325,13 +325,13 @@ static void *call(void *argument)
     size_t *calls = argument;
 
     while (!atomic_load(&stop_calling)) {
-        struct conn *conn = conn_enter(3, CONN_CALL_OTHER);
+        struct conn *conn = conn_get(3, CONN_CALL_OTHER);
 
         if (conn) {
             if (conn->fd != 3 || conn_state(conn) == CONN_FREE)
                 return NULL;
             (*calls)++;
-            conn_leave(conn, CONN_CALL_OTHER);
+            conn_put(conn, CONN_CALL_OTHER);
         }
     }
     return argument;
@@ -369,19 +369,19 @@ Test(conn, calls_race_with_close)
 static void change(struct conn *conn, int argument)
 {
     (void)argument;
-    if (!conn_hold(conn))
+    if (!conn_trylock(conn))
         return;
-    if (conn->watches.count > 0)
-        conn->watches.count--;
+    if (conn->epoll_regs.count > 0)
+        conn->epoll_regs.count--;
     if (conn_state(conn) == CONN_FREE)
         visited++;
-    conn_let_go(conn);
+    conn_unlock(conn);
 }
 
 static void *walk(void *argument)
 {
     while (!atomic_load(&stop_calling))
-        conn_for_each_in_use(change, 0);
+        conn_for_each_open(change, 0);
     return argument;
 }
 
@@ -394,9 +394,9 @@ Test(conn, walk_races_with_close)
     for (int i = 0; i < 100000; i++) {
         struct conn *conn = conn_new(3, AF_INET);
 
-        if (conn_hold(conn)) {
-            conn->watches.count = 1;
-            conn_let_go(conn);
+        if (conn_trylock(conn)) {
+            conn->epoll_regs.count = 1;
+            conn_unlock(conn);
         }
         conn_move(conn, CONN_CLOSED);
     }
@@ -410,7 +410,7 @@ Test(conn, forgotten_calls_free_their_records)
 {
     struct conn *conn = mapped(3);
 
-    conn_enter(3, CONN_CALL_RECEIVE);
+    conn_get(3, CONN_CALL_RECEIVE);
     fdmap_exchange(3, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     conn_forget_other_threads();

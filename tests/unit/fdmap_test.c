@@ -46,8 +46,8 @@ Test(fdmap, end_only_grows)
 
 Test(fdmap, marks_and_index_are_apart)
 {
-    cr_expect((FDMAP_INDEX & (FDMAP_CLOSING | FDMAP_PRIVATE | FDMAP_EPOLL)) == 0);
-    cr_expect((FDMAP_CLOSING & FDMAP_PRIVATE) == 0 && (FDMAP_PRIVATE & FDMAP_EPOLL) == 0);
+    cr_expect((FDMAP_INDEX & (FDMAP_CLOSING | FDMAP_SHADOW | FDMAP_EPOLL)) == 0);
+    cr_expect((FDMAP_CLOSING & FDMAP_SHADOW) == 0 && (FDMAP_SHADOW & FDMAP_EPOLL) == 0);
 }
 
 #define ROUNDS 100000

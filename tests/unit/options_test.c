@@ -67,12 +67,12 @@ static bool equal(int a, int b, int level, int name)
            memcmp(x, y, sizeof(x)) == 0;
 }
 
-static void give(struct options *options, int fd, int level, int name, const void *value,
+static void give(struct sockopts *options, int fd, int level, int name, const void *value,
                  socklen_t len)
 {
     cr_assert(setsockopt(fd, level, name, value, len) == 0, "%d/%d: %s", level, name,
               strerror(errno));
-    cr_assert(options_note(options, true, level, name, value, len), "%d/%d", level, name);
+    cr_assert(sockopts_note(options, true, level, name, value, len), "%d/%d", level, name);
 }
 
 static const int one = 1, three = 3, seven = 7, cheap = 0x08;
@@ -102,7 +102,7 @@ static const struct {
 
 #define MOVABLE (sizeof(movable) / sizeof(movable[0]))
 
-static void give_row(struct options *options, int fd, size_t i)
+static void give_row(struct sockopts *options, int fd, size_t i)
 {
     give(options, fd, movable[i].level, movable[i].name, movable[i].value, movable[i].len);
 }
@@ -112,7 +112,7 @@ static void give_row(struct options *options, int fd, size_t i)
 Test(options, make_a_connection_equal_to_the_fresh_socket)
 {
     for (size_t round = 0; round < 2 * MOVABLE + 3; round++) {
-        struct options have = {.given = 0}, want = {.given = 0};
+        struct sockopts have = {.given = 0}, want = {.given = 0};
         int connection = connect_one();
         int fresh = socket(AF_INET, SOCK_STREAM, 0);
 
@@ -130,8 +130,8 @@ Test(options, make_a_connection_equal_to_the_fresh_socket)
                           !equal(connection, fresh, movable[i].level, movable[i].name),
                       "row %zu is no test", i);
         }
-        cr_expect(options_fit(&have, &want));
-        cr_expect(options_apply(connection, &have, fresh, &want));
+        cr_expect(sockopts_fit(&have, &want));
+        cr_expect(sockopts_apply(connection, &have, fresh, &want));
         for (size_t i = 0; i < MOVABLE; i++)
             cr_expect((movable[i].level == IPPROTO_TCP && movable[i].name == TCP_NODELAY) ||
                           equal(connection, fresh, movable[i].level, movable[i].name),
@@ -143,67 +143,67 @@ Test(options, make_a_connection_equal_to_the_fresh_socket)
 
 Test(options, two_values_of_the_same_option)
 {
-    struct options have = {.given = 0}, want = {.given = 0};
+    struct sockopts have = {.given = 0}, want = {.given = 0};
     int connection = connect_one(), fresh = socket(AF_INET, SOCK_STREAM, 0);
 
     give(&have, connection, SOL_SOCKET, SO_RCVTIMEO, &later, sizeof(later));
     give(&want, fresh, SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof(soon));
-    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(sockopts_apply(connection, &have, fresh, &want));
     cr_expect(equal(connection, fresh, SOL_SOCKET, SO_RCVTIMEO));
 }
 
 /* What is set last counts. */
 Test(options, set_twice)
 {
-    struct options have = {.given = 0}, want = {.given = 0};
+    struct sockopts have = {.given = 0}, want = {.given = 0};
     int connection = connect_one(), fresh = socket(AF_INET, SOCK_STREAM, 0);
     int off = 0;
 
     give(&have, connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off));
-    cr_expect(options_apply(connection, &have, fresh, &want));
+    cr_expect(sockopts_apply(connection, &have, fresh, &want));
     cr_expect(equal(connection, fresh, IPPROTO_TCP, TCP_NODELAY));
 }
 
 /* Equal options cost no system call: with bad numbers any call would fail. */
 Test(options, nothing_to_do)
 {
-    struct options have = {.quick = true}, want = {.given = 0};
+    struct sockopts have = {.forced_nodelay = true}, want = {.given = 0};
     int off = 0;
 
-    cr_expect(options_apply(-1, &have, -1, &want));
-    cr_assert(options_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off)));
-    cr_expect(!options_apply(-1, &have, -1, &want));
-    cr_assert(options_note(&want, true, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off)));
-    cr_expect(options_apply(-1, &have, -1, &want));
+    cr_expect(sockopts_apply(-1, &have, -1, &want));
+    cr_assert(sockopts_note(&have, true, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off)));
+    cr_expect(!sockopts_apply(-1, &have, -1, &want));
+    cr_assert(sockopts_note(&want, true, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off)));
+    cr_expect(sockopts_apply(-1, &have, -1, &want));
 }
 
 Test(options, failure_keeps_errno)
 {
-    struct options have = {.given = 0}, want = {.given = 0};
+    struct sockopts have = {.given = 0}, want = {.given = 0};
 
     errno = ERANGE;
-    cr_expect(!options_apply(-1, &have, -1, &want));
+    cr_expect(!sockopts_apply(-1, &have, -1, &want));
     cr_expect(errno == ERANGE);
 }
 
 Test(options, what_can_be_noted)
 {
-    struct options options = {.given = 0};
+    struct sockopts options = {.given = 0};
     long wide = 1;
     char narrow = 1;
 
     for (size_t i = 0; i < MOVABLE; i++)
-        cr_expect(options_note(&options, true, movable[i].level, movable[i].name,
-                               movable[i].value, movable[i].len));
-    cr_expect(!options_note(&options, false, SOL_SOCKET, SO_MARK, &one, sizeof(one)));
-    cr_expect(!options_note(&options, false, SOL_SOCKET, TCP_KEEPINTVL, &one, sizeof(one)),
+        cr_expect(sockopts_note(&options, true, movable[i].level, movable[i].name,
+                                movable[i].value, movable[i].len));
+    cr_expect(!sockopts_note(&options, false, SOL_SOCKET, SO_MARK, &one, sizeof(one)));
+    cr_expect(!sockopts_note(&options, false, SOL_SOCKET, TCP_KEEPINTVL, &one, sizeof(one)),
               "a number means another option on another level");
-    cr_expect(!options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &wide, sizeof(wide)));
+    cr_expect(!sockopts_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &wide, sizeof(wide)));
     cr_expect(
-        !options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &narrow, sizeof(narrow)));
-    cr_expect(!options_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &one, 0));
+        !sockopts_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &narrow, sizeof(narrow)));
+    cr_expect(!sockopts_note(&options, false, IPPROTO_TCP, TCP_NODELAY, &one, 0));
 }
 
 static const struct {
@@ -216,16 +216,16 @@ Test(options, fixed_ones_must_be_equal)
     int small = 4096, large = 8192;
 
     for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
-        struct options a = {.quick = true}, b = {.given = 0};
+        struct sockopts a = {.forced_nodelay = true}, b = {.given = 0};
         int level = fixed[i].level, name = fixed[i].name;
 
-        cr_assert(options_note(&a, false, level, name, &small, sizeof(small)));
-        cr_expect(!options_fit(&a, &b) && !options_fit(&b, &a));
-        cr_assert(options_note(&b, false, level, name, &large, sizeof(large)));
-        cr_expect(!options_fit(&a, &b));
-        cr_assert(options_note(&b, false, level, name, &small, sizeof(small)));
-        cr_expect(options_fit(&a, &b) && options_apply(-1, &a, -1, &b));
-        cr_expect(!options_note(&a, true, level, name, &small, sizeof(small)), "too late");
+        cr_assert(sockopts_note(&a, false, level, name, &small, sizeof(small)));
+        cr_expect(!sockopts_fit(&a, &b) && !sockopts_fit(&b, &a));
+        cr_assert(sockopts_note(&b, false, level, name, &large, sizeof(large)));
+        cr_expect(!sockopts_fit(&a, &b));
+        cr_assert(sockopts_note(&b, false, level, name, &small, sizeof(small)));
+        cr_expect(sockopts_fit(&a, &b) && sockopts_apply(-1, &a, -1, &b));
+        cr_expect(!sockopts_note(&a, true, level, name, &small, sizeof(small)), "too late");
     }
 }
 
@@ -248,25 +248,25 @@ Test(options, lent_connections_are_quick)
         int carried;
     } users[] = {{false, 0, 1}, {false, 0, 1}, {true, 0, 0}, {true, 0, 0},
                  {true, 1, 1},  {false, 0, 1}, {true, 1, 1}, {true, 0, 0}};
-    struct options have = {.given = 0};
+    struct sockopts have = {.given = 0};
     int connection = connect_one();
     int carried = 0;
 
     for (size_t i = 0; i < sizeof(users) / sizeof(users[0]); i++) {
-        struct options want = {.given = 0};
+        struct sockopts want = {.given = 0};
         int fresh = socket(AF_INET, SOCK_STREAM, 0);
         int seen;
 
         if (users[i].given)
             give(&want, fresh, IPPROTO_TCP, TCP_NODELAY, &users[i].value, sizeof(int));
         if (users[i].carried == carried && have.given == want.given)
-            cr_expect(options_apply(-1, &have, -1, &want), "no call");
+            cr_expect(sockopts_apply(-1, &have, -1, &want), "no call");
         else
-            cr_expect(options_apply(connection, &have, fresh, &want));
-        options_lend(&have, &want);
+            cr_expect(sockopts_apply(connection, &have, fresh, &want));
+        sockopts_equalize(&have, &want);
         seen = carried = nodelay_of(connection);
         cr_expect(carried == users[i].carried, "user %zu", i);
-        options_seen(&have, IPPROTO_TCP, TCP_NODELAY, &seen, sizeof(seen));
+        sockopts_seen(&have, IPPROTO_TCP, TCP_NODELAY, &seen, sizeof(seen));
         cr_expect(seen == (users[i].given && users[i].value), "user %zu", i);
         close(fresh);
     }
@@ -274,68 +274,68 @@ Test(options, lent_connections_are_quick)
 
 Test(options, only_nodelay_is_hidden)
 {
-    struct options none = {.given = 0}, have;
+    struct sockopts none = {.given = 0}, have;
     int value = 7;
 
-    options_lend(&have, &none);
-    options_seen(&have, SOL_SOCKET, TCP_NODELAY, &value, sizeof(value));
-    options_seen(&have, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value));
+    sockopts_equalize(&have, &none);
+    sockopts_seen(&have, SOL_SOCKET, TCP_NODELAY, &value, sizeof(value));
+    sockopts_seen(&have, IPPROTO_TCP, TCP_KEEPIDLE, &value, sizeof(value));
     cr_expect(value == 7);
 }
 
 Test(options, push_leaves_what_was_there)
 {
-    struct options options = {.given = 0};
+    struct sockopts options = {.given = 0};
     int connection = connect_one();
 
-    options_push(connection, &options);
+    sockopts_push(connection, &options);
     cr_expect(nodelay_of(connection) == 0);
     give(&options, connection, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    options_push(connection, &options);
+    sockopts_push(connection, &options);
     cr_expect(nodelay_of(connection) == 1);
 }
 
 Test(options, give_sets_all_of_them)
 {
-    struct options options = {.given = 0};
+    struct sockopts options = {.given = 0};
     int from = socket(AF_INET, SOCK_STREAM, 0), to = socket(AF_INET, SOCK_STREAM, 0);
     int size = 32768;
 
     for (size_t i = 0; i < MOVABLE; i++)
         give_row(&options, from, i);
     cr_assert(setsockopt(from, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
-    cr_assert(options_note(&options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-    cr_expect(options_give(to, &options));
+    cr_assert(sockopts_note(&options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
+    cr_expect(sockopts_give(to, &options));
     for (size_t i = 0; i < MOVABLE; i++)
         cr_expect(equal(from, to, movable[i].level, movable[i].name), "row %zu", i);
     cr_expect(equal(from, to, SOL_SOCKET, SO_SNDBUF));
-    cr_expect(!options_give(-1, &options));
+    cr_expect(!sockopts_give(-1, &options));
 }
 
 /* The kernel sets the priority when IP_TOS changes: what counts is which came last. */
 Test(options, priority_comes_after_the_type_of_service)
 {
-    struct options have = {0}, want = {0};
+    struct sockopts have = {0}, want = {0};
     int first = connect_one(), second = connect_one();
     int none = 0;
 
     give(&have, first, SOL_SOCKET, SO_PRIORITY, &none, sizeof(none));
     give(&want, second, IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap));
     give(&want, second, SOL_SOCKET, SO_PRIORITY, &none, sizeof(none));
-    cr_expect(options_fit(&have, &want) && options_apply(first, &have, second, &want));
+    cr_expect(sockopts_fit(&have, &want) && sockopts_apply(first, &have, second, &want));
     cr_expect(equal(first, second, SOL_SOCKET, SO_PRIORITY));
     cr_expect(equal(first, second, IPPROTO_IP, IP_TOS));
-    cr_expect(!options_note(&have, true, IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap)));
+    cr_expect(!sockopts_note(&have, true, IPPROTO_IP, IP_TOS, &cheap, sizeof(cheap)));
     close(first);
     close(second);
 }
 
 Test(options, bound_sockets_are_among_themselves)
 {
-    struct options have = {.bound = true}, want = {0};
+    struct sockopts have = {.bound = true}, want = {0};
 
-    cr_expect(!options_fit(&have, &want) && !options_can_be_cleared(&have));
-    cr_expect(!options_fit(&want, &have));
-    options_lend(&want, &have);
-    cr_expect(options_fit(&have, &want));
+    cr_expect(!sockopts_fit(&have, &want) && !sockopts_can_be_cleared(&have));
+    cr_expect(!sockopts_fit(&want, &have));
+    sockopts_equalize(&want, &have);
+    cr_expect(sockopts_fit(&have, &want));
 }

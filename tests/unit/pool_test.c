@@ -21,7 +21,7 @@
 #define MINUTE (60 * SECOND)
 
 static struct config config;
-static struct victims victims;
+static struct evicted evicted;
 
 static void set_up_with(unsigned int max_idle, unsigned int max_idle_total)
 {
@@ -32,7 +32,7 @@ static void set_up_with(unsigned int max_idle, unsigned int max_idle_total)
     config.max_idle_total = max_idle_total;
     config.idle_timeout = 55 * SECOND;
     cr_assert(conn_start() && pool_start(&config));
-    victims.count = 0;
+    evicted.count = 0;
 }
 
 static void set_up(void)
@@ -66,22 +66,22 @@ static struct conn *connect_at(uint16_t port, msec_t now)
     struct conn *conn = conn_new(3, AF_INET);
 
     cr_assert(conn);
-    conn->children = process_children;
-    cr_assert(UNTIL_UNLOCKED(pool_enlist(conn, &address, now)) == REASON_NONE);
+    conn->fork_epoch = fork_epoch;
+    cr_assert(UNTIL_UNLOCKED(pool_bind_endpoint(conn, &address, now)) == REASON_NONE);
     return conn;
 }
 
 static void put(struct conn *conn, msec_t now)
 {
-    conn_move(conn, CONN_LEAVING);
-    cr_assert(UNTIL_UNLOCKED(pool_put(conn, CONN_IDLE, now, &victims)) == REASON_NONE);
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
 }
 
 /* What a connect() at NOW would be lent; it is in use then. */
 static struct conn *take(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
-    struct conn *conn = pool_take(fresh, WIRE_UNDECIDED, now, &victims);
+    struct conn *conn = pool_check_out(fresh, WIRE_UNDECIDED, now, &evicted);
 
     conn_move(fresh, CONN_CLOSED);
     if (conn)
@@ -121,12 +121,13 @@ Test(pool, families_and_fixed_options_are_apart)
 
     put(conn, 0);
     fresh->domain = AF_INET6;
-    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
+    cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->domain = AF_INET;
-    cr_assert(options_note(&fresh->options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
+    cr_assert(
+        sockopts_note(&fresh->options, false, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
+    cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->options.given = 0;
-    cr_expect(pool_take(fresh, WIRE_UNDECIDED, 0, &victims) == conn);
+    cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
 }
 
 Test(pool, idle_timeout)
@@ -137,9 +138,9 @@ Test(pool, idle_timeout)
     cr_expect(take(1, 55 * SECOND) == conn, "exactly the timeout is not longer");
     put(conn, 60 * SECOND);
     cr_expect(take(1, 60 * SECOND + 55 * SECOND + 1) == NULL);
-    cr_expect(victims.count == 1 && victims.conn[0] == conn);
-    cr_expect(victims.reason[0] == REASON_IDLE_TIMEOUT);
-    cr_expect(conn_state(conn) == CONN_DOOMED);
+    cr_expect(evicted.count == 1 && evicted.conn[0] == conn);
+    cr_expect(evicted.reason[0] == REASON_IDLE_TIMEOUT);
+    cr_expect(conn_state(conn) == CONN_EVICTED);
 }
 
 Test(pool, expiry_takes_a_few_at_a_time)
@@ -152,7 +153,7 @@ Test(pool, expiry_takes_a_few_at_a_time)
         put(conns[i], 0);
     cr_expect(take(1, 10 * MINUTE) == NULL,
               "an expired one is not lent though it still lies there");
-    cr_expect(victims.count > 0 && victims.count <= POOL_VICTIMS);
+    cr_expect(evicted.count > 0 && evicted.count <= POOL_EVICTED_MAX);
 }
 
 Test(pool, endpoint_bound, .init = NULL)
@@ -166,8 +167,8 @@ Test(pool, endpoint_bound, .init = NULL)
         conns[i]->domain = i;
         put(conns[i], i);
     }
-    cr_expect(victims.count == 1 && victims.conn[0] == conns[0]);
-    cr_expect(victims.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(evicted.count == 1 && evicted.conn[0] == conns[0]);
+    cr_expect(evicted.reason[0] == REASON_ENDPOINT_FULL);
 }
 
 Test(pool, total_bound, .init = NULL)
@@ -175,7 +176,7 @@ Test(pool, total_bound, .init = NULL)
     set_up_with(32, 2);
     for (uint16_t port = 1; port <= 3; port++)
         put(connect_at(port, port), port);
-    cr_expect(victims.count == 1 && victims.reason[0] == REASON_POOL_FULL);
+    cr_expect(evicted.count == 1 && evicted.reason[0] == REASON_POOL_FULL);
     cr_expect(take(1, 4) == NULL, "the oldest of all endpoints made room");
     cr_expect(take(3, 4) != NULL);
 }
@@ -190,7 +191,7 @@ static void crowd(int n, msec_t now)
             conns[i] = connect_at(1, now);
     }
     for (int i = 0; i < n; i++) {
-        victims.count = 0;
+        evicted.count = 0;
         put(conns[i], now);
     }
 }
@@ -212,7 +213,7 @@ Test(pool, keeps_the_peak_of_the_last_minute, .init = NULL)
     for (int minute = 2; minute < 10; minute++) {
         struct conn *conn = take(1, minute * MINUTE);
 
-        victims.count = 0;
+        evicted.count = 0;
         put(conn, minute * MINUTE);
     }
     for (n = 0; n < 10 && (conns[n] = take(1, 10 * MINUTE)) != NULL; n++)
@@ -226,9 +227,9 @@ Test(pool, counts_what_is_in_use)
     struct endpoint *endpoint = conn->endpoint;
 
     cr_expect(endpoint->in_use == 1);
-    conn_move(conn, CONN_LEAVING);
+    conn_move(conn, CONN_CHECKING_IN);
     cr_expect(endpoint->in_use == 1);
-    cr_assert(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_NONE);
+    cr_assert(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_NONE);
     cr_expect(endpoint->in_use == 0 && endpoint->idle_count == 1);
     cr_expect(take(1, 0) == conn);
     cr_expect(endpoint->in_use == 1 && endpoint->idle_count == 0);
@@ -240,9 +241,9 @@ Test(pool, a_child_made_meanwhile)
 {
     struct conn *conn = connect_at(1, 0);
 
-    conn_move(conn, CONN_LEAVING);
-    process_children++;
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED);
+    conn_move(conn, CONN_CHECKING_IN);
+    fork_epoch++;
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED);
 }
 
 Test(pool, flush_takes_all_in_portions)
@@ -255,10 +256,10 @@ Test(pool, flush_takes_all_in_portions)
     for (int i = 0; i < 20; i++)
         put(conns[i], 0);
     do {
-        victims.count = 0;
-        pool_flush(REASON_IDENTITY, &victims);
-        n += (int)victims.count;
-    } while (victims.count == POOL_VICTIMS);
+        evicted.count = 0;
+        pool_flush(REASON_IDENTITY, &evicted);
+        n += (int)evicted.count;
+    } while (evicted.count == POOL_EVICTED_MAX);
     cr_expect(n == 20 && take(1, 0) == NULL);
 }
 
@@ -266,11 +267,11 @@ Test(pool, private_number_closed_by_the_program)
 {
     struct conn *conn = connect_at(1, 0);
 
-    cr_expect(pool_take_private(conn, 3) == NULL, "in use, not idle");
+    cr_expect(pool_claim_shadow(conn, 3) == NULL, "in use, not idle");
     put(conn, 0);
-    cr_expect(pool_take_private(conn, 4) == NULL, "another number");
-    cr_expect(pool_take_private(conn, 3) == conn);
-    cr_expect(pool_take_private(conn, 3) == NULL);
+    cr_expect(pool_claim_shadow(conn, 4) == NULL, "another number");
+    cr_expect(pool_claim_shadow(conn, 3) == conn);
+    cr_expect(pool_claim_shadow(conn, 3) == NULL);
     cr_expect(take(1, 0) == NULL);
 }
 
@@ -283,12 +284,12 @@ Test(pool, endpoints_run_out_and_are_used_again)
     for (uint16_t i = 0; i < POOL_ENDPOINTS; i++)
         conns[i] = connect_at((uint16_t)(i + 1), 0);
     address = address_of(9999);
-    cr_expect(pool_enlist(conn, &address, 0) == REASON_NO_ROOM);
+    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM);
     cr_expect(conn_state(conn) == CONN_FRESH);
     put(conns[5], 0);
-    cr_expect(pool_enlist(conn, &address, 0) == REASON_NO_ROOM, "something idles there");
+    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM, "something idles there");
     conn_move(conns[7], CONN_CLOSED);
-    cr_expect(pool_enlist(conn, &address, 0) == REASON_NONE);
+    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NONE);
     cr_expect(take(6, 0) == conns[5]);
     for (int i = 0; i < 2000; i++) {
         conn_move(conn, CONN_CLOSED);
@@ -311,10 +312,10 @@ Test(pool, turned_away_inside_and_free_after)
     pthread_t thread;
 
     cr_assert(pool_before_fork() == REASON_NONE);
-    cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
-    conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_REENTERED);
-    cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
+    cr_expect(pool_bind_endpoint(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_REENTERED);
+    cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
     cr_expect(pool_before_fork() == REASON_REENTERED);
     pool_after_fork_in_parent();
     cr_assert(pthread_create(&thread, NULL, enter_from_another_thread, NULL) == 0);
@@ -370,18 +371,18 @@ Test(pool, nobody_waits_for_a_stopped_thread, .timeout = 60)
     double began;
 
     put(connect_at(1, 0), 0);
-    conn_move(conn, CONN_LEAVING);
+    conn_move(conn, CONN_CHECKING_IN);
     thread = stop_a_thread();
     began = seconds();
     for (int i = 0; i < 1000; i++) {
-        cr_expect(pool_enlist(fresh, &address, 0) == REASON_LOCKED);
-        cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_LOCKED);
-        cr_expect(pool_take(conn, WIRE_UNDECIDED, 0, &victims) == NULL);
+        cr_expect(pool_bind_endpoint(fresh, &address, 0) == REASON_LOCKED);
+        cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_LOCKED);
+        cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
         cr_expect(pool_before_fork() == REASON_LOCKED);
     }
     cr_expect(seconds() - began < 5, "%f s", seconds() - began);
     let_it_go_on(thread);
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_NONE);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_NONE);
     cr_expect(take(1, 0) == conn);
 }
 
@@ -399,18 +400,18 @@ Test(pool, interrupted_waits_end, .timeout = 60)
 
     signal(SIGALRM, on_nothing);
     setitimer(ITIMER_REAL, &often, NULL);
-    cr_expect(pool_enlist(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
+    cr_expect(pool_bind_endpoint(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
     setitimer(ITIMER_REAL, &never, NULL);
     let_it_go_on(thread);
 }
 
-static struct victims lost;
+static struct evicted lost;
 static pthread_t taken_by;
 
 static void take_lost(void)
 {
     taken_by = pthread_self();
-    while (pool_take_lost(&lost))
+    while (pool_claim_lost(&lost))
         continue;
 }
 
@@ -419,7 +420,7 @@ static struct conn *put_at(int fd)
     struct conn *conn = connect_at(1, 0);
 
     conn->fd = fd;
-    fdmap_exchange(fd, conn_slot(conn) | FDMAP_PRIVATE);
+    fdmap_exchange(fd, conn_id(conn) | FDMAP_SHADOW);
     put(conn, 0);
     return conn;
 }
@@ -433,9 +434,9 @@ Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
     lost.count = 0;
     pool_when_lost(take_lost);
     thread = stop_a_thread();
-    cr_expect(!pool_flush(REASON_IDENTITY, &victims) && victims.count == 0);
+    cr_expect(!pool_flush(REASON_IDENTITY, &evicted) && evicted.count == 0);
     fdmap_exchange(1000, FDMAP_NONE);
-    cr_expect(pool_take_private(conns[0], 1000) == NULL);
+    cr_expect(pool_claim_shadow(conns[0], 1000) == NULL);
     fdmap_exchange(1001, FDMAP_NONE);
     pool_note_lost(REASON_IDENTITY);
     cr_expect(lost.count == 0);
@@ -444,7 +445,7 @@ Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
     cr_expect(pthread_equal(taken_by, thread));
     for (int i = 0; i < 2; i++) {
         cr_expect(lost.conn[i] == conns[1 - i] && lost.reason[i] == REASON_IDENTITY);
-        cr_expect(conn_state(conns[i]) == CONN_DOOMED);
+        cr_expect(conn_state(conns[i]) == CONN_EVICTED);
     }
     cr_expect(take(1, 0) == conns[2]);
     cr_expect(take(1, 0) == NULL);
@@ -458,10 +459,10 @@ Test(pool, what_is_lost_while_no_thread_is_stopped, .timeout = 60)
     lost.count = 0;
     pool_when_lost(take_lost);
     fdmap_exchange(1000, FDMAP_NONE);
-    pool_note_lost(REASON_SWEPT);
+    pool_note_lost(REASON_CLOSED_IN_BULK);
     cr_assert(lost.count == 1);
     cr_expect(lost.conn[0] == conn);
-    cr_expect(!pool_take_lost(&lost));
+    cr_expect(!pool_claim_lost(&lost));
 }
 
 Test(pool, empty_in_the_child)
@@ -478,25 +479,25 @@ Test(pool, empty_in_the_child)
 static void *churn(void *argument)
 {
     uint16_t port = (uint16_t)(size_t)argument;
-    struct victims mine = {.count = 0};
+    struct evicted mine = {.count = 0};
 
     for (int i = 0; i < 5000; i++) {
         struct address address = address_of(port);
         struct conn *fresh = conn_new(3, AF_INET);
         struct conn *conn;
 
-        fresh->children = process_children;
-        if (UNTIL_UNLOCKED(pool_enlist(fresh, &address, i)) != REASON_NONE)
+        fresh->fork_epoch = fork_epoch;
+        if (UNTIL_UNLOCKED(pool_bind_endpoint(fresh, &address, i)) != REASON_NONE)
             return argument;
-        conn = pool_take(fresh, WIRE_UNDECIDED, i, &mine);
+        conn = pool_check_out(fresh, WIRE_UNDECIDED, i, &mine);
         if (conn) {
             conn_move(conn, CONN_IN_USE);
             conn_move(fresh, CONN_CLOSED);
         } else {
             conn = fresh;
         }
-        conn_move(conn, CONN_LEAVING);
-        if (UNTIL_UNLOCKED(pool_put(conn, CONN_IDLE, i, &mine)) != REASON_NONE)
+        conn_move(conn, CONN_CHECKING_IN);
+        if (UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, i, &mine)) != REASON_NONE)
             conn_move(conn, CONN_CLOSED);
         for (size_t v = 0; v < mine.count; v++)
             conn_move(mine.conn[v], CONN_CLOSED);
@@ -538,19 +539,19 @@ Test(pool, expiry_goes_on_at_the_next_call)
         conns[i] = connect_at((uint16_t)(i % 3 + 1), 0);
     for (int i = 0; i < 10; i++)
         put(conns[i], i);
-    for (int out = 0; out < 10; out += POOL_VICTIMS / 2) {
-        victims.count = 0;
-        cr_expect(pool_take(other, WIRE_UNDECIDED, 10 * MINUTE, &victims) == NULL);
-        cr_expect(victims.count == (out < 8 ? POOL_VICTIMS / 2 : 2), "%zu", victims.count);
-        for (size_t i = 0; i < victims.count; i++)
-            cr_expect(victims.conn[i] == conns[out + (int)i]);
+    for (int out = 0; out < 10; out += POOL_EVICTED_MAX / 2) {
+        evicted.count = 0;
+        cr_expect(pool_check_out(other, WIRE_UNDECIDED, 10 * MINUTE, &evicted) == NULL);
+        cr_expect(evicted.count == (out < 8 ? POOL_EVICTED_MAX / 2 : 2), "%zu", evicted.count);
+        for (size_t i = 0; i < evicted.count; i++)
+            cr_expect(evicted.conn[i] == conns[out + (int)i]);
     }
-    victims.count = 0;
-    cr_expect(pool_take(other, WIRE_UNDECIDED, 10 * MINUTE, &victims) == NULL &&
-              victims.count == 0);
+    evicted.count = 0;
+    cr_expect(pool_check_out(other, WIRE_UNDECIDED, 10 * MINUTE, &evicted) == NULL &&
+              evicted.count == 0);
 }
 
-/* Whatever has to go, a call's victims fit: expired ones, the endpoint's oldest, and the total.
+/* Whatever has to go, a call's evicted fit: expired ones, the endpoint's oldest, and the total.
  */
 Test(pool, victims_never_overflow)
 {
@@ -565,10 +566,10 @@ Test(pool, victims_never_overflow)
     for (int i = 0; i < 10; i++) {
         struct conn *conn = connect_at(2, MINUTE);
 
-        victims.count = 0;
-        conn_move(conn, CONN_LEAVING);
-        pool_put(conn, CONN_IDLE, MINUTE, &victims);
-        cr_expect(victims.count <= POOL_VICTIMS, "%zu", victims.count);
+        evicted.count = 0;
+        conn_move(conn, CONN_CHECKING_IN);
+        pool_check_in(conn, CONN_IDLE, MINUTE, &evicted);
+        cr_expect(evicted.count <= POOL_EVICTED_MAX, "%zu", evicted.count);
     }
 }
 
@@ -583,13 +584,13 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     config.max_idle_total = 4;
     limits_note(0, true);
     conn = connect_at(1, 1);
-    conn_move(conn, CONN_LEAVING);
-    victims.count = 0;
-    cr_expect(pool_put(conn, CONN_IDLE, 1, &victims) == REASON_POOL_FULL,
+    conn_move(conn, CONN_CHECKING_IN);
+    evicted.count = 0;
+    cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == REASON_POOL_FULL,
               "30 cannot go at once");
-    cr_expect(victims.count == POOL_VICTIMS);
-    cr_expect(victims.reason[0] == REASON_ENDPOINT_FULL);
-    cr_expect(victims.reason[7] == REASON_POOL_FULL);
+    cr_expect(evicted.count == POOL_EVICTED_MAX);
+    cr_expect(evicted.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(evicted.reason[7] == REASON_POOL_FULL);
 }
 
 /* A connection a child may hold a copy of is not kept. */
@@ -597,10 +598,10 @@ Test(pool, put_after_a_child)
 {
     struct conn *conn = connect_at(1, 0);
 
-    process_children++;
-    conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED);
-    cr_expect(conn_state(conn) == CONN_LEAVING && conn->endpoint->idle_count == 0);
+    fork_epoch++;
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED);
+    cr_expect(conn_state(conn) == CONN_CHECKING_IN && conn->endpoint->idle_count == 0);
     cr_expect(take(1, 0) == NULL);
     put(connect_at(1, 0), 0);
     cr_expect(take(1, 0) != NULL);
@@ -670,8 +671,9 @@ Test(pool, too_few_numbers_to_keep_any)
 
     limit_numbers(3);
     limits_note(0, true);
-    conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_POOL_FULL && victims.count == 0);
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_POOL_FULL &&
+              evicted.count == 0);
     limit_numbers(1024);
 }
 
@@ -718,9 +720,9 @@ Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
         conn = take(1, start + cases[i].later);
         cr_expect(endpoint->last_peak == cases[i].last_peak, "case %zu: %u", i,
                   endpoint->last_peak);
-        victims.count = 0;
+        evicted.count = 0;
         put(conn, start + cases[i].later);
-        cr_expect(victims.count == cases[i].too_many, "case %zu", i);
+        cr_expect(evicted.count == cases[i].too_many, "case %zu", i);
     }
 }
 
@@ -734,13 +736,13 @@ Test(pool, flush_takes_the_oldest_of_all)
         put(conns[i], i);
     }
     do {
-        victims.count = 0;
-        pool_flush(REASON_IDENTITY, &victims);
-        for (size_t i = 0; i < victims.count; i++, out++) {
-            cr_expect(victims.conn[i] == conns[out] && victims.reason[i] == REASON_IDENTITY);
-            cr_expect(conn_state(conns[out]) == CONN_DOOMED);
+        evicted.count = 0;
+        pool_flush(REASON_IDENTITY, &evicted);
+        for (size_t i = 0; i < evicted.count; i++, out++) {
+            cr_expect(evicted.conn[i] == conns[out] && evicted.reason[i] == REASON_IDENTITY);
+            cr_expect(conn_state(conns[out]) == CONN_EVICTED);
         }
-    } while (victims.count == POOL_VICTIMS);
+    } while (evicted.count == POOL_EVICTED_MAX);
     cr_expect(out == 20);
     for (uint16_t port = 1; port <= 3; port++)
         cr_expect(take(port, 20) == NULL);
@@ -753,9 +755,9 @@ Test(pool, nothing_is_taken_out_from_inside)
 
     put(conn, 0);
     cr_assert(pool_before_fork() == REASON_NONE);
-    pool_flush(REASON_IDENTITY, &victims);
-    cr_expect(victims.count == 0);
-    cr_expect(pool_take_private(conn, conn->fd) == NULL);
+    pool_flush(REASON_IDENTITY, &evicted);
+    cr_expect(evicted.count == 0);
+    cr_expect(pool_claim_shadow(conn, conn->fd) == NULL);
     cr_expect(conn_state(conn) == CONN_IDLE);
     pool_after_fork_in_parent();
     cr_expect(take(1, 0) == conn);
@@ -771,10 +773,10 @@ Test(pool, private_number_among_others)
         conns[i]->fd = 100 + i;
         put(conns[i], i);
     }
-    cr_expect(pool_take_private(conns[0], 100) == conns[0]);
-    cr_expect(pool_take_private(conns[2], 102) == conns[2]);
-    cr_expect(pool_take_private(conns[4], 104) == conns[4]);
-    cr_expect(conn_state(conns[2]) == CONN_DOOMED && conns[2]->endpoint->idle_count == 2);
+    cr_expect(pool_claim_shadow(conns[0], 100) == conns[0]);
+    cr_expect(pool_claim_shadow(conns[2], 102) == conns[2]);
+    cr_expect(pool_claim_shadow(conns[4], 104) == conns[4]);
+    cr_expect(conn_state(conns[2]) == CONN_EVICTED && conns[2]->endpoint->idle_count == 2);
     cr_expect(take(1, 5) == conns[3] && take(1, 5) == conns[1] && take(1, 5) == NULL);
 }
 
@@ -820,7 +822,7 @@ Test(pool, no_memory_for_the_table)
 
     while (hash_allocate(64))
         ;
-    cr_expect(pool_enlist(conn, &address, 0) == REASON_NO_ROOM);
+    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM);
     cr_expect(conn_state(conn) == CONN_FRESH);
     endpoint_for_each(visit);
     cr_expect(visited == 0);
@@ -840,7 +842,7 @@ Test(pool, no_memory_for_a_larger_table)
         struct address address = address_of((uint16_t)(port + 1));
 
         last = conn_new(3, AF_INET);
-        reason = pool_enlist(last, &address, 0);
+        reason = pool_bind_endpoint(last, &address, 0);
     }
     cr_assert(reason == REASON_NO_ROOM, "the table never wanted to grow");
     cr_expect(take(1, 0) != NULL);
@@ -906,9 +908,10 @@ Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
     kept = connect_at(1, 0);
     put(kept, 0);
     conn = connect_at(1, 0);
-    process_children++;
-    conn_move(conn, CONN_LEAVING);
-    cr_expect(pool_put(conn, CONN_IDLE, 0, &victims) == REASON_FORKED && victims.count == 0);
+    fork_epoch++;
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED &&
+              evicted.count == 0);
     cr_expect(take(1, 0) == kept);
 }
 
@@ -929,11 +932,11 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         conn_move(conns[0], CONN_CLOSED);
         address = address_of((uint16_t)++port);
         conns[0] = conn_new(3, AF_INET);
-        reason = pool_enlist(conns[0], &address, 0);
+        reason = pool_bind_endpoint(conns[0], &address, 0);
     }
     if (reason == REASON_NONE)
         cr_skip_test("the table never wanted to grow");
-    pool_enlist(conns[0], &address, 0);
+    pool_bind_endpoint(conns[0], &address, 0);
     for (int i = 1; i < POOL_ENDPOINTS; i++)
         cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
@@ -942,20 +945,20 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
 
 static void put_owing(struct conn *conn, msec_t now)
 {
-    conn_move(conn, CONN_LEAVING);
-    cr_assert(pool_put(conn, CONN_OWING, now, &victims) == REASON_NONE);
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted) == REASON_NONE);
 }
 
 static struct conn *take_owing(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
-    struct conn *conn = pool_take_owing(fresh, WIRE_UNDECIDED, now, &victims);
+    struct conn *conn = pool_check_out_draining(fresh, WIRE_UNDECIDED, now, &evicted);
 
     conn_move(fresh, CONN_CLOSED);
     return conn;
 }
 
-Test(pool, owing_ones_wait_in_a_queue_of_their_own)
+Test(pool, draining_ones_wait_in_a_queue_of_their_own)
 {
     struct conn *conns[3];
 
@@ -969,28 +972,28 @@ Test(pool, owing_ones_wait_in_a_queue_of_their_own)
         struct conn *conn = take_owing(1, 3);
 
         cr_expect(conn == conns[i]);
-        cr_expect(conn_state(conn) == CONN_LENDING);
-        cr_expect(pool_put_back(conn));
-        cr_expect(conn_state(conn) == CONN_OWING);
+        cr_expect(conn_state(conn) == CONN_CHECKING_OUT);
+        cr_expect(pool_return(conn));
+        cr_expect(conn_state(conn) == CONN_DRAINING);
     }
     for (int i = 0; i < 3; i++)
         cr_expect(take_owing(1, 3) == conns[i]);
     cr_expect(take_owing(1, 3) == NULL);
-    cr_expect(victims.count == 0);
+    cr_expect(evicted.count == 0);
 }
 
 /* The time runs on while they are put back. */
-Test(pool, owing_ones_have_their_time)
+Test(pool, draining_ones_have_their_time)
 {
     struct conn *conn = connect_at(1, 0);
 
     put_owing(conn, 0);
     cr_assert(take_owing(1, POOL_OWING_TIMEOUT) == conn);
-    cr_assert(pool_put_back(conn));
+    cr_assert(pool_return(conn));
     cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
-    cr_assert(victims.count == 1);
-    cr_expect(victims.conn[0] == conn && victims.reason[0] == REASON_LATE);
-    cr_expect(conn_state(conn) == CONN_DOOMED);
+    cr_assert(evicted.count == 1);
+    cr_expect(evicted.conn[0] == conn && evicted.reason[0] == REASON_DRAIN_TIMEOUT);
+    cr_expect(conn_state(conn) == CONN_EVICTED);
 }
 
 /* Many that are late at once are taken out a few at a time, and none of them is lent. */
@@ -998,28 +1001,28 @@ Test(pool, many_late_ones)
 {
     for (int i = 0; i < 20; i++)
         put_owing(connect_at(1, 0), 0);
-    for (unsigned int left = 20; left > 0; left -= (unsigned int)victims.count) {
-        victims.count = 0;
+    for (unsigned int left = 20; left > 0; left -= (unsigned int)evicted.count) {
+        evicted.count = 0;
         cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
-        cr_assert(victims.count == (left < POOL_VICTIMS ? left : POOL_VICTIMS));
+        cr_assert(evicted.count == (left < POOL_EVICTED_MAX ? left : POOL_EVICTED_MAX));
     }
 }
 
-Test(pool, owing_ones_must_fit_too)
+Test(pool, draining_ones_must_fit_too)
 {
     struct conn *conn = connect_at(1, 0);
     struct conn *fresh = connect_at(1, 0);
 
     put_owing(conn, 0);
     fresh->domain = AF_INET6;
-    cr_expect(pool_take_owing(fresh, WIRE_UNDECIDED, 0, &victims) == NULL);
+    cr_expect(pool_check_out_draining(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->domain = AF_INET;
-    cr_expect(pool_take_owing(fresh, WIRE_BINARY, 0, &victims) == NULL);
-    cr_expect(pool_take_owing(fresh, WIRE_UNDECIDED, 0, &victims) == conn);
+    cr_expect(pool_check_out_draining(fresh, WIRE_BINARY, 0, &evicted) == NULL);
+    cr_expect(pool_check_out_draining(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
 }
 
 /* What is not proven makes room first, and takes nobody's place. */
-Test(pool, owing_ones_make_room)
+Test(pool, draining_ones_make_room)
 {
     struct conn *clean, *owing, *more;
 
@@ -1028,17 +1031,18 @@ Test(pool, owing_ones_make_room)
     clean = connect_at(1, 0);
     put(clean, 0);
     owing = connect_at(1, 0);
-    conn_move(owing, CONN_LEAVING);
-    cr_expect(pool_put(owing, CONN_OWING, 3 * MINUTE, &victims) == REASON_ENDPOINT_FULL);
-    cr_expect(victims.count == 0);
+    conn_move(owing, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(owing, CONN_DRAINING, 3 * MINUTE, &evicted) ==
+              REASON_ENDPOINT_FULL);
+    cr_expect(evicted.count == 0);
     cr_expect(take(1, 1) == clean);
-    cr_expect(pool_put(owing, CONN_OWING, 6 * MINUTE, &victims) == REASON_NONE);
+    cr_expect(pool_check_in(owing, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
     more = connect_at(1, 6 * MINUTE);
-    conn_move(more, CONN_LEAVING);
+    conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
-    cr_expect(pool_put(more, CONN_IDLE, 9 * MINUTE, &victims) == REASON_NONE);
-    cr_assert(victims.count == 1);
-    cr_expect(victims.conn[0] == owing && victims.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(pool_check_in(more, CONN_IDLE, 9 * MINUTE, &evicted) == REASON_NONE);
+    cr_assert(evicted.count == 1);
+    cr_expect(evicted.conn[0] == owing && evicted.reason[0] == REASON_ENDPOINT_FULL);
 }
 
 Test(pool, protocols_are_apart)
@@ -1051,23 +1055,23 @@ Test(pool, protocols_are_apart)
     wire_sent(&binary->wire, noop, sizeof(noop));
     put(binary, 0);
     put(text, 0);
-    cr_expect(pool_take(fresh, WIRE_BINARY, 0, &victims) == binary);
-    cr_expect(pool_take(fresh, WIRE_BINARY, 0, &victims) == NULL);
-    cr_expect(pool_take(fresh, WIRE_TEXT, 0, &victims) == text);
+    cr_expect(pool_check_out(fresh, WIRE_BINARY, 0, &evicted) == binary);
+    cr_expect(pool_check_out(fresh, WIRE_BINARY, 0, &evicted) == NULL);
+    cr_expect(pool_check_out(fresh, WIRE_TEXT, 0, &evicted) == text);
 }
 
 /* The child knows none of them, and a close of their private number ends them. */
-Test(pool, owing_ones_and_the_rest)
+Test(pool, draining_ones_and_the_rest)
 {
     struct conn *conn = connect_at(1, 0);
 
     put_owing(conn, 0);
-    cr_expect(pool_take_private(conn, conn->fd) == conn);
+    cr_expect(pool_claim_shadow(conn, conn->fd) == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
     put_owing(conn, 0);
-    pool_flush(REASON_IDENTITY, &victims);
-    cr_expect(victims.count == 1 && victims.conn[0] == conn);
+    pool_flush(REASON_IDENTITY, &evicted);
+    cr_expect(evicted.count == 1 && evicted.conn[0] == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
     put_owing(conn, 0);

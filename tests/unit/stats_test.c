@@ -31,7 +31,7 @@ static void set_up(void)
     cr_assert(mkdtemp(directory));
     strcpy(config.stats, directory);
     stats_start(&config, SLOTS);
-    cr_assert(process_start());
+    cr_assert(owner_start());
 }
 
 static void tear_down(void)
@@ -602,7 +602,7 @@ Test(stats, a_child_has_a_file_of_its_own)
         struct stats *own;
 
         stats_count(&stats->kept);
-        process_adopt();
+        owner_adopt();
         if (!stats_after_fork_in_child())
             _exit(1);
         stats_count(&stats->opened);

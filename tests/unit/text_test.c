@@ -37,7 +37,7 @@ static void random_string(char *text, size_t room)
                                                                                                \
         memset(ours, '#', sizeof(ours));                                                       \
         snprintf(theirs, room, __VA_ARGS__);                                                   \
-        cr_expect(text_format(ours, room, __VA_ARGS__) == strlen(theirs));                     \
+        cr_expect(fmt_print(ours, room, __VA_ARGS__) == strlen(theirs));                       \
         cr_expect(strcmp(ours, theirs) == 0, "'%s' is not '%s'", ours, theirs);                \
         cr_expect(room == sizeof(ours) || ours[room] == '#', "wrote behind the end");          \
     } while (0)
@@ -68,11 +68,11 @@ Test(text, edges)
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
         snprintf(theirs, sizeof(theirs), "%d %u %lu", numbers[i], (unsigned int)numbers[i],
                  (unsigned long)numbers[i]);
-        text_format(ours, sizeof(ours), "%d %u %lu", numbers[i], (unsigned int)numbers[i],
-                    (unsigned long)numbers[i]);
+        fmt_print(ours, sizeof(ours), "%d %u %lu", numbers[i], (unsigned int)numbers[i],
+                  (unsigned long)numbers[i]);
         cr_expect(strcmp(ours, theirs) == 0, "'%s' is not '%s'", ours, theirs);
     }
-    text_format(ours, sizeof(ours), "%lu", ULONG_MAX);
+    fmt_print(ours, sizeof(ours), "%lu", ULONG_MAX);
     snprintf(theirs, sizeof(theirs), "%lu", ULONG_MAX);
     cr_expect(strcmp(ours, theirs) == 0);
 }
@@ -81,9 +81,9 @@ Test(text, room_for_nothing)
 {
     char text[] = "##";
 
-    cr_expect(text_format(text, 1, "%s", "anything") == 0);
+    cr_expect(fmt_print(text, 1, "%s", "anything") == 0);
     cr_expect(text[0] == '\0' && text[1] == '#');
-    cr_expect(text_format(text, sizeof(text), "%s", "") == 0 && text[0] == '\0');
+    cr_expect(fmt_print(text, sizeof(text), "%s", "") == 0 && text[0] == '\0');
 }
 
 /* Arguments are read by their own widths: each is in its place behind the others. */
@@ -91,6 +91,6 @@ Test(text, arguments_in_order)
 {
     char text[64];
 
-    text_format(text, sizeof(text), "%d%lu%u%s%d%lu", -1, 2UL, 3u, "4", 5, 6UL);
+    fmt_print(text, sizeof(text), "%d%lu%u%s%d%lu", -1, 2UL, 3u, "4", 5, 6UL);
     cr_expect(strcmp(text, "-123456") == 0, "'%s'", text);
 }

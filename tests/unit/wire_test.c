@@ -166,7 +166,7 @@ Test(wire, vectors_cut_in_two)
 /* What is left of words and lines that are done is no state. */
 static void clear_dead(struct wire_text_request *request, struct wire_text_reply *reply)
 {
-    struct wire_token *tokens[] = {&request->token, &reply->token};
+    struct wire_word *tokens[] = {&request->token, &reply->token};
     size_t line = reply->head == 0 ? reply->line : 0;
 
     for (int i = 0; i < 2; i++) {
@@ -511,7 +511,7 @@ Test(wire, a_look_is_no_send)
     cr_assert(memcmp(&wire, &same, sizeof wire) == 0);
     cr_assert_eq(wire_verdict(&wire), WIRE_BUSY);
     wire_commit(&wire, &ahead);
-    cr_assert_eq(wire_verdict(&wire), WIRE_OWING);
+    cr_assert_eq(wire_verdict(&wire), WIRE_REPLY_OWED);
     feed(&wire, '<', "STORED\r\nEND\r\n", 13);
     check(&wire, WIRE_CLEAN, REASON_NONE, "look", 0, 0);
 }
@@ -533,7 +533,7 @@ Test(wire, a_look_spares_values)
     cr_assert(look_at(&ahead, &wire, long_set, n, &sight));
     cr_assert_leq(sight.asked, line + 32);
     wire_commit(&wire, &ahead);
-    cr_assert_eq(wire_verdict(&wire), WIRE_OWING);
+    cr_assert_eq(wire_verdict(&wire), WIRE_REPLY_OWED);
     memcpy(long_set, setq, 24);
     wire_init(&wire);
     cr_assert(look_at(&ahead, &wire, long_set, 24 + 0x2000, &sight));
@@ -586,10 +586,10 @@ Test(wire, a_look_too_deep)
     wire_init(&wire);
     cr_assert(look_at(&ahead, &wire, requests, strlen(requests), &sight));
     wire_commit(&wire, &ahead);
-    check(&wire, WIRE_OWING, REASON_REPLY_OWED, "as many as possible", 0, 0);
+    check(&wire, WIRE_REPLY_OWED, REASON_REPLY_OWED, "as many as possible", 0, 0);
     cr_assert(LOOK(&ahead, &wire, "version\r\n", &sight));
     wire_commit(&wire, &ahead);
-    check(&wire, WIRE_OWING, REASON_REPLY_OWED, "one more of the last", 0, 0);
+    check(&wire, WIRE_REPLY_OWED, REASON_REPLY_OWED, "one more of the last", 0, 0);
     cr_assert(LOOK(&ahead, &wire, "get a\r\nbogus\r\n", &sight));
     wire_commit(&wire, &ahead);
     check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many", 0, 0);
@@ -676,8 +676,8 @@ Test(wire, goodbyes_of_text)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct wire wire = after(cases[i].before, strlen(cases[i].before));
 
-        cr_expect_eq(wire_goodbye(&wire, cases[i].bytes, strlen(cases[i].bytes)),
-                     cases[i].goodbye, "'%s' '%s'", cases[i].before, cases[i].bytes);
+        cr_expect_eq(wire_quit(&wire, cases[i].bytes, strlen(cases[i].bytes)), cases[i].goodbye,
+                     "'%s' '%s'", cases[i].before, cases[i].bytes);
     }
 }
 
@@ -686,27 +686,27 @@ Test(wire, goodbyes_of_binary)
     static const char noop[24] = {'\x80', '\x0a'};
     struct wire wire = after(noop, sizeof noop);
     char both[48], odd[24];
-    uint8_t answer[WIRE_GOODBYE_ANSWER];
+    uint8_t answer[WIRE_QUIT_ANSWER];
 
-    cr_expect(wire_goodbye(&wire, binary_quit, 24));
-    cr_expect(wire_goodbye(&wire, binary_quitq, 24));
-    cr_expect_not(wire_goodbye(&wire, binary_quit, 23));
-    cr_expect_not(wire_goodbye(&wire, noop, 24));
-    cr_expect_not(wire_goodbye(&wire, "quit\r\n", 6));
+    cr_expect(wire_quit(&wire, binary_quit, 24));
+    cr_expect(wire_quit(&wire, binary_quitq, 24));
+    cr_expect_not(wire_quit(&wire, binary_quit, 23));
+    cr_expect_not(wire_quit(&wire, noop, 24));
+    cr_expect_not(wire_quit(&wire, "quit\r\n", 6));
     memcpy(both, noop, 24);
     memcpy(both + 24, binary_quitq, 24);
-    cr_expect_not(wire_goodbye(&wire, both, 48));
+    cr_expect_not(wire_quit(&wire, both, 48));
     for (int i = 2; i < 12; i++) {
         memcpy(odd, binary_quit, 24);
         odd[i] = 1;
-        cr_expect_not(wire_goodbye(&wire, odd, 24), "byte %d", i);
+        cr_expect_not(wire_quit(&wire, odd, 24), "byte %d", i);
     }
-    cr_expect(wire_goodbye_answer(&wire, binary_quit, answer));
+    cr_expect(wire_quit_answer(&wire, binary_quit, answer));
     cr_expect(answer[0] == 0x81 && answer[1] == 0x07 && memcmp(answer + 12, "opaq", 4) == 0);
-    cr_expect_not(wire_goodbye_answer(&wire, binary_quitq, answer));
+    cr_expect_not(wire_quit_answer(&wire, binary_quitq, answer));
     wire = AFTER("get a\r\n");
-    cr_expect_not(wire_goodbye(&wire, binary_quit, 24));
-    cr_expect_not(wire_goodbye_answer(&wire, "quit\r\n", answer));
+    cr_expect_not(wire_quit(&wire, binary_quit, 24));
+    cr_expect_not(wire_quit_answer(&wire, "quit\r\n", answer));
 }
 
 /* Sends the fence of WIRE and answers it with ANSWER. */
@@ -751,7 +751,7 @@ Test(wire, fences_of_binary)
         cr_assert(wire_verdict(&wire) == WIRE_UNCONFIRMED);
         cr_assert(wire_fence(&wire, true, 0x12345678, fence) == sizeof fence);
         feed(&wire, '>', (char *)fence, sizeof fence);
-        cr_assert(wire_verdict(&wire) == WIRE_OWING);
+        cr_assert(wire_verdict(&wire) == WIRE_REPLY_OWED);
         fence[0] = 0x81;
         if (byte >= 0)
             fence[12 + byte] ^= 1;

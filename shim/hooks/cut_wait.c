@@ -1,7 +1,7 @@
 /*
  * Waiting in two pieces.
  */
-#include "hooks/pieces.h"
+#include "hooks/cut_wait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -29,7 +29,7 @@ static nsec_t of_timespec(const struct timespec *timeout)
 {
     if (!timeout)
         return NO_END;
-    if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
+    if (!usermem_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
         timeout->tv_nsec < 0 || timeout->tv_nsec >= SECOND)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
@@ -41,7 +41,7 @@ static nsec_t of_timeval(const struct timeval *timeout)
 {
     if (!timeout)
         return NO_END;
-    if (!is_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
+    if (!usermem_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
         timeout->tv_usec < 0 || timeout->tv_usec >= SECOND / 1000)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
@@ -71,9 +71,9 @@ static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;
 
-    if (!process_is_owner())
+    if (!owner_is_this_process())
         return 0;
-    if (!process_is_alone()) {
+    if (!owner_has_one_thread()) {
         due_ahead_slow();
         return 0;
     }
@@ -97,7 +97,7 @@ static bool has_handler(int signal)
 
 /* Whether a handler will run when the signals are no longer blocked. libc's own two signals,
  * for cancellation and for changing the user of all threads, interrupt no call that is seen. */
-static bool was_interrupted(const struct quiet *quiet)
+static bool was_interrupted(const struct ownfile *quiet)
 {
     uint64_t pending = 0;
 
@@ -115,17 +115,17 @@ static bool was_interrupted(const struct quiet *quiet)
 /* Does what is due, between the pieces. False, with errno set, when the wait ends here. */
 static bool work(void)
 {
-    struct quiet quiet;
+    struct ownfile own;
     bool interrupted;
     int saved = errno;
 
     /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
      */
-    if (!process_is_owner() || !quiet_begin(&quiet))
+    if (!owner_is_this_process() || !ownfile_begin(&own))
         return true;
     due_slow();
-    interrupted = was_interrupted(&quiet);
-    quiet_end(&quiet, 0, 0);
+    interrupted = was_interrupted(&own);
+    ownfile_end(&own, 0, 0);
     errno = interrupted ? EINTR : saved;
     return !interrupted;
 }
@@ -136,7 +136,7 @@ static nsec_t second_piece(nsec_t whole, nsec_t first)
     return whole == NO_END ? NO_END : whole - first;
 }
 
-int pieces_poll(struct pollfd *fds, nfds_t n, int timeout)
+int cut_wait_poll(struct pollfd *fds, nfds_t n, int timeout)
 {
     nsec_t whole = of_ms(timeout), first = first_piece(whole);
     int result;
@@ -151,7 +151,7 @@ int pieces_poll(struct pollfd *fds, nfds_t n, int timeout)
     return real_poll(fds, n, as_ms(second_piece(whole, first)));
 }
 
-int pieces___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+int cut_wait___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 {
     nsec_t whole = of_ms(timeout), first = first_piece(whole);
     int result;
@@ -166,8 +166,8 @@ int pieces___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
     return real___poll_chk(fds, n, as_ms(second_piece(whole, first)), room);
 }
 
-int pieces_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
-                 const sigset_t *mask)
+int cut_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                   const sigset_t *mask)
 {
     nsec_t whole = of_timespec(timeout), first = first_piece(whole);
     struct timespec piece = as_timespec(first);
@@ -184,8 +184,8 @@ int pieces_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
     return real_ppoll(fds, n, timeout ? &piece : NULL, mask);
 }
 
-int pieces___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
-                       const sigset_t *mask, size_t room)
+int cut_wait___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                         const sigset_t *mask, size_t room)
 {
     nsec_t whole = of_timespec(timeout), first = first_piece(whole);
     struct timespec piece = as_timespec(first);
@@ -202,7 +202,7 @@ int pieces___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
     return real___ppoll_chk(fds, n, timeout ? &piece : NULL, mask, room);
 }
 
-int pieces_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
+int cut_wait_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
     nsec_t whole = of_ms(timeout), first = first_piece(whole);
     int result;
@@ -217,8 +217,8 @@ int pieces_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
     return real_epoll_wait(epfd, events, n, as_ms(second_piece(whole, first)));
 }
 
-int pieces_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
-                       const sigset_t *mask)
+int cut_wait_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
+                         const sigset_t *mask)
 {
     nsec_t whole = of_ms(timeout), first = first_piece(whole);
     int result;
@@ -233,8 +233,8 @@ int pieces_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
     return real_epoll_pwait(epfd, events, n, as_ms(second_piece(whole, first)), mask);
 }
 
-int pieces_epoll_pwait2(int epfd, struct epoll_event *events, int n,
-                        const struct timespec *timeout, const sigset_t *mask)
+int cut_wait_epoll_pwait2(int epfd, struct epoll_event *events, int n,
+                          const struct timespec *timeout, const sigset_t *mask)
 {
     nsec_t whole = of_timespec(timeout), first = first_piece(whole);
     struct timespec piece = as_timespec(first);
@@ -268,7 +268,7 @@ static bool save(struct sets *sets, int n)
     for (int i = 0; i < 3 && sets->size > 0; i++) {
         if (!sets->at[i])
             continue;
-        if (!is_readable(sets->at[i], sets->size))
+        if (!usermem_readable(sets->at[i], sets->size))
             return false;
         memcpy(&sets->copies[i], sets->at[i], sets->size);
     }
@@ -294,7 +294,7 @@ static bool work_for(const struct sets *sets)
  * signal mask there. */
 static bool is_writable(uint64_t *at)
 {
-    return memory_is_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
+    return usermem_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
            raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
 }
 
@@ -311,8 +311,8 @@ static void tell_left(struct timeval *timeout, nsec_t ns)
     *timeout = as_timeval(ns);
 }
 
-int pieces_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
-                  struct timeval *timeout)
+int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                    struct timeval *timeout)
 {
     struct sets sets = {.at = {readable, writable, odd}};
     nsec_t whole = of_timeval(timeout), first = first_piece(whole);
@@ -337,8 +337,8 @@ int pieces_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
     return result;
 }
 
-int pieces_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
-                   const struct timespec *timeout, const sigset_t *mask)
+int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+                     const struct timespec *timeout, const sigset_t *mask)
 {
     struct sets sets = {.at = {readable, writable, odd}};
     nsec_t whole = of_timespec(timeout), first = first_piece(whole);

@@ -19,7 +19,7 @@ static int connect_to_server(int fd)
 }
 
 /* Every pair of flags before and after: the former user's never show. */
-Test(disguise, flags, .timeout = 20)
+Test(install, flags, .timeout = 20)
 {
     static const int flags[] = {0, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC};
 
@@ -51,7 +51,7 @@ Test(disguise, flags, .timeout = 20)
 }
 
 /* The three ways in which programs switch blocking off. */
-Test(disguise, nonblocking_by_any_call, .timeout = 20)
+Test(install, nonblocking_by_any_call, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {
         int on = 1;
@@ -71,7 +71,7 @@ Test(disguise, nonblocking_by_any_call, .timeout = 20)
     }
 }
 
-Test(disguise, nonblocking_connect, .timeout = 20)
+Test(install, nonblocking_connect, .timeout = 20)
 {
     struct sockaddr_in peer;
     socklen_t len = sizeof(peer);
@@ -172,7 +172,7 @@ static void snapshot(int fd, char (*values)[32])
 
 /* For each option: kept by one who gave it, taken by one who did not, and the other way round.
  * The yardstick is a socket treated the same whose connection is not from the pool. */
-Test(disguise, options_of_this_user_and_no_other, .timeout = 20)
+Test(install, options_of_this_user_and_no_other, .timeout = 20)
 {
     for (size_t former = 0; former <= SETTINGS; former++) {
         for (size_t latter = 0; latter <= SETTINGS; latter++) {
@@ -210,7 +210,7 @@ Test(disguise, options_of_this_user_and_no_other, .timeout = 20)
 }
 
 /* Set after connect(), as most clients do with TCP_NODELAY. */
-Test(disguise, options_set_late_do_not_leak, .timeout = 20)
+Test(install, options_set_late_do_not_leak, .timeout = 20)
 {
     struct timeval time = {1, 0};
     struct linger linger = {1, 0};
@@ -238,7 +238,7 @@ Test(disguise, options_set_late_do_not_leak, .timeout = 20)
 }
 
 /* A buffer that was set cannot be unset, so such connections keep to themselves. */
-Test(disguise, buffer_sizes_are_not_mixed, .timeout = 20)
+Test(install, buffer_sizes_are_not_mixed, .timeout = 20)
 {
     int size = 50000;
     int port = park();
@@ -282,7 +282,7 @@ static int real_nodelay_of(int fd)
 
 /* On a new connection the server acknowledges at once, and a small request behind another is
  * not held back; a pooled one must not be slower. The program sees what it would have seen. */
-Test(disguise, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
+Test(install, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
 {
     struct sockaddr_in addr;
     int value = 0;
@@ -370,14 +370,14 @@ static void bound_to_nothing(int domain)
     }
 }
 
-Test(disguise, bound_to_nothing, .timeout = 20)
+Test(install, bound_to_nothing, .timeout = 20)
 {
     bound_to_nothing(AF_INET);
     bound_to_nothing(AF_INET6);
 }
 
 /* A program that asked for its port sees the same one when it is connected. */
-Test(disguise, bound_to_nothing_and_asked, .timeout = 20)
+Test(install, bound_to_nothing_and_asked, .timeout = 20)
 {
     for (int way = 0; way < 4; way++) {
         int domain = way % 2 ? AF_INET6 : AF_INET;
@@ -397,7 +397,7 @@ Test(disguise, bound_to_nothing_and_asked, .timeout = 20)
 
 /* A connection that was not bound is not lent to a program that bound its socket, or the other
  * way round: a connect() to AF_UNSPEC would show the difference. */
-Test(disguise, bound_and_not_bound, .timeout = 20)
+Test(install, bound_and_not_bound, .timeout = 20)
 {
     int port = park();
     int fd = socket(AF_INET, SOCK_STREAM, 0);

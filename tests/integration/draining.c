@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static const char store[] = "set a 0 0 1 noreply\r\nx\r\n";
+static const char store[] = "set s 0 0 1 noreply\r\nx\r\n";
 static const char removal[] = "delete nothing noreply\r\n";
 static const char deleteq[25] = {'\x80', '\x14', [3] = 1, [11] = 1, [24] = 'k'};
 
@@ -58,7 +58,7 @@ static bool nothing_to_read(long fd)
     return unseen(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL) == -EAGAIN;
 }
 
-Test(owing, noreply_tails_against_memcached, .timeout = 20)
+Test(draining, noreply_tails_against_memcached, .timeout = 20)
 {
     static const char *const requests[] = {store, removal, "get nothing\r\nmd nothing q\r\n",
                                            "mg nothing q v\r\n", "touch nothing 1 noreply\r\n"};
@@ -69,11 +69,11 @@ Test(owing, noreply_tails_against_memcached, .timeout = 20)
         usleep(5000);
     }
     cr_expect(opened_at_server() - before <= 3);
-    cr_expect(log_count(": kept, owing") == 50);
+    cr_expect(log_count(": kept, draining") == 50);
     cr_expect(log_count(": discarded") == 0);
 }
 
-Test(owing, quiet_binary_against_memcached, .timeout = 20)
+Test(draining, quiet_binary_against_memcached, .timeout = 20)
 {
     long before = opened_at_server();
 
@@ -82,14 +82,14 @@ Test(owing, quiet_binary_against_memcached, .timeout = 20)
 
         cr_assert(send(fd, deleteq, sizeof(deleteq), 0) == sizeof(deleteq));
         close(fd);
-        EXPECT_EVENT(": kept, owing");
+        EXPECT_EVENT(": kept, draining");
         usleep(5000);
     }
     cr_expect(opened_at_server() - before <= 3);
 }
 
 /* A plainly clean one costs the server nothing. */
-Test(owing, no_fence_without_need, .timeout = 20, .init = listen_for_us)
+Test(draining, no_fence_without_need, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -104,7 +104,7 @@ Test(owing, no_fence_without_need, .timeout = 20, .init = listen_for_us)
 }
 
 /* Nothing but its very answer, and nothing behind it. */
-Test(owing, fence_answers, .timeout = 20, .init = listen_for_us)
+Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
 {
     static const struct {
         const char *answer;
@@ -151,7 +151,7 @@ Test(owing, fence_answers, .timeout = 20, .init = listen_for_us)
 }
 
 /* Until it is answered the connection is nobody's. */
-Test(owing, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
+Test(draining, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), other;
     long server = accept_here(), second;
@@ -159,7 +159,7 @@ Test(owing, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
 
     send_text(fd, removal);
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    EXPECT_EVENT(": kept, draining");
     serve_expect(server, removal, strlen(removal));
     other = dial(port_here);
     second = accept_here();
@@ -178,7 +178,7 @@ Test(owing, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
 
 /* A server that does not know `mn` is not asked again for a while: what `version` can prove is
  * proved by it, what it cannot is not kept. */
-Test(owing, server_without_mn, .timeout = 20, .init = listen_for_us)
+Test(draining, server_without_mn, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port;
     long server = accept_here();
@@ -195,7 +195,7 @@ Test(owing, server_without_mn, .timeout = 20, .init = listen_for_us)
     port = local_port(fd);
     send_text(fd, removal);
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    EXPECT_EVENT(": kept, draining");
     serve_expect(server, removal, strlen(removal));
     serve_expect(server, "version\r\n", 9);
     serve_text(server, "VERSION 1.4.5\r\n");
@@ -208,7 +208,7 @@ Test(owing, server_without_mn, .timeout = 20, .init = listen_for_us)
 }
 
 /* One that understood it before, on whatever connection, was restarted, perhaps. */
-Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
+Test(draining, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), other;
     long server = accept_here(), second;
@@ -226,7 +226,7 @@ Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
     for (int failures = 0; failures < 2; failures++) {
         send_text(other, store);
         close(other);
-        EXPECT_EVENT(": kept, owing");
+        EXPECT_EVENT(": kept, draining");
         unseen(SYS_close, second);
         usleep(20000);
         other = dial(port_here);
@@ -241,7 +241,7 @@ Test(owing, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
 }
 
 /* What the program itself asked shows as much, on that connection. */
-Test(owing, the_program_asked_mn, .timeout = 20, .init = listen_for_us)
+Test(draining, the_program_asked_mn, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -261,7 +261,7 @@ Test(owing, the_program_asked_mn, .timeout = 20, .init = listen_for_us)
     serve_expect(server, "mn\r\ndelete nothing noreply\r\nmn\r\n", 32);
 }
 
-Test(owing, late_replies_against_memcached, .timeout = 20)
+Test(draining, late_replies_against_memcached, .timeout = 20)
 {
     static const char value[] = "VALUE late 0 5\r\nvalue\r\nEND\r\n";
     int fd = dial_server(), port = local_port(fd);
@@ -273,7 +273,7 @@ Test(owing, late_replies_against_memcached, .timeout = 20)
         if (i % 2)
             expect_text(fd, "VALUE late");
         close(fd);
-        EXPECT_EVENT(": kept, owing");
+        EXPECT_EVENT(": kept, draining");
         usleep(20000);
         fd = dial_server();
         cr_expect(local_port(fd) == port);
@@ -283,7 +283,7 @@ Test(owing, late_replies_against_memcached, .timeout = 20)
 }
 
 /* Not even when a byte is missing, and never a byte of them to the next one. */
-Test(owing, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
+Test(draining, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
 {
     static const char reply[] = "VALUE a 0 3\r\nabc\r\nEND\r\n";
     int fd = dial(port_here), port = local_port(fd);
@@ -309,7 +309,7 @@ Test(owing, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
 }
 
 /* The replies first, and the fence when they are in. */
-Test(owing, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
+Test(draining, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port = local_port(fd);
     long server = accept_here();
@@ -328,7 +328,7 @@ Test(owing, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
     cr_expect(local_port(dial(port_here)) == port);
 }
 
-Test(owing, hung_up_instead, .timeout = 20, .init = listen_for_us)
+Test(draining, hung_up_instead, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -341,7 +341,7 @@ Test(owing, hung_up_instead, .timeout = 20, .init = listen_for_us)
     EXPECT_EVENT(": discarded: NOT_ESTABLISHED ");
 }
 
-Test(owing, wrong_reply, .timeout = 20, .init = listen_for_us)
+Test(draining, wrong_reply, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -354,7 +354,7 @@ Test(owing, wrong_reply, .timeout = 20, .init = listen_for_us)
     EXPECT_EVENT(": discarded: UNEXPECTED_REPLY ");
 }
 
-Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
+Test(draining, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
 {
     enum { SIZE = 8 << 20 };
     static char filler[SIZE];
@@ -366,7 +366,7 @@ Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
     send_text(fd, "get a\r\n");
     close(fd);
     serve_text(server, "VALUE a 0 8388608\r\n");
-    for (int i = 0; i < 1000 && log_count(": discarded: TOO_MUCH ") == 0; i++) {
+    for (int i = 0; i < 1000 && log_count(": discarded: DRAIN_LIMIT ") == 0; i++) {
         long n = unseen(SYS_sendto, server, filler, SIZE - sent, MSG_DONTWAIT | MSG_NOSIGNAL,
                         NULL, 0);
 
@@ -375,7 +375,7 @@ Test(owing, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
         unseen(SYS_close, accept_here());
         close(fd);
     }
-    cr_expect(log_count(": discarded: TOO_MUCH ") == 1);
+    cr_expect(log_count(": discarded: DRAIN_LIMIT ") == 1);
 }
 
 /* Of the bytes that COUNT servers sent, how many are still unread. */
@@ -403,7 +403,7 @@ static size_t unread_of(const long *servers, int count)
 }
 
 /* The user that asked has gone: what a server sends without end is read a little at a time. */
-Test(owing, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
+Test(draining, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
 {
     enum { CONNECTIONS = 4, MOST = 65536 };
     static char lines[1 << 20];
@@ -422,7 +422,7 @@ Test(owing, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
     }
     for (int i = 0; i < CONNECTIONS; i++) {
         close(fds[i]);
-        EXPECT_EVENT(": kept, owing");
+        EXPECT_EVENT(": kept, draining");
     }
     before = unread_of(servers, CONNECTIONS);
     cr_assert(before > 2 * MOST, "%zu bytes are no test", before);
@@ -432,14 +432,14 @@ Test(owing, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
 }
 
 /* A login that was given up on is a login still. */
-Test(owing, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_us)
+Test(draining, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
 
     send_text(fd, "set auth 0 0 10\r\nbob secret\r\n");
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    EXPECT_EVENT(": kept, draining");
     serve_text(server, "STORED\r\n");
     usleep(20000);
     dial(port_here);
@@ -447,7 +447,7 @@ Test(owing, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_us)
 }
 
 /* What is read behind our back is never made up for by what comes late. */
-Test(owing, read_behind_our_back, .timeout = 20, .init = listen_for_us)
+Test(draining, read_behind_our_back, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -465,7 +465,7 @@ Test(owing, read_behind_our_back, .timeout = 20, .init = listen_for_us)
 }
 
 /* A private number that was closed past the hooks may be the program's by now. */
-Test(owing, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
+Test(draining, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
@@ -473,7 +473,7 @@ Test(owing, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
 
     send_text(fd, "get a\r\n");
     close(fd);
-    EXPECT_EVENT(": kept, owing");
+    EXPECT_EVENT(": kept, draining");
     number = private_number();
     cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     cr_assert(unseen(SYS_dup3, pair[0], number, 0) == number);
@@ -486,7 +486,7 @@ Test(owing, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
 }
 
 /* What was said past the hooks is found at once, and not only when somebody wants it. */
-Test(owing, said_behind_our_back, .timeout = 20)
+Test(draining, said_behind_our_back, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -497,8 +497,8 @@ Test(owing, said_behind_our_back, .timeout = 20)
     EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }
 
-/* The child of a fork leaves them alone, and the parent can still settle them. */
-Test(owing, over_a_fork, .timeout = 20, .init = listen_for_us)
+/* The child of a fork leaves them alone, and the parent can still drain them. */
+Test(draining, over_a_fork, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port = local_port(fd);
     long server = accept_here();

@@ -16,7 +16,7 @@
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
 
-Test(numbers, lowest_free_number_after_close, .timeout = 20)
+Test(fds, lowest_free_number_after_close, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -28,7 +28,7 @@ Test(numbers, lowest_free_number_after_close, .timeout = 20)
     EXPECT_EVENT(": reused as ");
 }
 
-Test(numbers, standard_input_can_be_a_connection, .timeout = 20)
+Test(fds, standard_input_can_be_a_connection, .timeout = 20)
 {
     close(0);
     cr_expect(dial_server() == 0);
@@ -38,7 +38,7 @@ Test(numbers, standard_input_can_be_a_connection, .timeout = 20)
     cr_expect(open("/dev/null", O_RDONLY) == 0);
 }
 
-Test(numbers, every_call_says_ebadf_after_close, .timeout = 20)
+Test(fds, every_call_says_ebadf_after_close, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
     struct pollfd poller = {-1, POLLIN, 0};
@@ -80,7 +80,7 @@ Test(numbers, every_call_says_ebadf_after_close, .timeout = 20)
     cr_expect(poll(&poller, 1, 0) == 1 && poller.revents == POLLNVAL);
 }
 
-Test(numbers, idle_connections_end_with_exec, .timeout = 20)
+Test(fds, idle_connections_end_with_exec, .timeout = 20)
 {
     park();
     cr_expect(unseen(SYS_fcntl, private_number(), F_GETFD) == FD_CLOEXEC);
@@ -101,7 +101,7 @@ static int table_size(void)
 }
 
 /* A fork copies the table up to the highest fd. */
-Test(numbers, an_idle_connection_fits_in_the_table, .timeout = 20)
+Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
 {
     int before = table_size();
     int port = park();
@@ -163,28 +163,28 @@ static int another_accepted(void)
     return accept4(listener, NULL, NULL, 0);
 }
 
-Test(numbers, duplicates_come_near, .timeout = 20)
+Test(fds, duplicates_come_near, .timeout = 20)
 {
     come_near(another_duplicate);
 }
 
-Test(numbers, sockets_come_near, .timeout = 20)
+Test(fds, sockets_come_near, .timeout = 20)
 {
     come_near(another_socket);
 }
 
-Test(numbers, epoll_sets_come_near, .timeout = 20)
+Test(fds, epoll_sets_come_near, .timeout = 20)
 {
     come_near(another_epoll_set);
 }
 
-Test(numbers, accepted_ones_come_near, .timeout = 20)
+Test(fds, accepted_ones_come_near, .timeout = 20)
 {
     come_near(another_accepted);
 }
 
 /* What is opened by calls that are not hooked is seen when the next connection is kept. */
-Test(numbers, files_come_near, .timeout = 20)
+Test(fds, files_come_near, .timeout = 20)
 {
     int port, fd;
 
@@ -198,7 +198,7 @@ Test(numbers, files_come_near, .timeout = 20)
 }
 
 /* Many connections get the room they need, and no more. */
-Test(numbers, tables_for_a_crowd, .timeout = 20)
+Test(fds, tables_for_a_crowd, .timeout = 20)
 {
     static const struct {
         int connections, room;
@@ -220,7 +220,7 @@ Test(numbers, tables_for_a_crowd, .timeout = 20)
 }
 
 /* A private number was never the application's: closing it works and says so. */
-Test(numbers, close_loop_over_idle_connections, .timeout = 20)
+Test(fds, close_loop_over_idle_connections, .timeout = 20)
 {
     int number;
 
@@ -228,16 +228,16 @@ Test(numbers, close_loop_over_idle_connections, .timeout = 20)
     number = private_number();
     errno = 0;
     cr_expect(close(number) == -1 && errno == EBADF);
-    EXPECT_EVENT(": discarded: SWEPT ");
+    EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
     cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
     park();
     for (number = LOWEST_PRIVATE; number < 20000; number++)
         cr_expect(close(number) == -1 && errno == EBADF);
-    cr_expect(log_count("discarded: SWEPT") == 2);
+    cr_expect(log_count("discarded: CLOSED_IN_BULK") == 2);
     park();
 }
 
-Test(numbers, close_range_over_idle_and_used, .timeout = 20)
+Test(fds, close_range_over_idle_and_used, .timeout = 20)
 {
     int used;
 
@@ -250,23 +250,23 @@ Test(numbers, close_range_over_idle_and_used, .timeout = 20)
     exchange(dial_server());
     park();
     cr_assert(close_range(LOWEST_PRIVATE, ~0U, 0) == 0);
-    EXPECT_EVENT(": discarded: SWEPT ");
+    EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
     cr_assert(close_range((unsigned int)used, (unsigned int)used, 0) == 0);
-    EXPECT_NOT_KEPT("SWEPT");
+    EXPECT_NOT_KEPT("CLOSED_IN_BULK");
     cr_expect(dial_server() == used);
     exchange(used);
 }
 
-Test(numbers, closefrom_sweeps, .timeout = 20)
+Test(fds, closefrom_sweeps, .timeout = 20)
 {
     park();
     closefrom(LOWEST_PRIVATE);
-    EXPECT_EVENT(": discarded: SWEPT ");
+    EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
     park();
 }
 
 /* The way of Java's NIO: what is duplicated over the connection closes it. */
-Test(numbers, dup2_over_a_connection_is_a_check_in, .timeout = 20)
+Test(fds, dup2_over_a_connection_is_a_check_in, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
     int fd = dial_server();
@@ -286,7 +286,7 @@ Test(numbers, dup2_over_a_connection_is_a_check_in, .timeout = 20)
     cr_expect(dup2(-1, fd) == -1 && errno == EBADF);
 }
 
-Test(numbers, dup2_that_fails_closes_nothing, .timeout = 20)
+Test(fds, dup2_that_fails_closes_nothing, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -300,7 +300,7 @@ Test(numbers, dup2_that_fails_closes_nothing, .timeout = 20)
 }
 
 /* The same where the kernel has other reasons to refuse than the first number. */
-Test(numbers, dup_that_is_refused_closes_nothing, .timeout = 20)
+Test(fds, dup_that_is_refused_closes_nothing, .timeout = 20)
 {
     struct rlimit before, limit;
     int null = open("/dev/null", O_RDWR);
@@ -323,7 +323,7 @@ Test(numbers, dup_that_is_refused_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
-Test(numbers, dup2_over_a_private_number, .timeout = 20)
+Test(fds, dup2_over_a_private_number, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
     int number;
@@ -331,7 +331,7 @@ Test(numbers, dup2_over_a_private_number, .timeout = 20)
     park();
     number = private_number();
     cr_assert(dup2(null, number) == number);
-    EXPECT_EVENT(": discarded: SWEPT ");
+    EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
     cr_expect(write(number, "x", 1) == 1);
     park();
     cr_expect(write(number, "x", 1) == 1, "the program's own number was touched");
@@ -347,7 +347,7 @@ int __dup2(int fd, int to);
 int __close(int fd);
 
 /* What libc exports twice is the same to us. */
-Test(numbers, second_names, .timeout = 20)
+Test(fds, second_names, .timeout = 20)
 {
     struct sockaddr_in addr;
     int null = open("/dev/null", O_RDWR);
@@ -373,7 +373,7 @@ Test(numbers, second_names, .timeout = 20)
     }
 }
 
-Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
+Test(fds, duplicates_get_the_numbers_asked_for, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
     int fd = dial_server();
@@ -393,7 +393,7 @@ Test(numbers, duplicates_get_the_numbers_asked_for, .timeout = 20)
 }
 
 /* The lowest free fd from there on is taken by a private fd. */
-Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
+Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
 {
     static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
 
@@ -414,7 +414,7 @@ Test(numbers, duplicates_from_a_private_fd_on, .timeout = 20)
 }
 
 /* Record locks (fcntl(2)) end when the process closes any fd of the file. */
-Test(numbers, duplicates_leave_the_locks, .timeout = 20)
+Test(fds, duplicates_leave_the_locks, .timeout = 20)
 {
     struct flock all = {.l_type = F_WRLCK};
     FILE *file = tmpfile();
@@ -465,7 +465,7 @@ static void sweep_everything(void (*sweep)(void))
         for (int fd = 3; fd < 65536; fd++)
             left += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
         port = park();
-        _exit(left == 0 && log_count(": discarded: SWEPT ") >= 1 &&
+        _exit(left == 0 && log_count(": discarded: CLOSED_IN_BULK ") >= 1 &&
                       local_port(dial_server()) == port
                   ? 0
                   : 1);
@@ -473,7 +473,7 @@ static void sweep_everything(void (*sweep)(void))
     expect_good_end(child);
 }
 
-Test(numbers, sweeps_of_everything, .timeout = 20)
+Test(fds, sweeps_of_everything, .timeout = 20)
 {
     not_under_valgrind();
     sweep_everything(sweep_one_by_one);
@@ -524,22 +524,22 @@ static int get_by_accept4(int listener)
     return accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 }
 
-Test(numbers, idle_connections_make_way_for_socket, .timeout = 20)
+Test(fds, idle_connections_make_way_for_socket, .timeout = 20)
 {
     make_way(get_by_socket);
 }
 
-Test(numbers, idle_connections_make_way_for_accept, .timeout = 20)
+Test(fds, idle_connections_make_way_for_accept, .timeout = 20)
 {
     make_way(get_by_accept);
 }
 
-Test(numbers, idle_connections_make_way_for_accept4, .timeout = 20)
+Test(fds, idle_connections_make_way_for_accept4, .timeout = 20)
 {
     make_way(get_by_accept4);
 }
 
-Test(numbers, no_private_number_left, .timeout = 20)
+Test(fds, no_private_number_left, .timeout = 20)
 {
     struct rlimit limit;
     int fd, other;

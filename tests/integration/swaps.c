@@ -52,25 +52,25 @@ static int dial_prepared(void)
     return fd;
 }
 
-Test(protocols, wrong_guess_is_repaired, .timeout = 20)
+Test(swaps, wrong_guess_is_repaired, .timeout = 20)
 {
     long before;
 
     park();
     park_binary();
-    cr_expect(log_count(": exchanged at ") == 1);
+    cr_expect(log_count(": swapped at ") == 1);
     before = opened_at_server();
     /* Both wait now; the last speaker is expected again. */
     for (int i = 0; i < 10; i++)
         park_binary();
-    cr_expect(log_count(": exchanged at ") == 1);
+    cr_expect(log_count(": swapped at ") == 1);
     cr_expect(opened_at_server() - before == 1);
     park();
-    cr_expect(log_count(": exchanged at ") == 2);
+    cr_expect(log_count(": swapped at ") == 2);
 }
 
 /* Libraries that prepare their sockets differently are told apart. */
-Test(protocols, habits_are_learned, .timeout = 20)
+Test(swaps, habits_are_learned, .timeout = 20)
 {
     long before;
     int fd;
@@ -87,11 +87,11 @@ Test(protocols, habits_are_learned, .timeout = 20)
         close(fd);
     }
     cr_expect(opened_at_server() - before == 1);
-    cr_expect(log_count(": exchanged at ") <= 1);
+    cr_expect(log_count(": swapped at ") <= 1);
 }
 
 /* What was set and registered since connect() is there after the exchange. */
-Test(protocols, repaired_under_the_same_number, .timeout = 20)
+Test(swaps, repaired_under_the_same_number, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}}, got = {0};
     struct timeval limit = {3, 0}, limit_read = {0, 0};
@@ -107,7 +107,7 @@ Test(protocols, repaired_under_the_same_number, .timeout = 20)
     cr_assert(epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0);
     cr_assert(fcntl(fd, F_SETFD, 0) == 0);
     exchange_binary(fd);
-    cr_expect(log_count(": exchanged at ") == 1);
+    cr_expect(log_count(": swapped at ") == 1);
     cr_expect(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit_read, &len) == 0 &&
               limit_read.tv_sec == 3);
     cr_expect(fcntl(fd, F_GETFD) == 0);
@@ -122,7 +122,7 @@ Test(protocols, repaired_under_the_same_number, .timeout = 20)
     cr_expect(epoll_wait(epfd, &got, 1, 0) == 0);
 }
 
-Test(protocols, repaired_by_every_call, .timeout = 20)
+Test(swaps, repaired_by_every_call, .timeout = 20)
 {
     struct iovec pieces[3] = {{(void *)noop, 0}, {(void *)noop, 1}, {(void *)(noop + 1), 23}};
     struct msghdr msg = {.msg_iov = pieces, .msg_iovlen = 3};
@@ -163,7 +163,7 @@ Test(protocols, repaired_by_every_call, .timeout = 20)
     }
 }
 
-Test(protocols, repaired_without_waiting, .timeout = 20)
+Test(swaps, repaired_without_waiting, .timeout = 20)
 {
     struct pollfd poller;
     int fd;
@@ -189,7 +189,7 @@ Test(protocols, repaired_without_waiting, .timeout = 20)
 }
 
 /* The bytes of a value are no first byte. */
-Test(protocols, only_the_first_byte_counts, .timeout = 20)
+Test(swaps, only_the_first_byte_counts, .timeout = 20)
 {
     int fd;
 
@@ -202,11 +202,11 @@ Test(protocols, only_the_first_byte_counts, .timeout = 20)
     expect_text(fd, "STORED\r\n");
     close(fd);
     EXPECT_KEPT();
-    cr_expect(log_count(": exchanged at ") == 0);
+    cr_expect(log_count(": swapped at ") == 0);
 }
 
 /* Nor are they on a socket whose first bytes nobody saw. */
-Test(protocols, not_after_unseen_bytes, .timeout = 20)
+Test(swaps, not_after_unseen_bytes, .timeout = 20)
 {
     int fd, twin;
 
@@ -217,11 +217,11 @@ Test(protocols, not_after_unseen_bytes, .timeout = 20)
     send_text(twin, "set binary-value 0 0 1\r\n");
     send_text(fd, "\x80\r\n");
     expect_text(fd, "STORED\r\n");
-    cr_expect(log_count(": cut off at ") == 0);
+    cr_expect(log_count(": swap failed at ") == 0);
 }
 
 /* The number is something else by now, which is not ours to exchange or to cut off. */
-Test(protocols, not_on_a_number_reused_unseen, .timeout = 20)
+Test(swaps, not_on_a_number_reused_unseen, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {
         int pair[2];
@@ -233,7 +233,7 @@ Test(protocols, not_on_a_number_reused_unseen, .timeout = 20)
         cr_assert((way == 0 ? socketpair(AF_UNIX, SOCK_STREAM, 0, pair) : pipe(pair)) == 0);
         cr_assert(unseen(SYS_dup3, pair[1], fd, 0) == fd);
         cr_expect(write(fd, "\x80", 1) == 1);
-        cr_expect(log_count(": cut off at ") == 0 && log_count(": exchanged at ") == 0);
+        cr_expect(log_count(": swap failed at ") == 0 && log_count(": swapped at ") == 0);
         cr_expect(read(pair[0], &(char){0}, 1) == 1);
         cr_expect(way == 1 || send(pair[0], "x", 1, MSG_NOSIGNAL) == 1, "it was shut down");
         close(fd);
@@ -264,7 +264,7 @@ static void expect_nothing_more(long server)
 }
 
 /* No server any more to exchange it for: the call fails, and nothing reaches anybody. */
-Test(protocols, server_gone, .timeout = 20)
+Test(swaps, server_gone, .timeout = 20)
 {
     int port;
     int listener = listen_here(&port);
@@ -280,7 +280,7 @@ Test(protocols, server_gone, .timeout = 20)
 }
 
 /* Nothing to exchange it for: the same. */
-Test(protocols, no_descriptors_left, .timeout = 20)
+Test(swaps, no_descriptors_left, .timeout = 20)
 {
     struct rlimit limit, before;
     int port;
@@ -298,5 +298,5 @@ Test(protocols, no_descriptors_left, .timeout = 20)
     cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
     close(fd);
     expect_nothing_more(server);
-    cr_expect(log_count(": cut off at ") == 0, "the log needs a descriptor, too");
+    cr_expect(log_count(": swap failed at ") == 0, "the log needs a descriptor, too");
 }

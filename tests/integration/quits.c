@@ -41,7 +41,7 @@ static void expect_reuse(int port)
     close(fd);
 }
 
-Test(goodbyes, quit_in_text, .timeout = 20)
+Test(quits, quit_in_text, .timeout = 20)
 {
     int fd = dial_server();
     int port = local_port(fd);
@@ -55,7 +55,7 @@ Test(goodbyes, quit_in_text, .timeout = 20)
     expect_tombstone(fd);
 }
 
-Test(goodbyes, quit_by_every_call, .timeout = 20)
+Test(quits, quit_by_every_call, .timeout = 20)
 {
     int fd = dial_server();
     int port = local_port(fd);
@@ -70,7 +70,7 @@ Test(goodbyes, quit_by_every_call, .timeout = 20)
     expect_reuse(port);
 }
 
-Test(goodbyes, quit_in_binary, .timeout = 20)
+Test(quits, quit_in_binary, .timeout = 20)
 {
     char answer[24];
     int fd = dial_server();
@@ -93,7 +93,7 @@ Test(goodbyes, quit_in_binary, .timeout = 20)
     EXPECT_KEPT();
 }
 
-Test(goodbyes, quit_with_replies_owed_is_passed_on, .timeout = 20)
+Test(quits, quit_with_replies_owed_is_passed_on, .timeout = 20)
 {
     int fd = dial_server();
     char byte;
@@ -128,7 +128,7 @@ static size_t many_quiet_sets(char *bytes, int round)
 }
 
 /* At the end of file everything that was sent has been done. */
-Test(goodbyes, are_a_barrier, .timeout = 60)
+Test(quits, are_a_barrier, .timeout = 60)
 {
     enum { ROUNDS = 60 };
     static char bytes[2001 * 64], heard[64];
@@ -237,7 +237,7 @@ struct quiet_request {
 };
 
 /* Answered or not, what quiet requests bring comes before the end of file. */
-Test(goodbyes, behind_quiet_requests_in_text, .timeout = 60)
+Test(quits, behind_quiet_requests_in_text, .timeout = 60)
 {
     static const struct quiet_request requests[] = {
         SAID("mg q v q\r\n"),
@@ -265,7 +265,7 @@ Test(goodbyes, behind_quiet_requests_in_text, .timeout = 60)
     }
 }
 
-Test(goodbyes, behind_quiet_requests_in_binary, .timeout = 60)
+Test(quits, behind_quiet_requests_in_binary, .timeout = 60)
 {
     static const struct quiet_request requests[] = {
         ASKED("\x09", "\0", "\1", "q"),                    /* GETQ */
@@ -292,7 +292,7 @@ Test(goodbyes, behind_quiet_requests_in_binary, .timeout = 60)
 
 /* Whether answers that come after shutdown() are received is a race without the library, too.
  */
-Test(goodbyes, behind_quiet_requests_both_ways, .timeout = 20)
+Test(quits, behind_quiet_requests_both_ways, .timeout = 20)
 {
     int port = park();
     int fd = dial_server();
@@ -305,7 +305,7 @@ Test(goodbyes, behind_quiet_requests_both_ways, .timeout = 20)
 }
 
 /* An answer to a later request proves that the quiet ones are done. */
-Test(goodbyes, behind_confirmed_quiet_requests, .timeout = 20)
+Test(quits, behind_confirmed_quiet_requests, .timeout = 20)
 {
     int port = park();
     int fd = dial_server();
@@ -319,7 +319,7 @@ Test(goodbyes, behind_confirmed_quiet_requests, .timeout = 20)
 }
 
 /* The end of a value is no goodbye, and neither is one in two pieces. */
-Test(goodbyes, what_looks_like_one, .timeout = 20)
+Test(quits, what_looks_like_one, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -342,7 +342,7 @@ static void *nowhere(void)
     return address;
 }
 
-Test(goodbyes, a_bad_address_is_the_kernels_affair, .timeout = 20)
+Test(quits, a_bad_address_is_the_kernels_affair, .timeout = 20)
 {
     int fd;
 
@@ -363,7 +363,7 @@ Test(goodbyes, a_bad_address_is_the_kernels_affair, .timeout = 20)
     exchange(fd);
 }
 
-Test(goodbyes, shutdown_when_clean, .timeout = 20)
+Test(quits, shutdown_when_clean, .timeout = 20)
 {
     static const int hows[] = {SHUT_WR, SHUT_RDWR};
     int port = park();
@@ -379,7 +379,7 @@ Test(goodbyes, shutdown_when_clean, .timeout = 20)
     }
 }
 
-Test(goodbyes, shutdown_otherwise, .timeout = 20)
+Test(quits, shutdown_otherwise, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -403,7 +403,7 @@ Test(goodbyes, shutdown_otherwise, .timeout = 20)
 }
 
 /* libmemcached's way: everything, and then the close. */
-Test(goodbyes, quit_shutdown_and_close, .timeout = 20)
+Test(quits, quit_shutdown_and_close, .timeout = 20)
 {
     long before = opened_at_server();
 
@@ -420,7 +420,7 @@ Test(goodbyes, quit_shutdown_and_close, .timeout = 20)
     cr_expect(opened_at_server() - before == 2);
 }
 
-Test(goodbyes, the_number_keeps_its_looks, .timeout = 20)
+Test(quits, the_number_keeps_its_looks, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -443,7 +443,7 @@ Test(goodbyes, the_number_keeps_its_looks, .timeout = 20)
 }
 
 /* node waits for the end of file in its epoll set. */
-Test(goodbyes, waited_for_in_epoll_sets, .timeout = 20)
+Test(quits, waited_for_in_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN | EPOLLRDHUP | EPOLLET, {.u64 = 77}}, got = {0};
     int epfd = epoll_create1(0);
@@ -487,7 +487,7 @@ static int fired_once(int epfd)
 
 /* A one-shot registration that has fired stays quiet until it is armed; then it tells the end.
  */
-Test(goodbyes, one_shot_registration, .timeout = 20)
+Test(quits, one_shot_registration, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}}, got = {0};
     int epfd = epoll_create1(0);
@@ -511,7 +511,7 @@ Test(goodbyes, one_shot_registration, .timeout = 20)
 }
 
 /* One that has fired can be taken off, and is no other file's at its fd, and no other set's. */
-Test(goodbyes, one_shot_registration_that_is_gone, .timeout = 20)
+Test(quits, one_shot_registration_that_is_gone, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}};
     int epfd = epoll_create1(0);
@@ -537,7 +537,7 @@ Test(goodbyes, one_shot_registration_that_is_gone, .timeout = 20)
 }
 
 /* An armed one fires. */
-Test(goodbyes, one_shot_registration_that_is_armed, .timeout = 20)
+Test(quits, one_shot_registration_that_is_armed, .timeout = 20)
 {
     struct epoll_event got = {0};
     int epfd = epoll_create1(0);
@@ -555,7 +555,7 @@ Test(goodbyes, one_shot_registration_that_is_armed, .timeout = 20)
 
 /* Where a closed fd left a registration under the same number it cannot be told which is which.
  */
-Test(goodbyes, one_shot_registration_of_two, .timeout = 20)
+Test(quits, one_shot_registration_of_two, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
     int epfd = epoll_create1(0);
@@ -574,7 +574,7 @@ Test(goodbyes, one_shot_registration_of_two, .timeout = 20)
 }
 
 /* A registration that cannot be taken off is put back, and the goodbye is passed on. */
-Test(goodbyes, set_out_of_reach, .timeout = 20)
+Test(quits, set_out_of_reach, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 77}}, got = {0};
     int first = epoll_create1(0), second = epoll_create1(0);
@@ -590,7 +590,7 @@ Test(goodbyes, set_out_of_reach, .timeout = 20)
     cr_expect(recv(fd, &(char){0}, 1, 0) == 0);
 }
 
-Test(goodbyes, no_descriptors_left, .timeout = 20)
+Test(quits, no_descriptors_left, .timeout = 20)
 {
     struct rlimit limit, before;
     int fd;

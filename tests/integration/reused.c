@@ -40,7 +40,7 @@ static void reuse_unseen(int fd, int pair[2])
     cr_assert(pair[0] == fd);
 }
 
-Test(lent, keeps_its_private_number, .timeout = 20)
+Test(reused, keeps_its_private_number, .timeout = 20)
 {
     int number;
     int fd = lend();
@@ -54,7 +54,7 @@ Test(lent, keeps_its_private_number, .timeout = 20)
 }
 
 /* The kernel is asked at the latest when it could be lent again. */
-Test(lent, bytes_behind_our_back, .timeout = 20)
+Test(reused, bytes_behind_our_back, .timeout = 20)
 {
     char answer[64];
     int fd = lend();
@@ -69,7 +69,7 @@ Test(lent, bytes_behind_our_back, .timeout = 20)
 }
 
 /* Closed unseen and its number reused: what moves there is not taken for the connection's. */
-Test(lent, number_reused_unseen, .timeout = 20)
+Test(reused, number_reused_unseen, .timeout = 20)
 {
     int fd = lend();
     int port = local_port(fd);
@@ -87,7 +87,7 @@ Test(lent, number_reused_unseen, .timeout = 20)
 }
 
 /* The same, and nothing moved there: the connection is as it was. */
-Test(lent, number_reused_unseen_and_unused, .timeout = 20)
+Test(reused, number_reused_unseen_and_unused, .timeout = 20)
 {
     int fd = lend();
     int port = local_port(fd);
@@ -103,7 +103,7 @@ Test(lent, number_reused_unseen_and_unused, .timeout = 20)
 }
 
 /* Swept while in use: it stays the program's, and gets another number when it is kept. */
-Test(lent, private_number_swept, .timeout = 20)
+Test(reused, private_number_swept, .timeout = 20)
 {
     int fd = lend();
     int port = local_port(fd);
@@ -119,7 +119,7 @@ Test(lent, private_number_swept, .timeout = 20)
 
 /* A private number holds the connection open: it must go before a refused one is closed, or the
  * server would never know. */
-Test(lent, refused_ones_are_closed, .timeout = 20)
+Test(reused, refused_ones_are_closed, .timeout = 20)
 {
     int fd = lend();
     int number = private_number();
@@ -130,7 +130,7 @@ Test(lent, refused_ones_are_closed, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
 }
 
-Test(lent, swept_ones_are_closed, .timeout = 20)
+Test(reused, swept_ones_are_closed, .timeout = 20)
 {
     int fd = lend();
     int number = private_number();
@@ -142,7 +142,7 @@ Test(lent, swept_ones_are_closed, .timeout = 20)
 }
 
 /* Every way to change the flags is seen, also those that come late. */
-Test(lent, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
+Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
 {
     int on = 1;
 
@@ -174,7 +174,7 @@ Test(lent, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
 }
 
 /* And those of the fresh socket, however they came about. */
-Test(lent, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
+Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
 {
     int on = 1;
 
@@ -213,7 +213,7 @@ Test(lent, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
 }
 
 /* Descriptors are the program's first: all private numbers go when there are no others. */
-Test(lent, private_numbers_make_way, .timeout = 20)
+Test(reused, private_numbers_make_way, .timeout = 20)
 {
     struct rlimit limit;
     int fd = lend();
