@@ -148,12 +148,21 @@ static bool counts_as_use(enum conn_state state)
     return state == CONN_IN_USE || state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT;
 }
 
-/* Whoever finds the record closed and without calls, closer or last caller, frees it, once. */
+/* How often the record was closed stands in the state: a thread that was slow to free the
+ * record of one connection must not free that of the next, which may be CLOSED as well and in
+ * use. */
+static uint32_t closed_state(struct conn *conn)
+{
+    return ++conn->closed * (CONN_STATE_MASK + 1) | CONN_CLOSED;
+}
+
+/* The thread that finds the record closed and without calls, closer or last caller, frees it.
+ * The state is read before the calls are looked at; see concurrency.md, 2. */
 static void free_if_unused(struct conn *conn)
 {
-    uint32_t closed = CONN_CLOSED;
+    uint32_t closed = atomic_load(&conn->state);
 
-    if (!conn_calls_in_flight(conn) &&
+    if ((closed & CONN_STATE_MASK) == CONN_CLOSED && !conn_calls_in_flight(conn) &&
         atomic_compare_exchange_strong(&conn->state, &closed, CONN_FREE))
         push_free(conn);
 }
@@ -174,11 +183,13 @@ void conn_move(struct conn *conn, enum conn_state to)
             conn->endpoint,
             atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) - 1);
     }
+    /* Before a look at the calls (CLOSED) or at the map (the other two); see concurrency.md, 2
+     * and 3. */
     if (to == CONN_CLOSED) {
-        /* Ordered before the look for calls under way, as their ends are before their look at
-         * the state: one of the two sees the other. */
-        atomic_store(&conn->state, CONN_CLOSED);
+        atomic_store(&conn->state, closed_state(conn));
         free_if_unused(conn);
+    } else if (to == CONN_CHECKING_IN || to == CONN_CHECKING_OUT) {
+        atomic_store(&conn->state, (uint32_t)to);
     } else {
         atomic_store_explicit(&conn->state, (uint32_t)to, memory_order_release);
     }

@@ -82,7 +82,8 @@ struct conn {
     /* Calls under way and calls ever begun; see conn/conn.c. What a check-out and a check-in
      * need comes first, in few of the processor's cache lines. */
     _Alignas(64) _Atomic uint64_t inflight;
-    _Atomic uint32_t state;
+    _Atomic uint32_t state;   /* CLOSED: and above it, how often it was; see conn.c */
+    uint32_t closed;          /* how often */
     _Atomic uint32_t refusal; /* the first enum reason that makes it unpoolable */
     uint32_t id;              /* in the map's slots: its place among the records, from 1 */
     int fd; /* the number it lives at; -1 for one that a dry run only pretends to keep */
@@ -176,9 +177,12 @@ static inline void conn_set_flags(struct conn *conn, int flags, int fd_flags)
     atomic_store_explicit(&conn->fd_flags, fd_flags, memory_order_relaxed);
 }
 
+#define CONN_STATE_MASK 0xffu
+
+/* In one order with the moves to CLOSED, LEAVING and LENDING; see concurrency.md, 2 and 3. */
 static inline enum conn_state conn_state(const struct conn *conn)
 {
-    return (enum conn_state)atomic_load_explicit(&conn->state, memory_order_acquire);
+    return (enum conn_state)(atomic_load(&conn->state) & CONN_STATE_MASK);
 }
 
 static inline enum conn_answer conn_answer(const struct conn *conn)

@@ -229,8 +229,9 @@ static bool all_seen(const struct ring *ring)
 
         if (head - taken <= taking)
             return true;
-        /* Another thread began or ended an io_uring_enter() meanwhile. */
-        if (taken != atomic_load(&ring->taken) || taking != atomic_load(&ring->taking))
+        /* Another thread began or ended an io_uring_enter() meanwhile. An end changes TAKEN
+         * first, so that is looked at last; see concurrency.md, 4. */
+        if (taking != atomic_load(&ring->taking) || taken != atomic_load(&ring->taken))
             continue;
         return false;
     }

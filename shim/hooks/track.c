@@ -28,6 +28,26 @@ static bool could_be_pooled(int domain, int type, int protocol)
            (protocol == 0 || protocol == IPPROTO_TCP);
 }
 
+/* Another thread put WORD at an fd since track_new_fd(), for the socket that was there
+ * before.
+ */
+static COLD void end_former(uint32_t word)
+{
+    struct conn *conn = conn_of_word(word);
+
+    if (conn && !(word & (FDMAP_CLOSING | FDMAP_SHADOW)))
+        discard_open(conn, REASON_OTHER_SOCKET);
+}
+
+/* CONN is new at FD. See concurrency.md, 1. */
+static void put_in_map(int fd, const struct conn *conn)
+{
+    uint32_t word = fdmap_exchange(fd, conn_id(conn));
+
+    if (word != FDMAP_NONE)
+        end_former(word);
+}
+
 int track_spare(int domain, int type, int protocol)
 {
     struct conn *conn;
@@ -40,7 +60,7 @@ int track_spare(int domain, int type, int protocol)
         return -1;
     fd = conn->fd;
     track_new_fd(fd);
-    fdmap_exchange(fd, conn_id(conn));
+    put_in_map(fd, conn);
     if (fdtable_is_near(fd))
         track_came_near(fd);
     return fd;
@@ -64,7 +84,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
     if (sockid_cookie(fd, &conn->cookie))
-        fdmap_exchange(fd, conn_id(conn));
+        put_in_map(fd, conn);
     else
         conn_move(conn, CONN_CLOSED);
 }

@@ -18,7 +18,7 @@
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
 /* Evaluates to the first reason against; returns it from the function. */
-#define GATE(refusal)                                                                          \
+#define RETURN_IF_REFUSED(refusal)                                                             \
     do {                                                                                       \
         enum reason reason_ = (refusal);                                                       \
         if (reason_ != REASON_NONE)                                                            \
@@ -61,7 +61,7 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
 
-    GATE(ask_tcp(fd, &info));
+    RETURN_IF_REFUSED(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received == conn->received &&
                       info.tcpi_bytes_acked == conn->sent + 1 && info.tcpi_unacked == 0 &&
                       info.tcpi_notsent_bytes == 0,
@@ -74,7 +74,7 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
 
-    GATE(ask_tcp(fd, &info));
+    RETURN_IF_REFUSED(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received >= conn->received &&
                       info.tcpi_bytes_acked <= conn->sent + 1,
                   REASON_UNSEEN_BYTES);
@@ -83,9 +83,9 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
 /* Of what the program opened itself nothing is believed that the kernel does not say. */
 static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
 {
-    GATE(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
+    RETURN_IF_REFUSED(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
-    GATE(flags_are_known(conn, fd));
+    RETURN_IF_REFUSED(flags_are_known(conn, fd));
     return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
 }
 
@@ -94,7 +94,7 @@ static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
  * connection is lent again. */
 static enum reason kernel_knew(struct conn *conn, int twin, bool clean)
 {
-    GATE(flags_are_known(conn, twin));
+    RETURN_IF_REFUSED(flags_are_known(conn, twin));
     return clean ? REASON_NONE : kernel_may_agree(conn, twin);
 }
 
@@ -124,35 +124,41 @@ enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now
 {
     bool clean;
 
-    GATE(owner_refusal());
-    GATE(unless(ring_all_seen(), REASON_IO_URING));
-    GATE(refusal_of(conn));
-    GATE(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
-    GATE(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
-    GATE(unless(!conn_calls_in_flight(conn), REASON_IN_FLIGHT));
+    RETURN_IF_REFUSED(owner_refusal());
+    RETURN_IF_REFUSED(unless(ring_all_seen(), REASON_IO_URING));
+    RETURN_IF_REFUSED(refusal_of(conn));
+    RETURN_IF_REFUSED(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
+    RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
+    RETURN_IF_REFUSED(unless(!conn_calls_in_flight(conn), REASON_IN_FLIGHT));
     clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
-    GATE(clean ? REASON_NONE : drain_prospect(conn, now));
-    GATE(nobody_logged_in(conn));
-    GATE(shadow_fd >= 0 ? kernel_knew(conn, shadow_fd, clean) : kernel_knows(conn, fd, clean));
+    RETURN_IF_REFUSED(clean ? REASON_NONE : drain_prospect(conn, now));
+    RETURN_IF_REFUSED(nobody_logged_in(conn));
+    RETURN_IF_REFUSED(shadow_fd >= 0 ? kernel_knew(conn, shadow_fd, clean)
+                                     : kernel_knows(conn, fd, clean));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
 enum reason verify_for_reuse(const struct conn *conn)
 {
-    GATE(owner_refusal());
-    GATE(unless(conn->orphan_epoch == atomic_load(&orphan_epoch), REASON_FORKED));
-    GATE(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
-    GATE(wire_refusal(&conn->wire));
-    GATE(nobody_logged_in(conn));
+    /* While CONN was idle its shadow fd may have been closed in bulk and given out again. CONN
+     * is CHECKING_OUT before this look; see concurrency.md, 3. */
+    RETURN_IF_REFUSED(
+        unless(fdmap_holds(conn->fd, conn_id(conn) | FDMAP_SHADOW), REASON_CLOSED_IN_BULK));
+    RETURN_IF_REFUSED(owner_refusal());
+    RETURN_IF_REFUSED(unless(conn->orphan_epoch == atomic_load(&orphan_epoch), REASON_FORKED));
+    RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
+    RETURN_IF_REFUSED(wire_refusal(&conn->wire));
+    RETURN_IF_REFUSED(nobody_logged_in(conn));
     return kernel_agrees(conn, conn->fd);
 }
 
 enum reason verify_fresh(struct conn *conn, int fd)
 {
-    GATE(owner_refusal());
-    GATE(conn_refusal(conn));
-    GATE(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
+    RETURN_IF_REFUSED(owner_refusal());
+    RETURN_IF_REFUSED(conn_refusal(conn));
+    RETURN_IF_REFUSED(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
     /* daemon(3) and login_tty(3) replace these past all hooks. */
-    GATE(unless(fd > STDERR_FILENO || sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
+    RETURN_IF_REFUSED(
+        unless(fd > STDERR_FILENO || sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     return flags_are_known(conn, fd);
 }
