@@ -143,9 +143,13 @@ bool conn_claim_last(struct conn *conn)
     return atomic_compare_exchange_strong(&conn->fds, &last, 0);
 }
 
-static bool counts_as_use(enum conn_state state)
+/* 1 for a state in which the program has the connection, or is about to get or give it. */
+static unsigned int counts_as_use(enum conn_state state)
 {
-    return state == CONN_IN_USE || state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT;
+    const unsigned int all =
+        1u << CONN_IN_USE | 1u << CONN_CHECKING_IN | 1u << CONN_CHECKING_OUT;
+
+    return all >> state & 1;
 }
 
 /* How often the record was closed stands in the state: a thread that was slow to free the
@@ -167,22 +171,25 @@ static void free_if_unused(struct conn *conn)
         push_free(conn);
 }
 
-void conn_move(struct conn *conn, enum conn_state to)
+static void note_use(struct conn *conn, uint32_t more)
 {
-    enum conn_state from = (enum conn_state)atomic_load(&conn->state);
+    struct endpoint *endpoint = conn->endpoint;
+
+    atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
+    endpoint_note_in_use(
+        endpoint,
+        atomic_fetch_add_explicit(&endpoint->in_use, more, memory_order_relaxed) + more);
+}
+
+/* TO is a constant wherever this is called: inlined by the linker, little of it is left. */
+__attribute__((always_inline)) inline void conn_move(struct conn *conn, enum conn_state to)
+{
+    uint32_t more = counts_as_use(to) - counts_as_use(conn_state(conn));
 
     if (to == CONN_FRESH || to == CONN_IN_USE)
         atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
-    if (counts_as_use(to) && !counts_as_use(from)) {
-        atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
-        endpoint_note_in_use(
-            conn->endpoint,
-            atomic_fetch_add_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) + 1);
-    } else if (counts_as_use(from) && !counts_as_use(to)) {
-        endpoint_note_in_use(
-            conn->endpoint,
-            atomic_fetch_sub_explicit(&conn->endpoint->in_use, 1, memory_order_relaxed) - 1);
-    }
+    if (more != 0)
+        note_use(conn, more);
     /* Before a look at the calls (CLOSED) or at the map (the other two); see concurrency.md, 2
      * and 3. */
     if (to == CONN_CLOSED) {
