@@ -48,7 +48,7 @@ def calls_of(command, environment, trace):
 @pytest.fixture(params=["scenes", "turns"])
 def program(request, bench, built):
     """What to run, and the system calls it makes without the shim."""
-    path = SCENES if request.param == "scenes" else built("turns.c", "../preload/plugin.c")
+    path = SCENES if request.param == "scenes" else built("turns.c", "../integration/plugin.c")
     command = [path, str(bench.server.port)]
     return command, calls_of(command, bench.environment(), bench.folder / "trace")
 
