@@ -190,8 +190,7 @@ static void note_use(struct conn *conn, uint32_t more)
         atomic_fetch_add_explicit(&endpoint->in_use, more, memory_order_relaxed) + more);
 }
 
-/* Every caller passes a constant for TO: after inlining at link time only its branch is left.
- */
+/* Every caller passes a constant for TO: inlined, at link time, only its branch is left. */
 __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum conn_state to)
 {
     uint32_t more = counts_as_use(to) - counts_as_use(conn_state(conn));

@@ -69,13 +69,14 @@ enum conn_answer {
 /* The request we sent behind quiet requests; its answer tells that they are done. */
 enum fence { FENCE_NONE, FENCE_MN, FENCE_OTHER };
 
-/* One registration of a connection with an epoll set; all of its registrations. */
+/* One registration of a connection with an epoll set. */
 struct epoll_reg {
     int epfd;
     uint32_t events;
     uint64_t data;
 };
 
+/* All registrations of a connection. */
 struct epoll_regs {
     unsigned int count;
     struct epoll_reg list[CONN_EPOLL_REGS];
@@ -117,7 +118,7 @@ struct conn {
     msec_t expires_at;
 
     /* Guarded by conn_trylock(), as are options and epoll_regs. */
-    uint64_t sent; /* bytes, since the connection was opened */
+    uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
     struct wire wire;
 
@@ -256,8 +257,7 @@ static inline enum reason conn_refusal(const struct conn *conn)
 }
 
 /* Takes the lock of the guarded fields. Never waits: when another thread has the lock, or the
- * code that this signal handler interrupted, it refuses CONN as CONCURRENT and returns false.
- */
+ * code under this signal handler, it refuses CONN as CONCURRENT and returns false. */
 bool conn_trylock(struct conn *conn);
 void conn_unlock(struct conn *conn);
 

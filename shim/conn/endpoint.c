@@ -96,13 +96,13 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
 
 void endpoint_publish_slow(struct endpoint *endpoint)
 {
-    size_t slot = (size_t)(endpoint - endpoints);
+    size_t stats_slot = (size_t)(endpoint - endpoints);
     struct stats *published;
 
     if (!stats_begin())
         return;
     if (!atomic_exchange(&endpoint->published, true)) {
-        published = stats_publish(slot, endpoint->text);
+        published = stats_publish(stats_slot, endpoint->text);
         if (published) {
             atomic_store(&endpoint->stats, published);
             stats_move(published, &endpoint->early);

@@ -69,8 +69,7 @@ bool endpoint_start(void);
 
 /* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint
  * without connections, in use or idle, gives up its place; NULL when there is none. With the
- * lock held.
- */
+ * lock held. */
 struct endpoint *endpoint_find(const struct address *address, msec_t now);
 
 /* Notes how many connections are in use at NOW, for endpoint_most(). With the lock held. */

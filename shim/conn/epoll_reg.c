@@ -9,8 +9,7 @@
 #include "conn/shadow.h"
 
 /* The word of a set that is made now. It holds fork_epoch: a set is shared with every child
- * that is made while it is open, and a later fork_epoch tells that there may be such a child.
- */
+ * that is made while it is open. If fork_epoch has changed, there may be such a child. */
 static uint32_t current_set_word(void)
 {
     return FDMAP_EPOLL | (atomic_load(&fork_epoch) & FDMAP_INDEX);

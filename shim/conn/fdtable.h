@@ -37,8 +37,8 @@ long fdtable_duplicate(int fd, unsigned int others);
 extern _Atomic int fdtable_edge __attribute__((visibility("hidden")));
 
 /* Whether the program's FD, the lowest free one, has reached that quarter. Then the caller must
- * call fdtable_move_on() and give up all shadow fds. Relaxed: the edge is a hint; an old
- * value costs one needless move, or misses one. */
+ * call fdtable_move_on() and give up all shadow fds. Relaxed: the edge is a hint; an old value
+ * costs one needless move, or misses one. */
 static inline bool fdtable_is_near(int fd)
 {
     return __builtin_expect(fd >= atomic_load_explicit(&fdtable_edge, memory_order_relaxed), 0);

@@ -34,8 +34,7 @@ unsigned int limits_idle(void);
 /* Adds MORE, which may be negative, to that count. With the pool's lock held. */
 void limits_count_idle(int more);
 
-/* Whether there may be one more shadow fd, beside those of the pooled connections and OTHERS.
- */
+/* Whether one more shadow fd is allowed, beside those of pooled connections and OTHERS. */
 bool limits_may_keep(unsigned int others);
 
 #endif

@@ -137,8 +137,7 @@ void oneshot_note(int epfd, int fd)
 /* The place of the entry for EPFD and the file at FD; NULL when there is none.
  *
  * The file was at FD before its entry was stored, and the entry is loaded before the file at FD
- * is looked at. So if FD has another file by then, the entry is stale for good and is removed.
- */
+ * is looked at. So if FD has another file then, the entry is stale for good and is removed. */
 static _Atomic uint64_t *find(int epfd, int fd, uint64_t *entry)
 {
     for (int i = 0; i < ENTRIES; i++) {

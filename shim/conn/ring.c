@@ -96,8 +96,7 @@ static void unmap(struct ring *ring)
 }
 
 /* Takes a reference, so that the ring stays mapped until ring_put(). False when its fd is
- * closed.
- */
+ * closed. */
 static bool ring_get(struct ring *ring)
 {
     uint32_t users = atomic_load(&ring->users);
@@ -227,8 +226,7 @@ static struct ring *ring_of_word(uint32_t word)
 }
 
 /* Whether every entry that the kernel took from RING was read here. `taken` and `taking` are
- * seq_cst: they pair with ring_enter_begin() and ring_enter_end(); see shim/concurrency.md, 4.
- */
+ * seq_cst and pair with begin() and ring_enter_end(); see shim/concurrency.md, 4. */
 static bool all_seen(const struct ring *ring)
 {
     for (int i = 0; i < TRIES; i++) {

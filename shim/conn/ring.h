@@ -56,7 +56,7 @@ struct ring_above {
     void (*unseen_everywhere)(enum reason reason); /* the same on every fd, now and later */
 };
 
-/* ABOVE stays the caller's and must not change. Called once, before the process has an owner. */
+/* ABOVE stays the caller's and must not change. Once, before the process has an owner. */
 void ring_start(const struct ring_above *above);
 
 /* io_uring_setup() has made the ring FD and filled in PARAMS, which stays the caller's. */

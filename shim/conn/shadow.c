@@ -55,8 +55,7 @@ void bulk_close_after_fork_in_child(void)
 
 /* Whether the first BEGUN bulk closes can no longer hurt. A check-in or check-out reads and
  * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
- * states are looked at after the end of the bulk closes was seen; see shim/concurrency.md, 3.
- */
+ * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. */
 static bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 {
     if (begun == atomic_load(&bulk_closes_over))
@@ -87,8 +86,7 @@ static void make(struct conn *conn, int fd, uint32_t begun)
      * over the fd map after it. */
     fdmap_exchange((int)shadow_fd, shadow_word(conn));
     if (atomic_load(&bulk_closes_begun) != begun) {
-        /* The bulk close that began meanwhile may have closed the new fd, or missed its word.
-         */
+        /* A bulk close has begun meanwhile: it may have closed the fd, or missed the word. */
         shadow_close(conn, (int)shadow_fd);
         return;
     }
