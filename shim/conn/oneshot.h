@@ -29,7 +29,7 @@ COLD void oneshot_note(int epfd, int fd);
 
 extern atomic_bool oneshot_ever __attribute__((visibility("hidden")));
 
-/* Whether a registration was ever remembered. Relaxed: a hint that saves most calls a look. */
+/* Whether a registration was ever remembered. Relaxed: a hint; an old value misses one. */
 static inline bool oneshot_any(void)
 {
     return atomic_load_explicit(&oneshot_ever, memory_order_relaxed);
@@ -41,7 +41,7 @@ COLD bool oneshot_claim(int epfd, int fd);
 /* Forgets those of the set EPFD, which is closed. */
 COLD void oneshot_forget(int epfd);
 
-/* epoll_ctl(EPFD, OP, FD, EVENT), made by REAL, with the result that it had if the remembered
+/* epoll_ctl(EPFD, OP, FD, EVENT), made by REAL, with the result it would have if the remembered
  * registrations existed. */
 COLD int oneshot_ctl(int epfd, int op, int fd, struct epoll_event *event,
                      int (*real)(int epfd, int op, int fd, struct epoll_event *event));

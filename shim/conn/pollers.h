@@ -3,7 +3,7 @@
  *
  * The kernel wakes such a thread by events of the socket, also after another thread has closed
  * the fd. So each connection waited for has a call in flight during the wait, and is not pooled
- * when it is closed then: the waiting thread would be woken by the reply to its next user.
+ * if it is closed meanwhile: a reply to its next user would wake the waiting thread.
  *
  * No function here takes a lock or blocks.
  */

@@ -31,9 +31,9 @@ struct sockopts {
     uint8_t value[OPTIONS_COUNT][OPTION_VALUE_MAX];
 };
 
-/* Notes that setsockopt() succeeded with these arguments. CONNECTED: the socket has a peer.
- * False when the option can be neither set back nor compared; on a connected socket more
- * cannot. */
+/* Notes that setsockopt() succeeded with these arguments. False when the socket must not be
+ * pooled any more: the option or its size is unknown to us; the option is fixed and CONNECTED,
+ * which says that the socket has a peer; or IP_TOS was set after SO_PRIORITY. */
 bool sockopts_note(struct sockopts *options, bool connected, int level, int name,
                    const void *value, socklen_t len);
 
