@@ -1,6 +1,6 @@
 /*
- * The record of one connection: what is known of it, its state, and the only function that
- * changes the state.
+ * The record of one connection: what is known of it, and its state, which only conn_move()
+ * changes (CLOSED to FREE is its last step, which conn_put() may take).
  *
  *     FREE --socket()--> FRESH --connect()--> IN_USE --close()--> CHECKING_IN
  *                                               ^                  |       |
