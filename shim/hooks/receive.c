@@ -246,7 +246,7 @@ HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
         UNTRACKED(word) ? real_recvmsg(fd, msg, flags) : tracked_recvmsg(fd, word, msg, flags);
 
     if (moved >= 0 && msg->msg_controllen > 0)
-        track_received(msg);
+        passing_received(msg);
     return moved;
 }
 
@@ -272,7 +272,7 @@ HOOKED int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
 
     for (int i = 0; i < moved; i++) {
         if (msgs[i].msg_hdr.msg_controllen > 0)
-            track_received(&msgs[i].msg_hdr);
+            passing_received(&msgs[i].msg_hdr);
     }
     return moved;
 }

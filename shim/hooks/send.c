@@ -249,13 +249,13 @@ TRACKED ssize_t tracked_sendmsg(int fd, uint32_t word, const struct msghdr *msg,
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     uint32_t word = fdmap_word(fd);
-    struct track_passed passed;
+    struct passing passing;
     ssize_t moved;
 
-    track_passing(msg, 0, 1, &passed);
+    passing_begin(msg, 0, 1, &passing);
     moved =
         UNTRACKED(word) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, word, msg, flags);
-    track_passed(&passed);
+    passing_end(&passing);
     return moved;
 }
 
@@ -299,12 +299,12 @@ TRACKED int tracked_sendmmsg(int fd, uint32_t word, struct mmsghdr *msgs, unsign
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
     uint32_t word = fdmap_word(fd);
-    struct track_passed passed;
+    struct passing passing;
     int moved;
 
-    track_passing(msgs, sizeof(*msgs), count, &passed);
+    passing_begin(msgs, sizeof(*msgs), count, &passing);
     moved = UNTRACKED(word) ? real_sendmmsg(fd, msgs, count, flags)
                             : tracked_sendmmsg(fd, word, msgs, count, flags);
-    track_passed(&passed);
+    passing_end(&passing);
     return moved;
 }

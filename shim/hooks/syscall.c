@@ -26,12 +26,12 @@ static inline long pass_on(long nr, const long *a)
 
 static long send_many(long nr, const long *a, size_t stride, unsigned int count)
 {
-    struct track_passed passed;
+    struct passing passing;
     long result;
 
-    track_passing((const void *)a[1], stride, count, &passed);
+    passing_begin((const void *)a[1], stride, count, &passing);
     result = pass_on(nr, a);
-    track_passed(&passed);
+    passing_end(&passing);
     return result;
 }
 
@@ -50,7 +50,7 @@ static long receive_message(long nr, const long *a)
     long result = pass_on(nr, a);
 
     if (result >= 0)
-        track_received((const struct msghdr *)a[1]);
+        passing_received((const struct msghdr *)a[1]);
     return result;
 }
 
