@@ -311,24 +311,24 @@ static void tell_left(struct timeval *timeout, nsec_t ns)
     *timeout = as_timeval(ns);
 }
 
-int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                     struct timeval *timeout)
 {
-    struct sets sets = {.at = {readable, writable, odd}};
+    struct sets sets = {.at = {readable, writable, except}};
     nsec_t whole = of_timeval(timeout), first = first_piece(whole);
     struct timeval piece = as_timeval(first);
     nsec_t later = whole - first;
     int result, saved;
 
     if (first == 0 || !save(&sets, n))
-        return real_select(n, readable, writable, odd, timeout);
-    result = real_select(n, readable, writable, odd, &piece);
+        return real_select(n, readable, writable, except, timeout);
+    result = real_select(n, readable, writable, except, &piece);
     if (result == 0 && !work_for(&sets)) {
         result = -1;
     } else if (result == 0) {
         piece = as_timeval(later);
         later = 0;
-        result = real_select(n, readable, writable, odd, timeout ? &piece : NULL);
+        result = real_select(n, readable, writable, except, timeout ? &piece : NULL);
     }
     saved = errno;
     if (timeout)
@@ -337,21 +337,21 @@ int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
     return result;
 }
 
-int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                      const struct timespec *timeout, const sigset_t *mask)
 {
-    struct sets sets = {.at = {readable, writable, odd}};
+    struct sets sets = {.at = {readable, writable, except}};
     nsec_t whole = of_timespec(timeout), first = first_piece(whole);
     struct timespec piece = as_timespec(first);
     int result;
 
     if (first == 0 || !save(&sets, n))
-        return real_pselect(n, readable, writable, odd, timeout, mask);
-    result = real_pselect(n, readable, writable, odd, &piece, mask);
+        return real_pselect(n, readable, writable, except, timeout, mask);
+    result = real_pselect(n, readable, writable, except, &piece, mask);
     if (result != 0)
         return result;
     if (!work_for(&sets))
         return -1;
     piece = as_timespec(whole - first);
-    return real_pselect(n, readable, writable, odd, timeout ? &piece : NULL, mask);
+    return real_pselect(n, readable, writable, except, timeout ? &piece : NULL, mask);
 }

@@ -34,9 +34,9 @@ IN_PIECES int cut_wait_epoll_pwait(int epfd, struct epoll_event *events, int n, 
                                    const sigset_t *mask);
 IN_PIECES int cut_wait_epoll_pwait2(int epfd, struct epoll_event *events, int n,
                                     const struct timespec *timeout, const sigset_t *mask);
-IN_PIECES int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+IN_PIECES int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                               struct timeval *timeout);
-IN_PIECES int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+IN_PIECES int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                                const struct timespec *timeout, const sigset_t *mask);
 
 #endif

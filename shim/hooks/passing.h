@@ -24,8 +24,8 @@ struct passing {
 
 /* COUNT messages at MSGS are about to be sent; they may be unreadable. Another process will
  * have what their SCM_RIGHTS carry: connections there are not pooled. Each message begins with
- * a struct msghdr, STRIDE bytes behind the one before. The caller gives PASSING to passing_end()
- * after the call. */
+ * a struct msghdr, STRIDE bytes behind the one before. The caller gives PASSING to
+ * passing_end() after the call. */
 void passing_begin(const void *msgs, size_t stride, size_t count, struct passing *passing);
 COLD void passing_close(const struct passing *passing);
 
