@@ -66,7 +66,7 @@ HOOKED int lio_listio64(int mode, struct aiocb64 *const list[], int n, struct si
 }
 
 /* Stops, as the kernel does, at the first request that cannot be read. conn_ever_used is
- * relaxed: a hint; the thread that submits a request on a connection has seen it. */
+ * relaxed: a hint. An old value misses a connection that another thread has just made. */
 void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))

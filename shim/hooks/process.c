@@ -110,8 +110,8 @@ HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions,
 }
 
 /* Whether a child made with FLAGS keeps copies of the shadow fds. It runs no handler of
- * pthread_atfork() that closes them. It has none only if it is about to exec, or if it shares
- * our table of fds and our memory. */
+ * pthread_atfork() that closes them. Not so if it shares our memory and either is
+ * about to exec (CLONE_VFORK) or shares our table of fds as well. */
 static bool is_orphan(uint64_t flags)
 {
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
