@@ -135,9 +135,8 @@ static inline bool may_wait_for_any(void)
     return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
 }
 
-/* The part of a hook that is for a wait on connections: none of them gets another user
- * during the wait (conn/pollers.h). A function of its own, so that other waits need no frame.
- */
+/* The part of a hook that is for a wait on connections: none of them gets another user during
+ * the wait (conn/pollers.h). A function of its own, so that other waits need no frame. */
 #define GUARDED static __attribute__((noinline))
 
 struct guard {

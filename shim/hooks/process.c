@@ -110,8 +110,8 @@ HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions,
 }
 
 /* Whether a child made with FLAGS keeps copies of the shadow fds. It runs no handler of
- * pthread_atfork() that closes them. Not so if it shares our memory and either is
- * about to exec (CLONE_VFORK) or shares our table of fds as well. */
+ * pthread_atfork() that closes them. Not so if it shares our memory and either is about to exec
+ * (CLONE_VFORK) or shares our table of fds as well. */
 static bool is_orphan(uint64_t flags)
 {
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
@@ -128,10 +128,10 @@ void hook_child_begins(uint64_t flags)
         atomic_fetch_add(&orphan_epoch, 1);
 }
 
-/* Counts the child once more: another thread may have opened a socket between the first count
- * and the call. Pooling ends in two cases. A child with memory of its own that shares our table
- * of fds opens and closes fds unseen. A thread with a table of its own does not have our fds.
- */
+/* Counts the child once more: another thread may have opened a socket between the first
+ * count and the call. Pooling ends in two cases. A child with memory of its own that shares
+ * our table of fds opens and closes fds unseen. A thread with a table of its own does not
+ * have our fds. */
 long hook_child_made(uint64_t flags, long result)
 {
     bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;

@@ -3,8 +3,8 @@
  * the real call, then adds to the connection's account what was sent. pool/sending.h says why
  * the bytes are parsed before the call.
  *
- * Before the first request of a reused connection is sent, a wrong guess of its protocol is
- * put right (pool/swap.h). A quit may not be sent at all (pool/quit.h).
+ * Before the first request of a reused connection is sent, a wrong guess of its protocol is put
+ * right (pool/swap.h). A quit may not be sent at all (pool/quit.h).
  */
 #include "hooks/io.h"
 

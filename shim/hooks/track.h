@@ -100,8 +100,8 @@ COLD void track_shared(int fd, enum reason reason);
 
 /* Before a call that moves bytes on FD past the tracker, or lets them move from now on. The
  * connection at FD is not pooled for REASON. A reused one whose protocol is still a guess is
- * swapped for a new one first (swap_for_new()). False, with errno set, when the call must fail.
- */
+ * swapped for a new one first (swap_for_new()). False, with errno set, when the call must
+ * fail. */
 COLD bool track_unseen(int fd, enum reason reason);
 
 /* The same for all connections, now and later: pooling is over. */
@@ -123,8 +123,8 @@ struct conn *track_flags_begin(int fd);
 /* The same for all fds from FIRST to LAST, before a call that does not block. */
 COLD void track_flags_range(unsigned int first, unsigned int last);
 
-/* bind() to ADDR, of LEN bytes, has succeeded on FD: the socket is not pooled. The exception
- * is the wildcard address with port 0, which asks for no more than connect() does anyway. The
+/* bind() to ADDR, of LEN bytes, has succeeded on FD: the socket is not pooled. The exception is
+ * the wildcard address with port 0, which asks for no more than connect() does anyway. The
  * kernel has chosen a port nevertheless (bind(2), ip(7)), and a pooled connection has another
  * one. */
 COLD void track_bound(int fd, const struct sockaddr *addr, socklen_t len);
