@@ -1,6 +1,6 @@
 /*
  * Start-up and exit of the library. Until start() has run, every hook is a plain call. If
- * start() misses anything, they stay so.
+ * something that start() needs is missing, they stay so.
  *
  * That includes a process with no environment at all, as its configuration is not known.
  * environ is null where libc.so.6 runs as a program, and after clearenv(3) in an earlier

@@ -191,7 +191,7 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
 /* The program asks for the lowest free fd from FROM on. If shadow fds are in the way, all of
  * them are given up. Not after the call: to close the wrong duplicate then would release the
  * program's record locks on the file (fcntl(2)). */
-static void free_from(int from)
+static void give_up_shadows_from(int from)
 {
     int end = fdmap_end();
     int fd = from;
@@ -235,7 +235,7 @@ static __attribute__((noinline)) int tracked_fcntl(int fd, int command, void *ar
         conn = before_fcntl(fd, command);
     }
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
-        free_from((int)(long)argument);
+        give_up_shadows_from((int)(long)argument);
     result = real(fd, command, argument);
     if (hook_should_retry(result))
         result = real(fd, command, argument);

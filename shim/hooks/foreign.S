@@ -1,8 +1,9 @@
 /*
  * The hooks of functions of libraries other than libc. Each is exported with the symbol version
- * that the function has there, and not as the default version. So only an object that was linked
- * with such a library calls the hook. A program or a plugin with a function of its own by that
- * name does not. In assembly because .symver in C does not survive link-time optimisation.
+ * that the function has there, and not as the default version. So only an object that was
+ * linked with such a library calls the hook. A program or a plugin with a function of its own
+ * by that name does not. In assembly because .symver in C does not survive link-time
+ * optimisation.
  */
 
 #define HOOK(ret, name, params, before)

@@ -15,6 +15,7 @@ bool io_account_begin(struct io *io, size_t moved)
 {
     struct conn *conn = io->conn;
 
+    /* Connected by a call that check-out has not seen. */
     if (conn_state(conn) == CONN_FRESH)
         conn_refuse(conn, REASON_UNTRACKED_IO);
     if (conn_refusal(conn) != REASON_NONE || !conn_trylock(conn))

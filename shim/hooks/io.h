@@ -66,9 +66,10 @@ static inline void io_end(struct io *io)
     conn_put(io->conn, io->kind);
 }
 
-/* MOVED bytes were sent or received: counts them. When true, the caller passes them to the wire
- * tracker and calls conn_unlock(). False for a refused connection, whose memory must not be
- * looked at: with some flags the bytes are not where the arguments say. */
+/* MOVED bytes were sent or received: counts them. When true, the connection is locked: the
+ * caller passes the bytes to the wire tracker and calls conn_unlock(). False when another
+ * thread has the lock, and for a refused connection. The bytes of a refused one must not be
+ * looked at: with some flags they are not where the arguments say. */
 bool io_account_begin(struct io *io, size_t moved);
 
 #endif

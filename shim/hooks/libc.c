@@ -51,6 +51,8 @@ static void libc_closefrom_before(int first)
 }
 
 #define RAW(...) result_of(raw_syscall(__VA_ARGS__))
+
+/* The system call NR with the six variadic arguments after it. */
 #define RAW_SIX(nr)                                                                            \
     ({                                                                                         \
         long six_[6];                                                                          \
@@ -61,6 +63,7 @@ static void libc_closefrom_before(int first)
         va_end(list_);                                                                         \
         result_of(raw_syscall6(nr, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5]));     \
     })
+
 /* The system call NR with LAST and the four variadic arguments after it. */
 #define RAW_FOUR(nr, last)                                                                     \
     ({                                                                                         \

@@ -12,7 +12,8 @@
 
 enum effect { NO_EFFECT, LESS_RIGHTS, SANDBOX };
 
-/* A null FILTER gives an error: programs ask in this way what the kernel supports. */
+/* With a null FILTER the call always fails: programs ask in this way what the kernel supports.
+ */
 static enum effect effect_of_filter(bool strict, long filter)
 {
     return strict || filter != 0 ? SANDBOX : NO_EFFECT;

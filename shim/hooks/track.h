@@ -49,7 +49,6 @@ COLD void track_came_near(int fd);
 
 /* The kernel has given out FD as the lowest free fd: track_new_fd(), and track_came_near() if
  * it is. */
-
 static inline void track_lowest_fd(int fd)
 {
     track_new_fd(fd);
@@ -80,9 +79,9 @@ COLD void track_bulk_closed(bool closed);
 
 /* Before a call that duplicates FD, after swap_for_new(). Returns the connection at FD if it
  * may still be pooled once all its fds are closed. It counts one fd more from now on and has a
- * call in flight; track_duplicated() ends both. NULL when FD is no such connection. One that is
- * registered with an epoll set is none: the set would go on reporting a closed fd while another
- * fd names the connection (epoll(7)). */
+ * call in flight. track_duplicated() ends the call, and takes the fd back if there is none.
+ * NULL when FD is no such connection. One that is registered with an epoll set is none: the set
+ * would go on reporting a closed fd while another fd names the connection (epoll(7)). */
 COLD struct conn *track_share(int fd);
 
 /* COPY is the duplicate of FD, -1 if the call has failed. CONN is what track_share() returned.
