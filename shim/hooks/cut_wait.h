@@ -7,8 +7,8 @@
  * the program called, as another preloaded library may have a hook of its own behind ours.
  *
  * In a process with several threads no wait is cut. If another thread closes an fd, a wait in
- * the kernel goes on for the old file, but a second piece would find a closed fd, or the events
- * of another epoll set. In such a process the work is done before the wait, as for accept().
+ * the kernel goes on for the old file. A second piece would find a closed fd, or the events of
+ * another epoll set. In such a process the work is done before the wait, as for accept().
  *
  * A signal handler that runs between the pieces must end the wait, as one that runs in a piece
  * does. So signals are blocked between them. If one has come, the wait ends with EINTR once its

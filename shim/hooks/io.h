@@ -4,8 +4,8 @@
  * accounted.
  *
  * io_get() looks the connection up. io_guard() comes right before the real call, io_end() when
- * the moved bytes are accounted. A hook asks whether its fd is tracked and leaves the rest to
- * tracked_NAME(), a function of its own, so that a call on another fd needs no frame.
+ * the moved bytes are accounted. A hook asks whether its fd is tracked. If so, it calls
+ * tracked_NAME(), which is not inlined, so that a call on any other fd needs no frame.
  */
 #ifndef MCPOOL_IO_H
 #define MCPOOL_IO_H

@@ -6,8 +6,8 @@
 
 #include "base/compiler.h"
 
-/* Flags with which the bytes are not those of the stream (MSG_OOB), or are discarded without a
- * copy (MSG_TRUNC, tcp(7)). */
+/* MSG_OOB: the bytes are not those of the stream. MSG_TRUNC: the kernel discards them without a
+ * copy (tcp(7)). */
 #define UNTRACKABLE (MSG_OOB | MSG_TRUNC)
 
 /* Flags with which a call takes no bytes off the stream. */

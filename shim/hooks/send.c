@@ -14,8 +14,8 @@
 #include "pool/sending.h"
 #include "pool/swap.h"
 
-/* Flags with which the bytes are not those of the stream (MSG_OOB), the call connects as well
- * (MSG_FASTOPEN), or the kernel reads the memory after the call (MSG_ZEROCOPY). */
+/* MSG_OOB: the bytes are not those of the stream. MSG_FASTOPEN: the call connects as well.
+ * MSG_ZEROCOPY: the kernel reads the memory after the call. */
 #define UNTRACKABLE (MSG_OOB | MSG_FASTOPEN | MSG_ZEROCOPY)
 
 /* One call that sends. */
