@@ -365,10 +365,12 @@ bool text_reply_place(const struct wire *wire, struct wire_place *place)
 
     place->word = reply->tokens > 0 && !is_error(reply) ? reply->tokens : 1;
     place->n = reply->line;
-    if (is_error(reply))
+    if (is_error(reply)) {
         place->text = reply->text;
-    else if (reply->head >= HEAD_NAMED)
+        place->kept = reply->line < sizeof reply->text ? reply->line : sizeof reply->text;
+    } else if (reply->head >= HEAD_NAMED) {
         place->line = heads[reply->head].name.text;
+    }
     return true;
 }
 

@@ -482,7 +482,9 @@ bool text_request_place(const struct wire *wire, struct wire_place *place)
         return true;
     place->word = command && !command->refused ? args + 2 : 1;
     place->n = request->token.length;
-    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token)))
+    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token))) {
         place->text = request->token.text;
+        place->kept = kept_of(&request->token);
+    }
     return true;
 }

@@ -172,8 +172,9 @@ struct wire_place {
     bool in_reply;
     const char *line;   /* the command, or the first word of the reply; NULL: not a known one */
     unsigned int word;  /* which word of the line, from 1; 0: the data behind it */
-    const char *text;   /* N bytes of it, when it is neither a key nor a value; else NULL */
-    size_t n;           /* how long it is */
+    const char *text;   /* its first KEPT bytes, no NUL behind; NULL for keys and values */
+    size_t kept;        /* how many of its N bytes are at TEXT */
+    size_t n;           /* the length of the word, or what is missing of the data */
     int opcode, status; /* of a binary packet; else -1 */
 };
 
