@@ -1,6 +1,7 @@
 /*
  * Hash tables: uthash without malloc(), which must not be called after start-up, and without
  * exit(), which uthash calls when memory is short. Include this file instead of <uthash.h>.
+ * Also hash_mix(), for tables that are plain arrays.
  */
 #ifndef MCPOOL_HASH_H
 #define MCPOOL_HASH_H

@@ -41,8 +41,7 @@ bool owner_start(void)
     if (memory == MAP_FAILED)
         return false;
     single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
-    /* Fails before Linux 4.14. There only the comparison of pids tells a child from its parent.
-     */
+    /* Fails before Linux 4.14. There only the pid tells a child from its parent. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     owner_pid = memory;
     owner_adopt();

@@ -37,9 +37,7 @@ bool owner_start(void);
 void owner_adopt(void);
 
 /* The pid of the owner; NULL before owner_start(), 0 without an owner. The kernel wipes its
- * page in the child of a fork: a child in another PID namespace may have the same pid as the
- * owner.
- */
+ * page in the child of a fork, as a child in another PID namespace may have the owner's pid. */
 extern _Atomic pid_t *owner_pid __attribute__((visibility("hidden")));
 
 /* Compares the pid of the owner with getpid(). */
@@ -63,9 +61,8 @@ COLD bool owner_has_one_thread(void);
 enum reason owner_refusal(void);
 COLD void owner_refuse(enum reason reason);
 
-/* owner_disown() leaves the pool without an owner, so that every hook makes the plain call.
- * Returns the pid of the former owner, 0 when there was none. owner_restore() sets the owner.
- */
+/* owner_disown() leaves the pool without an owner, so that every hook makes the plain call, and
+ * returns the pid of the former owner, or 0. owner_restore() sets the owner. */
 COLD pid_t owner_disown(void);
 COLD void owner_restore(pid_t owner);
 

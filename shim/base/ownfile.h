@@ -41,8 +41,8 @@ COLD void ownfile_before_fork(void);
 COLD void ownfile_after_fork_in_parent(void);
 COLD void ownfile_after_fork_in_child(void);
 
-/* Whether a file may grow to SIZE bytes. A write beyond RLIMIT_FSIZE (setrlimit(2)) would raise
- * SIGXFSZ. */
+/* Whether a file may grow to SIZE bytes without SIGXFSZ, which a write beyond RLIMIT_FSIZE
+ * raises (setrlimit(2)). */
 COLD bool ownfile_may_grow(uint64_t size);
 
 /* fstat(2) of FD into FOUND; false when it fails. */

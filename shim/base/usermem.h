@@ -37,8 +37,7 @@ extern struct memory {
 void usermem_start(void);
 
 /* An address at most so far below stack_end is on the stack of the first thread. The kernel
- * maps nothing else there: it keeps 128 MB free for that stack at least (mmap_base() of Linux).
- */
+ * maps nothing else there: it keeps at least 128 MB free for that stack (mmap_base()). */
 #define MEMORY_STACK_MOST (1 << 20)
 
 static inline bool usermem_in(struct usermem_range range, uintptr_t at)

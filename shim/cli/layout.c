@@ -46,8 +46,7 @@ static const char names_0_1_0[] =
     "reason DRAIN_TIMEOUT\0reason DRAIN_LIMIT\0reason TOO_OLD\0reason IDLE_TIMEOUT\0"
     "reason ENDPOINT_FULL\0reason POOL_FULL\0reason FD_PRESSURE\0reason NO_ROOM\0";
 
-/* Names that the command has its own values for. A value of that name in a file is not shown.
- */
+/* Names of values that the command calculates. Such a value in a file is not shown. */
 static const char *const taken_names[] = {
     "connect_seconds", "connect_seconds_avoided",
     "discarded",       "endpoint",
@@ -60,8 +59,7 @@ static const struct {
     enum value_kind kind;
 } kinds[] = {{"gauge ", VALUE_GAUGE}, {"counter ", VALUE_COUNTER}, {"reason ", VALUE_REASON}};
 
-/* Fills KIND from the first word of TEXT. Returns the text behind it; NULL when it is no kind.
- */
+/* Fills KIND from the first word of TEXT. Returns the text behind it; NULL if it is no kind. */
 static const char *parse_kind(const char *text, enum value_kind *kind)
 {
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {

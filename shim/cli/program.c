@@ -150,8 +150,7 @@ static bool is_confined(const char *name, const char *path)
            strcmp(path, "/usr/bin/flatpak") == 0 || is_below(path, "/var/lib/flatpak/");
 }
 
-/* Reads the file at FD. If it is a script, fills NAME with its interpreter, and returns true.
- */
+/* Reads the file at FD. True if it is a script; then NAME is filled with its interpreter. */
 static bool step(struct program *program, int fd, char *name, size_t room)
 {
     union {

@@ -20,8 +20,7 @@ struct program {
     bool is_confined;      /* started by snap or flatpak, which change the environment */
 };
 
-/* Fills PROGRAM for NAME. False, with errno, when there is no such program or it cannot be
- * read. */
+/* Fills PROGRAM for NAME. False, with errno, when no such program can be found and read. */
 bool program_find(struct program *program, const char *name);
 
 #endif

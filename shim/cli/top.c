@@ -26,9 +26,7 @@ static const struct {
 
 #define COLUMNS_TO_SORT_BY (sizeof(columns) / sizeof(columns[0]))
 
-/* A line of the screen: a process and a server. The rates are per second since the last
- * refresh.
- */
+/* A line of the screen: a process and a server. Rates are per second since the last refresh. */
 struct line {
     const struct process *process;
     const struct server *server;
@@ -45,8 +43,7 @@ static void print_help(void)
          "space refreshes at once; q quits. See mcpool-top(1).");
 }
 
-/* The counters of the same server of the same process at the last refresh; NULL when it is new.
- */
+/* The counters of SERVER at the last refresh; NULL when it is new. */
 static const struct numbers *before(const struct processes *last, const struct process *process,
                                     const struct server *server)
 {

@@ -205,8 +205,7 @@ static bool read_disable(struct config *config, const char *value)
     return read_switch(value, &config->disable);
 }
 
-/* Only `mcpool run` uses it. It is accepted here as `mcpool run` leaves it in the environment.
- */
+/* For `mcpool run`, which leaves it in the environment. */
 static bool read_library(struct config *config, const char *value)
 {
     (void)config;

@@ -20,9 +20,8 @@ struct rule {
     uint8_t ip[16];
 };
 
-/* Parses one item of the list, TEXT of length N: "port", "ip:port", "[v6]:port",
- * "ip/bits:port",
- * "[v6/bits]:port" or "*", after an optional "!". False when it has another form. */
+/* Parses one item of the list, TEXT of length N: an optional "!", and then "port", "ip:port",
+ * "[v6]:port", "ip/bits:port", "[v6/bits]:port" or "*". False when it has another form. */
 bool rule_parse(struct rule *rule, const char *text, size_t n);
 
 /* Whether connections to ADDRESS are pooled: a rule covers it, and no exclusion does. */

@@ -6,8 +6,7 @@
  * With `stderr` the lines go to fd 2 only while it refers to the same file as at start-up: a
  * daemon may close fd 2, and then a connection or a file with data may get it.
  *
- * Usable in signal handlers and after fork. The caller must not hold the pool's lock. errno is
- * kept.
+ * Usable in signal handlers and after fork, without the pool's lock. errno is kept.
  */
 #ifndef MCPOOL_LOG_H
 #define MCPOOL_LOG_H

@@ -36,11 +36,10 @@ static size_t most_slots;
 static atomic_bool busy; /* a trylock: the exchange acquires, the store releases */
 
 /* Changed only between stats_begin() and stats_end(). */
-static char path[PATH_SIZE]; /* of the file; empty: there is none */
-static struct stats_header
-    *image;                  /* the content of the largest file; NULL: not allocated yet */
-static size_t used;          /* how many bytes of the image are written to the file */
-static struct stat identity; /* of the file */
+static char path[PATH_SIZE];       /* of the file; empty: there is none */
+static struct stats_header *image; /* what the file holds, at its largest; NULL at first */
+static size_t used;                /* how many bytes of the image are written to the file */
+static struct stat identity;       /* of the file */
 
 void stats_start(const struct config *config, size_t slots)
 {
@@ -117,8 +116,7 @@ struct directory_entry {
 };
 
 /* Fills PIDS and STARTS from the names of up to GONE_AT_ONCE files whose pid no process has.
- * Both have one entry more, which the file that is looked at may overwrite. Returns how many.
- */
+ * Returns how many. Both need room for one more, which is overwritten. */
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
     _Alignas(struct directory_entry) char bytes[1024] = {0};
@@ -385,8 +383,7 @@ bool stats_after_fork_in_child(void)
     path[0] = '\0';
     stop_writing();
     atomic_store(&stats_wanted, settings->stats[0] != '\0');
-    /* A new mapping costs less than writing zeros to the parent's pages, which would be copied.
-     */
+    /* A new mapping is cheaper than to write zeros, for which each page would be copied. */
     return !image ||
            raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,

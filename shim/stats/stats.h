@@ -70,8 +70,7 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
  * how many endpoints there may be. */
 void stats_start(const struct config *config, size_t slots);
 
-/* Whether counters are to be written to a file. False for good once the file could not be
- * created. */
+/* Whether counters are to be written to a file. False for good once that has failed. */
 extern atomic_bool stats_wanted __attribute__((visibility("hidden")));
 
 /* A trylock around the file: one thread at a time creates or writes it. A thread that gets true
@@ -93,8 +92,8 @@ void stats_move(struct stats *to, struct stats *from);
 
 /* Copies all counters to the file, whether it is due or not. NOW is the time of clock_now().
  * Does nothing without a file, in a child of vfork(), or while another thread is between
- * stats_begin() and stats_end(). Makes system calls with signals blocked, so no lock may be
- * held. No cancellation point. */
+ * stats_begin() and stats_end(). Makes system calls, so no lock may be held; they are made with
+ * signals blocked. No cancellation point. */
 COLD void stats_write(msec_t now);
 
 /* The same, if a copy is due. For calls that have counted something and know the time. */
@@ -104,8 +103,7 @@ static inline void stats_write_if_due(msec_t now)
         stats_write(now);
 }
 
-/* In how many milliseconds from NOW a copy is certainly due: clock_now() may be late by
- * CLOCK_LAG. */
+/* In how many milliseconds from NOW a copy is certainly due, as clock_now() may be late. */
 static inline msec_t stats_in(msec_t now)
 {
     msec_t in = atomic_load_explicit(&stats_due, memory_order_relaxed) - now;

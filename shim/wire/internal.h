@@ -65,17 +65,15 @@ COLD void wire_poison(struct wire *wire, enum reason reason);
 void wire_answered(struct wire *wire);
 
 /* Access to fields that one thread may read while another one writes them: the sender reads
- * what the receiver writes (poison, judged), and any thread the protocol. Relaxed: writers hold
- * conn_trylock(). Only readers without it need the atomic access, and each value stands alone.
- */
+ * `poison` and `judged`, which the receiver writes, and any thread reads the protocol. Relaxed:
+ * each value stands alone. Writers hold conn_trylock(); only readers without it need this. */
 #define WIRE_GET(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define WIRE_SET(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
 
 /* queue.c: the requests that wait for their replies. */
 
-/* Adds one request, or all of ASKED, oldest first. Poisons the connection when there is no
- * room.
- */
+/* Adds one request, or all of ASKED, oldest first. If there is no room, poisons the
+ * connection. */
 void queue_push(struct wire *wire, uint8_t class, bool quiet);
 void queue_push_all(struct wire *wire, const struct wire_queue *asked);
 

@@ -14,8 +14,7 @@
 
 enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
 
-/* Forms of arguments. A row of the table of commands spells its arguments with these letters.
- */
+/* Forms of arguments. The table of commands spells the arguments with these letters. */
 enum arg {
     ARG_NONE = '\0',
     ARG_KEY = 'k',
@@ -344,8 +343,7 @@ static void end_line(struct wire *wire)
         end_request(wire);
 }
 
-/* Whether the value must be read: only of a `set` that may be a login, to find a space in it.
- */
+/* Whether the value must be read: that of a possible login is searched for a space. */
 static bool must_see_data(const struct wire *wire)
 {
     const struct wire_text_request *request = &wire->request.text;

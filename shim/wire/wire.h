@@ -84,8 +84,7 @@ struct wire_text_reply {
     uint16_t line;
     uint32_t data; /* bytes of the value still to come, without its CR LF */
     struct wire_word token;
-    char
-        text[64]; /* the beginning of the line, without a NUL; enough to compare known errors */
+    char text[64]; /* the beginning of the line, without a NUL */
 };
 
 #define WIRE_PACKET_HEADER 24
@@ -98,11 +97,10 @@ struct wire_packet {
     uint32_t body;  /* bytes of the body still to come */
 };
 
-/* What tells an ASCII login from plain stores. It does not change after the first good reply.
- */
+/* What tells an ASCII login from plain stores. Final after the first good reply. */
 struct wire_auth {
     bool judged;     /* the first good reply has come: one that is no error */
-    bool asked;      /* the first request is not quiet and no `set`, so it is no login */
+    bool asked;      /* before any `set` came another request that is not quiet */
     bool set;        /* a `set` was sent before the first good reply */
     bool spaced_set; /* the value of such a `set` has a space in it, as a login has */
     bool no_auth;    /* see wire_shows_no_auth() */
@@ -137,9 +135,8 @@ void wire_init(struct wire *wire);
 void wire_sent(struct wire *wire, const void *bytes, size_t n);
 
 /* SENDER: begins a look ahead at the next bytes to be sent on WIRE. Needs no lock while the
- * caller is the only sender: it reads only what no other thread writes then, or reads it
- * atomically. AHEAD is good only for wire_look_at() and wire_commit(), and needs no clean-up.
- */
+ * caller is the only sender: what another thread may write meanwhile is read atomically. AHEAD
+ * is only for wire_look_at() and wire_commit(), and needs no clean-up. */
 void wire_look_ahead(struct wire *ahead, const struct wire *wire);
 
 /* How many of the N bytes at AT can be read without a fault; 0 when the first cannot. N is at
