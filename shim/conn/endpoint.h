@@ -42,7 +42,7 @@ struct endpoint {
 
     /* Guarded by the pool's lock. */
     struct conn *idle;       /* latest first */
-    struct conn *owing;      /* the same */
+    struct conn *draining;   /* the same */
     unsigned int idle_count; /* of both */
     unsigned int peak; /* of connections in use, in the running minute and the one before */
     unsigned int last_peak;
