@@ -151,8 +151,8 @@ static enum conn_answer answer_for(const struct conn *fresh, const void *caller)
 {
     bool nonblocking = conn_flags(fresh) & O_NONBLOCK;
 
-    return nonblocking && !callers_take_zero(caller) ? CONN_ANSWER_CONNECTING
-                                                     : CONN_ANSWER_CONNECTED;
+    return nonblocking && !callers_accept_zero(caller) ? CONN_ANSWER_CONNECTING
+                                                       : CONN_ANSWER_CONNECTED;
 }
 
 /* Puts a pooled connection over FD, where FRESH is; false if there is none. If the options of
