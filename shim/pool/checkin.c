@@ -1,10 +1,9 @@
 /*
  * The sequence of check-in, and the stand-in that takes the fd at a quit or a swap.
  *
- * For the time of the check-in the word in the map has CLOSING: no other thread ends the
- * connection then (see concurrency.md, 1). A call by another thread on the same fd is still
- * possible. It is counted, and at the end a connection on which a call was begun meanwhile is
- * not kept.
+ * During the check-in the word in the map has CLOSING, so no other thread ends the connection
+ * (see concurrency.md, 1). Another thread may still begin a call on the same fd. Such calls are
+ * counted: if one was begun, the connection is not kept.
  */
 #include "pool/checkin.h"
 
@@ -43,9 +42,9 @@ static void close_shadow(struct check_in *check_in)
         shadow_close(check_in->conn, fd);
 }
 
-/* Everything that has to be done while the program's fd is still open. REASON_NONE, or why the
- * connection is not kept. The calls are counted before they are looked at: check_in_end() then
- * finds each one that was begun later. */
+/* Does all that must be done while the program's fd is still open. REASON_NONE, or why the
+ * connection is not kept. How many calls were begun is read before verification looks for calls
+ * in flight. So check_in_end() finds each call that was begun later. */
 static enum reason prepare_to_keep(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
@@ -67,8 +66,9 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     return epoll_reg_unregister_all(conn, check_in->fd);
 }
 
-/* One of several fds is gone. If the last two are closed at the same time, neither thread finds
- * itself the last at check_in_begin(): then nothing can be kept, and the record goes here. */
+/* One of several fds is gone. The last one is not counted here, unless the last two are closed
+ * at the same time: then neither thread finds its fd to be the last at check_in_begin(). Such a
+ * connection is not kept, and its record goes here. */
 static void drop_duplicate(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
@@ -177,9 +177,9 @@ void check_in_end(struct check_in *check_in)
         errno = saved;
         return;
     }
-    /* The word goes first, then the calls are counted: until then a call of another thread on
-     * the fd can reach this connection. If one did, its bytes may belong to either user, and
-     * the connection is not kept. See concurrency.md, 2. */
+    /* The word leaves the map before the calls are counted: up to then a call of another thread
+     * on the fd can reach this connection. If one was begun, its bytes would be on the next
+     * user's connection, so this one is not kept. See concurrency.md, 2. */
     fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->shadow_fd;
     if (conn_calls_begun(conn) == check_in->calls)
@@ -212,7 +212,7 @@ void check_in_call_off(struct check_in *check_in)
     errno = saved;
 }
 
-/* STAND_IN is at FD as well, with the close-on-exec flag that FD had. */
+/* Puts STAND_IN over FD, with the close-on-exec flag that FD had. False if that failed. */
 static bool put_over(int fd, int stand_in)
 {
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
@@ -308,8 +308,8 @@ static void end_epoll_regs(int fd, const struct epoll_regs *regs)
         raw_syscall(SYS_epoll_ctl, regs->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
 }
 
-/* STAND_IN replaces a connection that is not kept and not tracked any more; false if FD is what
- * it was. */
+/* Puts STAND_IN over FD, whose connection is not kept and not tracked any more. False if FD is
+ * what it was. */
 static bool put_instead(int fd, int stand_in, const struct epoll_regs *regs)
 {
     end_epoll_regs(fd, regs);
@@ -322,9 +322,9 @@ static bool put_instead(int fd, int stand_in, const struct epoll_regs *regs)
 }
 
 /* Puts STAND_IN at FD and checks the connection in. With ANYWAY, STAND_IN goes there even if
- * the connection is not kept. REASON_NONE if STAND_IN is at FD. The order: copy the
- * registrations, begin (which removes them and makes the shadow fd), dup3(), make the
- * registrations again, end. Up to the dup3() each failure can be undone. */
+ * the connection is not kept. REASON_NONE if STAND_IN is at FD. The order is decisive: copy the
+ * registrations; begin, which removes them and makes the shadow fd; dup3(); make the
+ * registrations again; end. Up to the dup3() each failure leaves FD as it was. */
 static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
 {
     struct check_in check_in;
@@ -334,8 +334,8 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
     if (!copy_epoll_regs(fd, word, &regs, !anyway))
         return REASON_EPOLL_MODE;
     if (!check_in_begin(&check_in, fd, word)) {
-        /* Not kept. If another thread is in a call on it, FD stays as it is: that call would go
-         * on on the old socket. */
+        /* Not kept. If another thread is in a call on it, FD stays as it is: that call would
+         * continue on the old socket. */
         if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
             put_instead(fd, stand_in, &regs.again))
             return REASON_NONE;
@@ -352,9 +352,9 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
         check_in_end(&check_in);
         return REASON_FD_PRESSURE;
     }
-    /* A connection that is swapped was clean when it was reused, and the program had not sent
-     * on it. If it is not clean any more, another thread has just sent: its reply must come
-     * here. */
+    /* A swap is due only before the program has sent anything on the reused connection, which
+     * was clean. If it is not clean any more, another thread has just sent, and the reply must
+     * arrive here. */
     if (anyway && wire_verdict(&check_in.conn->wire) != WIRE_CLEAN) {
         check_in_call_off(&check_in);
         return REASON_IN_FLIGHT;
@@ -364,8 +364,9 @@ static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
         check_in_call_off(&check_in);
         return REASON_OTHER_SOCKET;
     }
-    /* Before the word leaves the map: until then a thread that changes a registration of FD is
-     * counted as a call on the connection, and remember_fired() finds it. */
+    /* Before check_in_end(), while the map still has the word: a thread that changes a
+     * registration of FD now is counted as a call on the connection, and remember_fired() sees
+     * that. */
     epoll_reg_replay(fd, &regs.again);
     remember_fired(check_in.conn, fd, &regs);
     check_in_end(&check_in);

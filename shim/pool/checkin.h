@@ -21,8 +21,8 @@
 
 /* A check-in between begin and end: the connection has a shadow fd already, and the program's
  * fd is still open. It lives in the frame of the function that makes the real call. CLEANUP is
- * registered there until check_in_end() or check_in_call_off(). The fields after WORD are of
- * this module only. */
+ * registered there until check_in_end() or check_in_call_off(). WORD and what follows are
+ * private to checkin.c. */
 struct check_in {
     struct conn *conn;
     int fd;

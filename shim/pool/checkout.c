@@ -47,8 +47,8 @@ static msec_t expiry(const struct conn *conn, msec_t now)
     return now + settings->max_lifetime - (msec_t)((mixed >> 32) * (uint64_t)tenth >> 32);
 }
 
-/* CONN has FD in the kernel and gets it in the map. EPOCH is the fork_epoch from before it got
- * FD. The record is complete before the map names it. */
+/* CONN is at FD in the kernel; here the map and the record follow. EPOCH is the fork_epoch from
+ * before the dup3(). The record is complete before the map names it. */
 static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint32_t epoch)
 {
     int shadow_fd = conn->fd;
@@ -66,8 +66,7 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
     shadow_adopt(conn, shadow_fd);
-    /* Another thread may have closed FD meanwhile and got it for a new socket, whose word is in
-     * the map now. */
+    /* If the word has changed, another thread has closed FD and got it for a new socket. */
     if (!fdmap_replace(fd, conn_id(fresh) | FDMAP_CLOSING, conn_id(conn))) {
         shadow_drop(conn);
         conn_move(conn, CONN_CLOSED);

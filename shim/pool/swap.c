@@ -1,7 +1,7 @@
 /*
- * Swapping the connection at an fd and its duplicates. To find the other connection comes
- * first: in the pool, or by a connect() of our own. Then the kernel's fds are changed, then the
- * records and the map.
+ * Swapping the connection at an fd and at its duplicates. First the other connection is found:
+ * in the pool, or by a connect() of our own. Then its socket is put over the program's fds,
+ * then its record into the map.
  */
 #include "pool/swap.h"
 
@@ -123,8 +123,8 @@ static void inherit(struct conn *record, const struct conn *conn, enum wire_prot
     record->fork_epoch = atomic_load(&fork_epoch);
 }
 
-/* The map names RECORD for the duplicates in MOVED. An fd that another thread closed or reused
- * meanwhile is not counted. */
+/* Puts RECORD into the map for the duplicates in MOVED and counts them. One that another thread
+ * has closed or reused meanwhile is left out. */
 static void share_with(struct conn *record, const struct check_in_moved *moved)
 {
     for (unsigned int i = 0; i < moved->count; i++) {
@@ -156,9 +156,10 @@ static enum reason replace_all(const struct substitute *substitute, int fd, uint
     return REASON_DUPLICATED;
 }
 
-/* Puts SUBSTITUTE at FD, of which the map has said WORD, and closes our fd of it either way.
- * REASON_NONE, or as check_in_swap(): then the substitute's record is given up. The order is:
- * kernel, our fd, record, map. */
+/* Puts SUBSTITUTE at FD, of which the map has said WORD. REASON_NONE, or as check_in_swap():
+ * then the substitute's record is given up. Our fd of the substitute is closed either way. The
+ * order is decisive: first the socket over the program's fds, then our fd, then the record,
+ * then the map. */
 static enum reason put_in_place(const struct substitute *substitute, int fd, uint32_t word)
 {
     struct conn *record = substitute->record;
@@ -167,18 +168,18 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
         record ? replace_all(substitute, fd, word, &moved) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
-    /* A pooled substitute came from the map. Our fd leaves the map before it is closed, or
-     * another thread could be given it while the map still calls it ours. If the map no longer
-     * has it, a bulk close has closed it: it may be the program's by now, and we must not close
-     * it. */
+    /* A pooled substitute is in the map at our fd. The word goes before the fd is closed:
+     * otherwise another thread could be given the fd while the map still calls it ours. If the
+     * word is gone, a bulk close has closed the fd, and it may be the program's by now: then we
+     * must not close it. */
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_id(record) | FDMAP_SHADOW, FDMAP_NONE);
     if (ours)
         raw_close(substitute->fd);
     if (!record)
         return reason;
-    /* The map names the record only when that is complete: from then on any thread may use it.
-     * The duplicates are counted before the map has FD. Otherwise another thread's close of FD
+    /* The record is complete before the map names it: from then on any thread may use it. The
+     * duplicates are counted before the map has FD. Otherwise another thread that closes FD
      * would take it for the last fd, and keep a connection that the duplicates still name. */
     record->fd = fd;
     if (reason == REASON_NONE) {
