@@ -19,9 +19,9 @@ static bool move_over(int from, int to, int fd_flags)
     return raw_syscall(SYS_dup3, from, to, flags) == to;
 }
 
-/* The dup3() has moved a foreign file over FD: the shadow fd had been closed in bulk and its
- * number given out again. FRESH is put back from its own shadow fd, or a new socket like it;
- * without both, FD is closed. */
+/* The dup3() has put a foreign file over FD: the shadow fd had been closed in bulk and reused.
+ * Puts FRESH back, from its own shadow fd, or a new socket like it. If both fail, FD is
+ * closed. */
 static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
 {
     int type =

@@ -3,10 +3,11 @@
  * and the one lock.
  *
  * The lock guards the table of endpoints (conn/endpoint.h) and these lists, and is held only
- * while they are changed. It is refused (REENTERED) to a signal handler that interrupted its
- * holder, and (LOCKED) to a thread that has waited for LOCK_PATIENCE_MS (base/lock.h), and to
- * all others from then until the holder gives it back. Then nothing is checked in or out, and
- * the program's call is a plain one. What must be done all the same, see pool_note_lost().
+ * while they are read or changed. A signal handler that interrupted the holder is refused the
+ * lock (REENTERED). So is a thread that has waited for LOCK_PATIENCE_MS (base/lock.h), and
+ * every other thread from then until the holder gives the lock back (LOCKED). A refused call
+ * checks nothing in or out, and the program's call is a plain one. See pool_note_lost() for
+ * what must be done all the same.
  *
  * Functions that take connections out of the pool hand them to the caller, which closes them
  * without the lock.

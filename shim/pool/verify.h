@@ -16,7 +16,7 @@ enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now
 
 /* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may. The
  * caller must still test that the program gets this socket: a bulk close in another thread may
- * close the shadow fd at any time, and the kernel gives the number out again. */
+ * close the shadow fd at any time, and the fd may then be reused for another file. */
 enum reason verify_for_reuse(const struct conn *conn);
 
 /* Why no pooled connection must replace CONN, which is fresh at FD; REASON_NONE if one may.
