@@ -17,8 +17,7 @@ static size_t put_word(const struct wire_place *place, char *text, size_t room)
 
     if (!place->text)
         return fmt_print(text, room, "%u bytes", (unsigned int)n);
-    /* The tracker keeps only the beginning of long words: 64 bytes of a reply, 22 of a request
-     * (wire/wire.h). */
+    /* The tracker keeps the beginning of long ones. */
     if (n > (place->in_reply ? 64 : 22))
         n = place->in_reply ? 64 : 22;
     fmt_print(word, n + 1, "%s", place->text);
