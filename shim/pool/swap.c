@@ -187,8 +187,9 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
         share_with(record, &moved);
     }
     /* The map may have a word for FD by now: another thread closed it and got it for a new
-     * socket. Then FD is that socket's, and only our record ends. */
-    if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_id(record)))
+     * socket. Then FD is that socket's. Our record ends, unless duplicates name it. */
+    if (reason != REASON_NONE ||
+        (!fdmap_replace(fd, FDMAP_NONE, conn_id(record)) && conn_unshare(record)))
         conn_move(record, CONN_CLOSED);
     return reason;
 }
