@@ -28,11 +28,13 @@ bool sockid_is_at(const struct conn *conn, int fd)
 bool sockid_is_elsewhere(const struct conn *conn, int fd)
 {
     uint64_t cookie = 0;
+    struct sockaddr peer;
+    socklen_t len = sizeof(peer);
     long answer;
 
     if (sockid_cookie(fd, &cookie))
         return cookie != conn->cookie;
-    answer = raw_syscall(SYS_getpeername, fd, NULL, NULL);
+    answer = raw_syscall(SYS_getpeername, fd, &peer, &len);
     return answer == -ENOTSOCK || answer == -EBADF;
 }
 
