@@ -92,8 +92,8 @@ static void fence(void)
     send_fence();
 }
 
-/* What a lent connection needs beside: the path still leads to the same socket, the peer is the
- * same process, no flag was changed. */
+/* What a reused connection needs beside: the path still leads to the same socket, the peer is
+ * the same process, no flag was changed. */
 static void proof(void)
 {
     struct stat now_there;

@@ -94,9 +94,9 @@ class Raw:
             if way < 0.2:
                 self.socket.sendall(self.QUIET)
             elif way < 0.4:
-                self.socket.sendall(chance.choice(self.GOODBYES))
+                self.socket.sendall(chance.choice(self.QUITS))
             elif way < 0.5:
-                self.socket.sendall(self.QUIET + chance.choice(self.GOODBYES))
+                self.socket.sendall(self.QUIET + chance.choice(self.QUITS))
             elif way < 0.6:
                 self.socket.shutdown(socket.SHUT_WR)
             elif way < 0.7:
@@ -108,7 +108,7 @@ class Raw:
 
 class Text(Raw):
     QUIET = b"delete nothing noreply\r\n"
-    GOODBYES = (b"quit\r\n",)
+    QUITS = (b"quit\r\n",)
 
     def ask(self, key):
         value = f"value-of-{key}"
@@ -120,7 +120,7 @@ class Text(Raw):
 class Binary(Raw):
     HEADER = struct.Struct(">BBHBBHIIQ")
     QUIET = HEADER.pack(0x80, 0x14, 7, 0, 0, 0, 7, 0, 0) + b"nothing"
-    GOODBYES = (HEADER.pack(0x80, 0x07, 0, 0, 0, 0, 0, 0, 0),
+    QUITS = (HEADER.pack(0x80, 0x07, 0, 0, 0, 0, 0, 0, 0),
                 HEADER.pack(0x80, 0x17, 0, 0, 0, 0, 0, 0, 0))
 
     def ask(self, key):
@@ -159,10 +159,10 @@ def someone():
             return
         seen["given_up"] += 1
     elif way < 0.45:
-        victim = gevent.spawn(look_up, kind, None, keys)
+        greenlet = gevent.spawn(look_up, kind, None, keys)
         gevent.sleep(patience)
-        seen["given_up"] += not victim.dead
-        victim.kill()
+        seen["given_up"] += not greenlet.dead
+        greenlet.kill()
     elif way < 0.6:
         look_up(kind, patience, keys)
     else:

@@ -283,23 +283,23 @@ static void replaced(void)
     cycles();
 }
 
-/* What was lent is renewed for the duplicate, or ends: an honest error as well. */
+/* What was reused is renewed for the duplicate, or ends: an honest error as well. */
 static void duplicated(void)
 {
     static const char request[] = "get nothing\r\n";
 
     for (int i = 0; i < 2; i++) {
-        int fd, twin;
+        int fd, copy;
 
         cycles();
         fd = dial();
-        twin = dup(fd);
-        MUST(twin >= 0);
-        if (send(twin, request, strlen(request), MSG_NOSIGNAL) == -1)
+        copy = dup(fd);
+        MUST(copy >= 0);
+        if (send(copy, request, strlen(request), MSG_NOSIGNAL) == -1)
             MUST(errno == EPIPE);
         else
-            hear_text(twin, "END\r\n");
-        MUST(close(twin) == 0 && close(fd) == 0);
+            hear_text(copy, "END\r\n");
+        MUST(close(copy) == 0 && close(fd) == 0);
     }
 }
 

@@ -194,7 +194,7 @@ static void a_fence_confirms(const struct wire *wire)
     demand(wire_verdict(&next) == WIRE_CLEAN, "and then nothing is owed");
 }
 
-static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
+static void a_quit_that_is_sent_is_the_end(const struct wire *wire)
 {
     static const uint8_t quitq[WIRE_PACKET_HEADER] = {0x80, 0x17};
     struct wire next = *wire;
@@ -205,7 +205,7 @@ static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
         feed(&next, false, quitq, sizeof(quitq));
     else
         return;
-    demand(wire_refusal(&next) == REASON_QUIT, "behind a goodbye nothing is lent");
+    demand(wire_refusal(&next) == REASON_QUIT, "behind a quit nothing is lent");
 }
 
 static void check(const struct wire *wire, bool replied)
@@ -215,7 +215,7 @@ static void check(const struct wire *wire, bool replied)
         demand(replied, "nothing is clean before the first reply");
         clean_is_a_boundary(wire);
         nothing_is_owed_when_clean(wire);
-        a_goodbye_that_is_sent_is_the_end(wire);
+        a_quit_that_is_sent_is_the_end(wire);
         break;
     case WIRE_UNCONFIRMED:
     case WIRE_UNPROVEN:

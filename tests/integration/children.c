@@ -30,12 +30,12 @@ static int exchange_quietly(int fd)
 Test(children, fork_leaves_the_pool_to_the_parent, .timeout = 20)
 {
     int port = park();
-    int number = private_number();
+    int shadow = shadow_fd();
     pid_t child = fork();
     int fd;
 
     if (child == 0) {
-        int closed = unseen(SYS_fcntl, number, F_GETFD) == -EBADF;
+        int closed = unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF;
         int first, again;
 
         fd = dial_server();
@@ -124,7 +124,7 @@ static int wake[2];
 
 /* Waits until the parent says so, then reads what there is at its fds: the exit code is how
  * many of them had something. Only calls that the shim does not see. */
-static int look_at_our_numbers(void *unused)
+static int look_at_our_fds(void *unused)
 {
     char byte;
     int found = 0;
@@ -176,10 +176,10 @@ static void expect_nothing_for_orphan(enum orphan way)
     int fd;
 
     cr_assert(pipe(wake) == 0);
-    child = make_orphan(way, look_at_our_numbers);
+    child = make_orphan(way, look_at_our_fds);
     cr_assert(child > 0);
     fd = dial_server();
-    cr_expect(local_port(fd) != port, "way %d: lent although a child has it", way);
+    cr_expect(local_port(fd) != port, "way %d: reused although a child has it", way);
     EXPECT_EVENT(": discarded: FORKED ");
     send_text(fd, "get nothing\r\n");
     cr_expect(recv(fd, (char[1]){0}, 1, MSG_PEEK) == 1);
@@ -270,7 +270,7 @@ Test(children, that_cost_nothing, .timeout = 20)
     }
 }
 
-/* A process that closes and opens private fds unseen. */
+/* A process that closes and opens shadow fds unseen. */
 Test(children, that_share_the_table, .timeout = 20)
 {
     int port = park();
@@ -279,7 +279,7 @@ Test(children, that_share_the_table, .timeout = 20)
     not_under_valgrind();
     cr_assert(pipe(wake) == 0 && write(wake[1], "!", 1) == 1);
     expect_good_end(
-        clone(look_at_our_numbers, stack[0] + sizeof(stack[0]), SIGCHLD | CLONE_FILES, NULL));
+        clone(look_at_our_fds, stack[0] + sizeof(stack[0]), SIGCHLD | CLONE_FILES, NULL));
     fd = dial_server();
     EXPECT_EVENT(": discarded: NAMESPACE ");
     cr_expect(local_port(fd) != port);

@@ -108,7 +108,7 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
 {
     static const struct {
         const char *answer;
-        bool lent;
+        bool reused;
     } cases[] = {
         {"MN\r\n", true},
         {"NM\r\n", false},
@@ -135,14 +135,14 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
         serve_text(server, cases[i].answer);
         usleep(20000);
         fd = dial(port_here);
-        cr_expect((strstr(last_event(), ": reused as ") != NULL) == cases[i].lent, "%s: %s",
+        cr_expect((strstr(last_event(), ": reused as ") != NULL) == cases[i].reused, "%s: %s",
                   cases[i].answer, last_event());
-        if (cases[i].lent) {
+        if (cases[i].reused) {
             send_text(fd, "bogus\r\n");
             serve_expect(server, "bogus\r\n", 7);
         }
         close(fd);
-        if (!cases[i].lent)
+        if (!cases[i].reused)
             unseen(SYS_close, accept_here());
         unseen(SYS_close, server);
     }
@@ -151,7 +151,7 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
 }
 
 /* Until it is answered the connection is nobody's. */
-Test(draining, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
+Test(draining, not_reused_before_the_answer, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), other;
     long server = accept_here(), second;
@@ -464,19 +464,19 @@ Test(draining, read_behind_our_back, .timeout = 20, .init = listen_for_us)
     cr_expect(strstr(last_event(), ": discarded: ") != NULL, "%s", last_event());
 }
 
-/* A private number that was closed past the hooks may be the program's by now. */
-Test(draining, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
+/* A shadow fd that was closed past the hooks may be the program's by now. */
+Test(draining, shadow_fd_reused_unseen, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
-    int pair[2], number;
+    int pair[2], shadow;
 
     send_text(fd, "get a\r\n");
     close(fd);
     EXPECT_EVENT(": kept, draining");
-    number = private_number();
+    shadow = shadow_fd();
     cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    cr_assert(unseen(SYS_dup3, pair[0], number, 0) == number);
+    cr_assert(unseen(SYS_dup3, pair[0], shadow, 0) == shadow);
     serve_text(pair[1], "END\r\n");
     serve_text(server, "END\r\n");
     usleep(20000);

@@ -30,10 +30,10 @@ static void converse(void)
     for (int i = 0; i < 3; i++) {
         int epfd = epoll_create1(0);
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        int twin = i == 0 ? dup(fd) : socket(AF_INET, SOCK_STREAM, 0);
+        int copy = i == 0 ? dup(fd) : socket(AF_INET, SOCK_STREAM, 0);
         int same = dup2(fd, fd);
 
-        if (twin < 0 || close(twin) != 0 || same != fd || dup2(-1, -1) != -1 ||
+        if (copy < 0 || close(copy) != 0 || same != fd || dup2(-1, -1) != -1 ||
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0 ||
             connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
             epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) != 0 || write(fd, "get a\r\n", 7) != 7 ||

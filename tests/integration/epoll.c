@@ -132,12 +132,12 @@ Test(epoll, set_lost_before_connect, .timeout = 20)
 }
 
 /* The server ends a connection that idles: nobody may be woken for it. */
-Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
+Test(epoll, end_of_an_idle_connection_wakes_no_thread, .timeout = 20)
 {
     int epfd = epoll_create1(0);
     int fd = dial(scripted_server("END\r\n", 2));
     char byte;
-    int number;
+    int shadow;
 
     cr_assert(add(epfd, fd, EPOLLIN | EPOLLRDHUP, 1) == 0);
     send_text(fd, "get a\r\n");
@@ -145,9 +145,9 @@ Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
     expect_text(fd, "END\r\n");
     close(fd);
     EXPECT_KEPT();
-    number = private_number();
-    unseen(SYS_write, number, "x", 1);
-    while (unseen(SYS_read, number, &byte, 1) > 0)
+    shadow = shadow_fd();
+    unseen(SYS_write, shadow, "x", 1);
+    while (unseen(SYS_read, shadow, &byte, 1) > 0)
         ;
     expect_silence(epfd);
 }
@@ -244,19 +244,19 @@ Test(epoll, one_shot_in_use, .timeout = 20)
     expect_event(epfd, EPOLLIN, 2);
 }
 
-/* One set under two numbers is two sets to us: nothing is lent over such a socket, and its
+/* One set under two numbers is two sets to us: nothing is reused over such a socket, and its
  * registration is as the program made it. */
-Test(epoll, changed_through_a_twin_of_the_set, .timeout = 20)
+Test(epoll, changed_through_a_duplicate_of_the_set, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 2}};
     struct sockaddr_in addr;
     int port = park();
     int epfd = epoll_create1(0);
-    int twin = dup(epfd);
+    int copy = dup(epfd);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
     cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
-    cr_assert(epoll_ctl(twin, EPOLL_CTL_MOD, fd, &event) == 0);
+    cr_assert(epoll_ctl(copy, EPOLL_CTL_MOD, fd, &event) == 0);
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
               0);
     cr_expect(local_port(fd) != port);
@@ -304,7 +304,7 @@ static void end_by_close(int epfd)
     cr_assert(close(epfd) == 0);
 }
 
-static void end_by_number(int epfd)
+static void end_by_syscall(int epfd)
 {
     cr_assert(syscall(SYS_close, epfd) == 0);
 }
@@ -324,7 +324,7 @@ static void end_by_bulk_close(int epfd)
     cr_assert(close_range((unsigned int)epfd, (unsigned int)epfd, 0) == 0);
 }
 
-static void (*const ends[])(int epfd) = {end_by_close, end_by_number, end_by_dup2, end_by_dup3,
+static void (*const ends[])(int epfd) = {end_by_close, end_by_syscall, end_by_dup2, end_by_dup3,
                                          end_by_bulk_close};
 
 /* The program closes the set and then the connection. The thread gets no event for the next

@@ -16,7 +16,7 @@
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
 
-Test(fds, lowest_free_number_after_close, .timeout = 20)
+Test(fds, lowest_free_fd_after_close, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -83,7 +83,7 @@ Test(fds, every_call_says_ebadf_after_close, .timeout = 20)
 Test(fds, idle_connections_end_with_exec, .timeout = 20)
 {
     park();
-    cr_expect(unseen(SYS_fcntl, private_number(), F_GETFD) == FD_CLOEXEC);
+    cr_expect(unseen(SYS_fcntl, shadow_fd(), F_GETFD) == FD_CLOEXEC);
 }
 
 /* How many fds the kernel's table of this process has room for. */
@@ -113,14 +113,14 @@ Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
 }
 
 /* The fds of a program are counted up from the bottom of the table. When they reach the quarter
- * of the private fds, these are closed, and new ones are made in the next larger table. */
+ * of the shadow fds, these are closed, and new ones are made in the next larger table. */
 static void come_near(int (*get)(void))
 {
     int fd, port, next;
 
     not_under_valgrind();
     park();
-    fd = private_number();
+    fd = shadow_fd();
     cr_expect(fd >= LOWEST_PRIVATE && fd < 64);
     while ((next = get()) < LOWEST_PRIVATE)
         cr_assert(next > 0 && log_count("discarded") == 0);
@@ -219,20 +219,20 @@ Test(fds, tables_for_a_crowd, .timeout = 20)
     }
 }
 
-/* A private number was never the application's: closing it works and says so. */
+/* A shadow fd was never the application's: closing it works and says so. */
 Test(fds, close_loop_over_idle_connections, .timeout = 20)
 {
-    int number;
+    int shadow;
 
     park();
-    number = private_number();
+    shadow = shadow_fd();
     errno = 0;
-    cr_expect(close(number) == -1 && errno == EBADF);
+    cr_expect(close(shadow) == -1 && errno == EBADF);
     EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
     park();
-    for (number = LOWEST_PRIVATE; number < 20000; number++)
-        cr_expect(close(number) == -1 && errno == EBADF);
+    for (shadow = LOWEST_PRIVATE; shadow < 20000; shadow++)
+        cr_expect(close(shadow) == -1 && errno == EBADF);
     cr_expect(log_count("discarded: CLOSED_IN_BULK") == 2);
     park();
 }
@@ -257,7 +257,7 @@ Test(fds, close_range_over_idle_and_used, .timeout = 20)
     exchange(used);
 }
 
-Test(fds, closefrom_sweeps, .timeout = 20)
+Test(fds, closefrom_closes_in_bulk, .timeout = 20)
 {
     park();
     closefrom(LOWEST_PRIVATE);
@@ -323,19 +323,19 @@ Test(fds, dup_that_is_refused_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
-Test(fds, dup2_over_a_private_number, .timeout = 20)
+Test(fds, dup2_over_a_shadow_fd, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
-    int number;
+    int shadow;
 
     park();
-    number = private_number();
-    cr_assert(dup2(null, number) == number);
+    shadow = shadow_fd();
+    cr_assert(dup2(null, shadow) == shadow);
     EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
-    cr_expect(write(number, "x", 1) == 1);
+    cr_expect(write(shadow, "x", 1) == 1);
     park();
-    cr_expect(write(number, "x", 1) == 1, "the program's own number was touched");
-    cr_expect(close(number) == 0);
+    cr_expect(write(shadow, "x", 1) == 1, "the program's own number was touched");
+    cr_expect(close(shadow) == 0);
 }
 
 int __connect(int fd, const struct sockaddr *addr, socklen_t len);
@@ -373,7 +373,7 @@ Test(fds, second_names, .timeout = 20)
     }
 }
 
-Test(fds, duplicates_get_the_numbers_asked_for, .timeout = 20)
+Test(fds, duplicates_get_the_fds_asked_for, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
     int fd = dial_server();
@@ -392,8 +392,8 @@ Test(fds, duplicates_get_the_numbers_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
 }
 
-/* The lowest free fd from there on is taken by a private fd. */
-Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
+/* The lowest free fd from there on is taken by a shadow fd. */
+Test(fds, duplicates_from_a_shadow_fd_on, .timeout = 20)
 {
     static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
 
@@ -401,7 +401,7 @@ Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
         int fd, port;
 
         park();
-        fd = private_number();
+        fd = shadow_fd();
         cr_expect(fcntl(0, commands[i], fd) == fd);
         EXPECT_EVENT(": discarded: FD_PRESSURE ");
         cr_expect(fcntl(fd, F_GETFD) == (i == 0 ? 0 : FD_CLOEXEC));
@@ -423,7 +423,7 @@ Test(fds, duplicates_leave_the_locks, .timeout = 20)
 
     cr_assert(file && fcntl(fileno(file), F_SETLK, &all) == 0);
     park();
-    fd = private_number();
+    fd = shadow_fd();
     cr_expect(fcntl(fileno(file), F_DUPFD, fd) == fd);
     child = fork();
     if (child == 0)
@@ -431,25 +431,25 @@ Test(fds, duplicates_leave_the_locks, .timeout = 20)
     expect_good_end(child);
 }
 
-static void sweep_one_by_one(void)
+static void close_one_by_one(void)
 {
     for (int fd = 3; fd < 9000; fd++)
         close(fd);
 }
 
-static void sweep_by_range(void)
+static void close_by_range(void)
 {
     close_range(3, ~0U, 0);
 }
 
-static void sweep_from(void)
+static void close_from(void)
 {
     closefrom(3);
 }
 
 /* As a daemon begins, in a child as the numbers of the test program must live: nothing of ours
  * is left behind, and pooling goes on. */
-static void sweep_everything(void (*sweep)(void))
+static void close_everything(void (*bulk_close)(void))
 {
     pid_t child = fork();
 
@@ -461,7 +461,7 @@ static void sweep_everything(void (*sweep)(void))
         used = dial_server();
         exchange(used);
         park();
-        sweep();
+        bulk_close();
         for (int fd = 3; fd < 65536; fd++)
             left += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
         port = park();
@@ -473,13 +473,13 @@ static void sweep_everything(void (*sweep)(void))
     expect_good_end(child);
 }
 
-Test(fds, sweeps_of_everything, .timeout = 20)
+Test(fds, everything_closed_in_bulk, .timeout = 20)
 {
     not_under_valgrind();
-    sweep_everything(sweep_one_by_one);
-    sweep_everything(sweep_from);
+    close_everything(close_one_by_one);
+    close_everything(close_from);
     needs_close_range();
-    sweep_everything(sweep_by_range);
+    close_everything(close_by_range);
 }
 
 /* What the pool keeps must not cost the program a descriptor it wants: GET must succeed with
@@ -539,7 +539,7 @@ Test(fds, idle_connections_make_way_for_accept4, .timeout = 20)
     make_way(get_by_accept4);
 }
 
-Test(fds, no_private_number_left, .timeout = 20)
+Test(fds, no_shadow_fd_left, .timeout = 20)
 {
     struct rlimit limit;
     int fd, other;

@@ -1,6 +1,6 @@
 /*
  * The first byte of a user decides the protocol of its connection, whichever call sends that
- * byte: a user of either protocol that is lent a connection of the other gets an answer.
+ * byte: a user of either protocol that is reused a connection of the other gets an answer.
  */
 #include "harness.h"
 
@@ -64,8 +64,8 @@ static void expect_answer(int fd, const struct words *words, const char *how)
               how);
 }
 
-/* A lent connection on which USED was spoken before. */
-static int dial_lent(const struct words *used)
+/* A reused connection on which USED was spoken before. */
+static int dial_reused(const struct words *used)
 {
     int fd = dial_server();
 
@@ -233,7 +233,7 @@ static void say_lio_listio64(int fd, const struct words *words)
     cr_assert(lio_listio64(LIO_WAIT, list, 1, NULL) == 0);
 }
 
-static void say_io_submit_by_number(int fd, const struct words *words)
+static void say_io_submit_by_syscall(int fd, const struct words *words)
 {
     struct iocb block = {.aio_lio_opcode = IOCB_CMD_PWRITE,
                          .aio_fildes = (uint32_t)fd,
@@ -247,18 +247,18 @@ static void say_io_submit_by_number(int fd, const struct words *words)
     cr_assert(syscall(SYS_io_submit, context, 1, list) == 1);
 }
 
-static void say_by_number(int fd, const struct words *words)
+static void say_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_write, fd, words->said, words->length) == (long)words->length);
 }
 
-static void say_sendto_by_number(int fd, const struct words *words)
+static void say_sendto_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_sendto, fd, words->said, words->length, 0, NULL, 0) ==
               (long)words->length);
 }
 
-static void say_splice_by_number(int fd, const struct words *words)
+static void say_splice_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_splice, pipe_of(words), NULL, fd, NULL, words->length, 0) ==
               (long)words->length);
@@ -325,12 +325,12 @@ static void say_pidfd_getfd(int fd, const struct words *words)
     say_unseen(pidfd_getfd(pidfd_of_self(), fd, 0), words);
 }
 
-static void say_pidfd_getfd_by_number(int fd, const struct words *words)
+static void say_pidfd_getfd_by_syscall(int fd, const struct words *words)
 {
     say_unseen((int)syscall(SYS_pidfd_getfd, pidfd_of_self(), fd, 0), words);
 }
 
-static void say_dup_by_number(int fd, const struct words *words)
+static void say_dup_by_syscall(int fd, const struct words *words)
 {
     say_unseen((int)syscall(SYS_dup, fd), words);
 }
@@ -432,7 +432,7 @@ static void say_after_fiosetown(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-static void say_after_polling_by_number(int fd, const struct words *words)
+static void say_after_polling_by_syscall(int fd, const struct words *words)
 {
     struct pollfd poller = {fd, POLLOUT, 0};
     struct timespec second = {1, 0};
@@ -458,7 +458,7 @@ static void say_after_changing_user(int fd, const struct words *words)
 Test(swaps, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
 
     for (int i = 0; i < 5; i++)
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
@@ -481,7 +481,7 @@ Test(swaps, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
     signal(SIGIO, SIG_IGN);
     for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
         struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 5}};
-        int fd = dial_lent(&text);
+        int fd = dial_reused(&text);
 
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
         says[i](fd, &text);
@@ -508,7 +508,7 @@ static void *read_answer(void *argument)
 /* A thread that waits for the answer would go on waiting on the old socket. */
 Test(swaps, first_write_while_a_thread_reads, .timeout = 20)
 {
-    struct reader reader = {.fd = dial_lent(&text)};
+    struct reader reader = {.fd = dial_reused(&text)};
     pthread_t thread;
 
     cr_assert(pthread_create(&thread, NULL, read_answer, &reader) == 0);
@@ -547,17 +547,17 @@ Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 
     cr_assert(pthread_create(&thread, NULL, look_again_and_again, NULL) == 0);
     for (int i = 0; i < 500; i++) {
-        int fd = dial_lent(&text);
-        int twin;
+        int fd = dial_reused(&text);
+        int copy;
 
         looked_at = fd;
         usleep(50);
-        twin = dup(fd);
+        copy = dup(fd);
         /* The thread must not read the answer of what comes at this fd next. */
         looked_at = -1;
         while (looks)
             sched_yield();
-        close(twin);
+        close(copy);
         close(fd);
     }
     looked_at = -2;
@@ -602,16 +602,16 @@ Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
     cr_assert(pthread_create(&thread, NULL, ask_again_and_again, NULL) == 0);
     for (int i = 0; i < 1000; i++) {
         int fd = dial_server();
-        int twin;
+        int copy;
 
         exchange(fd);
         close(fd);
         fd = dial_server();
         asked_on = fd;
-        twin = dup(fd);
+        copy = dup(fd);
         while (asked_on >= 0)
             usleep(50);
-        close(twin);
+        close(copy);
         close(fd);
     }
     asked_on = -2;
@@ -624,7 +624,7 @@ Test(swaps, first_write_after_another_connect, .timeout = 20)
 {
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     struct sockaddr_in addr;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int port;
     int listener = listen_here(&port);
 
@@ -642,7 +642,7 @@ Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     struct sockaddr_in addr;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int other = dial_server();
     int port;
     int listener = listen_here(&port);
@@ -663,7 +663,7 @@ Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
 Test(swaps, first_write_without_descriptors, .timeout = 20)
 {
     struct rlimit limit;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int in = file_of(&binary);
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
@@ -690,10 +690,10 @@ static const struct member {
     {"aio_write64", say_aio_write64},
     {"lio_listio", say_lio_listio},
     {"lio_listio64", say_lio_listio64},
-    {"syscall(SYS_io_submit)", say_io_submit_by_number},
-    {"syscall(SYS_write)", say_by_number},
-    {"syscall(SYS_sendto)", say_sendto_by_number},
-    {"syscall(SYS_splice)", say_splice_by_number},
+    {"syscall(SYS_io_submit)", say_io_submit_by_syscall},
+    {"syscall(SYS_write)", say_by_syscall},
+    {"syscall(SYS_sendto)", say_sendto_by_syscall},
+    {"syscall(SYS_splice)", say_splice_by_syscall},
     {"fdopen", say_fdopen},
     {"dup", say_dup},
     {"dup, seen", say_seen_on_dup},
@@ -702,9 +702,9 @@ static const struct member {
     {"dup2 over itself", say_dup_over_itself},
     {"F_DUPFD", say_dupfd},
     {"F_DUPFD_CLOEXEC", say_dupfd_cloexec},
-    {"syscall(SYS_dup)", say_dup_by_number},
+    {"syscall(SYS_dup)", say_dup_by_syscall},
     {"pidfd_getfd", say_pidfd_getfd},
-    {"syscall(SYS_pidfd_getfd)", say_pidfd_getfd_by_number},
+    {"syscall(SYS_pidfd_getfd)", say_pidfd_getfd_by_syscall},
     {"sendmsg with SCM_RIGHTS", say_passed},
     {"sendmmsg with SCM_RIGHTS", say_passed_with_many},
     {"posix_spawn with adddup2", say_spawned},
@@ -712,7 +712,7 @@ static const struct member {
     {"setsockopt, then send", say_after_option},
     {"F_SETOWN, then send", say_after_setown},
     {"FIOSETOWN, then send", say_after_fiosetown},
-    {"syscall(SYS_ppoll), then send", say_after_polling_by_number},
+    {"syscall(SYS_ppoll), then send", say_after_polling_by_syscall},
     {"system, then send", say_after_a_child},
     {"setuid, then send", say_after_changing_user},
 };
@@ -739,7 +739,7 @@ ParameterizedTest(size_t *place, swaps, first_write, .timeout = 20)
 
     sprintf(how, "%s, %s after %s", member->name, wanted == &text ? "text" : "binary",
             used == &text ? "text" : "binary");
-    fd = dial_lent(used);
+    fd = dial_reused(used);
     member->say(fd, wanted);
     expect_answer(fd, wanted, how);
     say_seen(fd, wanted);

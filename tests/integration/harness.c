@@ -104,7 +104,7 @@ int park(void)
 }
 
 /* Nothing else in these tests has an fd so high. */
-int private_number(void)
+int shadow_fd(void)
 {
     for (int fd = LOWEST_PRIVATE; fd < 65536; fd++) {
         if (unseen(SYS_fcntl, fd, F_GETFD) >= 0)
@@ -203,13 +203,13 @@ int log_count(const char *text)
     return log_count_of(getpid(), text);
 }
 
-void wait_inside(pid_t tid, long number)
+void wait_inside(pid_t tid, long nr)
 {
     char path[64];
     long inside = -1;
 
     snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-    while (inside != number) {
+    while (inside != nr) {
         FILE *file = fopen(path, "r");
 
         cr_assert(file != NULL, "the thread is gone, or %s is not readable", path);

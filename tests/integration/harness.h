@@ -42,11 +42,11 @@ int local_port(int fd);
 /* A connection that was used, closed and kept; returns its local port. */
 int park(void);
 
-/* Private fds are in the top quarter of the table, which in these tests has 64 entries. */
+/* Shadow fds are in the top quarter of the table, which in these tests has 64 entries. */
 #define LOWEST_PRIVATE 48
 
 /* The number of the one connection that idles. */
-int private_number(void);
+int shadow_fd(void);
 
 /* Connections the memcached has opened so far, asked for on a connection that is not pooled. */
 long opened_at_server(void);
@@ -66,7 +66,7 @@ int listen_here(int *port);
 int scripted_server(const char *answer, int hang_up_after);
 
 /* Waits until the thread TID of this process is inside the system call NUMBER. */
-void wait_inside(pid_t tid, long number);
+void wait_inside(pid_t tid, long nr);
 
 /* Waits for CHILD, which answers by its exit code: 0 when all was well. */
 void expect_good_end(pid_t child);

@@ -282,7 +282,7 @@ static int real_nodelay_of(int fd)
 
 /* On a new connection the server acknowledges at once, and a small request behind another is
  * not held back; a pooled one must not be slower. The program sees what it would have seen. */
-Test(install, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
+Test(install, reused_connections_do_not_wait_for_acknowledgements, .timeout = 20)
 {
     struct sockaddr_in addr;
     int value = 0;
@@ -344,12 +344,12 @@ static void connect_over(int fd, int domain)
 }
 
 /* The port is at the same place in both families. */
-static int port_of(int fd, bool by_number)
+static int port_of(int fd, bool by_syscall)
 {
     struct sockaddr_in6 name;
     socklen_t len = sizeof(name);
-    long result = by_number ? syscall(SYS_getsockname, fd, &name, &len)
-                            : getsockname(fd, (struct sockaddr *)&name, &len);
+    long result = by_syscall ? syscall(SYS_getsockname, fd, &name, &len)
+                             : getsockname(fd, (struct sockaddr *)&name, &len);
 
     cr_assert(result == 0);
     return ntohs(name.sin6_port);
@@ -395,8 +395,8 @@ Test(install, bound_to_nothing_and_asked, .timeout = 20)
     }
 }
 
-/* A connection that was not bound is not lent to a program that bound its socket, or the other
- * way round: a connect() to AF_UNSPEC would show the difference. */
+/* A connection that was not bound is not reused to a program that bound its socket, or the
+ * other way round: a connect() to AF_UNSPEC would show the difference. */
 Test(install, bound_and_not_bound, .timeout = 20)
 {
     int port = park();

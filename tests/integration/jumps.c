@@ -23,11 +23,11 @@ void closefrom(int first);
 
 /* From here on the system call NUMBER of this thread, with VALUE as the argument at INDEX, is
  * not made but raises SIGSYS. The library does not see that there is a filter. */
-static void trap(long number, unsigned int index, int value)
+static void trap(long nr, unsigned int index, int value)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)number, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)nr, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned int)ARGUMENT(index)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)value, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
@@ -49,7 +49,7 @@ static void jump(int signal)
 
 struct leaver {
     void (*call)(int fd);
-    long number;
+    long nr;
     unsigned int index;
     int fd;
     bool left;
@@ -59,7 +59,7 @@ static void *leave_and_be_cancelled(void *argument)
 {
     struct leaver *leaver = argument;
 
-    trap(leaver->number, leaver->index, leaver->fd);
+    trap(leaver->nr, leaver->index, leaver->fd);
     if (sigsetjmp(before_the_call, 1) == 0)
         leaver->call(leaver->fd);
     else
@@ -71,9 +71,9 @@ static void *leave_and_be_cancelled(void *argument)
 
 /* A signal handler jumps out of CALL(FD), whose system call NUMBER has FD as its argument at
  * INDEX. The thread can still be cancelled afterwards. */
-static void leave(void (*call)(int fd), long number, unsigned int index, int fd)
+static void leave(void (*call)(int fd), long nr, unsigned int index, int fd)
 {
-    struct leaver leaver = {call, number, index, fd, false};
+    struct leaver leaver = {call, nr, index, fd, false};
     pthread_t thread;
     void *result;
 
@@ -101,7 +101,7 @@ static void by_close(int fd)
     close(fd);
 }
 
-static void by_number(int fd)
+static void by_syscall(int fd)
 {
     syscall(SYS_close, fd);
 }
@@ -124,13 +124,13 @@ static void by_close_range(int fd)
 /* The connection is given up, and its fd, which the kernel did not close, is still the
  * program's.
  */
-static void leave_a_connection(void (*call)(int fd), long number, unsigned int index)
+static void leave_a_connection(void (*call)(int fd), long nr, unsigned int index)
 {
     int fd = dial_server();
     int port = local_port(fd);
 
     exchange(fd);
-    leave(call, number, index, fd);
+    leave(call, nr, index, fd);
     EXPECT_NOT_KEPT("ABANDONED");
     cr_expect(local_port(fd) == port);
     exchange(fd);
@@ -148,13 +148,13 @@ Test(threads, jumps_out_of_closing_a_connection, .timeout = 20)
 {
     not_under_valgrind();
     leave_a_connection(by_close, SYS_close, 0);
-    leave_a_connection(by_number, SYS_close, 0);
+    leave_a_connection(by_syscall, SYS_close, 0);
     leave_a_connection(by_dup2, DUP2_CALL, 1);
     leave_a_connection(by_dup3, SYS_dup3, 1);
 }
 
-/* The close of a lent connection, which has a private fd already, is left in the same way. */
-Test(threads, jumps_out_of_closing_a_lent_connection, .timeout = 20)
+/* The close of a reused connection, which has a shadow fd already, is left in the same way. */
+Test(threads, jumps_out_of_closing_a_reused_connection, .timeout = 20)
 {
     int fd;
 
@@ -176,7 +176,7 @@ static void lose_idle_ones(void)
     cr_assert(setgid(getgid()) == 0);
 }
 
-/* A connection that the program opened itself gets a private fd when it is closed. */
+/* A connection that the program opened itself gets a shadow fd when it is closed. */
 static void expect_new_one_is_kept(void)
 {
     int busy = dial_server(), fd = dial_server();

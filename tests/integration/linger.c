@@ -108,7 +108,7 @@ Test(draining, given_up_without_lingering, .timeout = 20, .init = listen_narrowl
     int number;
 
     leave_much();
-    number = private_number();
+    number = shadow_fd();
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     all = limit;
     limit.rlim_cur = (rlim_t)dup(0);
@@ -154,7 +154,7 @@ Test(draining, idle_connections_do_not_linger, .timeout = 20)
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
-    cr_expect(linger_of(private_number()).l_onoff == 0);
+    cr_expect(linger_of(shadow_fd()).l_onoff == 0);
     for (int turn = 0; turn < 4; turn++) {
         struct sockaddr_in addr;
 
@@ -169,6 +169,6 @@ Test(draining, idle_connections_do_not_linger, .timeout = 20)
         exchange(fd);
         close(fd);
         EXPECT_KEPT();
-        cr_expect(linger_of(private_number()).l_onoff == 0);
+        cr_expect(linger_of(shadow_fd()).l_onoff == 0);
     }
 }

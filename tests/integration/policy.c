@@ -80,7 +80,7 @@ Test(two_in_all, pool_full, .timeout = 20)
 }
 
 /* Also those of connections in use, and of spares. */
-Test(two_in_all, private_numbers, .timeout = 20)
+Test(two_in_all, shadow_fds, .timeout = 20)
 {
     int count = 0;
 
@@ -124,7 +124,7 @@ Test(dry_run, counts_and_changes_nothing, .timeout = 20)
 }
 
 /* What is owed could only come later, and later there is no connection. */
-Test(dry_run, counts_no_connection_that_is_owing, .timeout = 20)
+Test(dry_run, counts_no_connection_that_is_draining, .timeout = 20)
 {
     int fd = dial_server();
 

@@ -163,7 +163,7 @@ struct ending {
     int how;
 };
 
-/* What a client receives that sends BYTES and then a goodbye: on a lent connection, or PLAIN,
+/* What a client receives that sends BYTES and then a quit: on a reused connection, or PLAIN,
  * on one that the library does not know. */
 static size_t converse(bool plain, int port, const char *bytes, size_t n,
                        const struct ending *ending, char *heard, size_t room)
@@ -318,7 +318,7 @@ Test(quits, behind_confirmed_quiet_requests, .timeout = 20)
     expect_tombstone(fd);
 }
 
-/* The end of a value is no goodbye, and neither is one in two pieces. */
+/* The end of a value is no quit, and neither is one in two pieces. */
 Test(quits, what_looks_like_one, .timeout = 20)
 {
     int fd = dial_server();
@@ -420,7 +420,7 @@ Test(quits, quit_shutdown_and_close, .timeout = 20)
     cr_expect(opened_at_server() - before == 2);
 }
 
-Test(quits, the_number_keeps_its_looks, .timeout = 20)
+Test(quits, the_fd_keeps_its_flags_and_addresses, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -573,7 +573,7 @@ Test(quits, one_shot_registration_of_two, .timeout = 20)
     close(other);
 }
 
-/* A registration that cannot be taken off is put back, and the goodbye is passed on. */
+/* A registration that cannot be taken off is put back, and the quit is passed on. */
 Test(quits, set_out_of_reach, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 77}}, got = {0};

@@ -37,21 +37,21 @@ Test(reasons_kernel, closed_by_the_peer_while_idle, .timeout = 20)
 {
     int port = scripted_server("END\r\n", 2);
     int fd = dial(port);
-    int twin;
+    int first_port;
 
     send_text(fd, "get a\r\n");
     expect_text(fd, "END\r\n");
-    twin = local_port(fd);
+    first_port = local_port(fd);
     close(fd);
     EXPECT_KEPT();
     fd = dial(port);
-    cr_expect(local_port(fd) == twin);
+    cr_expect(local_port(fd) == first_port);
     send_text(fd, "get a\r\n");
     expect_text(fd, "END\r\n");
     close(fd);
     usleep(20000); /* whether the end arrives before or after the close, it must be noticed */
     fd = dial(port);
-    cr_expect(local_port(fd) != twin);
+    cr_expect(local_port(fd) != first_port);
     cr_expect(log_count("NOT_ESTABLISHED") == 1);
 }
 
@@ -84,14 +84,14 @@ Test(reasons_kernel, bytes_behind_our_back_while_idle, .timeout = 20)
     int port = park();
     int fd;
 
-    unseen(SYS_write, private_number(), "get a\r\n", 7);
+    unseen(SYS_write, shadow_fd(), "get a\r\n", 7);
     fd = dial_server();
     cr_expect(local_port(fd) != port);
     EXPECT_EVENT(": discarded: UNSEEN_BYTES ");
 }
 
 /* A close we did not see, the number reused by accept(): it is another socket. */
-Test(reasons_kernel, number_reused_by_accept, .timeout = 20)
+Test(reasons_kernel, fd_reused_by_accept, .timeout = 20)
 {
     int port, fd, client, accepted;
     int listener = listen_here(&port);
@@ -109,7 +109,7 @@ Test(reasons_kernel, number_reused_by_accept, .timeout = 20)
 }
 
 /* The hook of accept() notices by itself that what it knew of the number is wrong. */
-Test(reasons_kernel, number_reused_by_a_hooked_call, .timeout = 20)
+Test(reasons_kernel, fd_reused_by_a_hooked_call, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -121,7 +121,7 @@ Test(reasons_kernel, number_reused_by_a_hooked_call, .timeout = 20)
 }
 
 /* As daemon() does with the first three numbers. */
-Test(reasons_kernel, fresh_number_reused, .timeout = 20)
+Test(reasons_kernel, fresh_fd_reused, .timeout = 20)
 {
     struct sockaddr_in addr;
     int port = park();
@@ -264,11 +264,11 @@ Test(reasons_kernel, stale_one_passed_over, .timeout = 20)
 
 /* From now on the kernel refuses the system call NUMBER for this option. The library is not
  * told, as the end of pooling is another test's. */
-static void forbid(unsigned int number, unsigned int level, unsigned int name)
+static void forbid(unsigned int nr, unsigned int level, unsigned int name)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 5),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, level, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),

@@ -114,7 +114,7 @@ Test(reasons_wire, authentication_asked_for, .timeout = 20)
 }
 
 /* Another connection that began otherwise has shown that nobody logs in here. */
-Test(reasons_wire, no_login_where_nobody_logs_in, .timeout = 20)
+Test(reasons_wire, no_login_where_no_client_logs_in, .timeout = 20)
 {
     int suspect = dial_server();
 

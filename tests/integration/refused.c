@@ -34,11 +34,11 @@ static void install(struct sock_filter *filter, size_t n)
         _exit(2);
 }
 
-static void refuse_call(unsigned int number, unsigned int error)
+static void refuse_call(unsigned int nr, unsigned int error)
 {
     struct sock_filter filter[] = {
         LOAD(nr),
-        SKIP_UNLESS(number, 1),
+        SKIP_UNLESS(nr, 1),
         RETURN(REFUSED_WITH(error)),
         RETURN(SECCOMP_RET_ALLOW),
     };
@@ -210,7 +210,7 @@ Test(fds, table_that_cannot_be_unshared, .timeout = 20)
     in_a_child(unshare_is_refused, EPERM);
 }
 
-/* Then private fds are closed and forgotten. The program's own fds stay open, and pooling goes
+/* Then shadow fds are closed and forgotten. The program's own fds stay open, and pooling goes
  * on. */
 static void close_range_fails_late(unsigned int error)
 {
@@ -248,14 +248,14 @@ static void dup2_is_refused(unsigned int error)
 
     refuse_call(SYS_dup2, error);
     cycle();
-    fd = private_number();
+    fd = shadow_fd();
     MUST(dup2(0, fd) == -1 && errno == (int)error);
     MUST(tcp_sockets() == others);
     port = cycle();
     MUST(cycle() == port);
 }
 
-Test(fds, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
+Test(fds, dup2_over_a_shadow_fd_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_is_refused, EPERM);
 }
@@ -288,7 +288,7 @@ static void dup2_over_a_stranger_is_refused(unsigned int error)
 
     refuse_call(SYS_dup2, error);
     cycle();
-    fd = private_number();
+    fd = shadow_fd();
     MUST(unseen(SYS_dup3, 0, fd, 0) == fd);
     MUST(dup2(0, fd) == -1 && errno == (int)error);
     MUST(unseen(SYS_fcntl, fd, F_GETFD) >= 0);
@@ -300,10 +300,10 @@ Test(fds, dup2_over_a_stranger_that_a_filter_refuses, .timeout = 20)
 }
 #endif
 
-Test(fds, dup3_by_number_that_fails, .timeout = 20)
+Test(fds, dup3_by_syscall_that_fails, .timeout = 20)
 {
     int port = park();
-    int fd = private_number();
+    int fd = shadow_fd();
 
     errno = 0;
     cr_expect(syscall(SYS_dup3, -1, fd, 0) == -1 && errno == EBADF);

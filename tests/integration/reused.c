@@ -1,5 +1,5 @@
 /*
- * A connection that was lent lives at two numbers, the program's and one of ours, and what it
+ * A connection that was reused lives at two numbers, the program's and one of ours, and what it
  * is after close() is known without asking the kernel again. What must hold all the same.
  */
 #include "harness.h"
@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A connection that was lent, in use, on which nothing was said yet. */
-static int lend(void)
+/* A connection that was reused, in use, on which nothing was said yet. */
+static int dial_reused(void)
 {
     int port = park();
     int fd = dial_server();
@@ -40,24 +40,24 @@ static void reuse_unseen(int fd, int pair[2])
     cr_assert(pair[0] == fd);
 }
 
-Test(reused, keeps_its_private_number, .timeout = 20)
+Test(reused, keeps_its_shadow_fd, .timeout = 20)
 {
-    int number;
-    int fd = lend();
+    int shadow;
+    int fd = dial_reused();
 
-    number = private_number();
+    shadow = shadow_fd();
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
-    cr_expect(private_number() == number);
+    cr_expect(shadow_fd() == shadow);
     cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
 }
 
-/* The kernel is asked at the latest when it could be lent again. */
+/* The kernel is asked at the latest when it could be reused again. */
 Test(reused, bytes_behind_our_back, .timeout = 20)
 {
     char answer[64];
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
 
     exchange(fd);
@@ -69,9 +69,9 @@ Test(reused, bytes_behind_our_back, .timeout = 20)
 }
 
 /* Closed unseen and its number reused: what moves there is not taken for the connection's. */
-Test(reused, number_reused_unseen, .timeout = 20)
+Test(reused, fd_reused_unseen, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
     int pair[2];
 
@@ -87,9 +87,9 @@ Test(reused, number_reused_unseen, .timeout = 20)
 }
 
 /* The same, and nothing moved there: the connection is as it was. */
-Test(reused, number_reused_unseen_and_unused, .timeout = 20)
+Test(reused, fd_reused_unseen_and_unused, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
     int pair[2];
 
@@ -103,12 +103,12 @@ Test(reused, number_reused_unseen_and_unused, .timeout = 20)
 }
 
 /* Swept while in use: it stays the program's, and gets another number when it is kept. */
-Test(reused, private_number_swept, .timeout = 20)
+Test(reused, shadow_fd_closed_in_bulk, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
 
-    cr_expect(close(private_number()) == -1 && errno == EBADF);
+    cr_expect(close(shadow_fd()) == -1 && errno == EBADF);
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
@@ -117,28 +117,28 @@ Test(reused, private_number_swept, .timeout = 20)
     exchange(fd);
 }
 
-/* A private number holds the connection open: it must go before a refused one is closed, or the
+/* A shadow fd holds the connection open: it must go before a refused one is closed, or the
  * server would never know. */
 Test(reused, refused_ones_are_closed, .timeout = 20)
 {
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
 
     send_text(fd, "get incomplete");
     close(fd);
     EXPECT_NOT_KEPT("REQUEST_PARTIAL");
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
-Test(reused, swept_ones_are_closed, .timeout = 20)
+Test(reused, closed_in_bulk_while_idle, .timeout = 20)
 {
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
 
     needs_close_range();
     exchange(fd);
     cr_expect(close_range((unsigned int)fd, (unsigned int)fd, 0) == 0);
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
 /* Every way to change the flags is seen, also those that come late. */
@@ -147,7 +147,7 @@ Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
     int on = 1;
 
     for (int way = 0; way < 4; way++) {
-        int fd = lend();
+        int fd = dial_reused();
         int port = local_port(fd);
 
         if (way == 0)
@@ -212,21 +212,21 @@ Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
     }
 }
 
-/* Descriptors are the program's first: all private numbers go when there are no others. */
-Test(reused, private_numbers_make_way, .timeout = 20)
+/* Descriptors are the program's first: all shadow fds go when there are no others. */
+Test(reused, shadow_fds_make_way, .timeout = 20)
 {
     struct rlimit limit;
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
     int last = -1, next;
 
     not_under_valgrind();
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    limit.rlim_cur = (rlim_t)number + 1;
+    limit.rlim_cur = (rlim_t)shadow + 1;
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     while ((next = dup(0)) >= 0)
         last = next;
-    cr_expect(last == number, "%d is the last, %d was ours", last, number);
+    cr_expect(last == shadow, "%d is the last, %d was ours", last, shadow);
     cr_expect(errno == EMFILE);
     exchange(fd);
 }

@@ -104,27 +104,28 @@ static int open_descriptors(void)
     return count;
 }
 
-/* With one connection idle and one lent. The lent one is used and closed as any other. */
+/* With one connection idle and one lent. The reused one is used and closed as any other. */
 static void expect_refused_after(long (*enter)(void), int error)
 {
     int before = open_descriptors();
-    int lent, idle = dial_server();
+    int reused, idle = dial_server();
     int nodelay = 1;
     socklen_t len = sizeof(nodelay);
 
     park();
     exchange(idle);
     close(idle);
-    lent = dial_server();
+    reused = dial_server();
     EXPECT_EVENT(": reused as ");
-    exchange(lent);
+    exchange(reused);
     cr_assert(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     cr_assert(enter() == 0, "%s", strerror(errno));
     EXPECT_EVENT(": discarded: SANDBOX ");
     expect_refused(error);
-    exchange(lent);
-    cr_expect(getsockopt(lent, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) == 0 && nodelay == 0);
-    cr_expect(close(lent) == 0);
+    exchange(reused);
+    cr_expect(getsockopt(reused, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) == 0 &&
+              nodelay == 0);
+    cr_expect(close(reused) == 0);
     cr_expect(open_descriptors() == before, "not all are closed");
     expect_refused(error);
     EXPECT_EVENT(": discarded: SANDBOX ");
@@ -135,7 +136,7 @@ Test(sandbox, seccomp_by_prctl, .timeout = 20)
     expect_refused_after(by_prctl, EPERM);
 }
 
-Test(sandbox, seccomp_by_its_number, .timeout = 20)
+Test(sandbox, seccomp_by_syscall, .timeout = 20)
 {
     expect_refused_after(by_seccomp, EPERM);
 }
@@ -150,7 +151,7 @@ Test(sandbox, seccomp_with_a_listener, .timeout = 20)
     expect_refused_after(with_a_listener, EPERM);
 }
 
-Test(sandbox, seccomp_by_the_number_of_prctl, .timeout = 20)
+Test(sandbox, seccomp_by_syscall_of_prctl, .timeout = 20)
 {
     expect_refused_after(by_the_number_of_prctl, EPERM);
 }
@@ -162,7 +163,7 @@ Test(sandbox, landlock, .timeout = 20)
     expect_refused_after(by_landlock, EACCES);
 }
 
-/* The lent connection speaks text, and inside the sandbox it could not be exchanged any more.
+/* The reused connection speaks text, and inside the sandbox it could not be exchanged any more.
  * So it is renewed before, where no other thread can be sending on it: in a child of fork(). */
 static int speak_binary_inside(void)
 {
@@ -282,7 +283,7 @@ static long by_secure_bits(void)
     return syscall(SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
 }
 
-/* A connection opened before is not lent any more, one opened afterwards is. */
+/* A connection opened before is not reused any more, one opened afterwards is. */
 Test(sandbox, rights_given_up, .timeout = 20)
 {
     static long (*const ways[])(void) = {by_capset, by_the_number_of_capset, by_bounding,

@@ -234,7 +234,7 @@ static void shut(int fd)
     shutdown(fd, SHUT_RDWR);
 }
 
-static void by_number(int fd)
+static void by_syscall(int fd)
 {
     syscall(SYS_fcntl, fd, F_GETFD);
 }
@@ -244,7 +244,7 @@ static void leave_alone(int fd)
     close(fd);
 }
 
-static int private_numbers(void)
+static int shadow_fds(void)
 {
     int count = 0;
 
@@ -272,16 +272,16 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
                   {make_child, false},
                   {connect_in_vain, true},
                   {shut, true},
-                  {by_number, true},
+                  {by_syscall, true},
                   {leave_alone, true}};
 
     for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++) {
         uint64_t name = make_spare();
-        int fd = fresh(), before = private_numbers();
+        int fd = fresh(), before = shadow_fds();
 
         cr_expect(name_of(fd) == name);
         things[i].do_it(fd);
-        cr_expect(private_numbers() == before - things[i].at_once, "thing %zu", i);
+        cr_expect(shadow_fds() == before - things[i].at_once, "thing %zu", i);
         connect_to(fd, server_port());
         close(fd);
         cr_expect(!next_is(name), "thing %zu", i);
@@ -296,7 +296,7 @@ Test(spares, end_when_the_process_changes, .timeout = 20)
     cr_expect(!next_is(name));
     name = make_spare();
     if (setgroups(0, NULL) == 0) {
-        cr_expect(private_numbers() == 0);
+        cr_expect(shadow_fds() == 0);
         cr_expect(!next_is(name));
     }
     name = make_spare();
@@ -387,7 +387,7 @@ Test(spares, in_a_crowd, .timeout = 20)
         for (int i = 0; i < CROWD; i++)
             close(fds[i]);
     }
-    cr_expect(private_numbers() > CROWD && private_numbers() <= CROWD + 8);
+    cr_expect(shadow_fds() > CROWD && shadow_fds() <= CROWD + 8);
 }
 
 static void *connect_and_close(void *unused)
@@ -411,7 +411,7 @@ static void *connect_and_close(void *unused)
 }
 
 /* While one thread sweeps all numbers above, others get theirs from there. */
-Test(spares, swept_while_in_use, .timeout = 40)
+Test(spares, bulk_closes_while_in_use, .timeout = 40)
 {
     pthread_t threads[4];
     uint64_t name;

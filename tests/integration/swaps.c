@@ -91,7 +91,7 @@ Test(swaps, habits_are_learned, .timeout = 20)
 }
 
 /* What was set and registered since connect() is there after the exchange. */
-Test(swaps, repaired_under_the_same_number, .timeout = 20)
+Test(swaps, repaired_at_the_same_fd, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}}, got = {0};
     struct timeval limit = {3, 0}, limit_read = {0, 0};
@@ -208,20 +208,20 @@ Test(swaps, only_the_first_byte_counts, .timeout = 20)
 /* Nor are they on a socket whose first bytes nobody saw. */
 Test(swaps, not_after_unseen_bytes, .timeout = 20)
 {
-    int fd, twin;
+    int fd, copy;
 
     park();
     fd = dial_server();
     EXPECT_EVENT(": reused as ");
-    twin = dup(fd);
-    send_text(twin, "set binary-value 0 0 1\r\n");
+    copy = dup(fd);
+    send_text(copy, "set binary-value 0 0 1\r\n");
     send_text(fd, "\x80\r\n");
     expect_text(fd, "STORED\r\n");
     cr_expect(log_count(": swap failed at ") == 0);
 }
 
 /* The number is something else by now, which is not ours to exchange or to cut off. */
-Test(swaps, not_on_a_number_reused_unseen, .timeout = 20)
+Test(swaps, not_at_an_fd_reused_unseen, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {
         int pair[2];
@@ -240,8 +240,8 @@ Test(swaps, not_on_a_number_reused_unseen, .timeout = 20)
     }
 }
 
-/* A connection of a server played by the test, which was used, kept and is lent again. */
-static int dial_lent(int port, int listener, long *server)
+/* A connection of a server played by the test, which was used, kept and is reused again. */
+static int dial_reused(int port, int listener, long *server)
 {
     int fd = dial(port);
 
@@ -269,7 +269,7 @@ Test(swaps, server_gone, .timeout = 20)
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_lent(port, listener, &server);
+    int fd = dial_reused(port, listener, &server);
 
     close(listener);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1);
@@ -286,7 +286,7 @@ Test(swaps, no_descriptors_left, .timeout = 20)
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_lent(port, listener, &server);
+    int fd = dial_reused(port, listener, &server);
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
     limit = before;

@@ -185,7 +185,7 @@ static int deaf_server(void)
     return port;
 }
 
-Test(threads, cancelled_connects_harm_nobody, .timeout = 20)
+Test(threads, cancelled_connects_harm_no_other, .timeout = 20)
 {
     static struct connector connector;
     int port;
@@ -246,7 +246,7 @@ static int wait_by_pselect(int fd)
                    NULL);
 }
 
-static int wait_by_number(int fd)
+static int wait_by_syscall(int fd)
 {
     struct pollfd wanted = {fd, POLLIN, 0};
 
@@ -254,7 +254,7 @@ static int wait_by_number(int fd)
                         NULL, 0);
 }
 
-static int select_by_number(int fd)
+static int select_by_syscall(int fd)
 {
     fd_set wanted;
 
@@ -282,7 +282,7 @@ static void *wait_for_it(void *argument)
 
 /* Another thread closes the number, and it becomes another user's: that reply is not what was
  * waited for. */
-static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
+static void no_thread_wakes(int (*wait)(int fd), long call, const char *reason)
 {
     static struct waiter waiter;
     pthread_t thread;
@@ -313,16 +313,16 @@ static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
 
 Test(threads, replies_of_others_wake_no_waiter, .timeout = 20)
 {
-    nobody_wakes(wait_by_poll, POLL_CALL, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_ppoll, SYS_ppoll, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_select, SYS_pselect6, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_number, SYS_ppoll, ": not kept: RAW_SYSCALL ");
-    nobody_wakes(select_by_number, SYS_pselect6, ": not kept: RAW_SYSCALL ");
+    no_thread_wakes(wait_by_poll, POLL_CALL, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_ppoll, SYS_ppoll, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_select, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_syscall, SYS_ppoll, ": not kept: RAW_SYSCALL ");
+    no_thread_wakes(select_by_syscall, SYS_pselect6, ": not kept: RAW_SYSCALL ");
 }
 
 /* A thread of libc's waits in read(), which no hook sees. */
-Test(threads, asynchronous_reads_take_nobodys_reply, .timeout = 20)
+Test(threads, asynchronous_reads_take_no_reply_of_others, .timeout = 20)
 {
     static char taken[64];
     struct aiocb block = {.aio_buf = taken, .aio_nbytes = sizeof(taken)};
@@ -339,7 +339,7 @@ Test(threads, asynchronous_reads_take_nobodys_reply, .timeout = 20)
 }
 
 /* A shutdown must wake them, as the end of what they wait for. */
-Test(threads, a_goodbye_wakes_the_waiter, .timeout = 20)
+Test(threads, a_quit_wakes_the_waiter, .timeout = 20)
 {
     static struct waiter waiter = {.wait = wait_by_poll};
     pthread_t thread;

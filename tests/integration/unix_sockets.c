@@ -74,7 +74,7 @@ Test(unix_sockets, each_connect_opens_one, .timeout = 20)
     cr_expect(log_count(server_path()) == 0, "tracked: %s", last_event());
 }
 
-Test(unix_sockets, a_goodbye_is_passed_on, .timeout = 20)
+Test(unix_sockets, a_quit_is_passed_on, .timeout = 20)
 {
     int fd = dial_path(server_path());
     uint64_t cookie = cookie_of(fd);

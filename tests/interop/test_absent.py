@@ -17,7 +17,7 @@ HOOKS, _ = listed_hooks()
 INDISPENSABLE = {"fdopen", "popen", "system", "poll", "ppoll", "__poll_chk", "__ppoll_chk", "select", "pselect"}
 PROGRAMS = os.path.abspath(os.path.join(BUILD, "tests/programs"))
 CALLERS = ("read_and_write,in_pieces,as_messages,many_messages_at_once,fortified,"
-           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,twins,flags_of_numbers,"
+           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,duplicates,flags_of_fds,"
            "a_server_of_its_own,identities_that_cannot_be_had,epoll_level,shut_for_writing,shells")
 
 

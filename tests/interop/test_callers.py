@@ -47,7 +47,7 @@ OTHERS = ["_socket.pypy39-pp73-x86_64-linux-gnu.so", "libpypy3.9-c.so", "libpyth
 
 
 def told(bench, *command):
-    """What a command prints with the shim, which must have lent it a connection."""
+    """What a command prints with the shim, which must have reused it a connection."""
     done = run([PYTHON, "-c", *command], bench.environment(LIBRARY))
     assert (done.code, done.err) == (0, "")
     assert "reused as" in bench.log()

@@ -111,15 +111,15 @@ print(os.stat(name).st_uid)
 @needs_root
 def test_another_user_puts_something_in_its_place(counted, tmp_path):
     """A file of root must not be written to because a link leads there."""
-    victim = tmp_path / "victim"
-    victim.write_text("of root")
+    other = tmp_path / "other"
+    other.write_text("of root")
     for make in (os.link, os.symlink):
         ends_well(counted(f"""
 os.seteuid(65534); turns(5); name = file(); os.unlink(name); os.seteuid(0)
-os.{make.__name__}({str(victim)!r}, name)
+os.{make.__name__}({str(other)!r}, name)
 go_on()
 """))
-        assert victim.read_text() == "of root"
+        assert other.read_text() == "of root"
 
 
 @needs_root

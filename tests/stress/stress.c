@@ -1,6 +1,6 @@
 /*
  * Everything at once: stress PORT SECONDS SEED. Threads use connections in every way, while
- * others fork, flush, close private fds, cancel and interrupt, and one stops all others
+ * others fork, flush, close shadow fds, cancel and interrupt, and one stops all others
  * by signals, as collectors of garbage do, and goes on itself. Every value names its
  * key; one that does not ends the run with exit code 1, and so does a call in vain at its end:
  * nothing here closes what another thread uses.
@@ -156,21 +156,21 @@ static void replaced(struct dice *dice)
 static void duplicated(struct dice *dice)
 {
     static atomic_int left_open = -1;
-    int fd = dial(dice), twin = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int fd = dial(dice), copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-    if (twin >= 0) {
-        exchange(twin, 79, roll(dice, 1000000));
-        twin = roll(dice, 2) ? twin : atomic_exchange(&left_open, twin);
-        if (roll(dice, 2) && twin >= 0) {
-            close(twin);
-            twin = -1;
+    if (copy >= 0) {
+        exchange(copy, 79, roll(dice, 1000000));
+        copy = roll(dice, 2) ? copy : atomic_exchange(&left_open, copy);
+        if (roll(dice, 2) && copy >= 0) {
+            close(copy);
+            copy = -1;
         }
         exchange(fd, 80, roll(dice, 1000000));
     }
     if (fd >= 0)
         close(fd);
-    if (twin >= 0)
-        close(twin);
+    if (copy >= 0)
+        close(copy);
 }
 
 static void given_up(struct dice *dice)
@@ -189,7 +189,7 @@ static void quiet(struct dice *dice)
     close(fd);
 }
 
-static void goodbye(struct dice *dice)
+static void quit(struct dice *dice)
 {
     int fd = dial(dice);
 
@@ -199,7 +199,7 @@ static void goodbye(struct dice *dice)
         else
             shutdown(fd, SHUT_RDWR);
         if (recv(fd, &(char){0}, 1, 0) > 0)
-            fail("after a goodbye", "bytes");
+            fail("after a quit", "bytes");
     }
     close(fd);
 }
@@ -266,7 +266,7 @@ static void flush(struct dice *dice)
 #endif
 }
 
-static void sweep(struct dice *dice)
+static void bulk_close(struct dice *dice)
 {
     (void)dice;
     close_range(PRIVATE, ~0U, 0);
@@ -317,9 +317,9 @@ static void on_alarm(int signal)
 static const struct {
     void (*act)(struct dice *dice);
     unsigned int weight;
-} acts[] = {{replaced, 8}, {duplicated, 8}, {given_up, 8}, {quiet, 8},
-            {goodbye, 8},  {watched, 8},    {polled, 8},   {family, 1},
-            {flush, 1},    {sweep, 16},     {cancelled, 4}};
+} acts[] = {{replaced, 8}, {duplicated, 8},  {given_up, 8}, {quiet, 8},
+            {quit, 8},     {watched, 8},     {polled, 8},   {family, 1},
+            {flush, 1},    {bulk_close, 16}, {cancelled, 4}};
 
 /* The collector is at work; threads that stand still for it; it has ended. */
 static atomic_bool collecting, collected;

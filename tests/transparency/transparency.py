@@ -2,7 +2,7 @@
 
 Usage: transparency.py LIBRARY PROGRAMS [NAME...]. PROGRAMS is the program made of programs/*.c; scripts beside
 them are programs too. Compared is everything they print and how they end. Where a program is said to
-be lent connections, the log must show that it was. The last line counts programs like tests.
+be reused connections, the log must show that it was. The last line counts programs like tests.
 """
 
 import collections
@@ -98,8 +98,8 @@ class Server(socketserver.ThreadingTCPServer):
 
 def c_programs(program):
     listed = subprocess.run([program, "--list"], stdout=subprocess.PIPE, text=True, check=True)
-    return [Program(name, [program, name], lent == "1")
-            for name, lent in map(str.split, listed.stdout.splitlines())]
+    return [Program(name, [program, name], reused == "1")
+            for name, reused in map(str.split, listed.stdout.splitlines())]
 
 
 def scripts():
@@ -136,8 +136,8 @@ def difference(program, library, ports):
     found = list(difflib.unified_diff(without, with_it, "without", "with", lineterm="", n=2))
     if len(without) < 2 or "does not end" in without:
         found.append("is no program: says nothing, or does not end")
-    if program.lent and not re.search(r": reused as \d", said):
-        found.append("was lent no connection")
+    if program.reused and not re.search(r": reused as \d", said):
+        found.append("was reused no connection")
     return found
 
 

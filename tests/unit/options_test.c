@@ -240,7 +240,7 @@ static int nodelay_of(int fd)
 
 /* Lent to one who says nothing, to one who says no, yes, and nothing again: only changes cost a
  * call, and all see what they said. */
-Test(options, lent_connections_are_quick)
+Test(options, reused_connections_are_quick)
 {
     static const struct {
         bool given;

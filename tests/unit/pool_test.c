@@ -77,7 +77,7 @@ static void put(struct conn *conn, msec_t now)
     cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
 }
 
-/* What a connect() at NOW would be lent; it is in use then. */
+/* What a connect() at NOW would be reused; it is in use then. */
 static struct conn *take(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
@@ -152,7 +152,7 @@ Test(pool, expiry_takes_a_few_at_a_time)
     for (int i = 0; i < 20; i++)
         put(conns[i], 0);
     cr_expect(take(1, 10 * MINUTE) == NULL,
-              "an expired one is not lent though it still lies there");
+              "an expired one is not reused though it still lies there");
     cr_expect(evicted.count > 0 && evicted.count <= POOL_EVICTED_MAX);
 }
 
@@ -263,7 +263,7 @@ Test(pool, flush_takes_all_in_portions)
     cr_expect(n == 20 && take(1, 0) == NULL);
 }
 
-Test(pool, private_number_closed_by_the_program)
+Test(pool, shadow_fd_closed_by_the_program)
 {
     struct conn *conn = connect_at(1, 0);
 
@@ -363,7 +363,7 @@ static double seconds(void)
 }
 
 /* One call waits 10 ms, those after it do not wait: 1,000 that did would take 10 s. */
-Test(pool, nobody_waits_for_a_stopped_thread, .timeout = 60)
+Test(pool, no_thread_waits_for_a_stopped_one, .timeout = 60)
 {
     struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET);
     struct address address = address_of(1);
@@ -553,7 +553,7 @@ Test(pool, expiry_goes_on_at_the_next_call)
 
 /* Whatever has to go, a call's evicted fit: expired ones, the endpoint's oldest, and the total.
  */
-Test(pool, victims_never_overflow)
+Test(pool, evicted_ones_never_overflow)
 {
     struct conn *conns[40];
 
@@ -607,7 +607,7 @@ Test(pool, put_after_a_child)
     cr_expect(take(1, 0) != NULL);
 }
 
-static void limit_numbers(rlim_t n)
+static void limit_fds(rlim_t n)
 {
     struct rlimit limit;
 
@@ -626,9 +626,9 @@ static int idle_after_crowd(int n, msec_t now)
     return kept;
 }
 
-Test(pool, a_quarter_of_the_numbers)
+Test(pool, a_quarter_of_the_fds)
 {
-    limit_numbers(100);
+    limit_fds(100);
     config.max_idle_total = 30;
     limits_note(0, true);
     cr_expect(limits_fds() == 100);
@@ -637,44 +637,44 @@ Test(pool, a_quarter_of_the_numbers)
 
 Test(pool, limits_are_read_once_a_second)
 {
-    limit_numbers(400);
+    limit_fds(400);
     limits_note(5000, true);
     cr_expect(limits_fds() == 400);
-    limit_numbers(200);
+    limit_fds(200);
     limits_note(5999, false);
     cr_expect(limits_fds() == 400);
     limits_note(6000, false);
     cr_expect(limits_fds() == 200);
-    limit_numbers(400);
+    limit_fds(400);
     limits_note(6001, true);
     cr_expect(limits_fds() == 400);
 }
 
-Test(pool, private_numbers_stay_low)
+Test(pool, shadow_fds_stay_low)
 {
     struct rlimit limit;
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
-    limit_numbers(8192);
+    limit_fds(8192);
     limits_note(0, true);
     cr_expect(limits_fds() == 8192);
-    limit_numbers(limit.rlim_max);
+    limit_fds(limit.rlim_max);
     limits_note(0, true);
     cr_expect(limits_fds() == 8192);
 }
 
-Test(pool, too_few_numbers_to_keep_any)
+Test(pool, too_few_fds_to_keep_any)
 {
     struct conn *conn = connect_at(1, 0);
 
-    limit_numbers(3);
+    limit_fds(3);
     limits_note(0, true);
     conn_move(conn, CONN_CHECKING_IN);
     cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_POOL_FULL &&
               evicted.count == 0);
-    limit_numbers(1024);
+    limit_fds(1024);
 }
 
 /* The peak raises an endpoint's bound, not its neighbour's, and never the process's. */
@@ -763,7 +763,7 @@ Test(pool, nothing_is_taken_out_from_inside)
     cr_expect(take(1, 0) == conn);
 }
 
-Test(pool, private_number_among_others)
+Test(pool, shadow_fd_among_others)
 {
     struct conn *conns[5];
 
@@ -943,13 +943,13 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
 
 /* Owing connections. */
 
-static void put_owing(struct conn *conn, msec_t now)
+static void put_draining(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
     cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted) == REASON_NONE);
 }
 
-static struct conn *take_owing(uint16_t port, msec_t now)
+static struct conn *take_draining(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
     struct conn *conn = pool_check_out_draining(fresh, WIRE_UNDECIDED, now, &evicted);
@@ -964,12 +964,12 @@ Test(pool, draining_ones_wait_in_a_queue_of_their_own)
 
     for (int i = 0; i < 3; i++) {
         conns[i] = connect_at(1, 0);
-        put_owing(conns[i], i);
+        put_draining(conns[i], i);
     }
     cr_expect(take(1, 3) == NULL);
-    cr_expect(take_owing(2, 3) == NULL);
+    cr_expect(take_draining(2, 3) == NULL);
     for (int i = 0; i < 3; i++) {
-        struct conn *conn = take_owing(1, 3);
+        struct conn *conn = take_draining(1, 3);
 
         cr_expect(conn == conns[i]);
         cr_expect(conn_state(conn) == CONN_CHECKING_OUT);
@@ -977,8 +977,8 @@ Test(pool, draining_ones_wait_in_a_queue_of_their_own)
         cr_expect(conn_state(conn) == CONN_DRAINING);
     }
     for (int i = 0; i < 3; i++)
-        cr_expect(take_owing(1, 3) == conns[i]);
-    cr_expect(take_owing(1, 3) == NULL);
+        cr_expect(take_draining(1, 3) == conns[i]);
+    cr_expect(take_draining(1, 3) == NULL);
     cr_expect(evicted.count == 0);
 }
 
@@ -987,10 +987,10 @@ Test(pool, draining_ones_have_their_time)
 {
     struct conn *conn = connect_at(1, 0);
 
-    put_owing(conn, 0);
-    cr_assert(take_owing(1, POOL_OWING_TIMEOUT) == conn);
+    put_draining(conn, 0);
+    cr_assert(take_draining(1, POOL_OWING_TIMEOUT) == conn);
     cr_assert(pool_return(conn));
-    cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
+    cr_expect(take_draining(1, POOL_OWING_TIMEOUT + 1) == NULL);
     cr_assert(evicted.count == 1);
     cr_expect(evicted.conn[0] == conn && evicted.reason[0] == REASON_DRAIN_TIMEOUT);
     cr_expect(conn_state(conn) == CONN_EVICTED);
@@ -1000,10 +1000,10 @@ Test(pool, draining_ones_have_their_time)
 Test(pool, many_late_ones)
 {
     for (int i = 0; i < 20; i++)
-        put_owing(connect_at(1, 0), 0);
+        put_draining(connect_at(1, 0), 0);
     for (unsigned int left = 20; left > 0; left -= (unsigned int)evicted.count) {
         evicted.count = 0;
-        cr_expect(take_owing(1, POOL_OWING_TIMEOUT + 1) == NULL);
+        cr_expect(take_draining(1, POOL_OWING_TIMEOUT + 1) == NULL);
         cr_assert(evicted.count == (left < POOL_EVICTED_MAX ? left : POOL_EVICTED_MAX));
     }
 }
@@ -1013,7 +1013,7 @@ Test(pool, draining_ones_must_fit_too)
     struct conn *conn = connect_at(1, 0);
     struct conn *fresh = connect_at(1, 0);
 
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     fresh->domain = AF_INET6;
     cr_expect(pool_check_out_draining(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->domain = AF_INET;
@@ -1024,25 +1024,25 @@ Test(pool, draining_ones_must_fit_too)
 /* What is not proven makes room first, and takes nobody's place. */
 Test(pool, draining_ones_make_room)
 {
-    struct conn *clean, *owing, *more;
+    struct conn *clean, *draining, *more;
 
     set_up_with(1, 256);
     config.idle_timeout = 60 * MINUTE;
     clean = connect_at(1, 0);
     put(clean, 0);
-    owing = connect_at(1, 0);
-    conn_move(owing, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(owing, CONN_DRAINING, 3 * MINUTE, &evicted) ==
+    draining = connect_at(1, 0);
+    conn_move(draining, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 3 * MINUTE, &evicted) ==
               REASON_ENDPOINT_FULL);
     cr_expect(evicted.count == 0);
     cr_expect(take(1, 1) == clean);
-    cr_expect(pool_check_in(owing, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
     more = connect_at(1, 6 * MINUTE);
     conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
     cr_expect(pool_check_in(more, CONN_IDLE, 9 * MINUTE, &evicted) == REASON_NONE);
     cr_assert(evicted.count == 1);
-    cr_expect(evicted.conn[0] == owing && evicted.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(evicted.conn[0] == draining && evicted.reason[0] == REASON_ENDPOINT_FULL);
 }
 
 Test(pool, protocols_are_apart)
@@ -1060,22 +1060,22 @@ Test(pool, protocols_are_apart)
     cr_expect(pool_check_out(fresh, WIRE_TEXT, 0, &evicted) == text);
 }
 
-/* The child knows none of them, and a close of their private number ends them. */
+/* The child knows none of them, and a close of their shadow fd ends them. */
 Test(pool, draining_ones_and_the_rest)
 {
     struct conn *conn = connect_at(1, 0);
 
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     cr_expect(pool_claim_shadow(conn, conn->fd) == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     pool_flush(REASON_IDENTITY, &evicted);
     cr_expect(evicted.count == 1 && evicted.conn[0] == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
-    cr_expect(take_owing(1, 0) == NULL);
+    cr_expect(take_draining(1, 0) == NULL);
 }

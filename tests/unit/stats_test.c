@@ -655,7 +655,7 @@ static bool is_there(pid_t pid)
     return access(path_in(directory, pid, 1), F_OK) == 0;
 }
 
-Test(stats, newcomers_remove_what_the_dead_left)
+Test(stats, new_processes_remove_what_the_dead_left)
 {
     pid_t dead = gone(), elsewhere = gone(), unborn = gone();
 
@@ -669,7 +669,7 @@ Test(stats, newcomers_remove_what_the_dead_left)
     cr_expect(is_there(getppid()));
 }
 
-Test(stats, newcomers_remove_a_few_each)
+Test(stats, new_processes_remove_a_few_each)
 {
     int before;
 

@@ -653,12 +653,12 @@ Test(wire, one_get)
 static const char binary_quit[24] = {'\x80', '\x07', [12] = 'o', 'p', 'a', 'q'};
 static const char binary_quitq[24] = {'\x80', '\x17'};
 
-Test(wire, goodbyes_of_text)
+Test(wire, quits_of_text)
 {
     static const struct {
         const char *before;
         const char *bytes;
-        bool goodbye;
+        bool quit;
     } cases[] = {
         {"get a\r\n", "quit\r\n", true},
         {"get a\r\n", "get b\r\nquit\r\n", false},
@@ -676,12 +676,12 @@ Test(wire, goodbyes_of_text)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct wire wire = after(cases[i].before, strlen(cases[i].before));
 
-        cr_expect_eq(wire_quit(&wire, cases[i].bytes, strlen(cases[i].bytes)), cases[i].goodbye,
+        cr_expect_eq(wire_quit(&wire, cases[i].bytes, strlen(cases[i].bytes)), cases[i].quit,
                      "'%s' '%s'", cases[i].before, cases[i].bytes);
     }
 }
 
-Test(wire, goodbyes_of_binary)
+Test(wire, quits_of_binary)
 {
     static const char noop[24] = {'\x80', '\x0a'};
     struct wire wire = after(noop, sizeof noop);

@@ -110,15 +110,15 @@ POOLED_PROGRAM(connect_asked_with_another_address)
     park();
     fd = connecting();
     STEP(connect(fd, SERVER));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
     park();
     fd = connecting();
     STEP(connect(fd, (void *)8, sizeof(server)));
     STEP(connect(fd, (struct sockaddr *)&server, 1));
     STEP(connect(fd, (struct sockaddr *)&server, 4711));
-    STEP(connect(fd, NOBODY));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
     park();
     fd = connecting();
@@ -170,10 +170,10 @@ PROGRAM(refused)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(send(fd, "x", 1, MSG_NOSIGNAL));
     STEP(recv(fd, &(char){0}, 1, 0));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
 }
 
@@ -184,7 +184,7 @@ PROGRAM(refused_then_accepted)
 
     park();
     fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(connect(fd, SERVER));
     ask(fd, "one");
     STEP(close(fd));
@@ -196,7 +196,7 @@ PROGRAM(refused_without_waiting)
     socklen_t len = sizeof(error);
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     wait_for(fd, POLLOUT | POLLIN);
     STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
     SAY("SO_ERROR %d\n", error);
@@ -567,7 +567,7 @@ PROGRAM(datagrams)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_DGRAM, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(send(fd, "x", 1, 0));
     wait_for(fd, POLLIN);
     STEP(recv(fd, &(char){0}, 1, 0));
@@ -620,7 +620,7 @@ PROGRAM(a_server_of_its_own)
 }
 
 /* The number of a connection closed behind everybody's back comes back from accept(). */
-PROGRAM(number_reused_by_accept)
+PROGRAM(fd_reused_by_accept)
 {
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t len = sizeof(here);

@@ -1,5 +1,5 @@
 /*
- * Ends: shutdown() in each direction at each moment, goodbyes, lingering, hang-ups of the peer.
+ * Ends: shutdown() in each direction at each moment, quits, lingering, hang-ups of the peer.
  */
 #include "program.h"
 
@@ -11,7 +11,7 @@ static void hear_the_end(int fd)
     struct pollfd wanted = {fd, POLLIN | POLLRDHUP, 0};
 
     STEP(poll(&wanted, 1, 5000));
-    /* POLLHUP comes with the pooled end of a connection whichever way it was said goodbye to.
+    /* POLLHUP comes with the pooled end of a connection whichever way it was said quit to.
      */
     SAY("end: %x\n", wanted.revents & ~POLLHUP);
     STEP(recv(fd, &(char){0}, 1, 0));

@@ -540,5 +540,5 @@ POOLED_PROGRAM(threads)
         pthread_join(threads[i], &wrong);
         SAY("%ld: %ld wrong\n", i, (long)wrong);
     }
-    say_open_numbers();
+    say_open_fds();
 }

@@ -42,7 +42,7 @@ POOLED_PROGRAM(child_with_its_own)
         fd = dial();
         ask(fd, "child");
         STEP(close(fd));
-        say_open_numbers();
+        say_open_fds();
         _exit(7);
     }
     say_end_of(child);
@@ -123,14 +123,14 @@ PROGRAM(child_without_handlers)
     bare_child(_Fork);
 }
 
-static pid_t make_by_number(void)
+static pid_t make_by_syscall(void)
 {
     return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
-PROGRAM(child_by_number)
+PROGRAM(child_by_syscall)
 {
-    bare_child(make_by_number);
+    bare_child(make_by_syscall);
 }
 
 static int in_a_clone(void *argument)
@@ -207,17 +207,17 @@ static void what_is_inherited(int type)
     say_end_of(child);
 }
 
-PROGRAM(numbers_of_a_new_program)
+PROGRAM(fds_of_a_new_program)
 {
     what_is_inherited(0);
 }
 
-PROGRAM(no_numbers_of_a_new_program)
+PROGRAM(no_fds_of_a_new_program)
 {
     what_is_inherited(SOCK_CLOEXEC);
 }
 
-POOLED_PROGRAM(lent_numbers_of_a_new_program)
+POOLED_PROGRAM(reused_fds_of_a_new_program)
 {
     int fd;
 
@@ -282,7 +282,7 @@ POOLED_PROGRAM(daemon_from_here)
         STEP(close(fd));
         fd = dial();
         ask(fd, "again");
-        say_open_numbers();
+        say_open_fds();
         exit(0);
     }
     close(pipes[1]);

@@ -26,14 +26,14 @@ extern FILE *out;
 
 /* The scripted server, and a port where nobody listens. */
 extern struct sockaddr_in server;
-extern struct sockaddr_in nobody;
-#define SERVER ((struct sockaddr *)&server), sizeof(server)
-#define NOBODY ((struct sockaddr *)&nobody), sizeof(nobody)
+extern struct sockaddr_in no_server;
+#define SERVER    ((struct sockaddr *)&server), sizeof(server)
+#define NO_SERVER ((struct sockaddr *)&no_server), sizeof(no_server)
 
 struct program {
     const char *name;
     void (*run)(void);
-    bool pools; /* with the shim it must be lent a connection at least once */
+    bool pools; /* with the shim it must be reused a connection at least once */
     struct program *next;
 };
 void program_add(struct program *program);
@@ -82,7 +82,7 @@ void wait_for(int fd, short events);
 /* A server of this process that accepts nobody: its queue is full. */
 struct sockaddr_in deaf_server(void);
 
-/* Which fds are open below the top quarter of the smallest table, where private fds may be. */
-void say_open_numbers(void);
+/* Which fds are open below the top quarter of the smallest table, where shadow fds may be. */
+void say_open_fds(void);
 
 #endif

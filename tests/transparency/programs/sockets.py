@@ -76,10 +76,10 @@ lines.close()
 
 park()
 connection = socket.create_connection(SERVER)
-twin = connection.dup()
+copy = connection.dup()
 connection.close()
-say("twin", ask, twin, b"one")
-twin.close()
+say("copy", ask, copy, b"one")
+copy.close()
 
 say("refused", socket.create_connection, NOBODY)
 with socket.create_connection(SERVER, 5, ("127.0.0.3", 0)) as connection:
