@@ -34,7 +34,7 @@ CLIENT_GETS = 300
 
 @dataclasses.dataclass
 class Choice:
-    """A server as somebody would run it."""
+    """A server as its users run it."""
     name: str
     command: object
     shim: bool = False

@@ -72,7 +72,7 @@ static void sleep_until(double when)
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
-/* Every process has its own place in the interval, so that the fleet's load is even as well. */
+/* Every process has its own place in the interval, so that the load of the fleet is even. */
 static void load(unsigned int number, const struct order *order, struct answer *answer)
 {
     double interval = 1e6 / (double)order->rate;

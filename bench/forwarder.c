@@ -26,7 +26,7 @@
 #include <linux/if_tun.h>
 
 #define PACKET   2048
-#define QUEUE    1024  /* packets on their way, each way; more are lost, as on any link */
+#define QUEUE    1024 /* packets on their way in each direction; more are lost, as on any link */
 #define SPIN     60000 /* nanoseconds before a packet is due in which we do not sleep */
 #define DEADLINE 600   /* seconds */
 
@@ -101,7 +101,7 @@ static void deliver(struct direction *way)
     }
 }
 
-/* Until a packet comes, the input says something, or the first packet is nearly due. */
+/* Waits until a packet comes, the input has a line, or the first packet is nearly due. */
 static bool wait_for_something(void)
 {
     struct pollfd wanted[] = {{directions[0].from, POLLIN, 0},

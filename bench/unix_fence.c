@@ -29,7 +29,7 @@ static struct sockaddr_un server = {.sun_family = AF_UNIX};
 static struct stat place;
 
 static int open_fd;   /* stays open, for gets alone */
-static int fenced_fd; /* is given to each turn, with an answer to a fence under way */
+static int fenced_fd; /* given to each turn, with an answer to a fence in flight */
 static int spare;     /* a socket that was never connected */
 
 static int dial(void)
@@ -41,7 +41,8 @@ static int dial(void)
     return fd;
 }
 
-/* No two in a row ask for the same key, so that an answer meant for another is seen. */
+/* No two turns in a row ask for the same key, so that an answer meant for another turn is
+ * noticed. */
 static void get_next(int fd)
 {
     static unsigned int last;
@@ -68,7 +69,7 @@ static void send_fence(void)
         fail("fence");
 }
 
-/* More room than the answer needs, so that a byte behind it is seen. */
+/* More room than the answer needs, so that a byte behind it is noticed. */
 static void expect_answer(void)
 {
     char bytes[64];
@@ -78,8 +79,8 @@ static void expect_answer(void)
         fail("the answer to the fence");
 }
 
-/* The fewest calls of a pool: the program's fd comes from a spare socket, the kept connection
- * takes it, and close() leaves it behind. */
+/* The fewest calls that a pool needs: the program's fd comes from a spare socket, dup3() puts
+ * the kept connection there, and close() leaves the connection open. */
 static void fence(void)
 {
     int fd = fcntl(spare, F_DUPFD, 0);
@@ -93,7 +94,7 @@ static void fence(void)
 }
 
 /* What a reused connection needs beside: the path still leads to the same socket, the peer is
- * the same process, no flag was changed. */
+ * the same process, and no flag has changed. */
 static void proof(void)
 {
     struct stat now_there;
@@ -113,7 +114,7 @@ static const struct {
     void (*turn)(void);
 } kinds[] = {{"open", get_on_open}, {"plain", plain}, {"fence", fence}, {"proof", proof}};
 
-/* The first turns find caches that other code has used. */
+/* The first turns find caches filled by other code. */
 static double batch(void (*turn)(void), long count)
 {
     double start = 0;

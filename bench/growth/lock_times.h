@@ -1,5 +1,5 @@
 /*
- * Included before each file of a library for measuring: the pool's lock, timed. See
+ * Included before each file of a library for measuring: times the pool's lock. See
  * lock_times.c.
  */
 #ifndef __ASSEMBLER__
@@ -7,10 +7,10 @@
 
 int64_t lock_times_now(void) __attribute__((visibility("hidden")));
 
-/* The lock was taken now; SINCE is when the waiting for it began, 0 for none. */
+/* Called when the lock was taken. SINCE is when the wait for it began, 0 for none. */
 void lock_times_taken(int64_t since) __attribute__((visibility("hidden")));
 
-/* It was given back. */
+/* Called when the lock was unlocked. */
 void lock_times_given(void) __attribute__((visibility("hidden")));
 
 static inline bool timed_take(struct lock *lock)

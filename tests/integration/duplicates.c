@@ -1,6 +1,7 @@
 /*
- * Duplicates: a holder of one reads what the next user is sent. So a connection is kept when
- * all its fds are closed, and never when one was made by another call than dup() and its kin.
+ * Duplicates of fds. Whoever holds one could read the replies of the next user. So a connection
+ * is kept only when all its fds are closed, and never after a duplicate was made by a call that
+ * we do not follow, that is by any other than dup() and its kin.
  */
 #include "harness.h"
 
@@ -17,7 +18,8 @@
 
 #define ROUNDS 30
 
-/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and by syscall(). */
+/* pidfd_getfd() came with glibc 2.36. Called by its function where there is one, and by
+ * syscall(). */
 extern int pidfd_getfd(int pidfd, int fd, unsigned int flags) __attribute__((weak));
 
 enum way { BY_FUNCTION, BY_SYSCALL };
@@ -38,7 +40,7 @@ static int own_pidfd(void)
     return pidfd;
 }
 
-/* The next user gets its own reply. */
+/* The next user gets its own reply; the duplicate COPY sees none of it. */
 static void expect_nothing_at(int copy)
 {
     struct pollfd ready = {.events = POLLIN};
@@ -107,14 +109,14 @@ static int by_message(int fd)
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     fill_fd_message(&message, fd);
-    /* The idle connection there was closed before the call: without us that fd is not open. */
+    /* The library closed that connection before the call: without us the fd is not open. */
     if (sendmsg(pair[0], &message.msg.msg_hdr, 0) == -1 && errno == EBADF)
         return -1;
     cr_assert(recvmsg(pair[1], &message.msg.msg_hdr, 0) == 1);
     return fd_of_message(&message);
 }
 
-/* A program may go through all fds that /proc/self/fd shows. */
+/* A program may duplicate any fd that /proc/self/fd shows. */
 Test(duplicates, of_an_idle_connection, .timeout = 20)
 {
     expect_idle_one_is_given_up(by_dup);
@@ -123,7 +125,7 @@ Test(duplicates, of_an_idle_connection, .timeout = 20)
     expect_idle_one_is_given_up(by_pidfd);
 }
 
-/* While it is reused, a connection has its shadow fd as well. */
+/* A connection in use that came from the pool has a shadow fd as well. */
 Test(duplicates, of_a_reused_connection, .timeout = 20)
 {
     int fd, copy;
@@ -138,7 +140,8 @@ Test(duplicates, of_a_reused_connection, .timeout = 20)
     expect_nothing_at(copy);
 }
 
-/* Lengths of a control message for which the kernel refuses the call are not believed. */
+/* Control messages with a length for which the kernel refuses the call do not count as passed
+ * fds. */
 Test(duplicates, message_with_a_bad_length, .timeout = 20)
 {
     static const size_t lengths[] = {0, 1, CMSG_LEN(0) - 1, CMSG_SPACE(sizeof(int)) + 1,
@@ -168,7 +171,7 @@ Test(duplicates, message_with_a_bad_length, .timeout = 20)
     }
 }
 
-/* A connection whose close was not seen, and its fd is given out again for one in a message. */
+/* A connection is closed unseen, and its fd is given to one that comes in a message. */
 Test(duplicates, fd_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
@@ -201,7 +204,7 @@ Test(duplicates, fd_that_was_received, .timeout = 20)
     }
 }
 
-/* The ways that are followed. */
+/* The ways to duplicate that the library follows. */
 #define DUPS 5
 
 static int dup_by(int way, int fd)
@@ -220,7 +223,7 @@ static int dup_by(int way, int fd)
     }
 }
 
-/* One of several was closed: the connection is still in use. */
+/* Closes one of several fds: the connection is still in use. */
 static void close_one(int fd)
 {
     int kept = log_count(": kept");
@@ -256,7 +259,7 @@ Test(duplicates, that_are_gone_again, .timeout = 20)
     }
 }
 
-/* While one duplicate is open the connection is not lent: the next user has another. */
+/* While one duplicate is open the connection is not reused: the next user gets another. */
 Test(duplicates, that_are_open, .timeout = 20)
 {
     for (int way = 0; way < DUPS; way++) {
@@ -273,7 +276,7 @@ Test(duplicates, that_are_open, .timeout = 20)
     }
 }
 
-/* Duplicates of duplicates, and one over another. */
+/* Duplicates of duplicates, and one put over another. */
 Test(duplicates, of_duplicates, .timeout = 20)
 {
     int fd = dial_server();
@@ -309,8 +312,8 @@ static void expect_binary(int from, int to)
     cr_expect(memcmp(answer, no_op_answer, sizeof(answer)) == 0);
 }
 
-/* Made before the first byte: it stays what was reused if there was never a doubt what that is.
- */
+/* A duplicate made before the first byte. The connection stays, because the guess of its
+ * protocol was never in doubt. */
 Test(duplicates, made_before_the_first_byte, .timeout = 20)
 {
     for (int round = 0; round < 3; round++) {
@@ -345,7 +348,8 @@ Test(duplicates, that_speak_the_other_protocol, .timeout = 20)
     expect_binary(copy, copy);
     close(copy);
     EXPECT_KEPT();
-    /* Now that two were spoken each is renewed before it is duplicated. */
+    /* Now both protocols have been seen at this server, so the guess is in doubt: the
+     * connection is replaced by a new one before it is duplicated. */
     port = park();
     fd = dial_server();
     copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -353,7 +357,7 @@ Test(duplicates, that_speak_the_other_protocol, .timeout = 20)
     expect_binary(copy, fd);
 }
 
-/* A stream on a duplicate may speak unseen: a new connection takes all fds. */
+/* A stdio stream on a duplicate may send unseen, so all fds get a new connection. */
 Test(duplicates, of_which_one_becomes_a_stream, .timeout = 20)
 {
     int port = park();
@@ -370,7 +374,7 @@ Test(duplicates, of_which_one_becomes_a_stream, .timeout = 20)
     EXPECT_NOT_KEPT("STDIO");
 }
 
-/* So may one that takes the place of a standard stream. */
+/* The same for a duplicate at the fd of a standard stream. */
 Test(duplicates, at_the_fd_of_a_stream, .timeout = 20)
 {
     int port = park();
@@ -502,7 +506,7 @@ Test(duplicates, by_which_something_happened, .timeout = 40)
     }
 }
 
-/* A close that no hook saw: as long as the count is too high nothing is kept. */
+/* A close that no hook saw: nothing is kept while the count of open fds is too high. */
 Test(duplicates, closed_unseen, .timeout = 20)
 {
     int fd = dial_server();
@@ -516,7 +520,8 @@ Test(duplicates, closed_unseen, .timeout = 20)
     exchange(dial_server());
 }
 
-/* O_NONBLOCK is of the file, FD_CLOEXEC of the fd: the next user has what it asked for. */
+/* O_NONBLOCK belongs to the open file, FD_CLOEXEC to the fd. The next user has the flags it
+ * asked for. */
 Test(duplicates, flags, .timeout = 20)
 {
     int fd = dial_server();
@@ -536,12 +541,12 @@ Test(duplicates, flags, .timeout = 20)
     exchange(fd);
 }
 
-/* Threads close the fds of their connections at the same time, and duplicate what another is
- * about to close. Each must get its own answers. */
+/* Threads close each other's fds, and duplicate what another thread is about to close. Each
+ * must get its own answers. */
 #define STRESSED 3
 #define STRESS   400
 
-static _Atomic int handed[STRESSED]; /* an fd to be closed by another thread, plus 1 */
+static _Atomic int handed[STRESSED]; /* an fd that another thread is to close, plus 1 */
 
 static void *close_handed(void *unused)
 {

@@ -1,9 +1,9 @@
 /*
- * A library that speaks to memcached in its constructor, in handlers of fork() and atexit() and
- * in its destructor, and ends the process with code 1 when something goes wrong. Not part of
- * the test program: run.sh makes early.so of it, which is preloaded after libmcpool.so into
- * another one and so is initialised before it. With TEST_EARLY_RING it makes a ring of io_uring
- * in its constructor, and enters that later.
+ * A library that talks to memcached in its constructor, its destructor, and handlers of fork()
+ * and atexit(). It ends the process with code 1 when something goes wrong. It is not part of
+ * the test program: run.sh builds early.so, which is preloaded into another program after
+ * libmcpool.so, and so is initialised before it. With TEST_EARLY_RING it makes an io_uring in
+ * its constructor and enters it later.
  */
 #include <arpa/inet.h>
 #include <linux/io_uring.h>
@@ -42,8 +42,7 @@ static void converse(void)
     }
 }
 
-/* dash has a handler for the end of its children, without SA_RESTART: it would interrupt
- * recv(). */
+/* dash handles SIGCHLD without SA_RESTART, which would interrupt recv(). */
 static void speak(void)
 {
     sigset_t every, before;

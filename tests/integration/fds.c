@@ -1,5 +1,5 @@
 /*
- * Numbers: an application sees the ones it would see without us.
+ * Fds: an application gets the same ones as without us.
  */
 #include "harness.h"
 
@@ -86,7 +86,7 @@ Test(fds, idle_connections_end_with_exec, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, shadow_fd(), F_GETFD) == FD_CLOEXEC);
 }
 
-/* How many fds the kernel's table of this process has room for. */
+/* For how many fds the kernel's table of this process has room. */
 static int table_size(void)
 {
     FILE *file = fopen("/proc/self/status", "r");
@@ -100,7 +100,7 @@ static int table_size(void)
     return size;
 }
 
-/* A fork copies the table up to the highest fd. */
+/* fork() copies the table up to the highest fd. */
 Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
 {
     int before = table_size();
@@ -112,8 +112,8 @@ Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
     cr_expect(table_size() == before);
 }
 
-/* The fds of a program are counted up from the bottom of the table. When they reach the quarter
- * of the shadow fds, these are closed, and new ones are made in the next larger table. */
+/* A program's fds grow from the bottom of the table. When they reach the top quarter, where
+ * shadow fds are, these are closed, and new ones are made in the next larger table. */
 static void come_near(int (*get)(void))
 {
     int fd, port, next;
@@ -148,7 +148,7 @@ static int another_epoll_set(void)
     return epoll_create1(0);
 }
 
-/* By a client that the library does not see and that is gone at once. */
+/* By a client that the library does not see and that ends at once. */
 static int another_accepted(void)
 {
     static int listener = -1, port;
@@ -183,7 +183,7 @@ Test(fds, accepted_ones_come_near, .timeout = 20)
     come_near(another_accepted);
 }
 
-/* What is opened by calls that are not hooked is seen when the next connection is kept. */
+/* Fds opened by calls that are not hooked are noticed when the next connection is kept. */
 Test(fds, files_come_near, .timeout = 20)
 {
     int port, fd;
@@ -197,7 +197,7 @@ Test(fds, files_come_near, .timeout = 20)
     cr_expect(park() == port);
 }
 
-/* Many connections get the room they need, and no more. */
+/* Many connections get the room they need and no more. */
 Test(fds, tables_for_a_crowd, .timeout = 20)
 {
     static const struct {
@@ -219,7 +219,7 @@ Test(fds, tables_for_a_crowd, .timeout = 20)
     }
 }
 
-/* A shadow fd was never the application's: closing it works and says so. */
+/* A shadow fd never was the application's. A close() of it works, and fails with EBADF. */
 Test(fds, close_loop_over_idle_connections, .timeout = 20)
 {
     int shadow;
@@ -265,7 +265,7 @@ Test(fds, closefrom_closes_in_bulk, .timeout = 20)
     park();
 }
 
-/* The way of Java's NIO: what is duplicated over the connection closes it. */
+/* As Java's NIO does: a dup2() over the connection's fd closes it. */
 Test(fds, dup2_over_a_connection_is_a_check_in, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
@@ -299,7 +299,7 @@ Test(fds, dup2_that_fails_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* The same where the kernel has other reasons to refuse than the first number. */
+/* The same where the kernel refuses the call for another reason than its first fd. */
 Test(fds, dup_that_is_refused_closes_nothing, .timeout = 20)
 {
     struct rlimit before, limit;
@@ -346,7 +346,7 @@ int __fcntl(int fd, int command, ...);
 int __dup2(int fd, int to);
 int __close(int fd);
 
-/* What libc exports twice is the same to us. */
+/* The second name under which libc exports a function is hooked too. */
 Test(fds, second_names, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -392,7 +392,7 @@ Test(fds, duplicates_get_the_fds_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
 }
 
-/* The lowest free fd from there on is taken by a shadow fd. */
+/* A shadow fd is at the lowest free fd from there on. */
 Test(fds, duplicates_from_a_shadow_fd_on, .timeout = 20)
 {
     static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
@@ -413,7 +413,7 @@ Test(fds, duplicates_from_a_shadow_fd_on, .timeout = 20)
     }
 }
 
-/* Record locks (fcntl(2)) end when the process closes any fd of the file. */
+/* Record locks end when the process closes any fd of the file: fcntl(2). */
 Test(fds, duplicates_leave_the_locks, .timeout = 20)
 {
     struct flock all = {.l_type = F_WRLCK};
@@ -447,8 +447,8 @@ static void close_from(void)
     closefrom(3);
 }
 
-/* As a daemon begins, in a child as the numbers of the test program must live: nothing of ours
- * is left behind, and pooling goes on. */
+/* A daemon closes everything when it starts. Done in a child, because the test program needs
+ * its own fds. Nothing of ours stays open, and pooling goes on. */
 static void close_everything(void (*bulk_close)(void))
 {
     pid_t child = fork();
@@ -482,8 +482,8 @@ Test(fds, everything_closed_in_bulk, .timeout = 20)
     close_everything(close_by_range);
 }
 
-/* What the pool keeps must not cost the program a descriptor it wants: GET must succeed with
- * all numbers taken, some of them by idle connections. */
+/* The pool must not cost the program an fd that it wants: GET must succeed when all fds are
+ * taken, some of them by idle connections. */
 static void make_way(int (*get)(int listener))
 {
     struct rlimit limit = {128, 128};
@@ -494,7 +494,7 @@ static void make_way(int (*get)(int listener))
     listener = listen_here(&port);
     dial(port);
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    sleep(1); /* the limit is looked up once a second */
+    sleep(1); /* the library reads the limit once a second */
     for (size_t i = 0; i < 24; i++) {
         parked[i] = dial_server();
         exchange(parked[i]);
@@ -549,10 +549,10 @@ Test(fds, no_shadow_fd_left, .timeout = 20)
     other = dial_server();
     exchange(fd);
     exchange(other);
-    /* The limit is looked at now, and not again for a second. */
+    /* The library reads the limit now, and not again for a second. */
     close(other);
     EXPECT_KEPT();
-    /* One more for the log, which is opened line by line. */
+    /* One more fd for the log, which is opened for each line. */
     limit.rlim_cur = limit.rlim_max = (rlim_t)fd + 2;
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     cr_expect(close(fd) == 0);

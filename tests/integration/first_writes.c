@@ -1,6 +1,6 @@
 /*
- * The first byte of a user decides the protocol of its connection, whichever call sends that
- * byte: a user of either protocol that is reused a connection of the other gets an answer.
+ * The first byte of a user decides the protocol of its connection, whichever call sends it. A
+ * user that is given a connection of the other protocol still gets its answer.
  */
 #include "harness.h"
 
@@ -33,7 +33,7 @@ int pidfd_getfd(int pidfd, int fd, unsigned int flags);
 int __dprintf_chk(int fd, int flag, const char *format, ...);
 int __vdprintf_chk(int fd, int flag, const char *format, va_list list);
 
-/* What a user says first, and how the answer begins. */
+/* What a user sends first, and how the answer begins. */
 struct words {
     const char *said;
     size_t length;
@@ -64,7 +64,7 @@ static void expect_answer(int fd, const struct words *words, const char *how)
               how);
 }
 
-/* A reused connection on which USED was spoken before. */
+/* A reused connection whose former user spoke USED. */
 static int dial_reused(const struct words *used)
 {
     int fd = dial_server();
@@ -111,7 +111,7 @@ static void say_unseen(int fd, const struct words *words)
 #define FORMAT "%.*s%s%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c"
 #define ZEROS  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 
-/* A printing call by which WORDS can be said: text as a string, binary with its zeros. */
+/* A printing call that can send WORDS: text as a string, binary with its zero bytes. */
 #define SAY_PRINTING(print, ...)                                                               \
     cr_assert((words == &text ? print(__VA_ARGS__, "%.*s", 13, words->said)                    \
                               : print(__VA_ARGS__, FORMAT, 1, noop, noop + 1, ZEROS)) ==       \
@@ -277,7 +277,8 @@ static void say_dup(int fd, const struct words *words)
     say_unseen(dup(fd), words);
 }
 
-/* The number of the duplicate may have been tracked before; what is said on it is seen then. */
+/* The library may have known another connection at the duplicate's fd; it sees what is sent
+ * there. */
 static void say_seen_on_dup(int fd, const struct words *words)
 {
     say_seen(dup(fd), words);
@@ -371,7 +372,7 @@ static void say_passed_with_many(int fd, const struct words *words)
     pass(fd, words, true);
 }
 
-/* The WORDS as printf(1) knows them. */
+/* The WORDS in the notation of printf(1). */
 static const char *printed(const struct words *words)
 {
     static char octal[200];
@@ -395,7 +396,7 @@ static void say_spawned(int fd, const struct words *words)
     expect_good_end(child);
 }
 
-/* Events that end pooling before the first byte, which is seen then. */
+/* Events that end pooling before the first byte. The library sees that byte all the same. */
 
 static void say_after_unseen_reading(int fd, const struct words *words)
 {
@@ -453,8 +454,8 @@ static void say_after_changing_user(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* Registered in five sets, of which four are remembered: the connection cannot be exchanged,
- * and the program gets an error. */
+/* The connection is registered in five sets, and the library remembers four. So it cannot be
+ * swapped, and the program gets an error. */
 Test(swaps, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
@@ -471,8 +472,8 @@ static void say_after_o_async(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* A one-shot registration cannot be made again at a new connection. That is no reason to cut
- * off a connection whose first byte will be seen, and fits. */
+/* A one-shot registration cannot be made again on a new connection. The connection is still not
+ * cut off when its first byte will be seen and is of the right protocol. */
 Test(swaps, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
 {
     static void (*const says[])(int fd, const struct words *words) = {
@@ -539,8 +540,8 @@ static void *look_again_and_again(void *unused)
     return NULL;
 }
 
-/* One whose calls begin and end while the connection is about to be renewed is no reason to cut
- * it off. */
+/* A thread whose calls begin and end while the connection is about to be replaced. That is no
+ * reason to cut the connection off. */
 Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 {
     pthread_t thread;
@@ -553,7 +554,7 @@ Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
         looked_at = fd;
         usleep(50);
         copy = dup(fd);
-        /* The thread must not read the answer of what comes at this fd next. */
+        /* The thread must not read the next connection's answer at this fd. */
         looked_at = -1;
         while (looks)
             sched_yield();
@@ -568,7 +569,7 @@ Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 
 static atomic_int asked_on = -1, lost;
 
-/* Asks at an unforeseen moment, and waits without being in a call. */
+/* Sends a request at a random moment, and waits for the answer outside of any call. */
 static void *ask_again_and_again(void *unused)
 {
     unsigned int random = 1;
@@ -593,8 +594,8 @@ static void *ask_again_and_again(void *unused)
     return NULL;
 }
 
-/* One that says its first words while the connection is about to be renewed has them answered.
- * Between the last look and the exchange itself is a microsecond, hence one may be lost. */
+/* A thread that sends its first request while the connection is about to be replaced gets its
+ * answer. Between our last check and the swap is a microsecond, so one answer may be lost. */
 Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
 {
     pthread_t thread;
@@ -619,7 +620,7 @@ Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
     cr_expect(lost <= 1, "%d answers of 1000 were lost", lost);
 }
 
-/* Another connection by now, to a server of the test. */
+/* The fd is another connection by now, to a server of the test. */
 Test(swaps, first_write_after_another_connect, .timeout = 20)
 {
     struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -635,8 +636,8 @@ Test(swaps, first_write_after_another_connect, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 0);
 }
 
-/* The same, of a connection that is not pooled any more for another reason, while one that
- * speaks the other protocol idles. */
+/* The same with a connection that is no longer pooled for another reason, while a connection of
+ * the other protocol is idle. */
 Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
@@ -659,7 +660,7 @@ Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 0);
 }
 
-/* What cannot be renewed fails, like what cannot be repaired. */
+/* A connection that cannot be replaced fails, like one that cannot be repaired. */
 Test(swaps, first_write_without_descriptors, .timeout = 20)
 {
     struct rlimit limit;
@@ -719,7 +720,7 @@ static const struct member {
 
 #define MEMBERS (sizeof(members) / sizeof(members[0]))
 
-/* Every member for every pair of protocols, by its place in the table. */
+/* Every way to send, for every pair of protocols, by its place in the table. */
 ParameterizedTestParameters(swaps, first_write)
 {
     static size_t places[4 * MEMBERS];
@@ -748,12 +749,12 @@ ParameterizedTest(size_t *place, swaps, first_write, .timeout = 20)
     close(fd);
 }
 
-/* What is inherited, or used in a ring of io_uring, is renewed where no other thread can be
- * sending on it: the child of a fork has none, Criterion's process has. FORKS: the words are
- * said by a child of that child. Its exit code is 0 when the answer came. */
+/* An inherited connection, or one used in an io_uring, is replaced before its first byte where
+ * no other thread can be sending on it. A forked child has no other thread; Criterion's process
+ * has. With FORKS a child of that child sends. The exit code is 0 when the answer came. */
 static int say_alone(bool forks)
 {
-    /* Of a ring that is not understood. */
+    /* For a ring that the library does not understand. */
     struct io_uring_params parameters = {.flags = IORING_SETUP_IOPOLL};
     struct sockaddr_in addr;
     struct pollfd poller;

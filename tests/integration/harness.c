@@ -103,7 +103,7 @@ int park(void)
     return port;
 }
 
-/* Nothing else in these tests has an fd so high. */
+/* No other fd in these tests is so high. */
 int shadow_fd(void)
 {
     for (int fd = LOWEST_PRIVATE; fd < 65536; fd++) {
@@ -138,7 +138,7 @@ long opened_at_server(void)
     return opened;
 }
 
-/* Calls VISIT with the text of every line of the process PID. */
+/* Calls VISIT with each log line of the process PID. */
 static void each_log_line(pid_t pid, void (*visit)(const char *line, void *context),
                           void *context)
 {

@@ -1,5 +1,5 @@
 /*
- * Refusals for what the program did to its connection, each by its own reason.
+ * Refusals because of what the program did to its connection, each by its own reason.
  */
 #include "harness.h"
 
@@ -52,8 +52,8 @@ static void start_receiver(struct receiver *receiver, int fd)
     wait_inside(receiver->tid, SYS_recvfrom);
 }
 
-/* A thread that waits on a number which another closes stays where it is, as without the shim,
- * and never sees a byte of the next user. */
+/* A thread waits in recv() on an fd that another thread closes. It goes on waiting, as without
+ * the library, and never sees a byte of the next user. */
 Test(reasons_program, in_flight, .timeout = 20)
 {
     static struct receiver receiver;
@@ -89,7 +89,7 @@ Test(reasons_program, duplicated, .timeout = 20)
         int fd = used_connection();
         int copy = -1;
 
-        /* An epoll set goes on reporting a closed fd while another fd names the socket. */
+        /* An epoll set keeps reporting a closed fd while another fd refers to the socket. */
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
         if (way == 0)
             copy = dup(fd);
@@ -312,7 +312,7 @@ Test(reasons_program, raw_syscall, .timeout = 20)
     EXPECT_NOT_KEPT("RAW_SYSCALL");
 }
 
-/* What hooks/syscalls.def says of the system calls it lists. */
+/* What the library must do for each system call that hooks/syscalls.def lists. */
 #define NO_FD  0u
 #define FD(at) (1u << (at))
 static const struct {
@@ -329,7 +329,7 @@ static const struct {
 };
 #define LISTED_CALLS (sizeof(listed_calls) / sizeof(listed_calls[0]))
 
-/* Each fails, as all but the fd is wrong, or makes a duplicate. */
+/* Each call fails, because all arguments but the fd are wrong, or it makes a duplicate. */
 Test(reasons_program, fds_of_raw_syscalls, .timeout = 20)
 {
     unsigned int checked = 0;
@@ -376,7 +376,7 @@ Test(reasons_program, identity_by_raw_syscalls, .timeout = 20)
     cr_expect(checked >= 10);
 }
 
-/* A close by number is a close: libuv makes them so. */
+/* close() through syscall() counts as a close: libuv makes it so. */
 Test(reasons_program, close_by_syscall, .timeout = 20)
 {
     int fd = used_connection();
@@ -444,7 +444,8 @@ Test(reasons_program, identity, .timeout = 20)
     cr_assert(seteuid(0) == 0);
     close(fd);
     EXPECT_NOT_KEPT("IDENTITY");
-    cr_expect(local_port(dial_server()) != port, "lent to another user than it was opened by");
+    cr_expect(local_port(dial_server()) != port,
+              "reused by another user than the one that opened it");
 }
 
 Test(reasons_program, descriptors_unshared, .timeout = 20)

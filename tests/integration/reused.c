@@ -1,6 +1,6 @@
 /*
- * A connection that was reused lives at two numbers, the program's and one of ours, and what it
- * is after close() is known without asking the kernel again. What must hold all the same.
+ * A reused connection is at two fds, the program's and its shadow fd. At close() the library
+ * knows most of its state without asking the kernel again. Here is what must hold all the same.
  */
 #include "harness.h"
 
@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A connection that was reused, in use, on which nothing was said yet. */
+/* A reused connection on which nothing was sent yet. */
 static int dial_reused(void)
 {
     int port = park();
@@ -22,7 +22,7 @@ static int dial_reused(void)
     return fd;
 }
 
-/* Whether the next user gets the connection with the local port PORT. */
+/* True when the next user gets the connection with the local port PORT. */
 static bool next_gets(int port)
 {
     int fd = dial_server();
@@ -32,7 +32,7 @@ static bool next_gets(int port)
     return same;
 }
 
-/* Closes FD past the hooks, and has it be one end of PAIR. */
+/* Closes FD unseen, and puts one end of PAIR there. */
 static void reuse_unseen(int fd, int pair[2])
 {
     unseen(SYS_close, fd);
@@ -53,7 +53,7 @@ Test(reused, keeps_its_shadow_fd, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
 }
 
-/* The kernel is asked at the latest when it could be reused again. */
+/* The kernel's counters are read at the latest when the connection would be reused. */
 Test(reused, bytes_behind_our_back, .timeout = 20)
 {
     char answer[64];
@@ -68,7 +68,7 @@ Test(reused, bytes_behind_our_back, .timeout = 20)
     cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
 }
 
-/* Closed unseen and its number reused: what moves there is not taken for the connection's. */
+/* The fd was closed unseen and reused: bytes moved there are not the connection's. */
 Test(reused, fd_reused_unseen, .timeout = 20)
 {
     int fd = dial_reused();
@@ -86,7 +86,7 @@ Test(reused, fd_reused_unseen, .timeout = 20)
     cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
 }
 
-/* The same, and nothing moved there: the connection is as it was. */
+/* The same, and no bytes moved there: the connection is still clean. */
 Test(reused, fd_reused_unseen_and_unused, .timeout = 20)
 {
     int fd = dial_reused();
@@ -102,8 +102,9 @@ Test(reused, fd_reused_unseen_and_unused, .timeout = 20)
     exchange(fd);
 }
 
-/* Swept while in use: it stays the program's, and gets another number when it is kept. */
-Test(reused, shadow_fd_closed_in_bulk, .timeout = 20)
+/* The program closes the shadow fd while the connection is in use. The connection stays the
+ * program's, and gets another shadow fd when it is kept. */
+Test(reused, shadow_fd_closed_by_the_program, .timeout = 20)
 {
     int fd = dial_reused();
     int port = local_port(fd);
@@ -117,8 +118,8 @@ Test(reused, shadow_fd_closed_in_bulk, .timeout = 20)
     exchange(fd);
 }
 
-/* A shadow fd holds the connection open: it must go before a refused one is closed, or the
- * server would never know. */
+/* The shadow fd holds the connection open. It is closed before a refused connection is, or the
+ * server would not notice the close. */
 Test(reused, refused_ones_are_closed, .timeout = 20)
 {
     int fd = dial_reused();
@@ -130,7 +131,7 @@ Test(reused, refused_ones_are_closed, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
-Test(reused, closed_in_bulk_while_idle, .timeout = 20)
+Test(reused, bulk_close_ends_the_shadow_fd, .timeout = 20)
 {
     int fd = dial_reused();
     int shadow = shadow_fd();
@@ -141,7 +142,7 @@ Test(reused, closed_in_bulk_while_idle, .timeout = 20)
     cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
-/* Every way to change the flags is seen, also those that come late. */
+/* Every way to change the flags is noticed, also late changes. */
 Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
 {
     int on = 1;
@@ -173,7 +174,7 @@ Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
     }
 }
 
-/* And those of the fresh socket, however they came about. */
+/* So are changes of the fresh socket's flags, however they are made. */
 Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
 {
     int on = 1;
@@ -212,7 +213,7 @@ Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
     }
 }
 
-/* Descriptors are the program's first: all shadow fds go when there are no others. */
+/* The program comes first: all shadow fds are closed when it needs their fds. */
 Test(reused, shadow_fds_make_way, .timeout = 20)
 {
     struct rlimit limit;

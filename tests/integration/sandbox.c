@@ -1,7 +1,7 @@
 /*
- * What takes rights from the process while it has connections in the pool: a pooled connection
- * must not lead where a real connect() would be refused. Each way in is tried. Filters that
- * kill the process for an unexpected call are in tests/interop/test_sandbox.py.
+ * Calls that take rights from the process while it has pooled connections. A pooled connection
+ * must not lead where a real connect() would be refused. Each kind of call is tried. Filters
+ * that kill the process for an unexpected call are in tests/interop/test_sandbox.py.
  */
 #include "harness.h"
 
@@ -104,7 +104,7 @@ static int open_descriptors(void)
     return count;
 }
 
-/* With one connection idle and one lent. The reused one is used and closed as any other. */
+/* One connection is idle and one is in use. The one in use is used and closed as any other. */
 static void expect_refused_after(long (*enter)(void), int error)
 {
     int before = open_descriptors();
@@ -163,8 +163,8 @@ Test(sandbox, landlock, .timeout = 20)
     expect_refused_after(by_landlock, EACCES);
 }
 
-/* The reused connection speaks text, and inside the sandbox it could not be exchanged any more.
- * So it is renewed before, where no other thread can be sending on it: in a child of fork(). */
+/* The reused connection speaks text, and inside the sandbox it could no longer be swapped. So
+ * it is replaced before, where no other thread can be sending on it: in a child of fork(). */
 static int speak_binary_inside(void)
 {
     static const char noop[24] = {'\x80', '\x0a'};
@@ -216,7 +216,7 @@ Test(sandbox, nothing_changes_when_the_call_fails, .timeout = 20)
     expect_pooling();
 }
 
-/* In a child, which has one thread: a second thread might wait in the set. */
+/* In a child, which has one thread: another thread might wait in the set. */
 static void close_a_set_after_a_failure(void)
 {
     int set = epoll_create1(EPOLL_CLOEXEC);
@@ -242,7 +242,7 @@ Test(sandbox, epoll_sets_stay_known_when_the_call_fails, .timeout = 20)
     expect_good_end(child);
 }
 
-/* Whether a filter could be installed is asked by installing none. */
+/* Asks the kernel whether a filter could be installed, and installs none. */
 Test(sandbox, questions_cost_no_connection, .timeout = 20)
 {
     int port = park();
@@ -257,7 +257,7 @@ Test(sandbox, questions_cost_no_connection, .timeout = 20)
 static struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 static struct __user_cap_data_struct rights[2];
 
-/* The same rights again, which every process may ask for. */
+/* The same rights as before, which every process may set. */
 static long by_capset(void)
 {
     return capset(&header, rights);
@@ -283,7 +283,7 @@ static long by_secure_bits(void)
     return syscall(SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
 }
 
-/* A connection opened before is not reused any more, one opened afterwards is. */
+/* A connection opened before is no longer reused, one opened afterwards is. */
 Test(sandbox, rights_given_up, .timeout = 20)
 {
     static long (*const ways[])(void) = {by_capset, by_the_number_of_capset, by_bounding,

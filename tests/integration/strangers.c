@@ -1,6 +1,6 @@
 /*
- * An fd that the program closed and was given again for something else, by calls that the
- * library does not see: what is there by now is left alone.
+ * The program closes an fd and gets it again for another file, by calls that the library does
+ * not see. The library must leave that file alone.
  */
 #include "harness.h"
 
@@ -28,7 +28,7 @@ static int dial_reused(void)
     return fd;
 }
 
-/* A file, open at FD, and removed. */
+/* A file, opened at FD and unlinked. */
 static char path[] = "/tmp/strangers-XXXXXX";
 
 static void open_file_at(int fd)
@@ -94,7 +94,7 @@ Test(strangers, binary_quit_goes_to_the_file, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* What is at the fd by now is a socket too. */
+/* The fd is another socket by now. */
 static int socketpair_at(int fd)
 {
     int pair[2];
@@ -130,7 +130,7 @@ Test(strangers, quit_reaches_the_peer, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* The quit reaches the server on a connection that was opened there unseen. */
+/* A quit reaches the server on a connection opened unseen at that fd. */
 Test(strangers, quit_reaches_the_server, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -144,7 +144,7 @@ Test(strangers, quit_reaches_the_server, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* A daemon that closed 0 has a connection there, and opens a file for it again. */
+/* A daemon that closed fd 0 has a connection there, and later opens a file there again. */
 Test(strangers, freopen_of_standard_input, .timeout = 20)
 {
     FILE *file;
@@ -160,7 +160,8 @@ Test(strangers, freopen_of_standard_input, .timeout = 20)
     expect_forgotten(0);
 }
 
-/* An object that binds past the hooks. ASan ends a program that loads such a one. */
+/* An object that binds to libc without meeting the hooks. ASan ends a program that loads
+ * one. */
 Test(strangers, deep_bound_object, .timeout = 20)
 {
     char name[4096];
@@ -183,7 +184,7 @@ Test(strangers, deep_bound_object, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* Options set on the new socket are not taken for options of the connection. */
+/* Options set on the new socket do not count for the connection. */
 Test(strangers, options_are_not_remembered, .timeout = 20)
 {
     struct timeval limit = {3, 0}, got = {0, 0};
@@ -202,7 +203,7 @@ Test(strangers, options_are_not_remembered, .timeout = 20)
     cr_expect(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &got, &len) == 0 && got.tv_sec == 3);
 }
 
-/* Nor are options of the new socket hidden. */
+/* Options of the new socket are not hidden either. */
 Test(strangers, options_are_shown, .timeout = 20)
 {
     int on = 1, got = 0;
@@ -215,8 +216,7 @@ Test(strangers, options_are_shown, .timeout = 20)
     cr_expect(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &got, &len) == 0 && got != 0);
 }
 
-/* A socket made unseen in the place of one that was not connected yet is not kept for others.
- */
+/* A socket made unseen, at the fd of one that was not connected yet, is not kept. */
 Test(strangers, are_no_spares, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -237,7 +237,7 @@ Test(strangers, are_no_spares, .timeout = 20)
               "the stranger was given out as a new socket");
 }
 
-/* A shadow fd that was closed unseen, and names /dev/null by now. */
+/* A shadow fd that was closed unseen, and is /dev/null by now. */
 static int replaced_shadow_fd(void)
 {
     int shadow, null;
@@ -288,7 +288,7 @@ Test(strangers, are_not_closed_in_a_child, .timeout = 20)
     expect_good_end(child);
 }
 
-/* They are not closed either when the program duplicates them or passes them on. */
+/* Such files are not closed either when the program duplicates or passes them. */
 Test(strangers, are_not_closed_with_their_duplicates, .timeout = 20)
 {
     int shadow = replaced_shadow_fd();

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define TURNS 6
-#define FAR   65536 /* bytes; further than a page */
+#define FAR   65536 /* bytes; more than a page */
 
 struct words {
     struct sockaddr_in server;
@@ -73,7 +73,7 @@ static int send_what_was_given_back(const struct words *words)
     return close(fd);
 }
 
-/* Far below what the caller has on the stack. */
+/* Far below the caller's part of the stack. */
 static __attribute__((noinline)) int speak_from_below(const struct words *words)
 {
     volatile char between[FAR] = {0};

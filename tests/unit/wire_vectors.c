@@ -1,5 +1,5 @@
 /*
- * The dialogues: first those of the specification, under its numbers, then our own.
+ * The dialogues: first those of the specification with its numbers, then our own.
  */
 #include "wire_vectors.h"
 

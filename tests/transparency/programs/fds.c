@@ -1,5 +1,5 @@
 /*
- * Descriptor numbers: duplicates, sweeps, limits, and who gets which.
+ * Fds: duplicates, bulk closes, limits, and which fd a call returns.
  */
 #include "program.h"
 
@@ -40,8 +40,8 @@ POOLED_PROGRAM(lowest_free_fd)
     say_open_fds();
 }
 
-/* Standard input is closed, becomes a connection, and becomes a file again by a call that only
- * libc sees. */
+/* Standard input is closed, becomes a connection, and becomes a file again by a call inside
+ * libc that no hook sees. */
 POOLED_PROGRAM(standard_input_reopened)
 {
     char path[] = "/tmp/program-XXXXXX", got[16] = "";
@@ -363,7 +363,7 @@ POOLED_PROGRAM(closed_by_syscall)
     STEP(close(fd));
 }
 
-/* By a call that needs all six of its arguments. */
+/* By a system call that has all six arguments. */
 static char *second_page(void)
 {
     enum { PAGE = 4096 };
@@ -393,7 +393,7 @@ PROGRAM(calls_by_syscall)
     ask(fd + 1, "two");
 }
 
-/* On the connection, over it, and across it. */
+/* System calls on the connection, and duplicates over it and of it. */
 POOLED_PROGRAM(more_calls_by_syscall)
 {
     char byte;
@@ -426,13 +426,13 @@ POOLED_PROGRAM(more_calls_by_syscall)
     park();
     fd = dial();
     ask(fd, "five");
-    STEP(syscall(SYS_clone, CLONE_SIGHAND, 0, 0, 0, 0)); /* without CLONE_VM: refused */
+    STEP(syscall(SYS_clone, CLONE_SIGHAND, 0, 0, 0, 0)); /* refused: no CLONE_VM */
     STEP(syscall(SYS_clone3, NULL, 0));
     STEP(close(fd));
     park();
 }
 
-/* select() knows no number above 1023. */
+/* select() takes no fd above 1023. */
 POOLED_PROGRAM(fds_near_the_end_of_select)
 {
     struct rlimit limit = {2048, 4096};
@@ -459,8 +459,8 @@ POOLED_PROGRAM(fds_near_the_end_of_select)
     }
 }
 
-/* How the numbers run out; which ones is another matter, as the idle connections have some of
- * the highest and give them up only when there are no more. */
+/* What a program sees when its fds run out. Which fds it gets may differ: idle connections have
+ * some of the highest, and give them up only when there are no others. */
 static void open_until_there_are_no_more(rlim_t most)
 {
     struct rlimit limit = {most, most};
@@ -521,7 +521,7 @@ static int new_epoll1(void)
     return epoll_create1(0);
 }
 
-/* All descriptors that a limit of 64 allows, with connections that idle. */
+/* All fds that a limit of 64 allows, while connections are idle. */
 static void use_up_by(int (*make)(void))
 {
     struct rlimit limit = {64, 64};
@@ -623,8 +623,8 @@ POOLED_PROGRAM(files_between_connections)
     STEP(open("/dev/null", O_RDONLY));
 }
 
-/* Fds beyond each size of the kernel's table, opened by calls that the shim sees and calls that
- * it does not, while connections come and go. */
+/* Fds beyond each size of the kernel's table, opened by calls that the library sees and by
+ * calls that it does not, while connections come and go. */
 POOLED_PROGRAM(fds_are_given_out_in_order)
 {
     int fds[3];

@@ -1,5 +1,5 @@
 /*
- * Processes: children of every kind, new programs, changes of identity, ends.
+ * Processes: children of every kind, exec(), changes of identity, ends.
  */
 #include "program.h"
 
@@ -155,7 +155,7 @@ PROGRAM(child_of_clone)
     STEP(close(fd));
 }
 
-/* What every launcher does between vfork() and exec. */
+/* What programs do between vfork() and exec(). */
 POOLED_PROGRAM(child_of_vfork)
 {
     pid_t child;
@@ -178,7 +178,7 @@ POOLED_PROGRAM(child_of_vfork)
     ask(fd, "three");
 }
 
-/* Lists its numbers below OUT_FD, without what the shell itself opens. */
+/* Lists its fds below OUT_FD, without those that the shell itself opens. */
 #define LIST "for n in 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && echo open $n; done; :"
 
 static char *const list[] = {"sh", "-c", LIST, NULL};
@@ -330,7 +330,7 @@ POOLED_PROGRAM(killed)
     raise(SIGKILL);
 }
 
-/* Where the test is not root, both runs fail alike. */
+/* Both runs fail alike where the test is not root. */
 PROGRAM(another_user)
 {
     int fd;
@@ -365,7 +365,7 @@ PROGRAM(identities_that_cannot_be_had)
     use_a_connection();
 }
 
-/* Nothing changes, but that cannot be seen from the call. */
+/* Nothing changes, but the call itself does not show that. */
 POOLED_PROGRAM(identities_as_they_were)
 {
     gid_t groups[64];

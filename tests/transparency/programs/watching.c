@@ -138,7 +138,7 @@ PROGRAM(bad_waits)
     STEP(ppoll(NULL, 0, nowhere, NULL));
 }
 
-/* MODE added before or after connect(), in use twice on the same number. */
+/* Registered with MODE before or after connect(), and used twice at the same fd. */
 static void watched(uint32_t mode, bool before)
 {
     park();
@@ -153,7 +153,7 @@ static void watched(uint32_t mode, bool before)
         if (!before)
             epfd = epoll_on(fd, EPOLLIN | mode);
         else
-            say_events(epfd, 0); /* what an unconnected socket has to tell */
+            say_events(epfd, 0); /* what an unconnected socket reports */
         say_events(epfd, 0);
         tell(fd, "get one\r\n");
         say_events(epfd, 5000);
@@ -193,7 +193,7 @@ POOLED_PROGRAM(epoll_edge_and_hang_up)
     watched(EPOLLET | EPOLLRDHUP, false);
 }
 
-/* One set for several connections that come and go without being taken off. */
+/* One set for several connections that are closed without being removed from it. */
 POOLED_PROGRAM(epoll_without_removals)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
@@ -254,7 +254,7 @@ PROGRAM(epoll_with_a_duplicate)
     say_events(copy, 20);
 }
 
-/* A copy keeps the registration alive. */
+/* A duplicate keeps the registration alive. */
 PROGRAM(epoll_on_a_duplicate)
 {
     int fd, copy, epfd;
@@ -344,8 +344,8 @@ PROGRAM(signals_asked_for_by_ioctl)
     signalled(true);
 }
 
-/* As Java's virtual threads wait: the registration stays, and has fired, when the quit
- * comes. */
+/* As Java's virtual threads wait: the registration is still there, and has fired, when the
+ * program sends its quit. */
 POOLED_PROGRAM(one_shot_until_the_quit)
 {
     int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
