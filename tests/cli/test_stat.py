@@ -75,7 +75,7 @@ def test_only_those_asked_for(host):
     assert host.mcpool("stat", os.getpid()).returncode == 1
 
 
-def test_nobody(host):
+def test_no_process(host):
     done = host.mcpool("stat")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "mcpool: no process shows counters\n"
@@ -474,7 +474,7 @@ def test_a_name_cannot_write_on_the_terminal(host):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_nobody_speaks_for_others(host):
+def test_no_process_speaks_for_others(host):
     client = host.client().turns(1)
     path = copy_of(host, client, own_name(), in_our_name)
     os.chown(path, 65534, 65534)

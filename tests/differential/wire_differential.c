@@ -2,7 +2,7 @@
  * The wire tracker against a real memcached: plays an application that sends valid, mutated,
  * pipelined, quiet and half-written requests and reads as it pleases. Whenever the tracker says
  * that nothing is owed, the server must agree: no byte is waiting, and the answer to a question
- * that nobody asked before, about a value that another connection has just stored, is the next
+ * that no client has asked before, about a value that another connection has just stored, is the next
  * thing to come.
  *
  * usage: wire_differential HOST PORT [--sequences N] [--seconds S] [--seed N]

@@ -1,4 +1,4 @@
-"""Greenlets that are given up at random moments; every value must name its key.
+"""Greenlets that give up at random moments; every value must name its key.
 
 Usage: oracle.py HOST:PORT SEED OPERATIONS KEYS [SECONDS]. Prints one line of JSON. A greenlet makes a client of
 its own, asks for some keys and is ended by a gevent.Timeout, a kill, its client's socket timeout,
@@ -61,7 +61,7 @@ class Other:
 
 
 class Raw:
-    """What clients do that say more than they wait for, and leave without a word or with one."""
+    """Clients that send more requests than they wait for, and close without a quit or with one."""
 
     def __init__(self, timeout):
         self.socket = socket.create_connection((HOST, int(PORT)), timeout)
@@ -77,7 +77,7 @@ class Raw:
         return answer
 
     def get(self, key):
-        """None when the connection is broken, as others have it."""
+        """None when the connection is broken, as the other clients return."""
         if self.broken:
             return None
         try:
@@ -135,7 +135,7 @@ class Binary(Raw):
 
 
 def look_up(kind, timeout, keys):
-    """Asks for KEYS with a client of its own, which is given up whatever happens."""
+    """Asks for KEYS with a client of its own, which is closed in any case."""
     try:
         client = kind(timeout)
     except OSError:

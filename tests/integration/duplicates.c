@@ -1,5 +1,5 @@
 /*
- * Duplicates of fds. Whoever holds one could read the replies of the next user. So a connection
+ * Duplicates of fds. The holder of one could read the replies of the next user. So a connection
  * is kept only when all its fds are closed, and never after a duplicate was made by a call that
  * we do not follow, that is by any other than dup() and its kin.
  */

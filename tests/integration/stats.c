@@ -282,7 +282,7 @@ Test(stats, another_user, .timeout = 20)
     pid_t child;
 
     if (geteuid() != 0)
-        cr_skip_test("only root can become somebody else");
+        cr_skip_test("only root can become another user");
     turn();
     child = fork();
     if (child == 0) {

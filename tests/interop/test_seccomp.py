@@ -1,4 +1,4 @@
-"""Programs under a seccomp filter, which may know nothing of what the shim needs."""
+"""Programs under a seccomp filter that may not allow what the shim needs."""
 
 import os
 import re
@@ -40,14 +40,14 @@ def test_nothing_is_pooled_without_proof(bench, level, option):
 
 
 def calls_of(command, environment, trace):
-    """The names of the system calls a program makes."""
+    """The names of the system calls that a program makes."""
     subprocess.run(["strace", "-f", "-o", trace, *command], check=True, env=environment)
     return set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
 
 
 @pytest.fixture(params=["scenes", "turns"])
 def program(request, bench, built):
-    """What to run, and the system calls it makes without the shim."""
+    """The command, and the system calls that it makes without the shim."""
     path = SCENES if request.param == "scenes" else built("turns.c", "../preload/plugin.c")
     command = [path, str(bench.server.port)]
     return command, calls_of(command, bench.environment(), bench.folder / "trace")

@@ -250,7 +250,7 @@ Test(config, many_warnings_are_bounded)
 
     for (int i = 0; i < CONFIG_MAX_WARNINGS + 2; i++)
         environment[i] =
-            "MCPOOL_A_VERY_LONG_NAME_THAT_NOBODY_EVER_GAVE_TO_ANY_VARIABLE_OF_OURS=1";
+            "MCPOOL_A_VERY_LONG_NAME_THAT_NO_PROGRAM_EVER_GAVE_TO_ANY_VARIABLE_OF_OURS=1";
     environment[CONFIG_MAX_WARNINGS + 2] = NULL;
     config_read(&config, environment);
     cr_expect(config.warning_count == CONFIG_MAX_WARNINGS);

@@ -63,7 +63,7 @@ Test(conn, records_begin_afresh)
     cr_expect(conn->options.given == 0 && conn->epoll_regs.count == 0);
     cr_expect(conn->sent == 0 && conn->received == 0);
     cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);
-    cr_expect(conn_trylock(conn), "nobody holds it");
+    cr_expect(conn_trylock(conn), "no thread holds it");
 }
 
 Test(conn, records_run_out)

@@ -229,7 +229,7 @@ POOLED_PROGRAM(standard_streams_are_connections)
         STEP(close(fd));
     STEP(dial());
     ask(0, "two");
-    STEP(puts("nobody hears this"));
+    STEP(puts("no terminal shows this"));
 }
 
 PROGRAM(stdio_on_a_connection)
