@@ -26,8 +26,8 @@ SEQUENCES = "2000"
 
 # What qemu itself does differently: cancelled or interrupted threads, limits, fds of its own that a bulk
 # close hits, children that share memory. And programs of this machine, which cannot load the library.
-BEYOND_QEMU = re.compile(r"cancel|alarm|handler|limit|clone|fork|fds?(_|$)|by_syscall|thread|close|crash|kill|range|"
-                         r"shell|spawn|program")
+BEYOND_QEMU = re.compile(r"cancel|alarm|handler|limit|clone|fork|fds?(_|$)|by_syscall|thread|close|crash|kill|"
+                         r"range|shell|spawn|program")
 
 
 def output(*command):

@@ -22,8 +22,8 @@
 #define KEY_250 KEY_50 KEY_50 KEY_50 KEY_50 KEY_50
 #define KEY_251 KEY_250 "k"
 
-static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN",
-                                            "OWING", "BUSY",        "DIRTY"};
+static const char *const verdict_names[] = {"CLEAN",      "UNCONFIRMED", "UNPROVEN",
+                                            "REPLY_OWED", "BUSY",        "DIRTY"};
 
 static void feed(struct wire *wire, char direction, const char *bytes, size_t n)
 {
