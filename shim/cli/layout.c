@@ -29,8 +29,8 @@ const struct stat_row stat_rows[STATS] = {
 
 static const char names_0_1_0[] =
     "gauge in_use\0gauge idle\0counter connects\0counter reused\0counter opened\0"
-    "counter kept\0counter fences\0counter settled\0counter exchanged\0"
-    "counter cut_off\0counter connects_timed\0counter connect_us\0reason none\0"
+    "counter kept\0counter fences\0counter drained\0counter swapped\0"
+    "counter swap_failed\0counter connects_timed\0counter connect_us\0reason none\0"
     "reason UNUSED\0reason REQUEST_PARTIAL\0reason REPLY_OWED\0"
     "reason REPLY_PARTIAL\0reason UNCONFIRMED\0reason META\0reason TLS\0"
     "reason QUIT\0reason TAKEOVER\0reason UNKNOWN_COMMAND\0reason BAD_REQUEST\0"
@@ -41,9 +41,10 @@ static const char names_0_1_0[] =
     "reason STDIO\0reason FORKED\0reason SHUT_DOWN\0reason RECONNECTED\0"
     "reason BOUND\0reason OPTION\0reason OPTION_FAILED\0reason UNTRACKED_IO\0"
     "reason RAW_SYSCALL\0reason EPOLL_SETS\0reason EPOLL_MODE\0"
-    "reason EPOLL_UNKNOWN\0reason SWEPT\0reason IDENTITY\0reason NAMESPACE\0"
-    "reason IO_URING\0reason REENTERED\0reason TORN\0reason NO_FENCE\0reason LATE\0"
-    "reason TOO_MUCH\0reason TOO_OLD\0reason IDLE_TIMEOUT\0reason ENDPOINT_FULL\0"
+    "reason EPOLL_UNKNOWN\0reason CLOSED_IN_BULK\0reason IDENTITY\0reason NAMESPACE\0"
+    "reason IO_URING\0reason REENTERED\0reason POOL_UNUSABLE\0reason NO_FENCE\0reason "
+    "DRAIN_TIMEOUT\0"
+    "reason DRAIN_LIMIT\0reason TOO_OLD\0reason IDLE_TIMEOUT\0reason ENDPOINT_FULL\0"
     "reason POOL_FULL\0reason FD_PRESSURE\0reason NO_ROOM\0";
 
 /* Figures that the command calculates, and other words in its output. */

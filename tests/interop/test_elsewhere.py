@@ -11,7 +11,7 @@ OPENED = 5
 
 @pytest.mark.parametrize("how", ["namespace", "deepbind"])
 def test_objects_without_hooks(bench, built, how):
-    plugin = built("../preload/plugin.c", flags=("-shared", "-fPIC"))
+    plugin = built("../integration/plugin.c", flags=("-shared", "-fPIC"))
     before = bench.server.stats()
     bench.pools_unnoticed([built("elsewhere.c"), bench.server.port, plugin, how])
     without, opened = CONNECTS + CONNECTS_THERE, OPENED + CONNECTS_THERE

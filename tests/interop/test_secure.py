@@ -27,7 +27,7 @@ find /mnt/log -type f -exec cat {} +
 def privileged(bench, built):
     """A function that runs the client with a privilege as user nobody: what it and the shim say, and how
     many connections it opened."""
-    client = built("turns.c", "../preload/plugin.c")
+    client = built("turns.c", "../integration/plugin.c")
 
     def run_privileged(privilege, preload):
         before = bench.server.stats()
