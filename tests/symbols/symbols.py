@@ -1,8 +1,9 @@
 """The symbol audit: what the library exports, imports, and leaves unhooked.
 
 Usage: symbols.py LIBRARY. Compares the library with shim/hooks/hooks.def and with the libc of this machine:
-every other name under which libc offers a hooked function is hooked too, or stands in
-exceptions.txt with a reason. The layers of shim/ are looked at as well (layers.py). The last line counts like a test's.
+every other name of a hooked function in libc is hooked too, or is in exceptions.txt with a reason. Also checks
+the layers of shim/ (layers.py) and the words of code and documents (words.py). The last line counts like a
+test's.
 """
 
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 
 import layers
+import words
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks", "hooks.def")
@@ -191,7 +193,7 @@ def checks(library):
     """(name, function without arguments that returns what is wrong) of every check."""
     audit = Audit(library)
     return ([(name, getattr(audit, name)) for name in CHECKS]
-            + [(check.__name__, check) for check in layers.CHECKS])
+            + [(check.__name__, check) for check in layers.CHECKS + words.CHECKS])
 
 
 def main():

@@ -7,7 +7,7 @@ import socket
 import sys
 
 SERVER = ("127.0.0.1", int(sys.argv[1]))
-NOBODY = ("127.0.0.1", int(sys.argv[2]))
+NO_SERVER = ("127.0.0.1", int(sys.argv[2]))
 
 
 def say(what, call, *arguments):
@@ -81,7 +81,7 @@ connection.close()
 say("copy", ask, copy, b"one")
 copy.close()
 
-say("refused", socket.create_connection, NOBODY)
+say("refused", socket.create_connection, NO_SERVER)
 with socket.create_connection(SERVER, 5, ("127.0.0.3", 0)) as connection:
     say("bound", lambda: connection.getsockname()[0])
 for how in socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR:
