@@ -1,13 +1,13 @@
 /*
- * The worker of unix_fence.py: what pooling of Unix sockets could gain at the most.
+ * The worker of unix_fence.py: how much pooling of Unix sockets could gain at most.
  *
  *     unix_fence PATH
  *
  * Answers every line "open|plain|fence|proof COUNT" on its input, after so many turns, with the
- * time of one in microseconds. The kernel counts no bytes on Unix sockets, so only the server
- * can prove that nothing is owed: it is sent a fence when the connection is closed, and its
- * answer must be the very next thing that is read. `mn` with a newline alone is one that no
- * half request can take for its data, which ends with both characters.
+ * time of one turn in microseconds. The kernel counts no bytes on Unix sockets, so only the
+ * server can prove that no reply is outstanding. It is sent a fence when the connection is
+ * closed, and the answer to the fence must be the very next bytes. The fence is `mn` with a
+ * bare newline: a half request cannot take it for its data, which ends with CR and LF.
  */
 #include "lib/gets.h"
 

@@ -13,8 +13,9 @@ void lock_times_taken(int64_t since) __attribute__((visibility("hidden")));
 /* Called when the lock was unlocked. */
 void lock_times_given(void) __attribute__((visibility("hidden")));
 
-static inline bool timed_take(struct lock *lock)
+static inline bool timed_acquire(struct lock *lock)
 {
+    /* relaxed: only tells whether a wait is likely; lock_acquire() below does the ordering */
     bool waits = atomic_load_explicit(&lock->word, memory_order_relaxed) != 0;
     int64_t since = waits ? lock_times_now() : 0;
     bool taken = lock_acquire(lock);
@@ -24,13 +25,13 @@ static inline bool timed_take(struct lock *lock)
     return taken;
 }
 
-static inline void timed_give(struct lock *lock)
+static inline void timed_release(struct lock *lock)
 {
     lock_release(lock);
     lock_times_given();
 }
 
-#define lock_acquire timed_take
-#define lock_release timed_give
+#define lock_acquire timed_acquire
+#define lock_release timed_release
 
 #endif

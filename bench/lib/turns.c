@@ -1,12 +1,12 @@
 /*
- * The worker of cycle.py, network.py and growth.py: gets on a connection that stays open or on
- * one each.
+ * The worker of cycle.py, network.py and growth.py: gets on a connection that stays open, or on
+ * a new connection each.
  *
  *     turns IP:PORT...
  *
  * Answers every line "open|floor|least|cycle COUNT" on its input, after so many turns, with the
- * time of one in microseconds; each turn asks the next of the servers, which are one memcached
- * at several addresses. "hold COUNT" has so many connections open from then on, and used.
+ * time of one turn in microseconds. Each turn asks the next of the servers, which are one
+ * memcached at several addresses. After "hold COUNT" so many used connections stay open.
  */
 #include "gets.h"
 

@@ -1,9 +1,8 @@
 /*
- * The wire tracker against a real memcached: plays an application that sends valid, mutated,
- * pipelined, quiet and half-written requests and reads as it pleases. Whenever the tracker says
- * that nothing is owed, the server must agree: no byte is waiting, and the answer to a question
- * that no client has asked before, about a value that another connection has just stored, is the next
- * thing to come.
+ * The wire tracker against a real memcached. Plays an application that sends valid, mutated,
+ * pipelined, quiet and half-written requests, and reads at random. Whenever the tracker says
+ * that no reply is outstanding, the server must agree: no byte is waiting, and the next bytes
+ * answer a new question, about a value that another connection has just stored.
  *
  * usage: wire_differential HOST PORT [--sequences N] [--seconds S] [--seed N]
  *                                    [--protocol text|binary|both]

@@ -1,10 +1,10 @@
 /*
- * Fuzzing of the wire tracker with libFuzzer: text, meta or binary, as the program is called
- * (fuzz-text, fuzz-meta, fuzz-binary). An input is a sequence of records: a byte whose highest
- * bit says whether the server sent it and whose other bits are its length, and then its bytes.
+ * Fuzzes the wire tracker with libFuzzer. The program's name selects the dialogues: fuzz-text,
+ * fuzz-meta or fuzz-binary. An input is a sequence of records. The first byte of a record has a
+ * bit (the highest) for bytes from the server, and the number of the bytes that follow.
  *
- * What must hold for every input, beside the absence of undefined behaviour, is in the
- * functions named after it below.
+ * Every input must cause no undefined behaviour, and keep the rules that the functions below
+ * are named after.
  */
 #include <stdbool.h>
 #include <stdint.h>

@@ -404,7 +404,7 @@ static void reply_unread(int fd, int copy)
     cr_expect(unseen(SYS_recvfrom, copy, &(char){0}, 1, 0, NULL, NULL) == 1);
 }
 
-static void watch_copy(int fd, int copy)
+static void register_copy(int fd, int copy)
 {
     struct epoll_event event = {EPOLLIN, {.fd = copy}};
 
@@ -476,7 +476,7 @@ Test(duplicates, by_which_something_happened, .timeout = 40)
         void (*happens)(int fd, int copy);
         const char *event;
     } things[] = {{half_a_request, "REQUEST_PARTIAL"},
-                  {watch_copy, "DUPLICATED"},
+                  {register_copy, "DUPLICATED"},
                   {child_of_fork, "FORKED"},
                   {stdio_on_copy, "STDIO"},
                   {unseen_duplicate, "RAW_SYSCALL"},

@@ -553,7 +553,7 @@ Test(quits, one_shot_registration_that_is_armed, .timeout = 20)
     cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
 }
 
-/* A closed fd left a registration under the same fd: the two cannot be told apart. */
+/* A closed socket left a registration at the same fd: the two cannot be told apart. */
 Test(quits, one_shot_registration_of_two, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};

@@ -121,7 +121,7 @@ Test(reasons_wire, no_login_where_no_client_logs_in, .timeout = 20)
 
     send_text(suspect, "set word 0 0 3\r\nx y\r\n");
     expect_text(suspect, "STORED\r\n");
-    usleep(20000); /* the proof must be younger than the connection, by the coarse clock */
+    usleep(20000); /* it must be later than the connection, by the coarse clock */
     park();
     close(suspect);
     EXPECT_KEPT();

@@ -5,8 +5,8 @@
  *     gone PORT CALL REQUEST
  *
  * Runs above the library of below.c. With the REQUEST "threads" another thread really gets the
- * reply, with "passed" an fd is sent, and with "watched" the event given to epoll_ctl() is
- * gone. Prints what came back.
+ * reply. With "passed" an fd is sent. With "watched" the event given to epoll_ctl() is gone.
+ * Prints what was received.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>

@@ -1,9 +1,9 @@
 /*
- * A client whose address and requests lie in memory of one kind:
+ * A client whose address and requests are in one kind of memory:
  *
  *     memory PORT variables|heap|stack|mapped|given-back
  *
- * Of given-back memory it says what came of sending from it.
+ * For given-back memory, which is no longer mapped, it prints the results of sending from it.
  */
 #include <arpa/inet.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /*
- * How often one call on a tracked fd looks into the fd map. A record is looked up once, in the
- * hook, and handed down: a function that looks again may find another record at the fd, and
- * makes the path longer. Whether a word that was handed down is still there (fdmap_holds())
- * does not count, as it finds nothing new.
+ * How often one call on a tracked fd looks into the fd map. The hook looks a record up once and
+ * passes it down. A function that looks again may find another record at the fd, and makes the
+ * path longer. Checking that a known word is still there (fdmap_holds()) does not count,
+ * because it finds nothing new.
  *
  *     lookups PORT UNUSED_PORT     preloaded with the library of tests/lookups
  */

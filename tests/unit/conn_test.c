@@ -148,16 +148,16 @@ static void *hammer(void *argument)
     for (int i = 0; i < 20000; i++) {
         int fd = rand_r(&seed) % 4;
         struct conn *conn = conn_get(fd, CONN_CALL_SEND);
-        uint32_t slot = fdmap_get(fd);
+        uint32_t word = fdmap_get(fd);
 
         if (conn)
             conn_put(conn, CONN_CALL_SEND);
-        if (slot == FDMAP_NONE) {
+        if (word == FDMAP_NONE) {
             conn = conn_new(fd, AF_INET);
             if (!fdmap_replace(fd, FDMAP_NONE, conn_id(conn)))
                 conn_move(conn, CONN_CLOSED);
-        } else if (fdmap_replace(fd, slot, FDMAP_NONE)) {
-            conn_move(conn_of_word(slot), CONN_CLOSED);
+        } else if (fdmap_replace(fd, word, FDMAP_NONE)) {
+            conn_move(conn_of_word(word), CONN_CLOSED);
         }
     }
     return NULL;
@@ -173,10 +173,10 @@ Test(conn, four_threads_lose_no_record)
     for (size_t i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
     for (int fd = 0; fd < 4; fd++) {
-        uint32_t slot = fdmap_exchange(fd, FDMAP_NONE);
+        uint32_t word = fdmap_exchange(fd, FDMAP_NONE);
 
-        if (slot != FDMAP_NONE)
-            conn_move(conn_of_word(slot), CONN_CLOSED);
+        if (word != FDMAP_NONE)
+            conn_move(conn_of_word(word), CONN_CLOSED);
     }
     while (conn_new(3, AF_INET))
         n++;

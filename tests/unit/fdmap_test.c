@@ -36,7 +36,7 @@ Test(fdmap, end_only_grows)
 {
     fdmap_exchange(9, 1);
     fdmap_exchange(20, FDMAP_NONE);
-    cr_expect(fdmap_end() == 10, "emptying a slot is no use of it");
+    cr_expect(fdmap_end() == 10, "emptying a word is no use of it");
     fdmap_exchange(9, FDMAP_NONE);
     fdmap_exchange(3, 1);
     cr_expect(fdmap_end() == 10);

@@ -1,6 +1,10 @@
 /*
- *     programs --list                         names, and whether a pooled connection is
- * expected programs NAME[,NAME...] PORT NO_SERVER     runs one, or several one after the other
+ * The main program of all programs here.
+ *
+ *     programs --list                          prints each name, and 1 if it must reuse
+ *     programs NAME[,NAME...] PORT NO_SERVER   runs them one after the other
+ *
+ * PORT is the scripted server's; at NO_SERVER no server listens.
  */
 #include "program.h"
 
