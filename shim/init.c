@@ -1,8 +1,10 @@
 /*
- * Start-up and exit. Until start() has run every hook is a plain call; if anything is missing,
- * it stays so. So it does where there is no environment, not even an empty one: libc.so.6 run
- * as a program never sets environ, an earlier constructor may have called clearenv(3), and what
- * was wished for is not known then.
+ * Start-up and exit of the library. Until start() has run, every hook is a plain call. If
+ * something that start() needs is missing, they stay so.
+ *
+ * That includes a process with no environment at all, as its configuration is not known.
+ * environ is null where libc.so.6 runs as a program, and after clearenv(3) in an earlier
+ * constructor.
  */
 #include <stdbool.h>
 #include <sys/auxv.h>
@@ -31,16 +33,16 @@ static const struct ring_above told_by_rings = {
     .unseen_everywhere = track_unseen_everywhere,
 };
 
-/* What pthread_atfork() is in glibc, with the object that the handlers belong to. Only glibc
- * has it, hence weak: programs inherit the library by their environment, and one that is linked
- * with another libc (musl) must start and find nothing changed. */
+/* glibc's pthread_atfork(), with the object that the handlers belong to. Weak, as other libcs
+ * lack it: a program that is linked with one (musl) inherits LD_PRELOAD as well, and must start
+ * and run as without us. */
 /* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*): the names are glibc's. */
 extern int __register_atfork(void (*before)(void), void (*in_parent)(void),
                              void (*in_child)(void), void *object) __attribute__((weak));
 extern void *__dso_handle __attribute__((visibility("hidden")));
 /* NOLINTEND(bugprone-reserved-identifier,cert-dcl*) */
 
-/* cgo exports it from every program and library that holds Go's runtime. */
+/* Go's cgo exports it from every program and library that holds Go's runtime. */
 extern void crosscall2(void) __attribute__((weak));
 
 static void log_warnings(void)
@@ -69,7 +71,7 @@ __attribute__((constructor)) static void start(void)
         return;
     if (crosscall2)
         owner_refuse(REASON_GO_PROGRAM);
-    /* Last: from here on the hooks find an owner. */
+    /* Last: from here on the process is the owner, and the hooks are at work. */
     if (owner_start())
         log_line(LOG_INFO, "version %s, pooling%s", MCPOOL_VERSION,
                  crosscall2       ? " nothing (GO_PROGRAM)"
@@ -77,7 +79,7 @@ __attribute__((constructor)) static void start(void)
                                   : "");
 }
 
-/* Nothing is freed or closed: other libraries' destructors may still use their connections. */
+/* Frees and closes nothing: destructors of other libraries may still use their connections. */
 __attribute__((destructor)) static void finish(void)
 {
     if (!owner_is_this_process())

@@ -25,6 +25,9 @@ PYTEST = re.compile(r"(\d+) (passed|failed|error|skipped)")
 PYTEST_LINE = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 PLAIN = re.compile(r"^(\d+) passed, (\d+) failed(?:, (\d+) skipped)?$")
 
+# The first line of an error that valgrind -q tells. Criterion does not fail a test for its exit code.
+VALGRIND = re.compile(r"^==\d+== \w")
+
 # The lines that name a failed or skipped test; shown again at the end, where they are not lost in the
 # rest.
 TOLD = re.compile(r"^\[(FAIL|----|SKIP)\]|^(FAILED|ERROR|SKIPPED|E  ) |Unexpected signal|TIMEOUT")
@@ -120,6 +123,8 @@ class Result:
             self.add(int(match.group(1)), int(match.group(2)) + int(match.group(3)), 0)
         elif CRITERION_SKIPPED.match(line):
             self.add(0, 0, 1)
+        elif VALGRIND.match(line):
+            self.add(0, 1, 0)
         elif match := PLAIN.match(line):
             self.add(int(match.group(1)), int(match.group(2)), int(match.group(3) or 0))
         elif PYTEST_LINE.search(line):
@@ -138,7 +143,7 @@ def run(name, command, environment):
                                env=environment)
     for line in process.stdout:
         print(line, end="", flush=True)
-        if TOLD.search(line):
+        if TOLD.search(line) or VALGRIND.match(line):
             result.told.append(f"{name}: {line}")
         result.read(line.strip())
     if process.wait() != 0 and result.failed == 0:

@@ -1,5 +1,8 @@
 /*
- * Records of connections: their memory, their states, the calls under way on them.
+ * The records of connections: their memory, their states, and the calls in flight on them.
+ *
+ * An atomic operation without an explicit order is seq_cst. What each pairs with is said beside
+ * it or in shim/concurrency.md.
  */
 #include "conn/conn.h"
 
@@ -10,9 +13,9 @@
 #include "conn/endpoint.h"
 
 /*
- * The word `traffic`: calls under way by kind, then the count of all calls ever begun. One
- * addition changes both. It is never reset, as a thread that came late may still be subtracting
- * its call.
+ * The bits of `inflight`: the calls in flight of each kind, and above them the count of all
+ * calls ever begun. One addition changes both. A new connection in the record does not reset
+ * them: a thread that came late may still have to subtract its call.
  */
 static const struct {
     unsigned int shift;
@@ -22,16 +25,17 @@ static const struct {
     [CONN_CALL_RECEIVE] = {14, 0x3fff},
     [CONN_CALL_OTHER] = {28, 0xfff},
 };
-#define BEGUN_SHIFT 40
-#define UNDER_WAY   ((UINT64_C(1) << BEGUN_SHIFT) - 1)
+#define BEGUN_SHIFT   40
+#define IN_FLIGHT_ALL ((UINT64_C(1) << BEGUN_SHIFT) - 1)
 
 atomic_bool conn_ever_used;
 
 struct conn *conn_records;
 static _Atomic uint32_t touched; /* records that were ever used */
 
-/* The free list: index + 1 of its first record, and a count of changes above it, so that a
- * record that was taken and given back meanwhile is not mistaken for an unchanged list. */
+/* The free list: the id of its first record, and above it a count of changes. The count
+ * prevents ABA: without it a record that was taken and freed again between the load and the CAS
+ * would look like an unchanged list. A successful CAS also releases next_free. */
 static _Atomic uint64_t free_list;
 
 bool conn_start(void)
@@ -106,7 +110,8 @@ struct conn *conn_new(int fd, int domain)
 
 void conn_renew(struct conn *conn, int fd)
 {
-    /* Nobody else can have it before it is in the map. */
+    /* Relaxed: no other thread can have CONN before the caller puts it into the fd map. That
+     * exchange releases these fields; see shim/concurrency.md, 1. */
     atomic_store_explicit(&conn->refusal, REASON_NONE, memory_order_relaxed);
     atomic_store_explicit(&conn->locked, false, memory_order_relaxed);
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
@@ -120,6 +125,7 @@ void conn_renew(struct conn *conn, int fd)
     conn_move(conn, CONN_FRESH);
 }
 
+/* One atomic word decides which thread closes the last fd; see shim/concurrency.md, 4. */
 bool conn_share(struct conn *conn)
 {
     uint32_t fds = atomic_load(&conn->fds);
@@ -143,7 +149,7 @@ bool conn_claim_last(struct conn *conn)
     return atomic_compare_exchange_strong(&conn->fds, &last, 0);
 }
 
-/* 1 for a state in which the program has the connection, or is about to get or give it. */
+/* 1 for IN_USE and for the states between it and the pool, else 0. */
 static unsigned int counts_as_use(enum conn_state state)
 {
     const unsigned int all =
@@ -152,16 +158,17 @@ static unsigned int counts_as_use(enum conn_state state)
     return all >> state & 1;
 }
 
-/* How often the record was closed stands in the state: a thread that was slow to free the
- * record of one connection must not free that of the next, which may be CLOSED as well and in
- * use. */
+/* CLOSED with a new generation above it. A thread that is slow to free the record must not free
+ * it for the next connection, which may be CLOSED as well while a call still uses it: the
+ * generation makes the CAS of the slow thread fail. */
 static uint32_t closed_state(struct conn *conn)
 {
-    return ++conn->closed * (CONN_STATE_MASK + 1) | CONN_CLOSED;
+    return ++conn->generation * (CONN_STATE_MASK + 1) | CONN_CLOSED;
 }
 
-/* The thread that finds the record closed and without calls, closer or last caller, frees it.
- * The state is read before the calls are looked at; see concurrency.md, 2. */
+/* Frees the record if it is CLOSED and no call is in flight. The closing thread and the thread
+ * of the last call both try; the CAS lets one succeed. The state is loaded before the calls;
+ * see shim/concurrency.md, 2. */
 static void free_if_unused(struct conn *conn)
 {
     uint32_t closed = atomic_load(&conn->state);
@@ -171,6 +178,8 @@ static void free_if_unused(struct conn *conn)
         push_free(conn);
 }
 
+/* Adds MORE, 1 or -1, to the endpoint's connections in use. Relaxed: conn_ever_used is a hint,
+ * in_use a gauge. */
 static void note_use(struct conn *conn, uint32_t more)
 {
     struct endpoint *endpoint = conn->endpoint;
@@ -181,28 +190,33 @@ static void note_use(struct conn *conn, uint32_t more)
         atomic_fetch_add_explicit(&endpoint->in_use, more, memory_order_relaxed) + more);
 }
 
-/* TO is a constant wherever this is called: inlined by the linker, little of it is left. */
+/* Every caller passes a constant for TO: inlined, at link time, only its branch is left. */
 __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum conn_state to)
 {
     uint32_t more = counts_as_use(to) - counts_as_use(conn_state(conn));
 
+    /* Relaxed: the store of the state, or the word in the fd map, releases it. */
     if (to == CONN_FRESH || to == CONN_IN_USE)
         atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
     if (more != 0)
         note_use(conn, more);
-    /* Before a look at the calls (CLOSED) or at the map (the other two); see concurrency.md, 2
-     * and 3. */
     if (to == CONN_CLOSED) {
+        /* Pairs with conn_put(): either the look at the calls here finds none in flight, or the
+         * last conn_put() sees CLOSED; see shim/concurrency.md, 2. */
         atomic_store(&conn->state, closed_state(conn));
         free_if_unused(conn);
     } else if (to == CONN_CHECKING_IN || to == CONN_CHECKING_OUT) {
+        /* Pairs with conn_others_in_transit(). The caller looks at the fd map after it; see
+         * shim/concurrency.md, 3. */
         atomic_store(&conn->state, (uint32_t)to);
     } else {
+        /* Release: pairs with conn_state(), so the fields are visible before the state. */
         atomic_store_explicit(&conn->state, (uint32_t)to, memory_order_release);
     }
 }
 
-/* Returns what was under way before. */
+/* Returns `inflight` as it was before. Pairs with the thread that empties the fd's word and
+ * then looks at the calls; see shim/concurrency.md, 2. */
 static uint64_t begin_call(struct conn *conn, enum conn_call call)
 {
     return atomic_fetch_add(&conn->inflight,
@@ -228,11 +242,14 @@ struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
 
 void conn_put(struct conn *conn, enum conn_call call)
 {
+    /* Pairs with conn_move() to CLOSED. It also releases what the call noted, to the check-in
+     * that finds no call in flight; see shim/concurrency.md, 2 and 4. */
     atomic_fetch_sub(&conn->inflight, UINT64_C(1) << calls[call].shift);
     if (conn_state(conn) == CONN_CLOSED)
         free_if_unused(conn);
 }
 
+/* These three loads pair with begin_call() and conn_put(); see shim/concurrency.md, 2 and 4. */
 uint64_t conn_calls_begun(const struct conn *conn)
 {
     return atomic_load(&conn->inflight) >> BEGUN_SHIFT;
@@ -240,13 +257,13 @@ uint64_t conn_calls_begun(const struct conn *conn)
 
 bool conn_calls_in_flight(const struct conn *conn)
 {
-    return (atomic_load(&conn->inflight) & UNDER_WAY) != 0;
+    return (atomic_load(&conn->inflight) & IN_FLIGHT_ALL) != 0;
 }
 
 bool conn_is_only_call(const struct conn *conn)
 {
-    return (atomic_load(&conn->inflight) & UNDER_WAY) == UINT64_C(1)
-                                                             << calls[CONN_CALL_OTHER].shift;
+    return (atomic_load(&conn->inflight) & IN_FLIGHT_ALL) ==
+           UINT64_C(1) << calls[CONN_CALL_OTHER].shift;
 }
 
 bool conn_finish_connecting(struct conn *conn)
@@ -263,6 +280,7 @@ void conn_refuse(struct conn *conn, enum reason reason)
     atomic_compare_exchange_strong(&conn->refusal, &none, (uint32_t)reason);
 }
 
+/* The acquire here and the release of conn_unlock() pair with each other. */
 bool conn_trylock(struct conn *conn)
 {
     if (!atomic_exchange_explicit(&conn->locked, true, memory_order_acquire))
@@ -276,14 +294,15 @@ void conn_unlock(struct conn *conn)
     atomic_store_explicit(&conn->locked, false, memory_order_release);
 }
 
-static bool program_has(const struct conn *conn)
+static bool is_open(const struct conn *conn)
 {
     enum conn_state state = conn_state(conn);
 
     return state == CONN_FRESH || state == CONN_IN_USE;
 }
 
-/* A call of the walk's own keeps the record from becoming another connection's meanwhile. */
+/* The walk begins a call on each record, so that the record cannot become another connection's
+ * while VISIT has it. The state is looked at again after that; see shim/concurrency.md, 2. */
 void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argument)
 {
     uint32_t n = atomic_load(&touched);
@@ -291,10 +310,10 @@ void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argu
     for (uint32_t i = 0; i < n; i++) {
         struct conn *conn = &conn_records[i];
 
-        if (!program_has(conn))
+        if (!is_open(conn))
             continue;
         begin_call(conn, CONN_CALL_OTHER);
-        if (program_has(conn))
+        if (is_open(conn))
             visit(conn, argument);
         conn_put(conn, CONN_CALL_OTHER);
     }

@@ -1,5 +1,5 @@
 /*
- * The table of endpoints.
+ * The table of endpoints, their peaks and their counters.
  */
 #include "conn/endpoint.h"
 
@@ -8,9 +8,9 @@
 
 #define MINUTE ((msec_t)60 * 1000)
 
-static struct endpoint *memory;
-static size_t count; /* of those that were ever used */
-static struct endpoint *table;
+static struct endpoint *endpoints; /* POOL_ENDPOINTS of them */
+static size_t count;               /* of endpoints that were ever used */
+static struct endpoint *table;     /* the hash table */
 
 bool endpoint_start(void)
 {
@@ -20,7 +20,7 @@ bool endpoint_start(void)
 
     if (reserved == MAP_FAILED)
         return false;
-    memory = reserved;
+    endpoints = reserved;
     return true;
 }
 
@@ -29,7 +29,7 @@ static struct endpoint *new_endpoint(void)
     struct endpoint *endpoint, *next;
 
     if (count < POOL_ENDPOINTS)
-        return &memory[count++];
+        return &endpoints[count++];
     HASH_ITER(hh, table, endpoint, next)
     {
         if (endpoint->idle_count == 0 && atomic_load(&endpoint->in_use) == 0) {
@@ -55,8 +55,9 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     HASH_ADD_KEYPTR(hh, table, &endpoint->address, sizeof(*address), endpoint);
     if (!out_of_memory)
         return endpoint;
-    /* One that had been another's before stays unused; it need not be the last. */
-    if (endpoint == &memory[count - 1])
+    /* No memory for the hash table. The place of a removed endpoint is lost, as it may not be
+     * the last. */
+    if (endpoint == &endpoints[count - 1])
         count--;
     return NULL;
 }
@@ -95,13 +96,13 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
 
 void endpoint_publish_slow(struct endpoint *endpoint)
 {
-    size_t slot = (size_t)(endpoint - memory);
+    size_t stats_slot = (size_t)(endpoint - endpoints);
     struct stats *published;
 
     if (!stats_begin())
         return;
     if (!atomic_exchange(&endpoint->published, true)) {
-        published = stats_publish(slot, endpoint->text);
+        published = stats_publish(stats_slot, endpoint->text);
         if (published) {
             atomic_store(&endpoint->stats, published);
             stats_move(published, &endpoint->early);
@@ -112,13 +113,13 @@ void endpoint_publish_slow(struct endpoint *endpoint)
 
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 {
-    /* A signal handler may have jumped out of add_endpoint(): that endpoint counts nothing. */
+    /* A signal handler may have jumped out of add_endpoint(), before `stats` was set. */
     for (size_t i = 0; i < count; i++)
-        if (memory[i].stats)
-            visit(&memory[i]);
+        if (endpoints[i].stats)
+            visit(&endpoints[i]);
 }
 
-static void count_anew(struct endpoint *endpoint)
+static void restart_counters(struct endpoint *endpoint)
 {
     memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
     endpoint->stats = &endpoint->early;
@@ -129,5 +130,5 @@ static void count_anew(struct endpoint *endpoint)
 void endpoint_after_fork_in_child(void)
 {
     for (size_t i = 0; i < count; i++)
-        count_anew(&memory[i]);
+        restart_counters(&endpoints[i]);
 }

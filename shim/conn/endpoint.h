@@ -1,10 +1,10 @@
 /*
- * Endpoints: the addresses that connections lead to, what is known of the server there, its
- * counters, and the heads of its lists of idle connections.
+ * An endpoint: the address of a server, what is known of the server there, its counters, and
+ * the heads of the lists of its pooled connections.
  *
- * Endpoints are type-stable: the memory of all is reserved at start-up, and a pointer to one
- * may be used without a lock. The table that finds them is guarded by the lock of pool/pool.h,
- * which the caller holds where it is said here.
+ * Endpoints are type-stable: the memory of all is reserved at start-up, so a pointer to one may
+ * be used without a lock. The hash table of endpoints is guarded by the pool's lock
+ * (pool/pool.h). "With the lock held" below means that lock.
  */
 #ifndef MCPOOL_ENDPOINT_H
 #define MCPOOL_ENDPOINT_H
@@ -18,10 +18,10 @@
 #include "config/address.h"
 #include "stats/stats.h"
 
-/* Endpoints known at the same time; connections to more of them are not pooled. */
+/* Endpoints known at the same time. A connection to one more is not pooled. */
 #define POOL_ENDPOINTS 512
 
-/* Kinds of fresh sockets for which an endpoint remembers the protocol that was spoken. */
+/* Kinds of sockets (pool/guess.h) for which an endpoint remembers the protocol last spoken. */
 #define POOL_HABITS 16
 
 struct conn;
@@ -31,26 +31,26 @@ struct endpoint {
     char text[ADDRESS_TEXT_SIZE];
     UT_hash_handle hh;
     _Atomic uint32_t in_use;
-    _Atomic msec_t no_auth_at;  /* when it last answered somebody who was not logged in */
-    _Atomic msec_t no_mn_until; /* it does not understand `mn` as a fence; asked again then */
+    _Atomic msec_t no_auth_at;  /* when it last answered a client that was not logged in */
+    _Atomic msec_t no_mn_until; /* it did not understand `mn` as a fence: not sent until then */
     atomic_bool knows_mn;
-    _Atomic uint8_t habits[POOL_HABITS]; /* enum wire_protocol */
-    _Atomic uint8_t spoken; /* protocols that were ever spoken: bit per enum wire_protocol */
-    _Atomic(struct stats *) stats; /* EARLY, or where others can read them */
-    struct stats early;
-    atomic_bool published; /* or at least tried */
+    _Atomic uint8_t habits[POOL_HABITS]; /* by socket_kind: enum wire_protocol last spoken */
+    _Atomic uint8_t spoken;              /* a bit per enum wire_protocol that was ever spoken */
+    _Atomic(struct stats *) stats;       /* &early, or the published counters */
+    struct stats early;                  /* the counters until they are published */
+    atomic_bool published;               /* or publishing was tried and failed */
 
     /* Guarded by the pool's lock. */
-    struct conn *idle;       /* latest first */
-    struct conn *owing;      /* the same */
-    unsigned int idle_count; /* of both */
-    unsigned int peak; /* of connections in use, in the running minute and the one before */
-    unsigned int last_peak;
+    struct conn *idle;       /* the IDLE connections, latest first */
+    struct conn *draining;   /* the DRAINING ones, latest first */
+    unsigned int idle_count; /* in both lists */
+    unsigned int peak;       /* connections in use at once, since peak_since */
+    unsigned int last_peak;  /* the same, in the minute before */
     msec_t peak_since;
 };
 
-/* IN_USE is how many connections are in use now. When two threads say so at once the gauge may
- * be wrong until the next change. */
+/* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge
+ * until the next change. Relaxed: both places that `stats` may point to are valid for good. */
 static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_use)
 {
     struct stats *stats = atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
@@ -58,28 +58,30 @@ static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_u
     stats_set(&stats->in_use, in_use);
 }
 
-/* How many connections are idle or owing at ENDPOINT now. With the lock held. */
+/* Sets the gauge of idle and draining connections. With the lock held. */
 static inline void endpoint_note_idle(struct endpoint *endpoint)
 {
     stats_set(&endpoint->stats->idle, endpoint->idle_count);
 }
 
-/* Reserves the memory of POOL_ENDPOINTS. False when there is none. */
+/* Reserves the memory of POOL_ENDPOINTS. False when there is no memory. */
 bool endpoint_start(void);
 
-/* The endpoint at ADDRESS; a new one if it is not known. One that no connection uses and where
- * none idles makes room for it; NULL when there is no such. With the lock held. */
+/* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint
+ * without connections, in use or idle, gives up its place; NULL when there is none. With the
+ * lock held. */
 struct endpoint *endpoint_find(const struct address *address, msec_t now);
 
-/* Takes note of how many connections are in use, for endpoint_most(). With the lock held. */
+/* Notes how many connections are in use at NOW, for endpoint_most(). With the lock held. */
 void endpoint_note_peak(struct endpoint *endpoint, msec_t now);
 
-/* How many idle connections are worth keeping: LEAST, or as many as were in use at once lately:
- * a smaller cap would close and reopen the difference at every wave. With the lock held. */
+/* How many idle connections to keep: as many as were in use at once in this minute or the one
+ * before, but not less than LEAST. A lower cap would close and reopen the difference in each
+ * burst of requests. With the lock held. */
 unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least);
 
-/* Has ENDPOINT counted where others can read it, if that is wanted and was not tried before.
- * Makes system calls. */
+/* Moves the counters of ENDPOINT to where other processes can read them, if that is wanted and
+ * was not tried before. The slow part makes system calls. Relaxed: both flags are hints. */
 void endpoint_publish_slow(struct endpoint *endpoint);
 
 static inline void endpoint_publish(struct endpoint *endpoint)
@@ -89,11 +91,11 @@ static inline void endpoint_publish(struct endpoint *endpoint)
         endpoint_publish_slow(endpoint);
 }
 
-/* Calls VISIT for every endpoint, without the lock: for the summary at exit. */
+/* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));
 
-/* In the child of a fork, which counts what it does itself, in memory of its own. With the lock
- * held. */
+/* In the child of a fork: starts the counters at zero, in the child's own memory, not
+ * published. With the lock held. */
 void endpoint_after_fork_in_child(void);
 
 #endif

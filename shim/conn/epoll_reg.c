@@ -1,5 +1,5 @@
 /*
- * Noting epoll registrations, ending them, and making them again.
+ * Notes epoll registrations, ends them, and makes them again.
  */
 #include "conn/epoll_reg.h"
 
@@ -8,83 +8,88 @@
 #include "conn/oneshot.h"
 #include "conn/shadow.h"
 
-/* Each set has the count of children under which it was made: it is shared with every child
- * made while it lives. */
-static uint32_t set_slot(void)
+/* The word of a set that is made now. It holds fork_epoch: a set is shared with every child
+ * that is made while it is open. If fork_epoch has changed, there may be such a child. */
+static uint32_t current_set_word(void)
 {
     return FDMAP_EPOLL | (atomic_load(&fork_epoch) & FDMAP_INDEX);
 }
 
 void epoll_reg_set_made(int epfd)
 {
-    fdmap_exchange(epfd, set_slot());
+    fdmap_exchange(epfd, current_set_word());
 }
 
-static struct epoll_reg *find_reg(struct epoll_regs *watches, int epfd)
+static struct epoll_reg *find_reg(struct epoll_regs *regs, int epfd)
 {
-    for (unsigned int i = 0; i < watches->count; i++) {
-        if (watches->list[i].epfd == epfd)
-            return &watches->list[i];
+    for (unsigned int i = 0; i < regs->count; i++) {
+        if (regs->list[i].epfd == epfd)
+            return &regs->list[i];
     }
     return NULL;
 }
 
-static void drop_reg(struct epoll_regs *watches, struct epoll_reg *watch)
+static void drop_reg(struct epoll_regs *regs, struct epoll_reg *reg)
 {
-    *watch = watches->list[--watches->count];
+    *reg = regs->list[--regs->count];
 }
 
-static void set_watch(struct conn *conn, int epfd, const struct epoll_event *event)
+static void set_reg(struct conn *conn, int epfd, const struct epoll_event *event)
 {
-    struct epoll_regs *watches = &conn->epoll_regs;
-    struct epoll_reg *watch = find_reg(watches, epfd);
+    struct epoll_regs *regs = &conn->epoll_regs;
+    struct epoll_reg *reg = find_reg(regs, epfd);
 
-    if (!watch) {
-        if (watches->count == CONN_EPOLL_REGS) {
+    if (!reg) {
+        if (regs->count == CONN_EPOLL_REGS) {
             conn_refuse(conn, REASON_EPOLL_SETS);
             return;
         }
-        watch = &watches->list[watches->count++];
+        reg = &regs->list[regs->count++];
     }
-    *watch = (struct epoll_reg){epfd, event->events, event->data.u64};
-    /* Made again on another socket, a one-shot registration would be armed anew, and an
-     * exclusive one cannot be changed. */
+    *reg = (struct epoll_reg){epfd, event->events, event->data.u64};
+    /* On a fresh socket these cannot be made again at check-out: a one-shot registration that
+     * has fired would be armed again, and an exclusive one cannot be changed. */
     if (conn_state(conn) == CONN_FRESH && event->events & (EPOLLONESHOT | EPOLLEXCLUSIVE))
         conn_refuse(conn, REASON_EPOLL_MODE);
 }
 
-static void note(struct conn *conn, int epfd, int op, const struct epoll_event *event)
+static void note_reg(struct conn *conn, int epfd, int op, const struct epoll_event *event)
 {
-    struct epoll_reg *watch;
+    struct epoll_reg *reg;
 
     if (!conn_trylock(conn))
         return;
     if (op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD) {
-        set_watch(conn, epfd, event);
+        set_reg(conn, epfd, event);
     } else {
-        watch = find_reg(&conn->epoll_regs, epfd);
-        if (watch)
-            drop_reg(&conn->epoll_regs, watch);
+        reg = find_reg(&conn->epoll_regs, epfd);
+        if (reg)
+            drop_reg(&conn->epoll_regs, reg);
     }
     conn_unlock(conn);
 }
 
-static void lose(struct conn *conn, int epfd, bool lives_on)
+/* The set EPFD has lost its fd. LIVES_ON: another process or thread may still have the set. */
+static void lose_set(struct conn *conn, int epfd, bool lives_on)
 {
-    struct epoll_reg *watch;
+    struct epoll_reg *reg;
 
     if (!conn_trylock(conn))
         return;
-    watch = find_reg(&conn->epoll_regs, epfd);
-    if (watch) {
-        drop_reg(&conn->epoll_regs, watch);
+    reg = find_reg(&conn->epoll_regs, epfd);
+    if (reg) {
+        drop_reg(&conn->epoll_regs, reg);
         if (lives_on)
             conn_refuse(conn, REASON_EPOLL_UNKNOWN);
     }
     conn_unlock(conn);
 }
 
-/* A set whose beginning was not seen may be known to others. */
+/* A set without a word was made by a call we did not see: another process may have it too.
+ *
+ * A connection that is duplicated and registered is refused: here, if the duplicate was made
+ * first, else by hooks/track.c. The conn_trylock() in note_reg() orders the two; see
+ * shim/concurrency.md, 4. */
 void epoll_reg_note(int epfd, int op, int fd, const struct epoll_event *event)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
@@ -94,7 +99,7 @@ void epoll_reg_note(int epfd, int op, int fd, const struct epoll_event *event)
     if (owner_is_this_process()) {
         if ((unsigned int)epfd < FDMAP_SIZE)
             fdmap_replace(epfd, FDMAP_NONE, EPOLL_REG_SHARED);
-        note(conn, epfd, op, event);
+        note_reg(conn, epfd, op, event);
         shadow_drop(conn);
         if (conn_is_shared(conn))
             conn_refuse(conn, REASON_DUPLICATED);
@@ -104,41 +109,41 @@ void epoll_reg_note(int epfd, int op, int fd, const struct epoll_event *event)
 
 static void set_gone(struct conn *conn, int epfd)
 {
-    lose(conn, epfd, false);
+    lose_set(conn, epfd, false);
 }
 
 static void shared_set_gone(struct conn *conn, int epfd)
 {
-    lose(conn, epfd, true);
+    lose_set(conn, epfd, true);
 }
 
-void epoll_reg_set_gone(int epfd, uint32_t slot, bool stale)
+void epoll_reg_set_gone(int epfd, uint32_t word, bool stale)
 {
-    bool whole = slot == set_slot() && !stale && owner_has_one_thread();
+    bool exclusive = word == current_set_word() && !stale && owner_has_one_thread();
 
-    conn_for_each_open(whole ? set_gone : shared_set_gone, epfd);
+    conn_for_each_open(exclusive ? set_gone : shared_set_gone, epfd);
     if (oneshot_any())
         oneshot_forget(epfd);
 }
 
-/* Once more when memory is short for a moment: often a registration was taken off just before,
- * and the program waits for this one. */
-static bool add_reg(int fd, const struct epoll_reg *watch)
+/* Tries twice, as the kernel may be short of memory for a moment. Often a registration was
+ * ended just before, and the program depends on its being made again. */
+static bool add_reg(int fd, const struct epoll_reg *reg)
 {
-    struct epoll_event event = {.events = watch->events, .data = {.u64 = watch->data}};
+    struct epoll_event event = {.events = reg->events, .data = {.u64 = reg->data}};
 
     for (int tries = 0; tries < 2; tries++)
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_ADD, fd, &event) == 0)
+        if (raw_syscall(SYS_epoll_ctl, reg->epfd, EPOLL_CTL_ADD, fd, &event) == 0)
             return true;
     return false;
 }
 
-bool epoll_reg_replay(int fd, const struct epoll_regs *watches)
+bool epoll_reg_replay(int fd, const struct epoll_regs *regs)
 {
     bool all = true;
 
-    for (unsigned int i = 0; i < watches->count; i++)
-        all &= add_reg(fd, &watches->list[i]);
+    for (unsigned int i = 0; i < regs->count; i++)
+        all &= add_reg(fd, &regs->list[i]);
     return all;
 }
 
@@ -148,9 +153,9 @@ static enum reason unregister_all(struct conn *conn, int fd)
     struct epoll_event ignored = {0};
 
     while (conn->epoll_regs.count > 0) {
-        const struct epoll_reg *watch = &conn->epoll_regs.list[conn->epoll_regs.count - 1];
+        const struct epoll_reg *reg = &conn->epoll_regs.list[conn->epoll_regs.count - 1];
 
-        if (raw_syscall(SYS_epoll_ctl, watch->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0) {
+        if (raw_syscall(SYS_epoll_ctl, reg->epfd, EPOLL_CTL_DEL, fd, &ignored) != 0) {
             epoll_reg_replay(fd, &all);
             return REASON_EPOLL_UNKNOWN;
         }

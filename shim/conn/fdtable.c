@@ -1,5 +1,5 @@
 /*
- * The choice of a private fd.
+ * Chooses the table size and the fd for a new shadow fd.
  */
 #include "conn/fdtable.h"
 
@@ -9,13 +9,13 @@
 #include "conn/fdmap.h"
 #include "base/rawsys.h"
 
-/* How many threads may look for a place at once and find one in the same table. */
-#define AT_ONCE 4
+/* Spare places, so that as many threads can make a shadow fd at once in the same table. */
+#define THREADS_AT_ONCE 4
 
 _Atomic int fdtable_edge = INT_MAX;
 
-/* The size of the table in which private fds lie. It never gets smaller: a program whose fds
- * came near once will come near again. */
+/* The size, in fds, of the table in which shadow fds lie. It never shrinks: a program whose fds
+ * reached the top quarter once will reach it again. */
 static _Atomic int table_size = FDTABLE_LEAST;
 
 static int edge_of(int size)
@@ -23,7 +23,7 @@ static int edge_of(int size)
     return size - size / 4;
 }
 
-static void use(int size)
+static void use_size(int size)
 {
     int seen = atomic_load(&table_size);
 
@@ -32,18 +32,19 @@ static void use(int size)
     atomic_store(&fdtable_edge, size < limits_fds() ? edge_of(size) : INT_MAX);
 }
 
-/* If the program has an fd there, its fds have come near, by calls that may be unseen. */
-static bool is_taken(int fd)
+/* Whether FD is open and no shadow fd. At the edge this tells that its fds have reached the top
+ * quarter, even by calls we did not see. */
+static bool program_has(int fd)
 {
     return !(fdmap_get(fd) & FDMAP_SHADOW) && raw_syscall(SYS_fcntl, fd, F_GETFD) >= 0;
 }
 
-/* In a table of SIZE entries; 0 when there is no place for it. */
+/* Duplicates FD within the last ROOM fds of a table of SIZE; 0 when they have no place. */
 static long duplicate_within(int size, int fd, int room)
 {
     long found;
 
-    if (room > size / 4 || is_taken(edge_of(size)))
+    if (room > size / 4 || program_has(edge_of(size)))
         return 0;
     found = raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC, size - room);
     if (found < size)
@@ -55,17 +56,17 @@ static long duplicate_within(int size, int fd, int room)
 long fdtable_duplicate(int fd, unsigned int others)
 {
     int most = limits_fds();
-    int room = others < FDTABLE_MOST ? (int)others + AT_ONCE : FDTABLE_MOST;
+    int room = others < FDTABLE_MOST ? (int)others + THREADS_AT_ONCE : FDTABLE_MOST;
     long found;
 
     for (int size = atomic_load(&table_size); size < most; size *= 2) {
         found = duplicate_within(size, fd, room);
         if (found != 0) {
-            use(size);
+            use_size(size);
             return found;
         }
     }
-    use(most);
+    use_size(most);
     return raw_syscall(SYS_fcntl, fd, F_DUPFD_CLOEXEC,
                        room < most / 4 ? most - room : edge_of(most));
 }
@@ -76,7 +77,7 @@ void fdtable_move_on(int fd)
 
     while (size < FDTABLE_MOST && fd >= edge_of(size))
         size *= 2;
-    use(size);
+    use_size(size);
     atomic_store(&fdtable_edge, INT_MAX);
 }
 

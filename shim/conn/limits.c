@@ -1,5 +1,7 @@
 /*
- * Asking for the limit of fds, and counting idle connections.
+ * Reads the limit of fds and counts pooled connections.
+ *
+ * Relaxed: idle_most and idle_count are hints to threads without the pool's lock.
  */
 #include "conn/limits.h"
 
@@ -10,9 +12,9 @@
 static const struct config *settings;
 
 static _Atomic unsigned int idle_most;
-static _Atomic unsigned int idle_count; /* changed under the pool's lock only */
+static _Atomic unsigned int idle_count; /* changed with the pool's lock held */
 static _Atomic int fds;
-static _Atomic msec_t noted;
+static _Atomic msec_t read_at;
 
 void limits_start(const struct config *config)
 {
@@ -23,17 +25,18 @@ void limits_start(const struct config *config)
 void limits_note(msec_t now, bool force)
 {
     struct rlimit limit;
-    rlim_t most;
+    rlim_t limit_fds;
     int saved = errno;
 
-    if (!force && now - atomic_load(&noted) < 1000)
+    if (!force && now - atomic_load(&read_at) < 1000)
         return;
-    atomic_store(&noted, now);
-    most = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+    atomic_store(&read_at, now);
+    limit_fds = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
     errno = saved;
-    atomic_store(&idle_most, most / 4 < settings->max_idle_total ? (unsigned int)(most / 4)
-                                                                 : settings->max_idle_total);
-    atomic_store(&fds, most < LIMITS_FDS_MOST ? (int)most : LIMITS_FDS_MOST);
+    atomic_store(&idle_most, limit_fds / 4 < settings->max_idle_total
+                                 ? (unsigned int)(limit_fds / 4)
+                                 : settings->max_idle_total);
+    atomic_store(&fds, limit_fds < LIMITS_FDS_MOST ? (int)limit_fds : LIMITS_FDS_MOST);
 }
 
 int limits_fds(void)

@@ -1,7 +1,8 @@
 /*
- * How many fds the process may have, and how many of them may be those of idle connections.
+ * The process's limit of fds (RLIMIT_NOFILE), and how many pooled connections it allows.
  *
- * No lock, no wait; errno is kept.
+ * No function here takes a lock or blocks. errno is kept. All values are atomics by themselves:
+ * a thread that reads an old one decides as it would have a moment ago.
  */
 #ifndef MCPOOL_LIMITS_H
 #define MCPOOL_LIMITS_H
@@ -11,27 +12,29 @@
 #include "base/clock.h"
 #include "config/config.h"
 
-/* The highest limit of fds that makes a difference, see conn/fdtable.h. */
+/* A higher limit of fds makes no difference; see conn/fdtable.h. */
 #define LIMITS_FDS_MOST 8192
 
-/* CONFIG stays the caller's and must not change. Takes note of the limit. */
+/* Reads the limit for the first time. CONFIG stays the caller's and must not change. */
 void limits_start(const struct config *config);
 
-/* Takes note of the process's limit of fds, at most once a second of NOW unless FORCE. */
+/* Reads the limit again, by a system call: at most once a second of NOW, unless FORCE. */
 void limits_note(msec_t now, bool force);
 
-/* The process's limit of fds, LIMITS_FDS_MOST if it is higher. */
+/* The limit of fds as last read, at most LIMITS_FDS_MOST. */
 int limits_fds(void);
 
-/* How many connections the process may keep idle. */
+/* How many connections the process may keep in the pool: the setting, or a quarter of the limit
+ * of fds. */
 unsigned int limits_idle_most(void);
 
-/* How many connections are idle or owing; and MORE are from now on, by the thread that has the
- * pool's lock. */
+/* How many connections are idle or draining. */
 unsigned int limits_idle(void);
+
+/* Adds MORE, which may be negative, to that count. With the pool's lock held. */
 void limits_count_idle(int more);
 
-/* Whether there may be one private fd more beside those of idle connections and OTHERS. */
+/* Whether one more shadow fd is allowed, beside those of pooled connections and OTHERS. */
 bool limits_may_keep(unsigned int others);
 
 #endif

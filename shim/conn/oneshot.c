@@ -1,5 +1,5 @@
 /*
- * The state of one-shot registrations, and those that are remembered.
+ * Asks the kernel for the state of one-shot registrations, and remembers disarmed ones.
  */
 #include "conn/oneshot.h"
 
@@ -13,18 +13,20 @@
 #include "base/rawsys.h"
 #include "base/fmt.h"
 
-/* More is not read of what the kernel says of one set: a few hundred registrations. */
+/* How many bytes of a set's fdinfo are read: a few hundred registrations. */
 #define INFO_MOST 32768
 
-/* What is left of the events of a registration that has fired (EP_PRIVATE_BITS of Linux). */
+/* The bits that the kernel leaves in the events of a registration that has fired
+ * (EP_PRIVATE_BITS of Linux). */
 #define PRIVATE_BITS (EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE)
 
-#define NOTED 64
+#define ENTRIES 64
 
-atomic_bool disarmed_ever;
+atomic_bool oneshot_ever;
 
-/* The low half of the socket's name (SO_COOKIE), then the numbers; 0 for none. */
-static _Atomic uint64_t noted[NOTED];
+/* The low half of the socket's SO_COOKIE, 16 bits of the set's fd, 16 bits of the file's fd; 0
+ * for none. */
+static _Atomic uint64_t entries[ENTRIES];
 static atomic_uint next;
 
 static const char *skip_spaces(const char *at)
@@ -34,7 +36,7 @@ static const char *skip_spaces(const char *at)
     return at;
 }
 
-/* The number at AT, and the rest of the text. */
+/* Reads a number in the given base and moves AT behind it. */
 static uint64_t number_at(const char **at, unsigned int base)
 {
     uint64_t number = 0;
@@ -53,8 +55,8 @@ static uint64_t number_at(const char **at, unsigned int base)
     }
 }
 
-/* Reads a line "tfd: %8d events: %8x data: ..." (ep_show_fdinfo() of Linux). Not the one wanted
- * leaves STATE as it is. */
+/* Reads a line "tfd: %8d events: %8x data: ..." (ep_show_fdinfo() of Linux). When it is about
+ * FD, it sets STATE and counts in FOUND. */
 static void read_line(const char *line, int fd, enum oneshot *state, unsigned int *found)
 {
     uint64_t events;
@@ -73,7 +75,8 @@ static void read_line(const char *line, int fd, enum oneshot *state, unsigned in
     ++*found;
 }
 
-/* Lines are shorter than a piece. What is behind the last newline comes again with the next. */
+/* Every line is shorter than PIECE. A line that is cut off at the end of PIECE is moved to its
+ * start and read on. */
 static enum oneshot read_info(int info, int fd)
 {
     enum oneshot state = ONESHOT_UNKNOWN;
@@ -127,34 +130,36 @@ static uint64_t entry_of(int epfd, int fd)
 
 void oneshot_note(int epfd, int fd)
 {
-    atomic_store(&disarmed_ever, true);
-    atomic_store(&noted[atomic_fetch_add(&next, 1) % NOTED], entry_of(epfd, fd));
+    atomic_store(&oneshot_ever, true);
+    atomic_store(&entries[atomic_fetch_add(&next, 1) % ENTRIES], entry_of(epfd, fd));
 }
 
-/* An entry is read before its fd is looked at, where its file was before the entry was made: if
- * there is another, that is gone for good. */
+/* The place of the entry for EPFD and the file at FD; NULL when there is none.
+ *
+ * The file was at FD before its entry was stored, and the entry is loaded before the file at FD
+ * is looked at. So if FD has another file then, the entry is stale for good and is removed. */
 static _Atomic uint64_t *find(int epfd, int fd, uint64_t *entry)
 {
-    for (int i = 0; i < NOTED; i++) {
-        uint64_t there = atomic_load(&noted[i]);
+    for (int i = 0; i < ENTRIES; i++) {
+        uint64_t stored = atomic_load(&entries[i]);
 
-        if (there == 0 || (uint32_t)there != ((uint32_t)epfd << 16 | (uint32_t)fd))
+        if (stored == 0 || (uint32_t)stored != ((uint32_t)epfd << 16 | (uint32_t)fd))
             continue;
         *entry = entry_of(epfd, fd);
-        if (there == *entry)
-            return &noted[i];
-        atomic_compare_exchange_strong(&noted[i], &there, 0);
+        if (stored == *entry)
+            return &entries[i];
+        atomic_compare_exchange_strong(&entries[i], &stored, 0);
     }
     return NULL;
 }
 
 void oneshot_forget(int epfd)
 {
-    for (int i = 0; i < NOTED; i++) {
-        uint64_t there = atomic_load(&noted[i]);
+    for (int i = 0; i < ENTRIES; i++) {
+        uint64_t stored = atomic_load(&entries[i]);
 
-        if (there != 0 && (int)(there >> 16 & UINT16_MAX) == epfd)
-            atomic_compare_exchange_strong(&noted[i], &there, 0);
+        if (stored != 0 && (int)(stored >> 16 & UINT16_MAX) == epfd)
+            atomic_compare_exchange_strong(&entries[i], &stored, 0);
     }
 }
 
@@ -173,6 +178,7 @@ int oneshot_ctl(int epfd, int op, int fd, struct epoll_event *event,
     int saved = errno;
     int result;
 
+    /* As if the registration existed: ADD fails, MOD arms it and so makes it, DEL succeeds. */
     if (op == EPOLL_CTL_ADD && find(epfd, fd, &entry)) {
         errno = EEXIST;
         return -1;

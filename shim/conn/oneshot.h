@@ -1,10 +1,12 @@
 /*
- * One-shot registrations in epoll sets (EPOLLONESHOT, epoll_ctl(2)) whose fd gets another file
- * when a goodbye is kept from the server. An armed one is made again there. One that has fired
- * and waits to be armed cannot be made, as a new one is armed: it is remembered instead, and
- * the program's next epoll_ctl() on that fd answers as if it were there.
+ * One-shot epoll registrations (EPOLLONESHOT, epoll_ctl(2)) when the file at their fd changes:
+ * an intercepted quit puts another file at the program's fd (pool/quit.h).
  *
- * No lock, no wait; errno is kept.
+ * An armed registration is made again for the new file. One that has fired is disarmed until
+ * the program arms it, and cannot be made, as a new registration is armed. It is remembered
+ * here instead, and the program's next epoll_ctl() on that fd behaves as if it existed.
+ *
+ * No function here takes a lock or blocks. errno is kept.
  */
 #ifndef MCPOOL_ONESHOT_H
 #define MCPOOL_ONESHOT_H
@@ -15,31 +17,32 @@
 
 #include "base/compiler.h"
 
-/* What /proc/self/fdinfo says of the registration of FD in the set EPFD (proc(5)). UNKNOWN
- * where there is no such file, the set is large, or another file has a registration by that
- * number. A few system calls. */
+/* The state of the registration of FD with the set EPFD, from /proc/self/fdinfo (proc(5)).
+ * UNKNOWN when that file cannot be read, when the set is large, or when another file is
+ * registered under the same fd too. A few system calls. */
 enum oneshot { ONESHOT_ARMED, ONESHOT_FIRED, ONESHOT_UNKNOWN };
 COLD enum oneshot oneshot_ask(int epfd, int fd);
 
-/* The file at FD has to go on as if it had a disarmed registration in EPFD. The oldest of many
- * is forgotten. */
+/* Remembers a disarmed registration of the file at FD with EPFD. When there are too many, the
+ * oldest is forgotten. */
 COLD void oneshot_note(int epfd, int fd);
 
-extern atomic_bool disarmed_ever __attribute__((visibility("hidden")));
+extern atomic_bool oneshot_ever __attribute__((visibility("hidden")));
 
-/* Whether any was ever noted. */
+/* Whether a registration was ever remembered. Relaxed: a hint; an old value misses one. */
 static inline bool oneshot_any(void)
 {
-    return atomic_load_explicit(&disarmed_ever, memory_order_relaxed);
+    return atomic_load_explicit(&oneshot_ever, memory_order_relaxed);
 }
 
-/* Whether one was noted for EPFD and the file that is at FD now; it is forgotten. */
+/* Whether one is remembered for EPFD and the file that is at FD now. It is forgotten. */
 COLD bool oneshot_claim(int epfd, int fd);
 
-/* The set EPFD is closed. */
+/* Forgets those of the set EPFD, which is closed. */
 COLD void oneshot_forget(int epfd);
 
-/* epoll_ctl(EPFD, OP, FD, EVENT) by the REAL call, as if those that were noted were there. */
+/* epoll_ctl(EPFD, OP, FD, EVENT), made by REAL, with the result it would have if the remembered
+ * registrations existed. */
 COLD int oneshot_ctl(int epfd, int op, int fd, struct epoll_event *event,
                      int (*real)(int epfd, int op, int fd, struct epoll_event *event));
 

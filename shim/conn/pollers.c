@@ -1,18 +1,18 @@
 /*
- * The connections among what poll() and select() wait for.
+ * Finds the connections that poll() and select() wait for.
  */
 #include "conn/pollers.h"
 
 #include "conn/fdmap.h"
 #include "base/usermem.h"
 
-/* More than the kernel lets anybody poll for (fs.nr_open). */
-#define NUMBERS_MOST ((nfds_t)1 << 20)
+/* poll() of more fails: RLIMIT_NOFILE is at most fs.nr_open, and this is its default. */
+#define POLLFDS_MOST ((nfds_t)1 << 20)
 
 #define MASK_BITS (8 * sizeof(fd_mask))
 #define MAP_WORDS (FDMAP_SIZE / MASK_BITS)
 
-static void wait_for(struct pollers *pollers, int fd)
+static void add(struct pollers *pollers, int fd)
 {
     struct conn *conn = fdmap_is_plain(fd) ? NULL : conn_get(fd, CONN_CALL_OTHER);
 
@@ -26,8 +26,9 @@ static void wait_for(struct pollers *pollers, int fd)
     conn_put(conn, CONN_CALL_OTHER);
 }
 
-/* Whether AT can be read; asked when it lies in another page than what was asked for last. */
-static bool is_in_reach(const void *at, uintptr_t *page)
+/* Whether the int at AT can be read. PAGE is the page asked about last: one question is enough
+ * for a page. */
+static bool is_readable(const void *at, uintptr_t *page)
 {
     enum { PAGE = 4096 };
 
@@ -42,23 +43,23 @@ void pollers_poll(struct pollers *pollers, const struct pollfd *fds, nfds_t n)
     uintptr_t page = UINTPTR_MAX;
 
     pollers->count = 0;
-    for (nfds_t i = 0; i < n && n <= NUMBERS_MOST; i++) {
-        if (!is_in_reach(&fds[i].fd, &page))
+    for (nfds_t i = 0; i < n && n <= POLLFDS_MOST; i++) {
+        if (!is_readable(&fds[i].fd, &page))
             return;
-        wait_for(pollers, fds[i].fd);
+        add(pollers, fds[i].fd);
     }
 }
 
-/* Sets are arrays of words, as long as the highest number needs (select(2)). */
-static void wait_for_set(struct pollers *pollers, const fd_mask *set, size_t words)
+/* A set is an array of words, as long as the highest fd needs (select(2)). */
+static void add_set(struct pollers *pollers, const fd_mask *set, size_t words)
 {
     uintptr_t page = UINTPTR_MAX;
 
     for (size_t i = 0; i < words; i++) {
-        if (!is_in_reach(&set[i], &page))
+        if (!is_readable(&set[i], &page))
             return;
-        for (unsigned long wanted = (unsigned long)set[i]; wanted != 0; wanted &= wanted - 1)
-            wait_for(pollers, (int)(i * MASK_BITS) + __builtin_ctzl(wanted));
+        for (unsigned long bits = (unsigned long)set[i]; bits != 0; bits &= bits - 1)
+            add(pollers, (int)(i * MASK_BITS) + __builtin_ctzl(bits));
     }
 }
 
@@ -69,8 +70,7 @@ void pollers_select(struct pollers *pollers, int n, fd_set *const sets[3])
     pollers->count = 0;
     for (int i = 0; i < 3; i++) {
         if (sets[i])
-            wait_for_set(pollers, (const fd_mask *)sets[i],
-                         words < MAP_WORDS ? words : MAP_WORDS);
+            add_set(pollers, (const fd_mask *)sets[i], words < MAP_WORDS ? words : MAP_WORDS);
     }
 }
 

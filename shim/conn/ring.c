@@ -1,5 +1,5 @@
 /*
- * Rings, and what is read from them.
+ * Maps rings, reads their submission entries, and compares with the kernel's counts.
  */
 #include "conn/ring.h"
 
@@ -15,64 +15,66 @@
 #include "conn/epoll_reg.h"
 #include "conn/shadow.h"
 
-/* Of Linux 6.6; older headers lack it. */
+/* Since Linux 6.6; older headers lack it. */
 #ifndef IORING_SETUP_NO_SQARRAY
 #define IORING_SETUP_NO_SQARRAY (1U << 16)
 #endif
 
-/* Of Linux 5.18. */
+/* Since Linux 5.18. */
 #ifndef IORING_SETUP_SUBMIT_ALL
 #define IORING_SETUP_SUBMIT_ALL (1U << 7)
 #endif
 
-/* Whether a thread of the kernel takes entries (SQPOLL), whether they have another size, and so
- * on: what is not named here is not understood. */
+/* The flags of io_uring_setup() that we understand. A ring with another is not read: for
+ * example, its entries may have another size, or a kernel thread may take them (SQPOLL). */
 #define UNDERSTOOD_SETUP                                                                       \
     (IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL |                      \
      IORING_SETUP_NO_SQARRAY)
 
-/* Not understood: an index in place of the fd of the ring. */
+/* The flags of io_uring_enter() that we understand. Not among them: the fd is an index
+ * (IORING_ENTER_REGISTERED_RING). */
 #define UNDERSTOOD_ENTER                                                                       \
     (IORING_ENTER_GETEVENTS | IORING_ENTER_SQ_WAKEUP | IORING_ENTER_EXT_ARG)
 
-/* One for each event loop; more than these end pooling. */
+/* Rings at the same time; libuv has one for each event loop. One more ends pooling. */
 #define RINGS 64
 
-/* Bits of USERS: the ring's fd is open. The rest counts references: one of the open fd, one of
- * each thread that reads the ring. No references: the record is free. */
+/* The bit of `users` that tells that the ring's fd is open. The other bits count references:
+ * one of the open fd, one of each thread that reads the ring. 0: the record is free. */
 #define OPEN 0x80000000u
 
-/* How often a count that changes while it is read is read again. */
+/* How often all_seen() begins anew when a count changes meanwhile. */
 #define TRIES 100
 
 struct ring {
     _Atomic uint32_t users;
-    /* What the kernel's count of entries taken may be: TAKEN while no io_uring_enter() is under
-     * way, up to TAKING more while one is. */
+    /* Bounds of the kernel's count of entries taken: it is `taken` while no io_uring_enter() is
+     * in progress, and up to `taking` more while one is. */
     _Atomic uint32_t taken;
     _Atomic uint32_t taking;
-    atomic_flag entered;
-    uint32_t entries, completions;
+    atomic_flag entered;           /* an io_uring_enter() is in progress */
+    uint32_t entries, completions; /* sizes of the two queues, powers of two */
     const char *queues;
     size_t queues_size;
     const struct io_uring_sqe *sqes;
     size_t sqes_size;
+    /* Written by the kernel or the program, read by load(). */
     const uint32_t *head, *tail; /* of the submission queue */
-    const uint32_t *array;       /* of indices of entries; NULL: they are taken in order */
-    const uint32_t *completed;   /* the tail of the completion queue */
+    const uint32_t *array;       /* the order of the entries; NULL: as they lie */
+    const uint32_t *completed;   /* tail of the completion queue */
     const struct io_uring_cqe *cqes;
 };
 
 static struct ring rings[RINGS];
 
-/* One more than the highest index ever in use: none in most processes. */
+/* One more than the highest index ever in use; 0 in most processes. */
 static _Atomic uint32_t ring_end;
 
 static const struct ring_above *above;
 
-void ring_start(const struct ring_above *told)
+void ring_start(const struct ring_above *functions)
 {
-    above = told;
+    above = functions;
 }
 
 static void refuse_all(void)
@@ -81,6 +83,7 @@ static void refuse_all(void)
         above->unseen_everywhere(REASON_IO_URING);
 }
 
+/* Acquire: pairs with the store release by which the kernel moves the head or the tail. */
 static uint32_t load(const uint32_t *at)
 {
     return __atomic_load_n(at, __ATOMIC_ACQUIRE);
@@ -92,7 +95,8 @@ static void unmap(struct ring *ring)
     raw_syscall(SYS_munmap, ring->sqes, ring->sqes_size);
 }
 
-/* The ring stays mapped until ring_put(). */
+/* Takes a reference, so that the ring stays mapped until ring_put(). False when its fd is
+ * closed. */
 static bool ring_get(struct ring *ring)
 {
     uint32_t users = atomic_load(&ring->users);
@@ -103,7 +107,8 @@ static bool ring_get(struct ring *ring)
     return false;
 }
 
-/* The last reference unmaps the ring, and only then is the record free. */
+/* The thread with the last reference unmaps the ring and then frees the record. The store and
+ * the CAS of the others are seq_cst: they order all reading before the unmapping. */
 static void ring_put(struct ring *ring)
 {
     uint32_t users = atomic_load(&ring->users);
@@ -123,7 +128,7 @@ static const void *map(int fd, size_t size, uint64_t offset)
 
     if (at < 0 && at > -4096)
         return NULL;
-    /* The child of a fork has rings of its own, if any. */
+    /* A child of a fork has no use for the rings of its parent. */
     raw_syscall(SYS_madvise, at, size, MADV_DONTFORK);
     return (const void *)at;
 }
@@ -148,7 +153,7 @@ static bool map_ring(struct ring *ring, int fd, const struct io_uring_params *pa
     return ring->queues;
 }
 
-static void find_parts(struct ring *ring, const struct io_uring_params *params)
+static void set_pointers(struct ring *ring, const struct io_uring_params *params)
 {
     const char *queues = ring->queues;
 
@@ -166,8 +171,8 @@ static void find_parts(struct ring *ring, const struct io_uring_params *params)
     atomic_flag_clear(&ring->entered);
 }
 
-/* A free record. The caller has its one reference. */
-static struct ring *claim(uint32_t *index)
+/* A free record and its index; the caller has its only reference. NULL when all are taken. */
+static struct ring *claim_record(uint32_t *index)
 {
     for (*index = 0; *index < RINGS; ++*index) {
         uint32_t none = 0;
@@ -199,7 +204,7 @@ void ring_opened(int fd, const struct io_uring_params *params)
 
     if (!fdmap_is_plain(fd))
         above->new_fd(fd);
-    ring = is_understood(fd, params) ? claim(&index) : NULL;
+    ring = is_understood(fd, params) ? claim_record(&index) : NULL;
     if (!ring) {
         refuse_all();
         return;
@@ -209,18 +214,19 @@ void ring_opened(int fd, const struct io_uring_params *params)
         refuse_all();
         return;
     }
-    find_parts(ring, params);
+    set_pointers(ring, params);
     note_end(index + 1);
     atomic_store(&ring->users, OPEN | 1);
     fdmap_exchange(fd, FDMAP_EPOLL | FDMAP_RING | (index + 1));
 }
 
-static struct ring *ring_of_word(uint32_t slot)
+static struct ring *ring_of_word(uint32_t word)
 {
-    return slot & FDMAP_RING ? &rings[(slot & FDMAP_INDEX) - 1] : NULL;
+    return word & FDMAP_RING ? &rings[(word & FDMAP_INDEX) - 1] : NULL;
 }
 
-/* Whether every entry that the kernel took from RING was read here. */
+/* Whether every entry that the kernel took from RING was read here. `taken` and `taking` are
+ * seq_cst and pair with begin() and ring_enter_end(); see shim/concurrency.md, 4. */
 static bool all_seen(const struct ring *ring)
 {
     for (int i = 0; i < TRIES; i++) {
@@ -229,8 +235,8 @@ static bool all_seen(const struct ring *ring)
 
         if (head - taken <= taking)
             return true;
-        /* Another thread began or ended an io_uring_enter() meanwhile. An end changes TAKEN
-         * first, so that is looked at last; see concurrency.md, 4. */
+        /* If one has changed, another thread has begun or ended an io_uring_enter() meanwhile.
+         * The end writes `taken` first, so `taken` is looked at last. */
         if (taking != atomic_load(&ring->taking) || taken != atomic_load(&ring->taken))
             continue;
         return false;
@@ -238,9 +244,9 @@ static bool all_seen(const struct ring *ring)
     return false;
 }
 
-void ring_closed(uint32_t slot)
+void ring_closed(uint32_t word)
 {
-    struct ring *ring = ring_of_word(slot);
+    struct ring *ring = ring_of_word(word);
 
     if (!all_seen(ring))
         refuse_all();
@@ -254,7 +260,7 @@ void ring_registered(uint32_t opcode)
         refuse_all();
 }
 
-/* Whether all that OPCODE touches is the fd of its entry. */
+/* Whether OPCODE uses no existing fd but that of its entry. */
 static bool touches_one_fd(uint8_t opcode)
 {
     switch (opcode) {
@@ -275,32 +281,34 @@ static bool touches_one_fd(uint8_t opcode)
     }
 }
 
-/* EPOLL_CTL of the connection at FD: to be told when it has completed. Memory that is not there
- * makes the kernel refuse it. Until then there is a call under way on the connection: the one
- * that submits may wait long, and a connection that another thread closes meanwhile must not
- * be kept with a registration that is not known yet. */
+/* Notes the EPOLL_CTL in SQE of the connection at FD, for note_completed(). If its event cannot
+ * be read it is not noted, as the kernel will refuse it.
+ *
+ * The connection has a call in flight until the EPOLL_CTL has completed. io_uring_enter() may
+ * wait long, and another thread may close the connection meanwhile: it must not be pooled with
+ * a registration that we do not know of yet. */
 static void note_ctl(struct ring_enter *enter, const struct io_uring_sqe *sqe, int fd)
 {
     const struct epoll_event *event = (const struct epoll_event *)(uintptr_t)sqe->addr;
-    struct ring_epoll_ctl *watch = &enter->ctls[enter->ctl_count];
+    struct ring_epoll_ctl *ctl = &enter->ctls[enter->ctl_count];
 
     if (enter->ctl_count == RING_EPOLL_CTLS) {
         shadow_refuse(fd, REASON_IO_URING);
         return;
     }
-    *watch = (struct ring_epoll_ctl){
+    *ctl = (struct ring_epoll_ctl){
         .user_data = sqe->user_data, .epfd = sqe->fd, .op = (int)sqe->len, .fd = fd};
-    if (watch->op != EPOLL_CTL_DEL) {
+    if (ctl->op != EPOLL_CTL_DEL) {
         if (!usermem_readable(event, sizeof(*event)))
             return;
-        watch->event = *event;
+        ctl->event = *event;
     }
-    watch->conn = conn_get(fd, CONN_CALL_OTHER);
+    ctl->conn = conn_get(fd, CONN_CALL_OTHER);
     enter->ctl_count++;
 }
 
-/* False when it cannot be told what ENTRY does. With any flag its fd may not be an fd, or may
- * be looked up later, when it names something else. */
+/* Reads one submission entry. False when we cannot tell what it does. With a flag set its fd
+ * may be an index, or the kernel may look it up later, when it names another file. */
 static bool read_entry(struct ring_enter *enter, const struct io_uring_sqe *entry)
 {
     struct io_uring_sqe sqe = *entry;
@@ -336,7 +344,8 @@ static bool read_entries(struct ring_enter *enter)
     return true;
 }
 
-/* Two threads that submit to one ring at the same time are not told apart. */
+/* False when we cannot tell what the call will submit, also when two threads submit to one ring
+ * at the same time. test_and_set acquires, the clear in ring_enter_end() releases. */
 static bool begin(struct ring_enter *enter, uint32_t to_submit)
 {
     struct ring *ring = enter->ring;
@@ -356,7 +365,7 @@ static bool begin(struct ring_enter *enter, uint32_t to_submit)
     return true;
 }
 
-static void leave_connections(const struct ring_enter *enter)
+static void put_connections(const struct ring_enter *enter)
 {
     for (uint32_t i = 0; i < enter->ctl_count; i++)
         if (enter->ctls[i].conn)
@@ -380,15 +389,15 @@ void ring_enter_begin(struct ring_enter *enter, int fd, uint32_t to_submit, uint
     enter->ctl_count = 0;
     if (begin(enter, to_submit))
         return;
-    leave_connections(enter);
+    put_connections(enter);
     enter->ring = NULL;
     ring_put(ring);
     refuse_all();
 }
 
-/* The completion of WATCH; NULL when there is none yet, or more than one. */
+/* The completion of CTL; NULL when there is none yet, or more than one. */
 static const struct io_uring_cqe *completion(const struct ring_enter *enter,
-                                             const struct ring_epoll_ctl *watch)
+                                             const struct ring_epoll_ctl *ctl)
 {
     const struct ring *ring = enter->ring;
     uint32_t end = load(ring->completed);
@@ -399,7 +408,7 @@ static const struct io_uring_cqe *completion(const struct ring_enter *enter,
     for (uint32_t i = enter->completed; i != end; i++) {
         const struct io_uring_cqe *cqe = &ring->cqes[i & (ring->completions - 1)];
 
-        if (cqe->user_data != watch->user_data)
+        if (cqe->user_data != ctl->user_data)
             continue;
         if (found)
             return NULL;
@@ -408,19 +417,20 @@ static const struct io_uring_cqe *completion(const struct ring_enter *enter,
     return found;
 }
 
-/* What failed changed nothing, as with epoll_ctl(). */
-static void account(const struct ring_enter *enter, const struct ring_epoll_ctl *watch)
+/* Notes the registration if CTL has succeeded. One that failed changed nothing. If we cannot
+ * tell which, the connection is refused. */
+static void note_completed(const struct ring_enter *enter, const struct ring_epoll_ctl *ctl)
 {
-    const struct io_uring_cqe *cqe = completion(enter, watch);
+    const struct io_uring_cqe *cqe = completion(enter, ctl);
 
     if (!cqe)
-        shadow_refuse(watch->fd, REASON_IO_URING);
+        shadow_refuse(ctl->fd, REASON_IO_URING);
     else if (cqe->res == 0)
-        epoll_reg_note(watch->epfd, watch->op, watch->fd, &watch->event);
+        epoll_reg_note(ctl->epfd, ctl->op, ctl->fd, &ctl->event);
 }
 
-/* In the child of a fork() by a signal handler that interrupted the call, the ring is not
- * mapped any more, and its record is free. */
+/* The record is free if this is the child of a fork() by a signal handler that interrupted the
+ * call: the ring is not mapped there. */
 void ring_enter_end(void *argument)
 {
     struct ring_enter *enter = argument;
@@ -431,16 +441,18 @@ void ring_enter_end(void *argument)
         return;
     head = load(ring->head);
     for (uint32_t i = 0; i < enter->ctl_count; i++)
-        account(enter, &enter->ctls[i]);
-    leave_connections(enter);
+        note_completed(enter, &enter->ctls[i]);
+    put_connections(enter);
     if (head - enter->head > enter->count)
         refuse_all();
+    /* In this order: all_seen() looks at the two the other way round. */
     atomic_store(&ring->taken, head);
     atomic_store(&ring->taking, 0);
     atomic_flag_clear(&ring->entered);
     ring_put(ring);
 }
 
+/* ring_end is loaded relaxed: it only grows, and includes every ring that this thread made. */
 bool ring_all_seen(void)
 {
     uint32_t end = atomic_load_explicit(&ring_end, memory_order_relaxed);

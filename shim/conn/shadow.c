@@ -1,5 +1,8 @@
 /*
- * The numbers of twins.
+ * Makes and closes shadow fds, and keeps bulk closes apart from them.
+ *
+ * Atomic operations here are seq_cst unless they say otherwise: the crossings in
+ * shim/concurrency.md, 3, need all of their steps to be.
  */
 #include "conn/shadow.h"
 
@@ -12,13 +15,15 @@
 #include "conn/sockid.h"
 #include "base/rawsys.h"
 
+/* Shadow fds in records. Read relaxed: a limit, not a balance. */
 static _Atomic unsigned int count;
 
-/* Sweeps so far. In between a number that was just made may be closed, and be another's soon.
- */
+/* close_range() and closefrom() calls begun and returned. While they differ, a shadow fd that
+ * we make may be closed at once and its number reused. */
 static _Atomic uint32_t bulk_closes_begun, bulk_closes_ended;
 
-/* So many have ended so long ago that nobody has a number they closed in his hands any more. */
+/* Bulk closes that can no longer hurt: every check-in or check-out that was running during them
+ * has finished, so no thread still uses an fd that they closed. */
 static _Atomic uint32_t bulk_closes_over;
 
 static uint32_t shadow_word(const struct conn *conn)
@@ -48,15 +53,16 @@ void bulk_close_after_fork_in_child(void)
     atomic_store(&bulk_closes_over, atomic_load(&bulk_closes_begun));
 }
 
-/* While a connection is checked in or out its number is written to and read from. If that was
- * swept just then it must not become another's. */
-static bool bulk_closes_are_over(const struct conn *conn, uint32_t sweeps)
+/* Whether the first BEGUN bulk closes can no longer hurt. A check-in or check-out reads and
+ * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
+ * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. */
+static bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 {
-    if (sweeps == atomic_load(&bulk_closes_over))
+    if (begun == atomic_load(&bulk_closes_over))
         return true;
-    if (sweeps != atomic_load(&bulk_closes_ended) || conn_others_in_transit(conn))
+    if (begun != atomic_load(&bulk_closes_ended) || conn_others_in_transit(conn))
         return false;
-    atomic_store(&bulk_closes_over, sweeps);
+    atomic_store(&bulk_closes_over, begun);
     return true;
 }
 
@@ -66,35 +72,37 @@ long shadow_duplicate(int fd)
                                      limits_idle());
 }
 
-static void make(struct conn *conn, int fd, uint32_t sweeps)
+static void make(struct conn *conn, int fd, uint32_t begun)
 {
-    long twin = shadow_duplicate(fd);
+    long shadow_fd = shadow_duplicate(fd);
 
-    if (twin < 0)
+    if (shadow_fd < 0)
         return;
-    if (twin >= FDMAP_SIZE) {
-        raw_close((int)twin);
+    if (shadow_fd >= FDMAP_SIZE) {
+        raw_close((int)shadow_fd);
         return;
     }
-    fdmap_exchange((int)twin, shadow_word(conn));
-    if (atomic_load(&bulk_closes_begun) != sweeps) {
-        /* A bulk close that began meanwhile may have closed it, or not seen it. */
-        shadow_close(conn, (int)twin);
+    /* The exchange, and then the look at the count, pair with bulk_close_begins() and the walk
+     * over the fd map after it. */
+    fdmap_exchange((int)shadow_fd, shadow_word(conn));
+    if (atomic_load(&bulk_closes_begun) != begun) {
+        /* A bulk close has begun meanwhile: it may have closed the fd, or missed the word. */
+        shadow_close(conn, (int)shadow_fd);
         return;
     }
     atomic_fetch_add(&count, 1);
-    atomic_store(&conn->shadow_fd, (int)twin);
+    atomic_store(&conn->shadow_fd, (int)shadow_fd);
 }
 
 void shadow_make(struct conn *conn, int fd)
 {
-    uint32_t sweeps;
+    uint32_t begun;
 
     if (conn->shadow_fd >= 0)
         return;
-    sweeps = atomic_load(&bulk_closes_begun);
-    if (bulk_closes_are_over(conn, sweeps))
-        make(conn, fd, sweeps);
+    begun = atomic_load(&bulk_closes_begun);
+    if (bulk_closes_are_over(conn, begun))
+        make(conn, fd, begun);
 }
 
 void shadow_adopt(struct conn *conn, int shadow_fd)
@@ -105,13 +113,17 @@ void shadow_adopt(struct conn *conn, int shadow_fd)
     }
     atomic_fetch_add(&count, 1);
     atomic_store(&conn->shadow_fd, shadow_fd);
-    /* Who swept it before found no twin to take away. */
+    /* A bulk close that emptied the word before found no shadow fd in the record to remove. The
+     * store and this look pair with its walk, which empties the word and then looks at the
+     * record. */
     if (!fdmap_holds(shadow_fd, shadow_word(conn)))
         shadow_lose(conn, shadow_fd);
 }
 
-/* Two may want it at once: the application's thread, and one that gives up all. */
-static int take(struct conn *conn)
+/* Takes the shadow fd out of the record; -1 when there is none. The program's thread and one
+ * that closes all shadow fds may both try: the exchange decides. The first look is relaxed, as
+ * it only saves the exchange. */
+static int detach(struct conn *conn)
 {
     int fd = atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed);
 
@@ -125,7 +137,7 @@ static int take(struct conn *conn)
 
 int shadow_claim(struct conn *conn)
 {
-    int fd = take(conn);
+    int fd = detach(conn);
 
     return fd >= 0 && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
 }
@@ -139,7 +151,7 @@ bool shadow_exists(const struct conn *conn)
 
 void shadow_drop(struct conn *conn)
 {
-    int fd = take(conn);
+    int fd = detach(conn);
 
     if (fd >= 0)
         shadow_close(conn, fd);

@@ -1,12 +1,15 @@
 /*
- * Twins: private numbers for sockets that the application has. What has a twin survives when
- * the application's number is closed or replaced, so it can be kept without another system
- * call: a fresh socket as a spare (pool/spare.h), a lent connection in the pool.
+ * Shadow fds: the library's own fds of sockets that the program has.
  *
- * A twin is in the map as private (conn/fdmap.h) and in the record of its socket. Other threads
- * may sweep our private numbers at any moment: who empties the slot in the map has the number.
+ * A socket with a shadow fd stays open when the program's fd is closed or replaced. So it can
+ * be kept without another system call: a fresh socket as a spare (pool/spare.h), a reused
+ * connection in the pool.
  *
- * Called without the pool's lock; takes no lock, does not block, keeps errno.
+ * A shadow fd is in the fd map, with FDMAP_SHADOW, and in the record of its socket. Other
+ * threads may close shadow fds in bulk at any moment, by close_range() or closefrom(). The
+ * thread that empties the word in the fd map owns the shadow fd; see shim/concurrency.md, 3.
+ *
+ * Called without the pool's lock. No function here takes a lock or blocks. errno is kept.
  */
 #ifndef MCPOOL_SHADOW_H
 #define MCPOOL_SHADOW_H
@@ -16,51 +19,57 @@
 #include "base/compiler.h"
 #include "conn/conn.h"
 
-/* Gives CONN, whose socket is at FD, a twin if it has none; it may fail to. */
+/* Makes a shadow fd for CONN, whose socket is at FD, unless it has one. May fail silently. */
 void shadow_make(struct conn *conn, int fd);
 
-/* A private fd for what FD names, in no map; or the kernel's -errno. */
+/* Duplicates FD to a shadow fd that has no word in the fd map and is the caller's. On failure
+ * the kernel's -errno. */
 long shadow_duplicate(int fd);
 
-/* PRIVATE_FD, in the map and naming the socket of CONN, which has no twin, is its twin now. If
- * there are too many already, or it was swept meanwhile, it is closed, and CONN has none. */
+/* Gives CONN, which has no shadow fd, SHADOW_FD: an fd of its socket that is in the fd map as
+ * such. If there are too many shadow fds, SHADOW_FD is closed; CONN has none then, nor if
+ * SHADOW_FD was closed in bulk. */
 void shadow_adopt(struct conn *conn, int shadow_fd);
 
-/* CONN's twin, if it has one and it was not swept, is the caller's, and stays in the map; -1
- * when there is none. */
+/* Takes the shadow fd from the record of CONN; it becomes the caller's and stays in the fd map.
+ * -1 when CONN has none, or it was closed in bulk. */
 int shadow_claim(struct conn *conn);
 
-/* Closes FD and takes it out of the map, if the map says that it is a private fd of CONN. What
- * the program put there after it had closed the private fd unseen stays open. */
+/* Takes FD out of the fd map and closes it, if the map has it as a shadow fd of CONN. FD stays
+ * open if it names another file by now: the program closed the shadow fd by a call that we did
+ * not see, and the kernel gave the fd to the program. */
 COLD void shadow_close(const struct conn *conn, int fd);
 
-/* Around a sweep: a call of the application that closes whatever there is in a range of
- * numbers. What it may close has to be in no map any more when it does, so it begins before the
- * map is looked at. No twin is made until it has ended and whoever had a number of ours in his
- * hands by then has let go of it: he would take the twin for what he had. */
+/* Around a bulk close: a call that closes all fds in a range, ours too. Its begin comes before
+ * the caller takes our fds of that range out of the fd map, which comes before the call.
+ *
+ * No shadow fd is made until the call has returned and all check-ins and check-outs then in
+ * progress have finished. Otherwise the new shadow fd could get the number of a closed one that
+ * such a thread still uses (ABA); see shim/concurrency.md, 3. */
 COLD void bulk_close_begins(void);
 COLD void bulk_close_ends(void);
 
-/* In the child of a fork, where nobody sweeps. */
+/* In the child of a fork, in which no bulk close is in progress. */
 COLD void bulk_close_after_fork_in_child(void);
 
-/* Whether CONN has a twin that was not swept. */
+/* Whether CONN has a shadow fd that was not closed in bulk. */
 bool shadow_exists(const struct conn *conn);
 
-/* CONN, if it has a twin, has none any more; the application's number remains. */
+/* Closes the shadow fd of CONN, if it has one. The program's fd stays open. */
 void shadow_drop(struct conn *conn);
 
-/* The private number FD of CONN was swept by the application. False when it is no twin. */
+/* Removes FD, which was closed in bulk, from the record of CONN. False when FD was not its
+ * shadow fd; it may be that of a pooled connection. */
 COLD bool shadow_lose(struct conn *conn, int fd);
 
-/* The connection at FD, if it is one, must not be pooled for REASON, and needs no twin. Changes
- * nothing in a process that is not the owner. */
+/* Makes the connection at FD unpoolable for REASON and closes its shadow fd. Does nothing when
+ * FD is no connection, or in a process that is not the owner. */
 COLD void shadow_refuse(int fd, enum reason reason);
 
-/* Drops those of all that the application has. */
+/* Closes the shadow fds of all sockets that the program has. */
 COLD void shadow_drop_all(void);
 
-/* How many there are. */
+/* How many shadow fds there are, without those of pooled connections. */
 COLD unsigned int shadow_count(void);
 
 #endif

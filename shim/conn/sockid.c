@@ -1,5 +1,5 @@
 /*
- * Asking for the identity and the counters of a socket.
+ * The system calls that ask for the identity and the counters of a socket.
  */
 #include "conn/sockid.h"
 

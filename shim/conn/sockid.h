@@ -1,8 +1,9 @@
 /*
- * What the kernel says of the socket at an fd: which socket it is (SO_COOKIE, Linux 4.12), and
- * what moved through it (TCP_INFO, tcp(7)).
+ * Asks the kernel about the socket at an fd: which socket it is (SO_COOKIE, Linux 4.12), and
+ * how many bytes have moved through it (TCP_INFO, tcp(7)).
  *
- * Functions without state: no lock, no wait, no cancellation point; errno is kept.
+ * The functions have no state. None takes a lock, blocks or is a cancellation point. errno is
+ * kept.
  */
 #ifndef MCPOOL_SOCKID_H
 #define MCPOOL_SOCKID_H
@@ -15,18 +16,18 @@
 
 struct tcp_info;
 
-/* The kernel's name of the socket at FD. False when FD is no socket. One system call. */
+/* The kernel's identity of the socket at FD. False when FD is no socket. One system call. */
 bool sockid_cookie(int fd, uint64_t *cookie);
 
 /* Whether FD names the socket of CONN. One system call. */
 bool sockid_is_at(const struct conn *conn, int fd);
 
-/* Whether FD certainly names something else, or nothing: not where the kernel does not tell.
- * One system call, another where it does not. */
+/* Whether FD certainly does not name the socket of CONN: it names another file, or none. False
+ * when the kernel does not tell. One system call, or two when it gives no cookie. */
 bool sockid_is_elsewhere(const struct conn *conn, int fd);
 
-/* Fills INFO, which the caller has set to zero, of the TCP socket at FD. Returns how many bytes
- * the kernel has filled; 0 when it says nothing. One system call. */
+/* Fills INFO, which the caller has set to zero, about the TCP socket at FD. Returns how many
+ * bytes of INFO the kernel has filled; 0 when the call failed. One system call. */
 size_t sockid_tcp_info(int fd, struct tcp_info *info);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The table of options that are understood, and their transfer.
+ * The table of the socket options that we know, and how they are copied and set back.
  */
 #include "conn/sockopts.h"
 
@@ -19,8 +19,8 @@ static const struct row {
     int level;
     int name;
     uint8_t size;
-    bool fixed; /* once given it cannot be taken back */
-    bool zero;  /* zeros are the kernel's default */
+    bool fixed; /* once set it cannot be set back */
+    bool zero;  /* the kernel's default is all zeros */
 } rows[OPTIONS_COUNT] = {
     {SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, true},
     {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval), false, true},
@@ -33,12 +33,13 @@ static const struct row {
     {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, false},
     {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, true},
     [ROW_TOS] = {IPPROTO_IP, IP_TOS, sizeof(int), false, true},
-    /* Behind IP_TOS, a change of which sets it (__ip_sock_set_tos() of Linux). */
+    /* After IP_TOS, because a change of that sets the priority too (__ip_sock_set_tos() of
+     * Linux). */
     [ROW_PRIORITY] = {SOL_SOCKET, SO_PRIORITY, sizeof(int), false, true},
-    /* A buffer size that was set switches the kernel's own tuning off for good. */
+    /* Setting a buffer size switches off the kernel's own tuning for good. */
     {SOL_SOCKET, SO_SNDBUF, sizeof(int), true, false},
     {SOL_SOCKET, SO_RCVBUF, sizeof(int), true, false},
-    /* Refused by the kernel once the socket has an address. */
+    /* The kernel refuses to change it once the socket has an address. */
     {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), true, false},
 };
 
@@ -104,17 +105,17 @@ static bool has_nodelay(const struct sockopts *options)
     return given(options, ROW_NODELAY) ? is_on(options, ROW_NODELAY) : options->forced_nodelay;
 }
 
-void sockopts_equalize(struct sockopts *lent, const struct sockopts *want)
+void sockopts_equalize(struct sockopts *have, const struct sockopts *want)
 {
-    lent->given = want->given;
-    lent->forced_nodelay = !given(want, ROW_NODELAY);
-    lent->bound = want->bound;
+    have->given = want->given;
+    have->forced_nodelay = !given(want, ROW_NODELAY);
+    have->bound = want->bound;
     if (want->given != 0)
-        memcpy(lent->value, want->value, sizeof(lent->value));
+        memcpy(have->value, want->value, sizeof(have->value));
 }
 
-/* Whether sockopts_apply() must carry the option over. The priority may have changed with
- * IP_TOS, just before it. */
+/* Whether sockopts_apply() must copy the option. The priority also if IP_TOS was copied just
+ * before, which may have changed it. */
 static bool differs(const struct sockopts *have, const struct sockopts *want, int row)
 {
     return !same(have, want, row) ||

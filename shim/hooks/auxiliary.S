@@ -1,6 +1,7 @@
 /*
- * libgcc asks __getauxval() which atomic instructions an aarch64 has. Only glibc has that name,
- * and a program linked with another libc could not start with the library in its environment.
+ * __getauxval() for libgcc, which asks it for the atomic instructions of an aarch64. Only glibc
+ * has that name. Without a definition of ours, a program with another libc could not start with
+ * the library preloaded.
  */
 #if defined(__aarch64__)
     .globl __getauxval

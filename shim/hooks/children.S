@@ -1,13 +1,14 @@
 /*
- * vfork(), popen() and system() make children without running the handlers of pthread_atfork().
- * Each hook counts the child, so that no connection alive at this moment is ever pooled (the
- * child may have inherited it), and jumps to the real function. A child that may run our code in
- * our memory is counted as such, too; the children of popen() and system() run libc's code only.
- * All of them are about to exec, which closes their copies of shadow fds.
+ * The hooks of vfork(), popen() and system(), whose children run no handler of
+ * pthread_atfork(). Each hook counts the child and jumps to the real function. The count keeps
+ * connections that are open now out of the pool, as the child may inherit them. The child of
+ * vfork() may also run our code in our memory, and is counted as such; those of popen() and
+ * system() run only libc's code. All of them are about to exec, which closes their copies of
+ * shadow fds.
  *
- * They are written in assembly because a vfork() cannot be called by a C function that then
- * returns: the child would return first and overwrite the frame. A jump leaves the caller's stack
- * and return address as they were.
+ * In assembly because a C function cannot call vfork() and then return: the child would return
+ * first and overwrite the frame. A jump leaves the caller's stack and return address as they
+ * are.
  */
 
 #if defined(__x86_64__)

@@ -1,5 +1,5 @@
 /*
- * Waiting in two pieces.
+ * The calls that wait, each in two pieces.
  */
 #include "hooks/cut_wait.h"
 
@@ -11,62 +11,61 @@
 #include "base/ownfile.h"
 #include "base/usermem.h"
 
-/* A time to wait, in nanoseconds. NO_END is for ever. */
+/* A time to wait, in nanoseconds. */
 typedef int64_t nsec_t;
 
 #define MILLISECOND ((nsec_t)1000000)
 #define SECOND      (1000 * MILLISECOND)
-#define NO_END      INT64_MAX
+#define FOREVER     INT64_MAX
 
-static nsec_t of_ms(int timeout)
+static nsec_t from_ms(int timeout)
 {
-    return timeout < 0 ? NO_END : timeout * MILLISECOND;
+    return timeout < 0 ? FOREVER : timeout * MILLISECOND;
 }
 
-/* A time that the kernel refuses gives 0. Such a wait is not cut, so that the kernel sees it.
+/* 0 for a TIMEOUT that the kernel refuses: such a wait is not cut, so that the kernel sees it.
  */
-static nsec_t of_timespec(const struct timespec *timeout)
+static nsec_t from_timespec(const struct timespec *timeout)
 {
     if (!timeout)
-        return NO_END;
+        return FOREVER;
     if (!usermem_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
         timeout->tv_nsec < 0 || timeout->tv_nsec >= SECOND)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
-        return NO_END - 1;
+        return FOREVER - 1;
     return timeout->tv_sec * SECOND + timeout->tv_nsec;
 }
 
-static nsec_t of_timeval(const struct timeval *timeout)
+static nsec_t from_timeval(const struct timeval *timeout)
 {
     if (!timeout)
-        return NO_END;
+        return FOREVER;
     if (!usermem_readable(timeout, sizeof(*timeout)) || timeout->tv_sec < 0 ||
         timeout->tv_usec < 0 || timeout->tv_usec >= SECOND / 1000)
         return 0;
     if (timeout->tv_sec > INT32_MAX)
-        return NO_END - 1;
+        return FOREVER - 1;
     return timeout->tv_sec * SECOND + timeout->tv_usec * 1000;
 }
 
-static struct timespec as_timespec(nsec_t ns)
+static struct timespec to_timespec(nsec_t ns)
 {
     return (struct timespec){ns / SECOND, ns % SECOND};
 }
 
-static struct timeval as_timeval(nsec_t ns)
+static struct timeval to_timeval(nsec_t ns)
 {
     return (struct timeval){ns / SECOND, ns % SECOND / 1000};
 }
 
-static int as_ms(nsec_t ns)
+static int to_ms(nsec_t ns)
 {
-    return ns == NO_END ? -1 : (int)((ns + MILLISECOND - 1) / MILLISECOND);
+    return ns == FOREVER ? -1 : (int)((ns + MILLISECOND - 1) / MILLISECOND);
 }
 
-/* The first piece of a wait of TIMEOUT; 0 when it is not cut. Where there are threads it is
- * not: another thread may close an fd that this one waits for. The kernel would wait on for the
- * old file (close(2)); the second piece would meet a closed fd, or another file. */
+/* The first piece of a wait of TIMEOUT; 0 when it is not cut. With several threads it is not:
+ * see cut_wait.h. */
 static nsec_t first_piece(nsec_t timeout)
 {
     nsec_t first;
@@ -81,7 +80,7 @@ static nsec_t first_piece(nsec_t timeout)
     return first < timeout ? first : 0;
 }
 
-/* Whether the program has a handler for SIGNAL. */
+/* Whether the program has installed a handler for SIGNAL. */
 static bool has_handler(int signal)
 {
     struct {
@@ -95,14 +94,15 @@ static bool has_handler(int signal)
            action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN;
 }
 
-/* Whether a handler will run when the signals are no longer blocked. libc's own two signals,
- * for cancellation and for changing the user of all threads, interrupt no call that is seen. */
-static bool was_interrupted(const struct ownfile *quiet)
+/* Whether a handler of the program will run once ownfile_end() unblocks the signals. Not those
+ * of libc's own two signals (32 and 33, for cancellation and for setuid() in all threads): the
+ * program does not see that they interrupt a call. */
+static bool was_interrupted(const struct ownfile *own)
 {
     uint64_t pending = 0;
 
     raw_syscall(SYS_rt_sigpending, &pending, sizeof(pending));
-    pending &= ~quiet->mask;
+    pending &= ~own->mask;
     for (; pending != 0; pending &= pending - 1) {
         int signal = __builtin_ctzll(pending) + 1;
 
@@ -112,15 +112,16 @@ static bool was_interrupted(const struct ownfile *quiet)
     return false;
 }
 
-/* Does what is due, between the pieces. False, with errno set, when the wait ends here. */
-static bool work(void)
+/* Does the work that is due between the pieces. False, with errno set to EINTR, when the wait
+ * ends here. */
+static bool do_due_work(void)
 {
     struct ownfile own;
     bool interrupted;
     int saved = errno;
 
-    /* Another thread may have entered a sandbox meanwhile, which may forbid all that follows.
-     */
+    /* Another thread may have entered a sandbox meanwhile, which may forbid every system call
+     * below. */
     if (!owner_is_this_process() || !ownfile_begin(&own))
         return true;
     due_slow();
@@ -130,47 +131,47 @@ static bool work(void)
     return !interrupted;
 }
 
-/* The second piece: what is left of a wait of WHOLE after FIRST. */
+/* What remains of a wait of WHOLE after the piece FIRST. */
 static nsec_t second_piece(nsec_t whole, nsec_t first)
 {
-    return whole == NO_END ? NO_END : whole - first;
+    return whole == FOREVER ? FOREVER : whole - first;
 }
 
 int cut_wait_poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    nsec_t whole = from_ms(timeout), first = first_piece(whole);
     int result;
 
     if (first == 0)
         return real_poll(fds, n, timeout);
-    result = real_poll(fds, n, as_ms(first));
+    result = real_poll(fds, n, to_ms(first));
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    return real_poll(fds, n, as_ms(second_piece(whole, first)));
+    return real_poll(fds, n, to_ms(second_piece(whole, first)));
 }
 
 int cut_wait___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 {
-    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    nsec_t whole = from_ms(timeout), first = first_piece(whole);
     int result;
 
     if (first == 0)
         return real___poll_chk(fds, n, timeout, room);
-    result = real___poll_chk(fds, n, as_ms(first), room);
+    result = real___poll_chk(fds, n, to_ms(first), room);
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    return real___poll_chk(fds, n, as_ms(second_piece(whole, first)), room);
+    return real___poll_chk(fds, n, to_ms(second_piece(whole, first)), room);
 }
 
 int cut_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                    const sigset_t *mask)
 {
-    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
-    struct timespec piece = as_timespec(first);
+    nsec_t whole = from_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = to_timespec(first);
     int result;
 
     if (first == 0)
@@ -178,17 +179,17 @@ int cut_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
     result = real_ppoll(fds, n, &piece, mask);
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    piece = as_timespec(whole - first);
+    piece = to_timespec(whole - first);
     return real_ppoll(fds, n, timeout ? &piece : NULL, mask);
 }
 
 int cut_wait___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                          const sigset_t *mask, size_t room)
 {
-    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
-    struct timespec piece = as_timespec(first);
+    nsec_t whole = from_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = to_timespec(first);
     int result;
 
     if (first == 0)
@@ -196,48 +197,48 @@ int cut_wait___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *ti
     result = real___ppoll_chk(fds, n, &piece, mask, room);
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    piece = as_timespec(whole - first);
+    piece = to_timespec(whole - first);
     return real___ppoll_chk(fds, n, timeout ? &piece : NULL, mask, room);
 }
 
 int cut_wait_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
-    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    nsec_t whole = from_ms(timeout), first = first_piece(whole);
     int result;
 
     if (first == 0)
         return real_epoll_wait(epfd, events, n, timeout);
-    result = real_epoll_wait(epfd, events, n, as_ms(first));
+    result = real_epoll_wait(epfd, events, n, to_ms(first));
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    return real_epoll_wait(epfd, events, n, as_ms(second_piece(whole, first)));
+    return real_epoll_wait(epfd, events, n, to_ms(second_piece(whole, first)));
 }
 
 int cut_wait_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                          const sigset_t *mask)
 {
-    nsec_t whole = of_ms(timeout), first = first_piece(whole);
+    nsec_t whole = from_ms(timeout), first = first_piece(whole);
     int result;
 
     if (first == 0)
         return real_epoll_pwait(epfd, events, n, timeout, mask);
-    result = real_epoll_pwait(epfd, events, n, as_ms(first), mask);
+    result = real_epoll_pwait(epfd, events, n, to_ms(first), mask);
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    return real_epoll_pwait(epfd, events, n, as_ms(second_piece(whole, first)), mask);
+    return real_epoll_pwait(epfd, events, n, to_ms(second_piece(whole, first)), mask);
 }
 
 int cut_wait_epoll_pwait2(int epfd, struct epoll_event *events, int n,
                           const struct timespec *timeout, const sigset_t *mask)
 {
-    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
-    struct timespec piece = as_timespec(first);
+    nsec_t whole = from_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = to_timespec(first);
     int result;
 
     if (first == 0)
@@ -245,21 +246,22 @@ int cut_wait_epoll_pwait2(int epfd, struct epoll_event *events, int n,
     result = real_epoll_pwait2(epfd, events, n, &piece, mask);
     if (result != 0)
         return result;
-    if (!work())
+    if (!do_due_work())
         return -1;
-    piece = as_timespec(whole - first);
+    piece = to_timespec(whole - first);
     return real_epoll_pwait2(epfd, events, n, timeout ? &piece : NULL, mask);
 }
 
-/* The three sets of select(), which are empty when a piece has ended. */
+/* The three sets of select(), and copies of them, as the end of a piece empties the sets. */
 struct sets {
     fd_set *at[3];
     fd_set copies[3];
     size_t size;
 };
 
-/* False when the sets are too large, or cannot be read. A set has as many words as N needs. */
-static bool save(struct sets *sets, int n)
+/* False when the sets are too large or cannot be read. The kernel uses whole words of a set, as
+ * many as N needs. */
+static bool save_sets(struct sets *sets, int n)
 {
     if (n < 0 || n > FD_SETSIZE)
         return false;
@@ -275,7 +277,7 @@ static bool save(struct sets *sets, int n)
     return true;
 }
 
-static void restore(const struct sets *sets)
+static void restore_sets(const struct sets *sets)
 {
     for (int i = 0; i < 3; i++) {
         if (sets->at[i])
@@ -283,24 +285,23 @@ static void restore(const struct sets *sets)
     }
 }
 
-/* As work(), for SETS. */
-static bool work_for(const struct sets *sets)
+static bool restore_and_work(const struct sets *sets)
 {
-    restore(sets);
-    return work();
+    restore_sets(sets);
+    return do_due_work();
 }
 
-/* Whether the word at AT can be written. If that is not known, the kernel is asked to write a
- * signal mask there. */
+/* Whether the word at AT can be written. If that is not known for certain, asks the kernel to
+ * write the signal mask there. */
 static bool is_writable(uint64_t *at)
 {
     return usermem_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
            raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
 }
 
-/* Writes, as the kernel does, how long was not waited, if TIMEOUT can be written (select(2)).
- */
-static void tell_left(struct timeval *timeout, nsec_t ns)
+/* Writes the remaining time NS to TIMEOUT, as the kernel does, if that can be written
+ * (select(2)). */
+static void write_remaining(struct timeval *timeout, nsec_t ns)
 {
     uint64_t *words = (uint64_t *)(void *)timeout;
 
@@ -308,50 +309,50 @@ static void tell_left(struct timeval *timeout, nsec_t ns)
         if (!is_writable(&words[i]))
             return;
     }
-    *timeout = as_timeval(ns);
+    *timeout = to_timeval(ns);
 }
 
-int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                     struct timeval *timeout)
 {
-    struct sets sets = {.at = {readable, writable, odd}};
-    nsec_t whole = of_timeval(timeout), first = first_piece(whole);
-    struct timeval piece = as_timeval(first);
+    struct sets sets = {.at = {readable, writable, except}};
+    nsec_t whole = from_timeval(timeout), first = first_piece(whole);
+    struct timeval piece = to_timeval(first);
     nsec_t later = whole - first;
     int result, saved;
 
-    if (first == 0 || !save(&sets, n))
-        return real_select(n, readable, writable, odd, timeout);
-    result = real_select(n, readable, writable, odd, &piece);
-    if (result == 0 && !work_for(&sets)) {
+    if (first == 0 || !save_sets(&sets, n))
+        return real_select(n, readable, writable, except, timeout);
+    result = real_select(n, readable, writable, except, &piece);
+    if (result == 0 && !restore_and_work(&sets)) {
         result = -1;
     } else if (result == 0) {
-        piece = as_timeval(later);
+        piece = to_timeval(later);
         later = 0;
-        result = real_select(n, readable, writable, odd, timeout ? &piece : NULL);
+        result = real_select(n, readable, writable, except, timeout ? &piece : NULL);
     }
     saved = errno;
     if (timeout)
-        tell_left(timeout, later + of_timeval(&piece));
+        write_remaining(timeout, later + from_timeval(&piece));
     errno = saved;
     return result;
 }
 
-int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                      const struct timespec *timeout, const sigset_t *mask)
 {
-    struct sets sets = {.at = {readable, writable, odd}};
-    nsec_t whole = of_timespec(timeout), first = first_piece(whole);
-    struct timespec piece = as_timespec(first);
+    struct sets sets = {.at = {readable, writable, except}};
+    nsec_t whole = from_timespec(timeout), first = first_piece(whole);
+    struct timespec piece = to_timespec(first);
     int result;
 
-    if (first == 0 || !save(&sets, n))
-        return real_pselect(n, readable, writable, odd, timeout, mask);
-    result = real_pselect(n, readable, writable, odd, &piece, mask);
+    if (first == 0 || !save_sets(&sets, n))
+        return real_pselect(n, readable, writable, except, timeout, mask);
+    result = real_pselect(n, readable, writable, except, &piece, mask);
     if (result != 0)
         return result;
-    if (!work_for(&sets))
+    if (!restore_and_work(&sets))
         return -1;
-    piece = as_timespec(whole - first);
-    return real_pselect(n, readable, writable, odd, timeout ? &piece : NULL, mask);
+    piece = to_timespec(whole - first);
+    return real_pselect(n, readable, writable, except, timeout ? &piece : NULL, mask);
 }

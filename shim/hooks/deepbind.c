@@ -1,5 +1,5 @@
 /*
- * dlopen(): which objects lose RTLD_DEEPBIND.
+ * The hook of dlopen(): takes RTLD_DEEPBIND away from the objects that MCPOOL_DEEPBIND names.
  */
 #include "hooks/deepbind.h"
 
@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-static const char *names = "";
+static const char *names = ""; /* with a comma between two */
 
 void deepbind_start(const struct config *config)
 {
@@ -45,8 +45,8 @@ static COLD __attribute__((noinline)) int flags_for(const char *file, int flags)
     return is_named(slash ? slash + 1 : file) ? flags & ~RTLD_DEEPBIND : flags;
 }
 
-/* The real function takes its return address for that of the caller, whose RUNPATH it uses. So
- * this must end in a jump: no work may follow. tests/symbols checks what the compiler made. */
+/* The real dlopen() finds its caller, whose RUNPATH it uses, by the return address. So the call
+ * must be compiled to a jump: no work may follow it. tests/symbols checks that. */
 HOOKED void *dlopen(const char *file, int flags)
 {
     return real_dlopen(file, flags_for(file, flags));

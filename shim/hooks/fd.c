@@ -1,5 +1,5 @@
 /*
- * How a number ends, or gets a twin.
+ * How an fd ends or is duplicated: close(), dup(), fcntl(), close_range(), and stdio streams.
  */
 #include "hooks/hooks.h"
 
@@ -13,6 +13,7 @@
 
 #include "base/unwind.h"
 
+/* The program never got a shadow fd, so its close() of one fails. */
 static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
 {
     struct check_in check_in;
@@ -56,7 +57,7 @@ int hook_duplicated(int fd, struct conn *conn, int result)
     return result;
 }
 
-static struct conn *about_to_duplicate(int fd)
+static struct conn *before_duplicate(int fd)
 {
     swap_for_new(fd);
     return track_share(fd);
@@ -64,7 +65,7 @@ static struct conn *about_to_duplicate(int fd)
 
 HOOKED int dup(int fd)
 {
-    struct conn *conn = PLAIN(fd) ? NULL : about_to_duplicate(fd);
+    struct conn *conn = PLAIN(fd) ? NULL : before_duplicate(fd);
     int result;
 
     result = real_dup(fd);
@@ -74,8 +75,8 @@ HOOKED int dup(int fd)
     return hook_duplicated(fd, conn, result);
 }
 
-/* Whether the kernel will put a duplicate of FD at TO, which is open, and with these FLAGS. */
-static bool will_replace(int fd, int to, int flags)
+/* Whether dup3(FD, TO, FLAGS), or dup2(), will succeed. TO is open. */
+static bool will_succeed(int fd, int to, int flags)
 {
     struct rlimit limit;
     int saved = errno;
@@ -86,25 +87,25 @@ static bool will_replace(int fd, int to, int flags)
     return will;
 }
 
-/* A duplicate over a number closes what was there, so that is a check-in; but only if there
- * will be a duplicate. */
+/* A duplicate placed at TO closes what TO named, which is a check-in. A call that will fail
+ * closes nothing. */
 int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags))
 {
     struct check_in check_in;
-    bool forgotten = false, kept = false, is_shadow = false;
-    struct conn *conn = fd == to || PLAIN(fd) ? NULL : about_to_duplicate(fd);
+    bool forgotten = false, checked_in = false, is_shadow = false;
+    struct conn *conn = fd == to || PLAIN(fd) ? NULL : before_duplicate(fd);
     uint32_t word = fdmap_word(to);
     int result;
 
-    if (word != FDMAP_NONE && will_replace(fd, to, flags)) {
-        kept = check_in_begin(&check_in, to, word);
-        forgotten = !kept;
+    if (word != FDMAP_NONE && will_succeed(fd, to, flags)) {
+        checked_in = check_in_begin(&check_in, to, word);
+        forgotten = !checked_in;
         is_shadow = forgotten && !check_in.forgotten && track_forget(to);
     }
     result = real(fd, to, flags);
-    if (kept && result == to)
+    if (checked_in && result == to)
         check_in_end(&check_in);
-    else if (kept)
+    else if (checked_in)
         check_in_call_off(&check_in);
     else if (forgotten && result != to && owner_is_this_process())
         track_still_open(to, is_shadow);
@@ -132,12 +133,11 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* Before commands that fcntl_done() refuses or counts. Returns the connection that is about to
- * be duplicated. */
+/* The part of fcntl() before the real call. Returns the connection that COMMAND duplicates. */
 static struct conn *before_fcntl(int fd, int command)
 {
     if (command == F_DUPFD)
-        return about_to_duplicate(fd);
+        return before_duplicate(fd);
     if (command == F_DUPFD_CLOEXEC) {
         swap_for_new_unless_sure(fd);
         return track_share(fd);
@@ -147,9 +147,9 @@ static struct conn *before_fcntl(int fd, int command)
     return NULL;
 }
 
-/* Commands that make signals come cannot be undone by us. The streams of stdio are at the
- * lowest fds, and may speak unseen. */
-static int fcntl_done(int fd, int command, struct conn *conn, int result)
+/* The part of fcntl() after the real call. Commands that ask for signals cannot be undone at
+ * check-in. A duplicate at the fd of a stdio stream may move bytes unseen. */
+static int after_fcntl(int fd, int command, struct conn *conn, int result)
 {
     switch (command) {
     case F_DUPFD:
@@ -169,7 +169,7 @@ static int fcntl_done(int fd, int command, struct conn *conn, int result)
     }
 }
 
-/* The flags of a connection, which are ours to keep. */
+/* F_SETFL and F_SETFD: check-out and check-in have to know the flags of a connection. */
 static int set_flags(int fd, int command, void *argument, int (*real)(int, int, ...))
 {
     bool asynchronous = command == F_SETFL && (long)argument & O_ASYNC;
@@ -188,10 +188,10 @@ static int set_flags(int fd, int command, void *argument, int (*real)(int, int, 
     return result;
 }
 
-/* The program asks for the lowest free fd from FROM on. If private fds are in the way, they are
- * given up. This is done before the call: to close a wrong duplicate after it would release the
+/* The program asks for the lowest free fd from FROM on. If shadow fds are in the way, all of
+ * them are given up. Not after the call: to close the wrong duplicate then would release the
  * program's record locks on the file (fcntl(2)). */
-static void make_way(int from)
+static void give_up_shadows_from(int from)
 {
     int end = fdmap_end();
     int fd = from;
@@ -208,8 +208,8 @@ static void make_way(int from)
         discard_idle(REASON_FD_PRESSURE);
 }
 
-/* Whether COMMAND has an effect on us also when its fd is not tracked. */
-static inline bool matters_everywhere(int command)
+/* Whether COMMAND concerns the library also on an fd that is not tracked. */
+static inline bool concerns_any_fd(int command)
 {
     switch (command) {
     case F_DUPFD:
@@ -223,7 +223,6 @@ static inline bool matters_everywhere(int command)
     }
 }
 
-/* Only duplicates can fail for want of fds. */
 static __attribute__((noinline)) int tracked_fcntl(int fd, int command, void *argument,
                                                    int (*real)(int, int, ...))
 {
@@ -236,18 +235,18 @@ static __attribute__((noinline)) int tracked_fcntl(int fd, int command, void *ar
         conn = before_fcntl(fd, command);
     }
     if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
-        make_way((int)(long)argument);
+        give_up_shadows_from((int)(long)argument);
     result = real(fd, command, argument);
     if (hook_should_retry(result))
         result = real(fd, command, argument);
-    return fcntl_done(fd, command, conn, result);
+    return after_fcntl(fd, command, conn, result);
 }
 
 HOOKED int fcntl(int fd, int command, ...)
 {
     void *argument = VARIADIC(command);
 
-    if (PLAIN(fd) && !matters_everywhere(command))
+    if (PLAIN(fd) && !concerns_any_fd(command))
         return real_fcntl(fd, command, argument);
     return tracked_fcntl(fd, command, argument, real_fcntl);
 }
@@ -257,13 +256,13 @@ HOOKED int fcntl64(int fd, int command, ...)
 {
     void *argument = VARIADIC(command);
 
-    if (PLAIN(fd) && !matters_everywhere(command))
+    if (PLAIN(fd) && !concerns_any_fd(command))
         return real_fcntl64(fd, command, argument);
     return tracked_fcntl(fd, command, argument, real_fcntl64);
 }
 
-/* Whether the kernel takes such a call, asked with a range in which no fd can be: Linux before
- * 5.9 has no close_range(), before 5.11 no CLOSE_RANGE_CLOEXEC, and a seccomp filter may refuse
+/* Whether close_range() with FLAGS works here, asked with a range that has no fd. Linux has
+ * close_range() since 5.9 and CLOSE_RANGE_CLOEXEC since 5.11; a seccomp filter may refuse
  * either. */
 static bool can_close_range(int flags,
                             int (*real)(unsigned int first, unsigned int last, int flags))
@@ -275,9 +274,9 @@ static bool can_close_range(int flags,
     return can;
 }
 
-/* Idle connections are closed before the table of fds is copied: another thread keeps the old
- * table, in which they could not be closed any more. Whether track_bulk_closed() is due after
- * the call. */
+/* Whether track_bulk_closed() has to be called after the call. Idle connections are closed
+ * before CLOSE_RANGE_UNSHARE copies the table of fds: other threads keep the old table, in
+ * which this thread could not close them any more. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
     if (flags & (int)CLOSE_RANGE_UNSHARE)
@@ -288,9 +287,9 @@ static bool before_close_range(unsigned int first, unsigned int last, int flags)
     return false;
 }
 
-/* A signal handler jumped out of the bulk close, which may block in the close of a socket with
- * SO_LINGER: the kernel is done with it all the same. */
-static void left_bulk_close(void *closed)
+/* Cleanup handler: a signal handler has jumped out of the bulk close, which can block on a
+ * socket with SO_LINGER. The kernel has finished the call all the same. */
+static void end_bulk_close(void *closed)
 {
     track_bulk_closed(*(const bool *)closed);
 }
@@ -298,16 +297,16 @@ static void left_bulk_close(void *closed)
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags))
 {
-    struct _pthread_cleanup_buffer left;
+    struct _pthread_cleanup_buffer cleanup;
     bool noted = first <= last && owner_is_this_process() && can_close_range(flags, real);
     bool closed = true;
     int result;
 
     if (noted && before_close_range(first, last, flags)) {
-        _pthread_cleanup_push(&left, left_bulk_close, &closed);
+        _pthread_cleanup_push(&cleanup, end_bulk_close, &closed);
         result = real(first, last, flags);
         closed = result == 0;
-        _pthread_cleanup_pop(&left, 1);
+        _pthread_cleanup_pop(&cleanup, 1);
     } else {
         result = real(first, last, flags);
     }
@@ -323,19 +322,19 @@ HOOKED int close_range(unsigned int first, unsigned int last, int flags)
 
 HOOKED void closefrom(int first)
 {
-    struct _pthread_cleanup_buffer left;
+    struct _pthread_cleanup_buffer cleanup;
     bool closed = true;
 
     if (!track_forget_range(first < 0 ? 0 : (unsigned int)first, ~0U)) {
         real_closefrom(first);
         return;
     }
-    _pthread_cleanup_push(&left, left_bulk_close, &closed);
+    _pthread_cleanup_push(&cleanup, end_bulk_close, &closed);
     real_closefrom(first);
-    _pthread_cleanup_pop(&left, 1);
+    _pthread_cleanup_pop(&cleanup, 1);
 }
 
-/* Stdio reads and writes past us, in pieces the program never sees. */
+/* Stdio moves bytes past our hooks. */
 HOOKED FILE *fdopen(int fd, const char *mode)
 {
     FILE *stream;

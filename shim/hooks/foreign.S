@@ -1,8 +1,9 @@
 /*
- * The exported names of libraries other than libc: each under the symbol version it has there,
- * and not as the default one. So only an object that was linked with such a library meets the
- * hook; a function of the same name that a program or a plugin has of its own is never taken for
- * it. In assembly because .symver in C does not survive link-time optimisation.
+ * The hooks of functions of libraries other than libc. Each is exported with the symbol version
+ * that the function has there, and not as the default version. So only an object that was
+ * linked with such a library calls the hook. A program or a plugin with a function of its own
+ * by that name does not. In assembly because .symver in C does not survive link-time
+ * optimisation.
  */
 
 #define HOOK(ret, name, params, before)

@@ -1,7 +1,8 @@
 /*
- * A look-up in the tables that the loader itself uses (ELF gABI, "Dynamic Section"; GNU hash
- * table; LSB, "Symbol Versioning"). dlsym() would wait for a dlopen() of another thread, which
- * may wait for us, and wants a handle for what was loaded with RTLD_LOCAL.
+ * Looks a function up in the tables of the loaded objects, as the loader does (ELF gABI,
+ * "Dynamic Section"; GNU hash table; LSB, "Symbol Versioning"). dlsym() will not do: it waits
+ * for a dlopen() of another thread, which may wait for this one, and it needs a handle for an
+ * object that was loaded with RTLD_LOCAL.
  */
 #include "hooks/foreign.h"
 
@@ -11,7 +12,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define VERSION_HIDDEN 0x8000 /* of an entry of DT_VERSYM: not the default one */
+#define VERSION_HIDDEN 0x8000 /* in an entry of DT_VERSYM: not the default version */
 
 struct wanted {
     const char *name;
@@ -37,7 +38,8 @@ static uint32_t gnu_hash(const char *name)
     return hash;
 }
 
-/* glibc writes addresses into the section where it may, and leaves offsets elsewhere. */
+/* The entry of a dynamic section: glibc has replaced the offset by an address, except where the
+ * section is read-only. */
 static const void *table_at(uintptr_t base, uintptr_t value)
 {
     return (const void *)(value < base ? base + value : value);
@@ -71,7 +73,7 @@ static bool is_version(const struct tables *tables, unsigned int index, const ch
     const ElfW(Verdaux) * name;
 
     if (!version)
-        return index > VER_NDX_GLOBAL; /* which our own functions have */
+        return index > VER_NDX_GLOBAL; /* our own hooks have no version */
     while (definition->vd_ndx != index) {
         if (definition->vd_next == 0)
             return false;
@@ -91,7 +93,7 @@ static bool is_wanted(const struct tables *tables, uint32_t at, const struct wan
            is_version(tables, tables->versions[at], wanted->version);
 }
 
-/* The place of the symbol, 0 when the object has none. */
+/* The index of the wanted symbol, 0 when the object does not define it. */
 static uint32_t look_up(const struct tables *tables, const struct wanted *wanted)
 {
     uint32_t buckets = tables->hash[0], first = tables->hash[1], bloom = tables->hash[2];

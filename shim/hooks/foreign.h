@@ -1,15 +1,15 @@
 /*
- * Functions of libraries other than libc, which may be loaded at any time, and into a scope in
- * which dlsym() would not find them.
+ * Finds functions of libraries other than libc. Such a library may be loaded at any time, and
+ * with RTLD_LOCAL, so that dlsym() does not find its functions.
  */
 #ifndef MCPOOL_FOREIGN_H
 #define MCPOOL_FOREIGN_H
 
 #include "base/compiler.h"
 
-/* The function NAME that a loaded object defines as its default one under the symbol version
- * VERSION, or under any if that is NULL; NULL when none does. Takes no lock but that of
- * dl_iterate_phdr(3), which no dlopen() holds while it runs constructors, and allocates
+/* The function NAME of the first loaded object that defines it with the default symbol version
+ * VERSION; with VERSION NULL, any version. NULL when no object does. The only lock is that of
+ * dl_iterate_phdr(3), which dlopen() does not hold while it runs constructors. Allocates
  * nothing. */
 COLD void *foreign_find(const char *name, const char *version);
 

@@ -1,6 +1,7 @@
 /*
- * What the hooks share. A hook decides nothing: it asks the fd map whether the fd is tracked,
- * makes the real call, and tells the module concerned what happened.
+ * What the hooks share, and what one hook file offers to another. A hook decides nothing: it
+ * asks the fd map whether the fd is tracked, makes the real call, and tells the module
+ * concerned what happened.
  */
 #ifndef MCPOOL_HOOKS_H
 #define MCPOOL_HOOKS_H
@@ -17,36 +18,37 @@
 #include "base/owner.h"
 #include "hooks/track.h"
 
-/* The definition of a hook, and its second name. */
+/* The definition of a hook, and of a second name for it. */
 #define HOOKED MCPOOL_EXPORT
 #define HOOKED_ALIAS(name, hook)                                                               \
     extern __typeof__(hook) name __attribute__((alias(#hook), visibility("default")))
 
-/* Whether an fd of which the map has said WORD, or the fd FD, is none of ours. */
+/* Whether an fd is not tracked: by its WORD in the fd map, or by the fd. */
 #define UNTRACKED(word) __builtin_expect((word) == FDMAP_NONE, 1)
 #define PLAIN(fd)       UNTRACKED(fdmap_word(fd))
 
-/* Whether the call may be made that moves bytes on FD unseen, after which the connection is not
- * pooled; see track_unseen(). */
+/* Before a call that moves bytes on FD unseen: the connection there is not pooled. False, with
+ * errno set, when the call must fail. See track_unseen(). */
 static inline bool hook_may_move_unseen(int fd)
 {
     return PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO);
 }
 
-/* In this header REAL is the call to be made: libc's function, or the system call of that name
- * by syscall(). */
+/* REAL is the call that a function below makes: libc's function, or syscall() with the nr of
+ * that system call. Functions with REAL may block, and be cancelled, as it does. */
 
-/* close(FD), with check-in. */
+/* close(FD), with the check-in of the connection at FD. */
 int hook_close(int fd, int (*real)(int fd));
 
-/* FD was duplicated; the result is the new fd or -1. CONN is what track_share() gave. */
+/* FD was duplicated: RESULT is the new fd, -1 if the call has failed. CONN is what
+ * track_share() returned. Returns RESULT. */
 int hook_duplicated(int fd, struct conn *conn, int result);
 
-/* dup3(FD, TO, FLAGS), with check-in of the connection that was at TO. */
+/* dup3(FD, TO, FLAGS), with the check-in of the connection at TO. */
 int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flags));
 
-/* close_range(FIRST, LAST, FLAGS). REAL is called twice, with an empty range first, to learn
- * whether the kernel refuses it: then it closes nothing, and nothing is forgotten. */
+/* close_range(FIRST, LAST, FLAGS). REAL is called twice, first with a range that has no fd: if
+ * the kernel refuses that, it closes nothing, and nothing is forgotten. */
 int hook_close_range(unsigned int first, unsigned int last, int flags,
                      int (*real)(unsigned int first, unsigned int last, int flags));
 
@@ -54,43 +56,44 @@ int hook_close_range(unsigned int first, unsigned int last, int flags,
 int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
                    int (*real)(int epfd, int op, int fd, struct epoll_event *event));
 
-/* The N requests in LIST are about to be submitted by io_submit(): the connections they name
- * are not pooled for REASON. */
+/* io_submit() is about to submit the N requests in LIST: the connections that they name are not
+ * pooled for REASON. */
 COLD void hook_submitted(struct iocb **list, long n, enum reason reason);
 
-/* RESULT is that of a call that changes the user, group, root or capabilities of the process.
- * If it succeeded, connections made before are neither reused nor kept any more. Returns
- * RESULT; errno is kept. */
+/* A call that changes the user, group, root or capabilities of the process has returned RESULT.
+ * If it succeeded, connections made before are neither reused nor pooled. Returns RESULT; errno
+ * is kept. */
 int hook_identity_changed(int result);
 
-/* A call that leaves or enters namespaces gave RESULT; it was unshare(FLAGS). Pooling is over
- * if the process has another network or another table of fds now. Both return RESULT. */
+/* setns(), or unshare(FLAGS), has returned RESULT. Pooling is over if the process may have
+ * another network namespace or another table of fds now. Both return RESULT. */
 int hook_namespace_changed(int result);
 int hook_unshared(int result, int flags);
 
-/* What is at FD may be used from now on past our hooks, or by another process: it is not pooled
- * for REASON. */
+/* What FD names may be used past our hooks from now on, or by another process: a connection
+ * there is not pooled for REASON. */
 void hook_share(int fd, enum reason reason);
 
-/* Before and after a call that makes a child with the FLAGS of clone(2), without the handlers
- * of pthread_atfork(). The second returns RESULT, that of the call; errno is kept. */
+/* Before and after a call that makes a child without running the handlers of pthread_atfork().
+ * FLAGS are those of clone(2), RESULT is what the call returned. hook_child_made() returns
+ * RESULT; errno is kept. */
 void hook_child_begins(uint64_t flags);
 long hook_child_made(uint64_t flags, long result);
 
-/* Makes the system call NR, with the six arguments at A, which may take rights from the
- * process. Headers before Linux 5.13 lack the number of landlock_restrict_self(), which is the
- * same on every architecture. */
+/* Makes the system call NR, which may take rights from the process, with the six arguments at
+ * A. Headers before Linux 5.13 lack landlock_restrict_self(); its nr is the same on every
+ * architecture. */
 #ifndef SYS_landlock_restrict_self
 #define SYS_landlock_restrict_self 446
 #endif
 long hook_confine(long nr, const long *a);
 
-/* The program opens the library FILE by its name. It looks up the functions of liburing by
- * dlsym() then, past our hooks: pooling is over. errno is kept. */
+/* The program opens the library FILE with dlopen(). If that is liburing, pooling is over: the
+ * program will call the functions that dlsym() finds, past our hooks. errno is kept. */
 COLD void hook_library_opened(const char *file);
 
-/* Whether a call is to be made once more: its RESULT is -1 for want of fds, and idle
- * connections were given up. */
+/* Whether to make a call once more: its RESULT is -1 for want of fds (EMFILE, ENFILE), and idle
+ * connections were closed to make room. */
 bool hook_should_retry(int result);
 
 #endif

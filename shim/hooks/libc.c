@@ -1,5 +1,6 @@
 /*
- * Binding: finds the real functions behind the hooks, and stands in for them before that.
+ * Finds the real functions behind the hooks, and takes their place before start-up has found
+ * them.
  */
 #include "hooks/libc.h"
 
@@ -21,7 +22,7 @@ static long result_of(long raw)
     return raw;
 }
 
-/* dup2() is not a system call on newer architectures; dup3() refuses equal numbers. */
+/* Newer architectures have no system call dup2(). dup3() refuses two fds that are the same. */
 static int libc_dup2_before(int fd, int to)
 {
     if (fd == to)
@@ -29,13 +30,14 @@ static int libc_dup2_before(int fd, int to)
     return (int)result_of(raw_syscall(SYS_dup3, fd, to, 0));
 }
 
-/* The system calls take -1 for a wish to change nothing. */
-static int libc_effective_before(long number, unsigned int id)
+/* seteuid() and setegid(). Their system call takes -1 as "leave it as it is"; they refuse it.
+ */
+static int libc_effective_before(long nr, unsigned int id)
 {
-    return (int)result_of(id == (unsigned int)-1 ? -EINVAL : raw_syscall(number, -1, id, -1));
+    return (int)result_of(id == (unsigned int)-1 ? -EINVAL : raw_syscall(nr, -1, id, -1));
 }
 
-/* Before Linux 5.9 there is no close_range(). */
+/* Linux has close_range() since 5.9. */
 static void libc_closefrom_before(int first)
 {
     struct rlimit limit = {0, 0};
@@ -49,18 +51,21 @@ static void libc_closefrom_before(int first)
 }
 
 #define RAW(...) result_of(raw_syscall(__VA_ARGS__))
-#define RAW_SIX(number)                                                                        \
+
+/* The system call NR with the six variadic arguments after it. */
+#define RAW_SIX(nr)                                                                            \
     ({                                                                                         \
         long six_[6];                                                                          \
         va_list list_;                                                                         \
-        va_start(list_, number);                                                               \
+        va_start(list_, nr);                                                                   \
         for (int i = 0; i < 6; i++)                                                            \
             six_[i] = va_arg(list_, long);                                                     \
         va_end(list_);                                                                         \
-        result_of(raw_syscall6(number, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5])); \
+        result_of(raw_syscall6(nr, six_[0], six_[1], six_[2], six_[3], six_[4], six_[5]));     \
     })
-/* The system call with LAST and the four variadic arguments behind it. */
-#define RAW_FOUR(number, last)                                                                 \
+
+/* The system call NR with LAST and the four variadic arguments after it. */
+#define RAW_FOUR(nr, last)                                                                     \
     ({                                                                                         \
         long four_[4];                                                                         \
         va_list list_;                                                                         \
@@ -68,11 +73,11 @@ static void libc_closefrom_before(int first)
         for (int i = 0; i < 4; i++)                                                            \
             four_[i] = va_arg(list_, long);                                                    \
         va_end(list_);                                                                         \
-        RAW(number, last, four_[0], four_[1], four_[2], four_[3]);                             \
+        RAW(nr, last, four_[0], four_[1], four_[2], four_[3]);                                 \
     })
 
-/* Before glibc 2.34 some are in a library (librt) that may have been loaded for a plugin alone.
- */
+/* The function NAME, looked up at the moment of the call. Before glibc 2.34 some are in librt,
+ * which may have been loaded for a plugin with RTLD_LOCAL: dlsym() does not find them there. */
 static void *libc_late(const char *name)
 {
     void *found = dlsym(RTLD_NEXT, name);

@@ -1,8 +1,8 @@
 /*
- * The real functions behind the hooks: real_close() is what close() would be without us, and so
- * on for every row of hooks/hooks.def. Callable at any moment: before libc_bind() has run they
- * make the bare system call. They may block, and be cancellation points, exactly as the
- * functions of that name; call none of them with the pool's lock held.
+ * The real functions behind the hooks: real_close() is the close() that the program would call
+ * without the library, and so on for every row of hooks/hooks.def. They can be called at any
+ * time: before libc_bind() has run they make the bare system call. They may block and be
+ * cancellation points, just as the functions of those names. Called without the pool's lock.
  */
 #ifndef MCPOOL_LIBC_H
 #define MCPOOL_LIBC_H
@@ -29,7 +29,7 @@
 #define MCPOOL_HIDDEN __attribute__((visibility("hidden")))
 #define MCPOOL_EXPORT __attribute__((visibility("default")))
 
-/* The one variadic argument behind LAST, as wide as it came: fcntl() and ioctl() take an int, a
+/* The one variadic argument after LAST, in its full width: fcntl() and ioctl() take an int, a
  * pointer or nothing. */
 #define VARIADIC(last)                                                                         \
     ({                                                                                         \
@@ -40,7 +40,8 @@
         argument_;                                                                             \
     })
 
-/* What NAME gives for the arguments behind it and the variadic ones behind LAST. */
+/* Calls real_NAME(), a function that takes a va_list, with the variadic arguments after LAST.
+ */
 #define PRINTED(name, last, ...)                                                               \
     ({                                                                                         \
         va_list list_;                                                                         \
@@ -50,11 +51,12 @@
         printed_;                                                                              \
     })
 
-/* The three variadic arguments behind LAST, which need not be there: those of clone(). */
+/* The three variadic arguments of clone(), of which any may be missing. */
 struct libc_three {
     void *argument[3];
 };
 
+/* Those after LAST. */
 #define VARIADIC_THREE(last)                                                                   \
     ({                                                                                         \
         struct libc_three three_;                                                              \
@@ -66,7 +68,7 @@ struct libc_three {
         three_;                                                                                \
     })
 
-/* Nothing but the names: the declarations of a few are missing in libc's headers. */
+/* Declares the hooks and the pointers to the real functions. libc's headers lack a few. */
 #define HOOK(ret, name, params, before)                                                        \
     ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
@@ -79,11 +81,12 @@ struct libc_three {
 #undef HOOK_CHILD
 #undef HOOK_FOREIGN
 
-/* Looks every real function up, once, at start-up. Names this libc lacks keep the bare system
- * call. May allocate: not to be called later. */
+/* Looks up every real function: once, at start-up, as dlsym() may allocate. A name that this
+ * libc lacks keeps the bare system call. */
 void libc_bind(void);
 
-/* Looks up the functions of hooks/children.S; they call it when they run before start-up. */
+/* Looks up the real functions of hooks/children.S, whose hooks call it if they run before
+ * start-up. */
 void libc_bind_children(void);
 
 #endif

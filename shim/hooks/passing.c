@@ -1,5 +1,5 @@
 /*
- * Looking at the fds in a message.
+ * Walks over the fds in a message before it is sent, and after it was received.
  */
 #include "hooks/passing.h"
 
@@ -14,9 +14,9 @@
 #include "hooks/track.h"
 #include "pool/swap.h"
 
-/* Calls VISIT for each fd that MSG carries. A control message that does not lie within its
- * buffer is the last: the kernel refuses the call for it (EINVAL, CMSG_OK() of Linux). */
-static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *context),
+/* Calls VISIT for each fd that MSG carries. Stops at a control message that reaches beyond its
+ * buffer: the kernel refuses it (EINVAL, CMSG_OK() of Linux). */
+static void for_each_fd(const struct msghdr *msg, void (*visit)(int fd, void *context),
                         void *context)
 {
     struct cmsghdr *control;
@@ -39,33 +39,33 @@ static void each_passed(const struct msghdr *msg, void (*visit)(int fd, void *co
     }
 }
 
-/* Another process may write to what is passed, so a lent connection is renewed before. A
- * private fd is given up before, so that its connection is not lent meanwhile, and closed
- * after. */
-static void pass(int fd, void *context)
+/* Another process may write to a connection at FD, so a reused one is swapped for a new one
+ * before. A shadow fd is given up before the call, so that its connection is not reused
+ * meanwhile, and closed after it. */
+static void before_pass(int fd, void *context)
 {
-    struct track_passed *passed = context;
-    uint32_t slot = fdmap_get(fd);
+    struct passing *passing = context;
+    uint32_t word = fdmap_get(fd);
 
-    if (slot == FDMAP_NONE)
+    if (word == FDMAP_NONE)
         return;
-    if (slot & FDMAP_SHADOW && !(slot & FDMAP_EPOLL) && passed->count < TRACK_PASSED_MOST) {
-        if (track_give_up_private(fd, slot, REASON_PASSED))
-            passed->fds[passed->count++] = fd;
+    if (word & FDMAP_SHADOW && !(word & FDMAP_EPOLL) && passing->count < PASSING_SHADOWS_MAX) {
+        if (track_give_up_shadow(fd, word, REASON_PASSED))
+            passing->fds[passing->count++] = fd;
         return;
     }
     swap_for_new(fd);
     track_shared(fd, REASON_PASSED);
 }
 
-/* After the call the message may be gone. Should the call fail, a connection is not pooled that
- * could have been. The struct of another libc, where no process is ever the owner, has another
- * layout. */
-void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed)
+/* Not done after the call, as the message may be gone then. So a call that fails costs the
+ * connection its place in the pool. Another libc may lay struct msghdr out differently, but no
+ * process that runs on one is ever the owner. */
+void passing_begin(const void *msgs, size_t stride, size_t count, struct passing *passing)
 {
     int saved = errno;
 
-    passed->count = 0;
+    passing->count = 0;
     if (fdmap_end() == 0 || !owner_is_this_process())
         return;
     for (size_t i = 0; i < count && i < IOV_MAX; i++) {
@@ -75,25 +75,25 @@ void track_passing(const void *msgs, size_t stride, size_t count, struct track_p
             break;
         if (msg->msg_controllen > 0 &&
             usermem_all_readable(msg->msg_control, msg->msg_controllen))
-            each_passed(msg, pass, passed);
+            for_each_fd(msg, before_pass, passing);
     }
     errno = saved;
 }
 
-void track_close_passed(const struct track_passed *passed)
+void passing_close(const struct passing *passing)
 {
-    for (unsigned int i = 0; i < passed->count; i++)
-        raw_close(passed->fds[i]);
+    for (unsigned int i = 0; i < passing->count; i++)
+        raw_close(passing->fds[i]);
 }
 
-static void receive(int fd, void *unused)
+static void note_received(int fd, void *unused)
 {
     (void)unused;
     track_new_fd(fd);
 }
 
-void track_received(const struct msghdr *msg)
+void passing_received(const struct msghdr *msg)
 {
     if (owner_is_this_process())
-        each_passed(msg, receive, NULL);
+        for_each_fd(msg, note_received, NULL);
 }

@@ -1,7 +1,7 @@
 /*
  * Fds that messages carry to other processes and from them (SCM_RIGHTS, unix(7)).
  *
- * None of these blocks; errno is kept.
+ * Called without the pool's lock. None of these blocks; errno is kept.
  */
 #ifndef MCPOOL_PASSING_H
 #define MCPOOL_PASSING_H
@@ -11,28 +11,28 @@
 
 #include "base/compiler.h"
 
-/* MSG was received: what its SCM_RIGHTS carry are new fds. */
-void track_received(const struct msghdr *msg);
+/* MSG was received: the fds in its SCM_RIGHTS are new. */
+void passing_received(const struct msghdr *msg);
 
-/* Private fds that a program has found and passes on. More of them are closed before
- * the call, which then fails. */
-#define TRACK_PASSED_MOST 16
-struct track_passed {
+/* Shadow fds in a message: the program found them, for instance in /proc/self/fd. They are
+ * closed after the call. Those beyond this count are closed before it, so that it fails. */
+#define PASSING_SHADOWS_MAX 16
+struct passing {
     unsigned int count;
-    int fds[TRACK_PASSED_MOST];
+    int fds[PASSING_SHADOWS_MAX];
 };
 
-/* COUNT messages at MSGS, which need not be readable, are about to be sent: what their
- * SCM_RIGHTS carry will be in another process's hands. Each begins with a struct msghdr, STRIDE
- * bytes behind the one before. What track_close_passed() is to close goes to PASSED.
- */
-void track_passing(const void *msgs, size_t stride, size_t count, struct track_passed *passed);
-COLD void track_close_passed(const struct track_passed *passed);
+/* COUNT messages at MSGS are about to be sent; they may be unreadable. Another process will
+ * have what their SCM_RIGHTS carry: connections there are not pooled. Each message begins with
+ * a struct msghdr, STRIDE bytes behind the one before. The caller gives PASSING to
+ * passing_end() after the call. */
+void passing_begin(const void *msgs, size_t stride, size_t count, struct passing *passing);
+COLD void passing_close(const struct passing *passing);
 
-static inline void track_passed(const struct track_passed *passed)
+static inline void passing_end(const struct passing *passing)
 {
-    if (__builtin_expect(passed->count > 0, 0))
-        track_close_passed(passed);
+    if (__builtin_expect(passing->count > 0, 0))
+        passing_close(passing);
 }
 
 #endif

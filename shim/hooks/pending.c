@@ -1,9 +1,11 @@
 /*
- * Requests that go on after the call that made them has returned. A receive that is pending
- * when the program closes its connection would take the reply of the next user. In POSIX and
- * Linux asynchronous I/O each request names its fd, which is not pooled. Requests that liburing
- * puts in a ring are never seen, so a process that makes a ring by liburing pools nothing. For
- * rings made by syscall() see conn/ring.h.
+ * Asynchronous I/O: requests that are pending after the call that made them has returned. If
+ * one that receives is pending when the program closes its connection, it would take the reply
+ * of the next user.
+ *
+ * In POSIX and Linux asynchronous I/O each request names its fd: the connection there is not
+ * pooled. Requests that liburing puts into a ring are never seen, so a process that makes a
+ * ring with liburing pools nothing. For rings made with syscall() see conn/ring.h.
  */
 #include "hooks/hooks.h"
 
@@ -33,13 +35,13 @@ HOOKED int aio_write64(struct aiocb64 *block)
     return hook_may_move_unseen(block->aio_fildes) ? real_aio_write64(block) : -1;
 }
 
-/* glibc does not look at the list when MODE is wrong. */
+/* How many of N requests glibc looks at: none when MODE is wrong. */
 static int listed(int mode, int n)
 {
     return mode == LIO_WAIT || mode == LIO_NOWAIT ? n : 0;
 }
 
-/* Whether the request OPCODE on FD may be made. */
+/* Whether the request with OPCODE on FD may be made. */
 static bool may_request(int opcode, int fd)
 {
     return opcode == LIO_NOP || hook_may_move_unseen(fd);
@@ -63,7 +65,8 @@ HOOKED int lio_listio64(int mode, struct aiocb64 *const list[], int n, struct si
     return good ? real_lio_listio64(mode, list, n, event) : -1;
 }
 
-/* The kernel stops at the first request that it cannot read. */
+/* Stops, as the kernel does, at the first request that cannot be read. conn_ever_used is
+ * relaxed: a hint. An old value misses a connection that another thread has just made. */
 void hook_submitted(struct iocb **list, long n, enum reason reason)
 {
     if (!atomic_load_explicit(&conn_ever_used, memory_order_relaxed))
@@ -76,14 +79,14 @@ void hook_submitted(struct iocb **list, long n, enum reason reason)
     }
 }
 
-/* libaio returns what the bare system call returns, a negative errno, and makes no other call.
- */
+/* As libaio does: one system call, whose -errno is returned. */
 int hook_io_submit(void *context, long n, struct iocb **list)
 {
     hook_submitted(list, n, REASON_UNTRACKED_IO);
     return (int)raw_syscall(SYS_io_submit, context, n, list);
 }
 
+/* RESULT is that of a function of liburing that makes a ring. */
 static int ring_made(int result)
 {
     if (result < 0)
@@ -104,8 +107,8 @@ void hook_library_opened(const char *file)
         ring_made(0);
 }
 
-/* The functions of liburing that make a ring, each in the VERSION that the program asks for.
- * One that cannot be found looks like a kernel without io_uring. */
+/* The functions of liburing that make a ring, each of the symbol VERSION that the program was
+ * linked with. If one cannot be found, the hook fails as on a kernel without io_uring. */
 
 static int queue_init(const char *version, unsigned int entries, void *ring, unsigned int flags)
 {

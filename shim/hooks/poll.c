@@ -1,6 +1,6 @@
 /*
- * Waiting for a connection: epoll sets, signals that ioctl() asks for, threads in poll() and
- * select().
+ * Hooks that wait for a connection: epoll, poll() and select(). ioctl() is here as well, as it
+ * can ask for a signal.
  */
 #include "hooks/hooks.h"
 
@@ -40,9 +40,9 @@ HOOKED int epoll_create1(int flags)
     return epoll_opened(fd);
 }
 
-/* Another thread may get the event, and free the memory of EVENT, before the call returns: it
- * is read before. That thread may also close the connection, which must not be pooled before
- * the registration is known: a call under way prevents it. */
+/* Before the call returns, another thread may get the event and free the memory of EVENT, so
+ * EVENT is read before. That thread may also close the connection. It must not be pooled while
+ * its new registration is not known to us: the call in flight prevents that. */
 int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
                    int (*real)(int epfd, int op, int fd, struct epoll_event *event))
 {
@@ -64,7 +64,7 @@ int hook_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event,
         track_refuse(fd, REASON_EPOLL_UNKNOWN);
     else if (result == 0)
         epoll_reg_note(epfd, op, fd, &wanted);
-    /* A quit in another thread has removed this registration since. */
+    /* Meanwhile a quit in another thread has removed this registration (conn/oneshot.h). */
     if (result == 0 && op == EPOLL_CTL_MOD && oneshot_any() && oneshot_claim(epfd, fd))
         raw_syscall(SYS_epoll_ctl, epfd, EPOLL_CTL_ADD, fd, &wanted);
     if (conn)
@@ -77,7 +77,7 @@ HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     return hook_epoll_ctl(epfd, op, fd, event, real_epoll_ctl);
 }
 
-/* Some requests cannot be undone before the next user, others set flags. */
+/* Requests for signals cannot be undone at check-in. Others change flags of the connection. */
 static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request,
                                                    void *argument)
 {
@@ -128,14 +128,15 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-/* Whether there may be a connection that a call waits for. */
+/* Whether the process may have a connection to wait for. Relaxed: a hint. An old value misses a
+ * connection that another thread has just made. */
 static inline bool may_wait_for_any(void)
 {
     return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
 }
 
-/* The part of a hook that is for a wait on connections: none of them gets another user
- * meanwhile (conn/pollers.h). A function of its own, so that other waits need no frame. */
+/* The part of a hook that is for a wait on connections: none of them gets another user during
+ * the wait (conn/pollers.h). A function of its own, so that other waits need no frame. */
 #define GUARDED static __attribute__((noinline))
 
 struct guard {
@@ -143,7 +144,8 @@ struct guard {
     struct _pthread_cleanup_buffer cleanup;
 };
 
-/* Begin a wait, which guard_end() ends, also when the thread is cancelled or jumps. */
+/* Begin a wait. guard_end() ends it; so does the cleanup handler when the thread is cancelled
+ * or a signal handler jumps out of the wait. */
 static inline void guard_poll(struct guard *guard, const struct pollfd *fds, nfds_t n)
 {
     pollers_poll(&guard->pollers, fds, n);
@@ -151,9 +153,9 @@ static inline void guard_poll(struct guard *guard, const struct pollfd *fds, nfd
 }
 
 static inline void guard_select(struct guard *guard, int n, fd_set *readable, fd_set *writable,
-                                fd_set *odd)
+                                fd_set *except)
 {
-    fd_set *sets[] = {readable, writable, odd};
+    fd_set *sets[] = {readable, writable, except};
 
     pollers_select(&guard->pollers, n, sets);
     _pthread_cleanup_push(&guard->cleanup, pollers_end, &guard->pollers);
@@ -244,45 +246,45 @@ HOOKED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
     return guarded___ppoll_chk(fds, n, timeout, mask, room);
 }
 
-GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                            struct timeval *timeout)
 {
     struct guard guard;
     int result;
 
-    guard_select(&guard, n, readable, writable, odd);
-    result = due_is_anything() ? cut_wait_select(n, readable, writable, odd, timeout)
-                               : real_select(n, readable, writable, odd, timeout);
+    guard_select(&guard, n, readable, writable, except);
+    result = due_is_anything() ? cut_wait_select(n, readable, writable, except, timeout)
+                               : real_select(n, readable, writable, except, timeout);
     guard_end(&guard);
     return result;
 }
 
-HOOKED int select(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+HOOKED int select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                   struct timeval *timeout)
 {
     if (!may_wait_for_any())
-        return real_select(n, readable, writable, odd, timeout);
-    return guarded_select(n, readable, writable, odd, timeout);
+        return real_select(n, readable, writable, except, timeout);
+    return guarded_select(n, readable, writable, except, timeout);
 }
 HOOKED_ALIAS(__select, select);
 
-GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                             const struct timespec *timeout, const sigset_t *mask)
 {
     struct guard guard;
     int result;
 
-    guard_select(&guard, n, readable, writable, odd);
-    result = due_is_anything() ? cut_wait_pselect(n, readable, writable, odd, timeout, mask)
-                               : real_pselect(n, readable, writable, odd, timeout, mask);
+    guard_select(&guard, n, readable, writable, except);
+    result = due_is_anything() ? cut_wait_pselect(n, readable, writable, except, timeout, mask)
+                               : real_pselect(n, readable, writable, except, timeout, mask);
     guard_end(&guard);
     return result;
 }
 
-HOOKED int pselect(int n, fd_set *readable, fd_set *writable, fd_set *odd,
+HOOKED int pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                    const struct timespec *timeout, const sigset_t *mask)
 {
     if (!may_wait_for_any())
-        return real_pselect(n, readable, writable, odd, timeout, mask);
-    return guarded_pselect(n, readable, writable, odd, timeout, mask);
+        return real_pselect(n, readable, writable, except, timeout, mask);
+    return guarded_pselect(n, readable, writable, except, timeout, mask);
 }

@@ -1,12 +1,13 @@
 /*
- * What changes the whole process: its identity, its namespaces, its children, its end.
+ * Hooks that change the whole process: its user and groups, its namespaces, its children, its
+ * end.
  */
 #include "hooks/hooks.h"
 
 #include "pool/due.h"
 #include "pool/swap.h"
 
-/* The user or group that opened the idle connections is no longer that of the process. */
+/* The idle connections were opened by a user or group that the process no longer is. */
 int hook_identity_changed(int result)
 {
     int saved = errno;
@@ -39,7 +40,7 @@ IDENTITY_HOOK(setgroups, (size_t n, const gid_t *groups), (n, groups))
 IDENTITY_HOOK(initgroups, (const char *user, gid_t group), (user, group))
 IDENTITY_HOOK(chroot, (const char *path), (path))
 
-/* Pooled connections belong to the network and the table of fds the process had. */
+/* Pooled connections are in the network namespace and the table of fds that the process had. */
 int hook_namespace_changed(int result)
 {
     if (result == 0 && owner_is_this_process())
@@ -72,8 +73,8 @@ void hook_share(int fd, enum reason reason)
     track_shared(fd, reason);
 }
 
-/* Whether PIDFD is this process is not known without a system call, so what this process has at
- * FD is taken to be duplicated. */
+/* PIDFD may be this process; to ask costs a system call. So the connection that this process
+ * has at FD counts as duplicated. */
 HOOKED int pidfd_getfd(int pidfd, int fd, unsigned int flags)
 {
     int result;
@@ -101,15 +102,16 @@ HOOKED void quick_exit(int status)
     __builtin_unreachable();
 }
 
-/* Also clears close-on-exec when both fds are the same. */
+/* The child gets the fd even if FD and TO are the same, as close-on-exec is cleared then. */
 HOOKED int posix_spawn_file_actions_adddup2(posix_spawn_file_actions_t *actions, int fd, int to)
 {
     hook_share(fd, REASON_PASSED);
     return real_posix_spawn_file_actions_adddup2(actions, fd, to);
 }
 
-/* Whether a child made with FLAGS keeps copies of shadow fds. It does if it is not about to
- * exec and has a table of fds of its own, as it runs no handler of pthread_atfork(). */
+/* Whether a child made with FLAGS keeps copies of the shadow fds. It runs no handler of
+ * pthread_atfork() that closes them. Not so if it shares our memory and either is about to exec
+ * (CLONE_VFORK) or shares our table of fds as well. */
 static bool is_orphan(uint64_t flags)
 {
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
@@ -126,10 +128,10 @@ void hook_child_begins(uint64_t flags)
         atomic_fetch_add(&orphan_epoch, 1);
 }
 
-/* The child is counted once more: another thread may have opened a socket after the first count
- * and before the child was made. Pooling ends when a child with memory of its own shares our
- * table of fds, as it opens and closes our fds unseen, and when a thread has a table of its
- * own, as our fds are not there. */
+/* Counts the child once more: another thread may have opened a socket between the first
+ * count and the call. Pooling ends in two cases. A child with memory of its own that shares
+ * our table of fds opens and closes fds unseen. A thread with a table of its own does not
+ * have our fds. */
 long hook_child_made(uint64_t flags, long result)
 {
     bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
@@ -151,7 +153,8 @@ HOOKED pid_t _Fork(void)
     return (pid_t)hook_child_made(0, real__Fork());
 }
 
-/* The child begins in BODY on a stack of its own and never comes back here. */
+/* Can be a C function: the child begins in BODY on a stack of its own and never returns here.
+ */
 HOOKED int clone(int (*body)(void *), void *stack, int flags, void *argument, ...)
 {
     struct libc_three rest = VARIADIC_THREE(argument);

@@ -1,6 +1,6 @@
 /*
- * Calls that take rights from the process: sandboxes and capabilities, by libc's functions and
- * by syscall().
+ * Calls that take rights from the process, by libc's functions and by syscall(): seccomp
+ * filters, Landlock, capabilities. pool/sandbox.h says what a sandbox means for the pool.
  */
 #include "hooks/hooks.h"
 
@@ -12,7 +12,8 @@
 
 enum effect { NO_EFFECT, LESS_RIGHTS, SANDBOX };
 
-/* Without a filter the program only asks what this kernel knows, and the call fails. */
+/* With a null FILTER the call always fails: programs ask in this way what the kernel supports.
+ */
 static enum effect effect_of_filter(bool strict, long filter)
 {
     return strict || filter != 0 ? SANDBOX : NO_EFFECT;
@@ -50,7 +51,7 @@ static enum effect effect_of(long nr, const long *a)
     }
 }
 
-/* Before and after the real call. The second gets as DUE what the first returned. */
+/* Before and after the real call. DUE is what before_confining() returned. */
 static bool before_confining(enum effect effect)
 {
     return effect == SANDBOX && sandbox_begin();
@@ -74,7 +75,7 @@ long hook_confine(long nr, const long *a)
     return result;
 }
 
-/* Four arguments are passed on whatever the option takes, as libc does. */
+/* Passes four arguments on whatever OPTION takes, as libc does. */
 HOOKED int prctl(int option, ...)
 {
     unsigned long a[4];

@@ -1,5 +1,6 @@
 /*
- * How a connection begins: socket(), connect() and what may come between and around them.
+ * Hooks of a connection's begin and settings: socket(), connect(), bind(), socket options. Also
+ * accept(), which returns fds, and shutdown(), with which some clients quit.
  */
 #include "hooks/hooks.h"
 
@@ -17,17 +18,17 @@ bool hook_should_retry(int result)
 HOOKED int socket(int domain, int type, int protocol)
 {
     int fd = track_spare(domain, type, protocol);
-    uint32_t children, orphans;
+    uint32_t forks, orphans;
 
     if (fd >= 0)
         return fd;
-    children = atomic_load(&fork_epoch);
+    forks = atomic_load(&fork_epoch);
     orphans = atomic_load(&orphan_epoch);
     fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
-        track_socket(fd, domain, type, protocol, children, orphans);
+        track_socket(fd, domain, type, protocol, forks, orphans);
     return fd;
 }
 
@@ -55,8 +56,8 @@ HOOKED int bind(int fd, const struct sockaddr *addr, socklen_t len)
     return result;
 }
 
-/* Before the call: of two threads that ask and connect at once, the one that connects sees that
- * the other has asked. */
+/* Notes it before the call: if another thread calls connect() meanwhile, check-out sees that
+ * the program has asked for the name. */
 HOOKED int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 {
     if (!PLAIN(fd))
@@ -64,7 +65,7 @@ HOOKED int getsockname(int fd, struct sockaddr *addr, socklen_t *len)
     return real_getsockname(fd, addr, len);
 }
 
-/* A server's socket is none of ours. */
+/* A server's socket is not tracked. */
 HOOKED int listen(int fd, int backlog)
 {
     int result = real_listen(fd, backlog);
@@ -110,6 +111,7 @@ HOOKED int shutdown(int fd, int how)
     return real_shutdown(fd, how);
 }
 
+/* Sets the option once more if a new connection has taken the place of the old one. */
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     int result;

@@ -1,6 +1,6 @@
 /*
- * System calls that a program makes with syscall(), past the hooks of their names.
- * hooks/syscalls.def lists those that matter here.
+ * The hook of syscall(), with which a program makes system calls past the hooks of their names.
+ * hooks/syscalls.def lists the calls that concern the library; all others are only passed on.
  */
 #include "hooks/hooks.h"
 
@@ -15,23 +15,23 @@
 
 #define ARGUMENTS 6
 
-/* Makes the system call NR with the arguments at A. Six are passed on whatever the call takes;
- * the kernel ignores the rest. */
+/* Makes the system call NR with the arguments at A. Passes six on whatever the call takes: the
+ * kernel ignores the rest. */
 static inline long pass_on(long nr, const long *a)
 {
     return real_syscall(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-/* The effects, each as pass_on(). */
+/* The effects of syscalls.def. Each makes the call, as pass_on() does. */
 
 static long send_many(long nr, const long *a, size_t stride, unsigned int count)
 {
-    struct track_passed passed;
+    struct passing passing;
     long result;
 
-    track_passing((const void *)a[1], stride, count, &passed);
+    passing_begin((const void *)a[1], stride, count, &passing);
     result = pass_on(nr, a);
-    track_passed(&passed);
+    passing_end(&passing);
     return result;
 }
 
@@ -50,7 +50,7 @@ static long receive_message(long nr, const long *a)
     long result = pass_on(nr, a);
 
     if (result >= 0)
-        track_received((const struct msghdr *)a[1]);
+        passing_received((const struct msghdr *)a[1]);
     return result;
 }
 
@@ -75,14 +75,14 @@ static long make_fd(long nr, const long *a)
 }
 
 #ifdef SYS_dup2
-static int dup2_by_number(int fd, int to, int flags)
+static int syscall_dup2(int fd, int to, int flags)
 {
     (void)flags;
     return (int)real_syscall(SYS_dup2, fd, to);
 }
 #endif
 
-static int dup3_by_number(int fd, int to, int flags)
+static int syscall_dup3(int fd, int to, int flags)
 {
     return (int)real_syscall(SYS_dup3, fd, to, flags);
 }
@@ -95,12 +95,12 @@ static long replace_fd(long nr, const long *a)
         return pass_on(nr, a);
 #ifdef SYS_dup2
     if (nr == SYS_dup2)
-        return hook_replace(fd, to, 0, dup2_by_number);
+        return hook_replace(fd, to, 0, syscall_dup2);
 #endif
-    return hook_replace(fd, to, (int)a[2], dup3_by_number);
+    return hook_replace(fd, to, (int)a[2], syscall_dup3);
 }
 
-static int close_by_number(int fd)
+static int syscall_close(int fd)
 {
     return (int)real_syscall(SYS_close, fd);
 }
@@ -109,10 +109,10 @@ static long close_fd(long nr, const long *a)
 {
     if (PLAIN((int)a[0]))
         return pass_on(nr, a);
-    return hook_close((int)a[0], close_by_number);
+    return hook_close((int)a[0], syscall_close);
 }
 
-static int close_range_by_number(unsigned int first, unsigned int last, int flags)
+static int syscall_close_range(unsigned int first, unsigned int last, int flags)
 {
     return (int)real_syscall(SYS_close_range, first, last, flags);
 }
@@ -121,22 +121,28 @@ static long close_fds(long nr, const long *a)
 {
     (void)nr;
     return hook_close_range((unsigned int)a[0], (unsigned int)a[1], (int)a[2],
-                            close_range_by_number);
+                            syscall_close_range);
 }
 
-/* Another thread may close what this call waits for, and the call is not followed: none of
- * those connections is pooled. */
+/* Another thread may close a connection that this call waits for, and we do not know when the
+ * wait ends: none of these connections is pooled. */
 static void refuse_pollers(struct pollers *pollers)
 {
     pollers_refuse(pollers, REASON_RAW_SYSCALL);
     pollers_end(pollers);
 }
 
+/* Relaxed: a hint. An old value misses a connection that another thread has just made. */
+static inline bool may_poll_any(void)
+{
+    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
+}
+
 static long poll_list(long nr, const long *a)
 {
     struct pollers pollers;
 
-    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
+    if (may_poll_any()) {
         pollers_poll(&pollers, (const struct pollfd *)a[0], (nfds_t)a[1]);
         refuse_pollers(&pollers);
     }
@@ -148,14 +154,14 @@ static long poll_sets(long nr, const long *a)
     fd_set *sets[] = {(fd_set *)a[1], (fd_set *)a[2], (fd_set *)a[3]};
     struct pollers pollers;
 
-    if (atomic_load_explicit(&conn_ever_used, memory_order_relaxed)) {
+    if (may_poll_any()) {
         pollers_select(&pollers, (int)a[0], sets);
         refuse_pollers(&pollers);
     }
     return pass_on(nr, a);
 }
 
-static int epoll_ctl_by_number(int epfd, int op, int fd, struct epoll_event *event)
+static int syscall_epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
     return (int)real_syscall(SYS_epoll_ctl, epfd, op, fd, event);
 }
@@ -164,7 +170,7 @@ static long change_epoll(long nr, const long *a)
 {
     (void)nr;
     return hook_epoll_ctl((int)a[0], (int)a[1], (int)a[2], (struct epoll_event *)a[3],
-                          epoll_ctl_by_number);
+                          syscall_epoll_ctl);
 }
 
 static long make_ring(long nr, const long *a)
@@ -198,8 +204,8 @@ static long enter_ring(long nr, const long *a)
     return result;
 }
 
-/* The flags of the child that the call makes. Those of clone3() are the first member of its
- * struct (clone(2)). */
+/* The flags, as of clone(2), of the child that the call makes. For clone3() they are the first
+ * member of its struct. */
 static uint64_t child_flags(long nr, const long *a)
 {
     switch (nr) {
@@ -231,7 +237,7 @@ static long end_process(long nr, const long *a)
     return pass_on(nr, a);
 }
 
-/* setfsuid() and setfsgid() return the old id. */
+/* setfsuid() and setfsgid() return the old id, not 0. */
 static long change_identity(long nr, const long *a)
 {
     long result = pass_on(nr, a);
@@ -270,8 +276,8 @@ enum row_index {
 #undef SYSCALL
 };
 
-/* By NR: one more than the row of that call, or 0 if it is only passed on. */
-static const uint8_t rows_by_number[] = {
+/* By nr: one more than the index of the call's row; 0 when the call is only passed on. */
+static const uint8_t row_by_nr[] = {
 #define SYSCALL(name, fds, effect) [SYS_##name] = ROW_OF_##name + 1,
 #include "hooks/syscalls.def"
 #undef SYSCALL
@@ -279,7 +285,7 @@ static const uint8_t rows_by_number[] = {
 
 static inline const struct row *row_of(long nr)
 {
-    uint8_t row = (unsigned long)nr < sizeof(rows_by_number) ? rows_by_number[nr] : 0;
+    uint8_t row = (unsigned long)nr < sizeof(row_by_nr) ? row_by_nr[nr] : 0;
 
     return row == 0 ? NULL : &rows[row - 1];
 }

@@ -1,5 +1,5 @@
 /*
- * The lives of numbers.
+ * What the program does to its fds: begin and end, duplicates, options, flags.
  */
 #include "hooks/track.h"
 
@@ -19,7 +19,7 @@
 #include "pool/spare.h"
 #include "conn/shadow.h"
 
-/* TCP, whose bytes the kernel counts. Of the bytes on other sockets there is no proof. */
+/* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)
 {
     if ((type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) != SOCK_STREAM)
@@ -28,9 +28,8 @@ static bool could_be_pooled(int domain, int type, int protocol)
            (protocol == 0 || protocol == IPPROTO_TCP);
 }
 
-/* Another thread put WORD at an fd since track_new_fd(), for the socket that was there
- * before.
- */
+/* Since track_new_fd() another thread has put WORD into the map, for the socket that was at the
+ * fd before. */
 static COLD void end_former(uint32_t word)
 {
     struct conn *conn = conn_of_word(word);
@@ -39,7 +38,7 @@ static COLD void end_former(uint32_t word)
         discard_open(conn, REASON_OTHER_SOCKET);
 }
 
-/* CONN is new at FD. See concurrency.md, 1. */
+/* CONN is new at FD; see concurrency.md, 1. */
 static void put_in_map(int fd, const struct conn *conn)
 {
     uint32_t word = fdmap_exchange(fd, conn_id(conn));
@@ -66,8 +65,7 @@ int track_spare(int domain, int type, int protocol)
     return fd;
 }
 
-void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
-                  uint32_t orphans)
+void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, uint32_t orphans)
 {
     struct conn *conn;
 
@@ -78,7 +76,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
     conn = conn_new(fd, domain);
     if (!conn)
         return;
-    conn->fork_epoch = children;
+    conn->fork_epoch = forks;
     conn->orphan_epoch = orphans;
     conn->cred_epoch = atomic_load(&cred_epoch);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
@@ -96,25 +94,24 @@ void track_epoll(int fd)
         epoll_reg_set_made(fd);
 }
 
-/* Only the thread that empties the slot may go on with what was there. STALE: it was closed
- * unseen. Whether the fd is a private one, which is the caller's to close: not if it was closed
- * unseen before, and something of the program's is there. */
+/* Forgets FD. Only the thread that empties the word ends what the word names (concurrency.md,
+ * 1). STALE: FD was closed unseen. Returns what track_forget() does. */
 static bool forget(int fd, bool stale)
 {
-    uint32_t slot = fdmap_get(fd);
-    struct conn *conn = conn_of_word(slot);
+    uint32_t word = fdmap_get(fd);
+    struct conn *conn = conn_of_word(word);
     bool ours;
 
-    if (slot == FDMAP_NONE || slot & FDMAP_CLOSING)
+    if (word == FDMAP_NONE || word & FDMAP_CLOSING)
         return false;
-    ours = conn && slot & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd);
-    if (!fdmap_replace(fd, slot, FDMAP_NONE))
+    ours = conn && word & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd);
+    if (!fdmap_replace(fd, word, FDMAP_NONE))
         return false;
-    if (slot & FDMAP_RING)
-        ring_closed(slot);
-    else if (slot & FDMAP_EPOLL)
-        epoll_reg_set_gone(fd, slot, stale);
-    else if (slot & FDMAP_SHADOW)
+    if (word & FDMAP_RING)
+        ring_closed(word);
+    else if (word & FDMAP_EPOLL)
+        epoll_reg_set_gone(fd, word, stale);
+    else if (word & FDMAP_SHADOW)
         discard_lose_shadow(conn, fd);
     else
         discard_open(conn, stale ? REASON_OTHER_SOCKET : REASON_CLOSED_IN_BULK);
@@ -229,7 +226,8 @@ void track_name_asked(int fd)
     conn_put(conn, CONN_CALL_OTHER);
 }
 
-/* The kernel takes it for the end of connecting (inet_shutdown() of Linux). */
+/* For the kernel shutdown() ends connecting (inet_shutdown() of Linux), so it does for a reused
+ * connection that the program takes for one that is still connecting. */
 void track_shut_down(int fd)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
@@ -258,26 +256,26 @@ void track_unseen_everywhere(enum reason reason)
     discard_idle(reason);
 }
 
-bool track_give_up_private(int fd, uint32_t slot, enum reason reason)
+bool track_give_up_shadow(int fd, uint32_t word, enum reason reason)
 {
     if (!owner_is_this_process())
         return false;
-    conn_refuse(conn_of_word(slot), reason);
+    conn_refuse(conn_of_word(word), reason);
     return forget(fd, false);
 }
 
 void track_shared(int fd, enum reason reason)
 {
-    uint32_t slot = fdmap_get(fd);
+    uint32_t word = fdmap_get(fd);
 
-    if (slot & FDMAP_EPOLL) {
-        if (owner_is_this_process() && !(slot & FDMAP_RING))
-            fdmap_replace(fd, slot, EPOLL_REG_SHARED);
+    if (word & FDMAP_EPOLL) {
+        if (owner_is_this_process() && !(word & FDMAP_RING))
+            fdmap_replace(fd, word, EPOLL_REG_SHARED);
         return;
     }
-    if (!(slot & FDMAP_SHADOW))
+    if (!(word & FDMAP_SHADOW))
         track_refuse(fd, reason);
-    else if (track_give_up_private(fd, slot, reason))
+    else if (track_give_up_shadow(fd, word, reason))
         raw_close(fd);
 }
 
@@ -305,17 +303,17 @@ void track_flags_range(unsigned int first, unsigned int last)
 
 static bool has_epoll_regs(struct conn *conn)
 {
-    bool watched = true;
+    bool registered = true;
 
     if (conn_trylock(conn)) {
-        watched = conn->epoll_regs.count > 0;
+        registered = conn->epoll_regs.count > 0;
         conn_unlock(conn);
     }
-    return watched;
+    return registered;
 }
 
-/* One more fd is counted before the look at the registrations, as epoll_reg_note() looks at the
- * count after it has noted one. */
+/* Counts the fd, then looks at the registrations. epoll_reg_note() notes a registration, then
+ * looks at the count. See concurrency.md, 4. */
 struct conn *track_share(int fd)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
@@ -324,8 +322,8 @@ struct conn *track_share(int fd)
         return NULL;
     if (owner_is_this_process() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && conn_share(conn)) {
-        /* The time to connect is noted for the first fd alone. A private fd is of no use: the
-         * proof has to be asked of the last fd. */
+        /* The connect time is measured at the first fd only. A shadow fd is of no use: check-in
+         * verifies the connection at the last fd. */
         conn->rtt_pending = false;
         shadow_drop(conn);
         if (has_epoll_regs(conn))
@@ -336,12 +334,12 @@ struct conn *track_share(int fd)
     return NULL;
 }
 
-static void end_sharing(struct conn *conn, int twin)
+static void end_sharing(struct conn *conn, int copy)
 {
-    if (twin >= 0 && twin < FDMAP_SIZE) {
-        fdmap_exchange(twin, conn_id(conn));
+    if (copy >= 0 && copy < FDMAP_SIZE) {
+        fdmap_exchange(copy, conn_id(conn));
     } else {
-        if (twin >= 0)
+        if (copy >= 0)
             conn_refuse(conn, REASON_DUPLICATED);
         if (conn_unshare(conn)) {
             discard_note_refused(conn, REASON_DUPLICATED);
@@ -351,44 +349,44 @@ static void end_sharing(struct conn *conn, int twin)
     conn_put(conn, CONN_CALL_OTHER);
 }
 
-void track_duplicated(int fd, struct conn *conn, int twin)
+void track_duplicated(int fd, struct conn *conn, int copy)
 {
     if (conn) {
-        end_sharing(conn, twin);
+        end_sharing(conn, copy);
         return;
     }
-    if (twin < 0 || fdmap_is_plain(fd))
+    if (copy < 0 || fdmap_is_plain(fd))
         return;
     track_shared(fd, REASON_DUPLICATED);
-    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && twin < FDMAP_SIZE &&
+    if ((fdmap_get(fd) & (FDMAP_EPOLL | FDMAP_RING)) == FDMAP_EPOLL && copy < FDMAP_SIZE &&
         owner_is_this_process())
-        fdmap_exchange(twin, EPOLL_REG_SHARED);
+        fdmap_exchange(copy, EPOLL_REG_SHARED);
 }
 
-/* Whether something else is at FD. Before connect() nothing is asked, as in connect() itself.
- */
-static bool is_strange(struct conn *conn, int fd)
+/* Whether FD names something else than CONN. Before connect() the kernel is not asked:
+ * connect() does not ask either. */
+static bool is_elsewhere(struct conn *conn, int fd)
 {
     return conn_state(conn) == CONN_IN_USE && discard_if_elsewhere(conn, fd);
 }
 
-/* Whether an option that was set on something else would do harm, taken for one that a
- * connection has when it is lent again. TCP_NODELAY, which many programs set after connect(),
- * is set on what is lent, and only makes it slower or faster. */
-static bool does_harm_elsewhere(int level, int name)
+/* Whether it does harm to note an option for a connection although it was set on something
+ * else. TCP_NODELAY, which many programs set after connect(), does none: it changes only how
+ * fast a connection is. So it costs no system call of is_elsewhere(). */
+static bool matters_elsewhere(int level, int name)
 {
     return level != IPPROTO_TCP || name != TCP_NODELAY;
 }
 
-/* Whether a new connection took the place of what was at FD. */
-static bool was_swapped(int fd)
+/* Tries to swap what is at FD for a new connection; whether it did. */
+static bool swapped_for_new(int fd)
 {
-    uint32_t slot = fdmap_get(fd);
+    uint32_t word = fdmap_get(fd);
     uint32_t now;
 
     swap_for_new_if_possible(fd);
     now = fdmap_get(fd);
-    return now != slot && now != FDMAP_NONE;
+    return now != word && now != FDMAP_NONE;
 }
 
 bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
@@ -400,7 +398,7 @@ bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t 
     if (!conn)
         return false;
     if (owner_is_this_process() &&
-        !(does_harm_elsewhere(level, name) && is_strange(conn, fd)) && conn_trylock(conn)) {
+        !(matters_elsewhere(level, name) && is_elsewhere(conn, fd)) && conn_trylock(conn)) {
         ended = !sockopts_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
                                value, len);
         if (ended) {
@@ -410,7 +408,7 @@ bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t 
         conn_unlock(conn);
     }
     conn_put(conn, CONN_CALL_OTHER);
-    again = ended && was_swapped(fd);
+    again = ended && swapped_for_new(fd);
     errno = saved;
     return again;
 }
@@ -421,7 +419,7 @@ void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
 
     if (!conn)
         return;
-    if (!sockopts_hides(&conn->options, level, name) || !is_strange(conn, fd))
+    if (!sockopts_hides(&conn->options, level, name) || !is_elsewhere(conn, fd))
         sockopts_seen(&conn->options, level, name, value, len);
     conn_put(conn, CONN_CALL_OTHER);
 }

@@ -1,10 +1,10 @@
 /*
- * Which numbers are ours to look at: sockets from their birth, connections, epoll sets, and
- * what the program does to them that ends pooling.
+ * What the program does to its fds: which of them are tracked (new sockets, connections, epoll
+ * sets), when they are forgotten, and what ends the pooling of a connection.
  *
- * Every function here is for the slow path of a hook, a number with a slot in the map, and
- * changes nothing in a process that is not the owner (base/owner.h). None blocks; all keep
- * errno.
+ * Every function here is for the slow path of a hook: the map has a word for the fd. None
+ * changes anything in a process that is not the owner (base/owner.h). None blocks; all keep
+ * errno. Called without the pool's lock.
  */
 #ifndef MCPOOL_TRACK_H
 #define MCPOOL_TRACK_H
@@ -20,20 +20,21 @@
 #include "conn/shadow.h"
 #include "base/reasons.h"
 
-/* What socket(DOMAIN, TYPE, PROTOCOL) is to give, when it need not be made; else -1. */
+/* The fd of a spare socket (pool/spare.h) that socket(DOMAIN, TYPE, PROTOCOL) can return; -1
+ * when the kernel has to make one. */
 int track_spare(int domain, int type, int protocol);
 
-/* socket(DOMAIN, TYPE, PROTOCOL) gave FD: begins to track it if it could become a connection to
- * be pooled. CHILDREN and ORPHANS are how many there were before the call (base/owner.h): a
- * child that another thread makes after it has the socket as well. */
-COLD void track_socket(int fd, int domain, int type, int protocol, uint32_t children,
+/* socket(DOMAIN, TYPE, PROTOCOL) has returned FD. Tracks FD if it could become a connection
+ * that is pooled. FORKS and ORPHANS are fork_epoch and orphan_epoch (base/owner.h) from before
+ * the call: a child that another thread makes in between has the socket as well. */
+COLD void track_socket(int fd, int domain, int type, int protocol, uint32_t forks,
                        uint32_t orphans);
 
-/* epoll_create() gave FD. */
+/* epoll_create() has returned FD. */
 COLD void track_epoll(int fd);
 
-/* The kernel gave out FD as a new number: what was known of it is wrong, a close was not seen.
- */
+/* The kernel has given out FD as a new fd. If the map has a word for it, the old file was
+ * closed unseen: forgets it. */
 COLD void track_new_fd_slow(int fd);
 
 static inline void track_new_fd(int fd)
@@ -42,10 +43,12 @@ static inline void track_new_fd(int fd)
         track_new_fd_slow(fd);
 }
 
-/* The same, of an FD that is the lowest free one: tells when the program's fds come near ours,
- * which are then given up. */
+/* The program's fd FD is so near to the shadow fds (conn/fdtable.h) that all of them are given
+ * up. */
 COLD void track_came_near(int fd);
 
+/* The kernel has given out FD as the lowest free fd: track_new_fd(), and track_came_near() if
+ * it is. */
 static inline void track_lowest_fd(int fd)
 {
     track_new_fd(fd);
@@ -53,87 +56,91 @@ static inline void track_lowest_fd(int fd)
         track_came_near(fd);
 }
 
-/* The caller's next call closes or replaces FD, whatever it is: forgets it. When true, FD is a
- * private fd: its connection is given up, and the caller must close FD if its call does not.
- * False as well when a private fd was closed unseen before: what is there is the program's. */
+/* The caller's next call closes or replaces FD, whatever FD names: forgets it. When true, FD is
+ * a shadow fd: its connection is given up, and the caller must close FD if its call does not.
+ * False for a shadow fd that was closed unseen before: FD names a file of the program now. */
 bool track_forget(int fd);
 
-/* The caller closes the private fd FD: forgets it, and closes it. False when ours was closed
- * unseen before and what is there by now is the caller's, to be closed. */
+/* The program asks to close FD, a shadow fd: forgets and closes it. False when it was closed
+ * unseen before: FD names a file of the program now, and the caller makes the real call. */
 COLD bool track_close_shadow(int fd);
 
-/* The call for which FD was forgotten failed; IS_PRIVATE is what track_forget() said. A private
- * fd is closed. FD may have been an epoll set, and what is registered there reports events for
- * ever: no connection in use is pooled after that. */
+/* The call for which FD was forgotten has failed. IS_SHADOW is what track_forget() returned: a
+ * shadow fd is closed. Any other FD may be an epoll set, still open, whose registrations we
+ * have forgotten: no connection that is in use now is pooled. */
 COLD void track_still_open(int fd, bool is_shadow);
 
-/* Before a bulk close: forgets every fd from FIRST to LAST, and closes the private ones. When
- * true, track_bulk_closed() is due after the call, with whether it CLOSED them; if it did not,
- * no connection in use is pooled, as above. */
+/* Before a bulk close: forgets every fd from FIRST to LAST, and closes the shadow fds among
+ * them. When true, the caller makes the real call and then calls track_bulk_closed(). CLOSED:
+ * the call has closed the fds. If it has not, no connection that is in use now is pooled, as
+ * for track_still_open(). */
 COLD bool track_forget_range(unsigned int first, unsigned int last);
 COLD void track_bulk_closed(bool closed);
 
-/* Before a call that makes a duplicate of FD, after swap_for_new(). The connection at FD, if
- * it may still be pooled when all its fds are closed: it has one fd more, and a call under way.
- * NULL when there is none, or when it may not: an epoll set watches it, which would go on
- * reporting a closed fd while another fd names the connection (epoll(7)). */
+/* Before a call that duplicates FD, after swap_for_new(). Returns the connection at FD if it
+ * may still be pooled once all its fds are closed. It counts one fd more from now on and has a
+ * call in flight. track_duplicated() ends the call, and takes the fd back if there is none.
+ * NULL when FD is no such connection. One that is registered with an epoll set is none: the set
+ * would go on reporting a closed fd while another fd names the connection (epoll(7)). */
 COLD struct conn *track_share(int fd);
 
-/* TWIN, -1 if the call failed, is a new fd for what FD names; CONN is what track_share() gave.
+/* COPY is the duplicate of FD, -1 if the call has failed. CONN is what track_share() returned.
  */
-COLD void track_duplicated(int fd, struct conn *conn, int twin);
+COLD void track_duplicated(int fd, struct conn *conn, int copy);
 
-/* The private fd FD, for which the map has SLOT, has a duplicate or will have one, which reads
- * and writes its connection. So that is not kept if it has a user, and is given up if it is
- * idle. True when FD is the caller's to close. */
-COLD bool track_give_up_private(int fd, uint32_t slot, enum reason reason);
+/* The shadow fd FD, for which the map has WORD, has a duplicate or will have one, through which
+ * its connection can be read and written. So the connection is not pooled for REASON, and an
+ * idle one is given up. True when the caller has to close FD. */
+COLD bool track_give_up_shadow(int fd, uint32_t word, enum reason reason);
 
-/* Another process has what FD names, or will have it. After swap_for_new(), if that was
- * possible before the other had it. */
+/* Another process has what FD names, or will have it: a connection there is not pooled for
+ * REASON. If possible, swap_for_new() is called first, before the other process has it. */
 COLD void track_shared(int fd, enum reason reason);
 
-/* Bytes are about to move on FD past the tracker, or may do so from now on: what is at FD is
- * renewed first if its protocol is not that user's choice (swap_for_new()), and the
- * connection must not be pooled. To be called before the call that moves bytes. False, with
- * errno set, when that call should fail. */
+/* Before a call that moves bytes on FD past the tracker, or lets them move from now on. The
+ * connection at FD is not pooled for REASON. A reused one whose protocol is still a guess is
+ * swapped for a new one first (swap_for_new()). False, with errno set, when the call must
+ * fail. */
 COLD bool track_unseen(int fd, enum reason reason);
 
-/* The same for all there are and will be: pooling is over. */
+/* The same for all connections, now and later: pooling is over. */
 COLD void track_unseen_everywhere(enum reason reason);
 
-/* The connection at FD, if it is one, must not be pooled. */
+/* The connection at FD, if there is one, is not pooled for REASON. */
 static inline void track_refuse(int fd, enum reason reason)
 {
     shadow_refuse(fd, reason);
 }
 
-/* shutdown() is about to be called on FD, and not on our behalf. */
+/* The program's shutdown() of FD is about to be passed on to the kernel. */
 COLD void track_shut_down(int fd);
 
-/* The flags of FD are about to be set. The connection, if it is one, for conn_put() with
- * OTHER when they are; NULL when it is none. */
+/* The flags of FD are about to be set. Returns the connection at FD, which the caller gives to
+ * conn_put(), with CONN_CALL_OTHER, after the call; NULL when there is none. */
 struct conn *track_flags_begin(int fd);
 
-/* The same for all numbers from FIRST to LAST, by a call that nobody waits in. */
+/* The same for all fds from FIRST to LAST, before a call that does not block. */
 COLD void track_flags_range(unsigned int first, unsigned int last);
 
-/* bind() to ADDR, of LEN bytes, succeeded on FD. To the wildcard address and no port it says
- * nothing that connect() alone would not do: such a socket is pooled. The kernel chose its port
- * nevertheless (bind(2), ip(7)), and a connection from the pool has another. */
+/* bind() to ADDR, of LEN bytes, has succeeded on FD: the socket is not pooled. The exception is
+ * the wildcard address with port 0, which asks for no more than connect() does anyway. The
+ * kernel has chosen a port nevertheless (bind(2), ip(7)), and a pooled connection has another
+ * one. */
 COLD void track_bound(int fd, const struct sockaddr *addr, socklen_t len);
 
-/* getsockname() is about to be called on FD: what it says of a socket that is bound and not
- * connected yet must be true afterwards, so nothing is lent over that. */
+/* getsockname() is about to be called on FD. If the socket is bound and not connected yet, the
+ * port it returns must stay true: no pooled connection takes its place. */
 COLD void track_name_asked(int fd);
 
-/* setsockopt() succeeded on FD. True when it was an option that ends pooling and a new
- * connection took the fd, which is to be given the option as well. */
+/* setsockopt() has succeeded on FD. True when the option ends pooling and a new connection has
+ * taken FD: the caller sets the option there as well. */
 bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
 
-/* getsockopt() succeeded on FD; changes what the program must not see. */
+/* getsockopt() has succeeded on FD: changes at VALUE what the program must not see. */
 void track_getsockopt(int fd, int level, int name, void *value, socklen_t len);
 
-/* The process left its network, or shares its table of descriptors no more: pooling is over. */
+/* The process has another network namespace, or part of it has another table of fds: pooling is
+ * over. */
 COLD void track_namespace_lost(void);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * Calls that move bytes past the tracker: the kernel copies them from another file, libc
- * formats them, or flags say how they move. A connection that one of them is called on is not
- * pooled.
+ * Hooks of calls whose bytes the tracker cannot see: the kernel copies them from another file
+ * (sendfile(), splice()), libc formats them (dprintf()), or flags say how they move
+ * (preadv2()). A connection on which one of these is called is not pooled.
  */
 #include "hooks/hooks.h"
 

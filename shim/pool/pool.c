@@ -127,7 +127,7 @@ enum reason pool_bind_endpoint(struct conn *conn, const struct address *address,
 
 static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
 {
-    return state == CONN_DRAINING ? &endpoint->owing : &endpoint->idle;
+    return state == CONN_DRAINING ? &endpoint->draining : &endpoint->idle;
 }
 
 static void link_idle(struct conn *conn, enum conn_state to)
@@ -213,7 +213,7 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
 
     if (enter(&stay) != REASON_NONE)
         return NULL;
-    DL_FOREACH_SAFE2(conn->endpoint->owing, at, next, next)
+    DL_FOREACH_SAFE2(conn->endpoint->draining, at, next, next)
     {
         if (now - at->idle_since > POOL_OWING_TIMEOUT) {
             if (evicted->count < POOL_EVICTED_MAX)
@@ -244,8 +244,8 @@ static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
 {
     if (endpoint->idle_count < endpoint_most(endpoint, settings->max_idle))
         return true;
-    if (endpoint->owing)
-        take_out(endpoint->owing->prev, REASON_ENDPOINT_FULL, evicted);
+    if (endpoint->draining)
+        take_out(endpoint->draining->prev, REASON_ENDPOINT_FULL, evicted);
     else if (to == CONN_IDLE)
         take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, evicted);
     else

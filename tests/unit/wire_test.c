@@ -449,7 +449,7 @@ Test(wire, login_is_judged_once)
 
 static struct wire after(const char *sent, size_t n)
 {
-    struct wire wire;
+    struct wire wire = {0};
 
     wire_init(&wire);
     feed(&wire, '>', sent, n);
