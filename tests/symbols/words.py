@@ -55,7 +55,7 @@ def no_word_of_a_private_language():
     return wrong
 
 
-CHECKS = [no_word_of_a_private_language]
+CHECKS = (no_word_of_a_private_language,)
 
 if __name__ == "__main__":
     for found in sorted(no_word_of_a_private_language()):
