@@ -60,6 +60,8 @@ def is_judged():
 
 def main():
     library = os.path.abspath(sys.argv[1])
+    if not os.path.exists(library):
+        sys.exit(f"no {library}: ld.so would preload nothing, and nothing would be counted")
     failed = 0
     print("instructions added to a call on an untracked descriptor")
     rows = added(library, sys.argv[2])

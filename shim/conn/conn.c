@@ -21,9 +21,9 @@ static const struct {
     unsigned int shift;
     uint64_t mask;
 } calls[] = {
-    [CONN_CALL_SEND] = {0, 0x3fff},
-    [CONN_CALL_RECEIVE] = {14, 0x3fff},
-    [CONN_CALL_OTHER] = {28, 0xfff},
+    [CONN_CALL_SEND] = {0, 0xfff},
+    [CONN_CALL_RECEIVE] = {12, 0xfff},
+    [CONN_CALL_OTHER] = {24, 0xffff},
 };
 #define BEGUN_SHIFT   40
 #define IN_FLIGHT_ALL ((UINT64_C(1) << BEGUN_SHIFT) - 1)
