@@ -1,5 +1,6 @@
 /*
- * Call sites, and the names of the files they are mapped from.
+ * The addresses of call sites, and the names of the files they are mapped from (proc(5),
+ * /proc/PID/maps).
  */
 #include "pool/callers.h"
 
@@ -14,17 +15,18 @@
 
 #define SITES 16
 
-/* connect() may be called on a small signal stack. */
+/* Small, as connect() may be called on a small signal stack. */
 #define CHUNK     512
 #define NAME_SIZE 64
 
-/* An address of a call site, and in its lowest bit, for which it is shifted, the answer. 0:
- * none yet. */
+/* Each is the address of a call site, shifted by one bit, with the answer in the lowest bit; 0
+ * for a free place. */
 static _Atomic uint64_t sites[SITES];
 
 enum field { FROM, TO, REST };
 
-/* A line of the file, as far as it was read: FROM-TO and at its end, behind slashes, a name. */
+/* A line of the file, as far as it was read: its address range FROM-TO, and the last part of
+ * its path. */
 struct line {
     enum field field;
     uint64_t from, to;
@@ -38,8 +40,8 @@ static unsigned int hex_digit(char c)
     return (unsigned int)(c <= '9' ? c - '0' : c - 'a' + 10);
 }
 
-/* True at its end. */
-static bool take(struct line *line, char c)
+/* Parses the next character C; true at the end of the line. */
+static bool parse_char(struct line *line, char c)
 {
     if (c == '\n') {
         line->name[line->length] = '\0';
@@ -67,8 +69,8 @@ static bool begins(const char *name, const char *with)
     return strncmp(name, with, strlen(with)) == 0;
 }
 
-/* python3, python3.11, python3.13t: a version, and letters for how it was built. Behind the
- * name of a file that was removed stands " (deleted)". */
+/* python3, python3.11, python3.13t: a version, and letters for how it was built. If the file
+ * was removed, " (deleted)" follows the name. */
 static bool is_interpreter(const char *name)
 {
     size_t n = strlen("python3");
@@ -98,7 +100,7 @@ static COLD bool is_in_python(uint64_t site)
         return false;
     while (!found && (n = raw_syscall(SYS_read, fd, bytes, sizeof(bytes))) > 0) {
         for (long i = 0; i < n && !found; i++) {
-            if (!take(&line, bytes[i]))
+            if (!parse_char(&line, bytes[i]))
                 continue;
             found = site >= line.from && site < line.to;
             if (!found)
@@ -109,11 +111,12 @@ static COLD bool is_in_python(uint64_t site)
     return found && line.named && is_python(line.name);
 }
 
-bool callers_take_zero(const void *site)
+bool callers_accept_zero(const void *site)
 {
     uint64_t key = (uint64_t)(uintptr_t)site << 1;
 
     for (size_t i = 0; i < SITES; i++) {
+        /* relaxed: a hint, the swap decides; a word is complete by itself */
         uint64_t known = atomic_load_explicit(&sites[i], memory_order_relaxed);
 
         if (known == 0) {

@@ -1,5 +1,9 @@
 /*
- * The sequence of check-in.
+ * The sequence of check-in, and the stand-in that takes the fd at a quit or a swap.
+ *
+ * During the check-in the word in the map has CLOSING, so no other thread ends the connection
+ * (see concurrency.md, 1). Another thread may still begin a call on the same fd. Such calls are
+ * counted: if one was begun, the connection is not kept.
  */
 #include "pool/checkin.h"
 
@@ -19,7 +23,7 @@
 #include "pool/drain.h"
 #include "conn/shadow.h"
 
-/* A connection that was reused has one already. */
+/* A connection that was reused has a shadow fd already. */
 static enum reason make_shadow(struct check_in *check_in)
 {
     if (check_in->shadow_fd < 0) {
@@ -29,7 +33,7 @@ static enum reason make_shadow(struct check_in *check_in)
     return check_in->shadow_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
-static void give_up_shadow(struct check_in *check_in)
+static void close_shadow(struct check_in *check_in)
 {
     int fd = check_in->shadow_fd;
 
@@ -38,6 +42,9 @@ static void give_up_shadow(struct check_in *check_in)
         shadow_close(check_in->conn, fd);
 }
 
+/* Does all that must be done while the program's fd is still open. REASON_NONE, or why the
+ * connection is not kept. How many calls were begun is read before verification looks for calls
+ * in flight. So check_in_end() finds each call that was begun later. */
 static enum reason prepare_to_keep(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
@@ -55,24 +62,25 @@ static enum reason prepare_to_keep(struct check_in *check_in)
         reason = make_shadow(check_in);
     if (reason != REASON_NONE)
         return reason;
-    check_in->watched = conn->epoll_regs.count;
+    check_in->unregistered = conn->epoll_regs.count;
     return epoll_reg_unregister_all(conn, check_in->fd);
 }
 
-/* One of several fds is gone. Two that are closed at once each find the other there, and the
- * connection has ended for good. */
+/* One of several fds is gone. The last one is not counted here, unless the last two are closed
+ * at the same time: then neither thread finds its fd to be the last at check_in_begin(). Such a
+ * connection is not kept, and its record goes here. */
 static void drop_duplicate(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
 
-    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     if (!conn_unshare(conn))
         return;
     discard_note_refused(conn, REASON_DUPLICATED);
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Whether the fd is closed by now is not known. */
+/* The real call on a duplicate did not return: we do not know whether its fd is closed. */
 static void abandoned_duplicate(void *argument)
 {
     struct check_in *check_in = argument;
@@ -81,72 +89,74 @@ static void abandoned_duplicate(void *argument)
     drop_duplicate(check_in);
 }
 
-/* The record and its private number go; the application's number, whether it is closed by now
- * or not, is the application's. Nothing was changed that others would wait for: the state of
- * cancellation is the thread's own, as a jump would not bring it back. */
+/* The real call did not return: the record and the shadow fd are given up. Whether the
+ * program's fd is closed is unknown, but that is the program's affair. There is no cancellation
+ * state to restore: the sequence does not change it, as a jump would skip the restoring. */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;
     struct conn *conn = check_in->conn;
 
-    give_up_shadow(check_in);
-    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    close_shadow(check_in);
+    fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     discard_note_refused(conn, REASON_ABANDONED);
     conn_move(conn, CONN_CLOSED);
 }
 
-bool check_in_begin(struct check_in *check_in, int fd, uint32_t slot)
+bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
 {
-    struct conn *conn = conn_of_word(slot);
+    struct conn *conn = conn_of_word(word);
     enum reason reason;
     int saved = errno;
 
     *check_in = (struct check_in){
-        .conn = conn, .fd = fd, .shadow_fd = -1, .slot = slot, .refusal = REASON_IN_FLIGHT};
-    if (!conn || slot & (FDMAP_CLOSING | FDMAP_SHADOW) || !owner_is_this_process() ||
-        !fdmap_replace(fd, slot, slot | FDMAP_CLOSING))
+        .conn = conn, .fd = fd, .shadow_fd = -1, .word = word, .refusal = REASON_IN_FLIGHT};
+    if (!conn || word & (FDMAP_CLOSING | FDMAP_SHADOW) || !owner_is_this_process() ||
+        !fdmap_replace(fd, word, word | FDMAP_CLOSING))
         return false;
     if (conn_state(conn) == CONN_IN_USE && !conn_claim_last(conn)) {
         check_in->duplicated = true;
-        _pthread_cleanup_push(&check_in->left, abandoned_duplicate, check_in);
+        _pthread_cleanup_push(&check_in->cleanup, abandoned_duplicate, check_in);
         errno = saved;
         return true;
     }
     if (conn_state(conn) == CONN_IN_USE) {
-        _pthread_cleanup_push(&check_in->left, abandoned, check_in);
+        _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
         conn_move(conn, CONN_CHECKING_IN);
         reason = prepare_to_keep(check_in);
         errno = saved;
         if (reason == REASON_NONE)
             return true;
-        _pthread_cleanup_pop(&check_in->left, 0);
+        _pthread_cleanup_pop(&check_in->cleanup, 0);
         discard_note_refused(conn, reason);
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
-        give_up_shadow(check_in);
+        close_shadow(check_in);
         stats_write_if_due(check_in->now);
     }
     shadow_drop(conn);
-    check_in->forgotten = fdmap_replace(fd, slot | FDMAP_CLOSING, FDMAP_NONE);
+    check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
     return false;
 }
 
-/* From here on the connection has no user, and its bytes are ours to read. */
+/* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
+ * it is not kept. */
 static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
 {
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
-    /* It may be closed in another thread's call, by exec() or in a child, which must not wait
-     * for what its last user left unsent. */
+    /* It may be closed later in another thread's call, by exec() or in a child: that close must
+     * not wait for what this user left unsent. */
     if (conn->fd >= 0 && !sockopts_stop_lingering(conn->fd, &conn->options))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : drain_begin(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
+        /* relaxed: an old value costs one refusal */
         atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
     stats_count(&conn->endpoint->stats->kept);
     log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", draining");
@@ -161,14 +171,16 @@ void check_in_end(struct check_in *check_in)
     int saved = errno;
 
     evicted.count = 0;
-    _pthread_cleanup_pop(&check_in->left, 0);
+    _pthread_cleanup_pop(&check_in->cleanup, 0);
     if (check_in->duplicated) {
         drop_duplicate(check_in);
         errno = saved;
         return;
     }
-    /* Up to here a call of another thread on the number could still reach this connection. */
-    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    /* The word leaves the map before the calls are counted: up to then a call of another thread
+     * on the fd can reach this connection. If one was begun, its bytes would be on the next
+     * user's connection, so this one is not kept. See concurrency.md, 2. */
+    fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->shadow_fd;
     if (conn_calls_begun(conn) == check_in->calls)
         reason = keep(conn, check_in->now, &evicted);
@@ -184,23 +196,24 @@ void check_in_call_off(struct check_in *check_in)
     struct conn *conn = check_in->conn;
     int saved = errno;
 
-    _pthread_cleanup_pop(&check_in->left, 0);
+    _pthread_cleanup_pop(&check_in->cleanup, 0);
     if (check_in->duplicated) {
         conn_refuse(conn, REASON_DUPLICATED);
-        fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, check_in->slot);
+        fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, check_in->word);
         errno = saved;
         return;
     }
-    conn->epoll_regs.count = check_in->watched;
+    conn->epoll_regs.count = check_in->unregistered;
     epoll_reg_replay(check_in->fd, &conn->epoll_regs);
-    give_up_shadow(check_in);
-    fdmap_replace(check_in->fd, check_in->slot | FDMAP_CLOSING, FDMAP_NONE);
+    close_shadow(check_in);
+    fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     discard_note_refused(conn, REASON_OTHER_SOCKET);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
 }
 
-static bool take_place(int fd, int stand_in)
+/* Puts STAND_IN over FD, with the close-on-exec flag that FD had. False if that failed. */
+static bool put_over(int fd, int stand_in)
 {
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFD);
 
@@ -208,60 +221,65 @@ static bool take_place(int fd, int stand_in)
            raw_syscall(SYS_dup3, stand_in, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) == fd;
 }
 
-/* Registrations that are to be made again for another file at their fd, and those that have
- * fired. */
-struct moving {
+/* The epoll registrations of a connection whose fd gets a stand-in: those to be made again for
+ * the stand-in, and one-shot ones that have fired. */
+struct moved_regs {
     struct epoll_regs again;
     struct epoll_regs fired;
-    uint64_t calls; /* begun on the connection when they were looked at */
+    uint64_t calls; /* begun on the connection when its registrations were read */
 };
 
-static bool sort_reg(struct moving *moving, int fd, const struct epoll_reg *watch)
+/* False if REG, of FD, cannot be made again: EPOLLEXCLUSIVE, or a one-shot one of which we
+ * cannot know whether it has fired. */
+static bool sort_reg(struct moved_regs *regs, int fd, const struct epoll_reg *reg)
 {
     enum oneshot fired = ONESHOT_ARMED;
 
-    if (watch->events & EPOLLEXCLUSIVE)
+    if (reg->events & EPOLLEXCLUSIVE)
         return false;
-    if (watch->events & EPOLLONESHOT && owner_refusal() != REASON_NONE)
+    if (reg->events & EPOLLONESHOT && owner_refusal() != REASON_NONE)
         return false;
-    if (watch->events & EPOLLONESHOT)
-        fired = oneshot_ask(watch->epfd, fd);
+    if (reg->events & EPOLLONESHOT)
+        fired = oneshot_ask(reg->epfd, fd);
     if (fired == ONESHOT_FIRED)
-        moving->fired.list[moving->fired.count++] = *watch;
+        regs->fired.list[regs->fired.count++] = *reg;
     else
-        moving->again.list[moving->again.count++] = *watch;
+        regs->again.list[regs->again.count++] = *reg;
     return fired != ONESHOT_UNKNOWN;
 }
 
-/* A one-shot registration that has fired cannot be made: a new one is armed. Where it is not
- * enough to remember it (conn/oneshot.h) IS_GOODBYE is false. */
-static bool can_be_moved(struct moving *moving, int fd, const struct epoll_regs *watches,
-                         bool is_goodbye)
+/* Sorts all registrations of FD into REGS; false if one cannot be moved. A one-shot
+ * registration that has fired cannot be made again, as a new one is armed, so it is remembered
+ * (conn/oneshot.h). That is enough for a stand-in at a quit, but not for a connection the
+ * program goes on with: if IS_QUIT is false, no one-shot registration can be moved. */
+static bool can_be_moved(struct moved_regs *regs, int fd, const struct epoll_regs *current,
+                         bool is_quit)
 {
-    for (unsigned int i = 0; i < watches->count; i++) {
-        if (!is_goodbye && watches->list[i].events & EPOLLONESHOT)
+    for (unsigned int i = 0; i < current->count; i++) {
+        if (!is_quit && current->list[i].events & EPOLLONESHOT)
             return false;
-        if (!sort_reg(moving, fd, &watches->list[i]))
+        if (!sort_reg(regs, fd, &current->list[i]))
             return false;
     }
     return true;
 }
 
-/* Another thread may have armed one after it was looked at and before it was taken off: then
- * the record has it. A thread that has not got there yet finds it noted here. */
-static void remember_fired(struct conn *conn, int fd, const struct moving *moving)
+/* Called when the stand-in is at FD. Another thread may have armed a one-shot registration
+ * after copy_epoll_regs() and before epoll_reg_unregister_all(): then the record has it, and it
+ * is made again. A thread that arms one later finds it noted here. */
+static void remember_fired(struct conn *conn, int fd, const struct moved_regs *regs)
 {
-    for (unsigned int i = 0; i < moving->fired.count; i++)
-        oneshot_note(moving->fired.list[i].epfd, fd);
-    if (moving->fired.count > 0 && conn_calls_begun(conn) != moving->calls &&
-        conn_trylock(conn)) {
+    for (unsigned int i = 0; i < regs->fired.count; i++)
+        oneshot_note(regs->fired.list[i].epfd, fd);
+    if (regs->fired.count > 0 && conn_calls_begun(conn) != regs->calls && conn_trylock(conn)) {
         epoll_reg_replay(fd, &conn->epoll_regs);
         conn_unlock(conn);
     }
 }
 
-/* False when they cannot be registered again for another socket, or other fds name this one. */
-static bool copy_epoll_regs(int fd, uint32_t word, struct moving *moving, bool is_goodbye)
+/* Copies the registrations of the connection at FD to REGS. False if they cannot be made again
+ * for another socket, or if other fds name this one. */
+static bool copy_epoll_regs(int fd, uint32_t word, struct moved_regs *regs, bool is_quit)
 {
     struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     bool copied = false;
@@ -269,9 +287,9 @@ static bool copy_epoll_regs(int fd, uint32_t word, struct moving *moving, bool i
     if (!conn)
         return false;
     if (!conn_is_shared(conn) && conn_trylock(conn)) {
-        moving->again.count = moving->fired.count = 0;
-        moving->calls = conn_calls_begun(conn);
-        copied = can_be_moved(moving, fd, &conn->epoll_regs, is_goodbye);
+        regs->again.count = regs->fired.count = 0;
+        regs->calls = conn_calls_begun(conn);
+        copied = can_be_moved(regs, fd, &conn->epoll_regs, is_quit);
         conn_unlock(conn);
         if (!copied)
             conn_refuse(conn, REASON_EPOLL_MODE);
@@ -280,59 +298,77 @@ static bool copy_epoll_regs(int fd, uint32_t word, struct moving *moving, bool i
     return copied;
 }
 
-/* A copy of the old socket in another process would go on reporting events. */
-static void end_epoll_regs(int fd, const struct epoll_regs *watches)
+/* The old socket may live on in another process: without this it would go on to report events
+ * in the program's epoll sets. */
+static void end_epoll_regs(int fd, const struct epoll_regs *regs)
 {
     struct epoll_event ignored = {0};
 
-    for (unsigned int i = 0; i < watches->count; i++)
-        raw_syscall(SYS_epoll_ctl, watches->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
+    for (unsigned int i = 0; i < regs->count; i++)
+        raw_syscall(SYS_epoll_ctl, regs->list[i].epfd, EPOLL_CTL_DEL, fd, &ignored);
 }
 
-static bool put_instead(int fd, int stand_in, const struct epoll_regs *watches)
+/* Puts STAND_IN over FD, whose connection is not kept and not tracked any more. False if FD is
+ * what it was. */
+static bool put_instead(int fd, int stand_in, const struct epoll_regs *regs)
 {
-    end_epoll_regs(fd, watches);
-    if (take_place(fd, stand_in)) {
-        epoll_reg_replay(fd, watches);
+    end_epoll_regs(fd, regs);
+    if (put_over(fd, stand_in)) {
+        epoll_reg_replay(fd, regs);
         return true;
     }
-    epoll_reg_replay(fd, watches);
+    epoll_reg_replay(fd, regs);
     return false;
 }
 
-/* ANYWAY: also where the connection is not kept. REASON_NONE when STAND_IN is at FD. */
+/* Puts STAND_IN at FD and checks the connection in. With ANYWAY, STAND_IN goes there even if
+ * the connection is not kept. REASON_NONE if STAND_IN is at FD. The order is decisive: copy the
+ * registrations; begin, which removes them and makes the shadow fd; dup3(); make the
+ * registrations again; end. Up to the dup3() each failure leaves FD as it was. */
 static enum reason put_behind(int fd, uint32_t word, int stand_in, bool anyway)
 {
     struct check_in check_in;
-    struct moving moving;
+    struct moved_regs regs;
 
-    if (!copy_epoll_regs(fd, word, &moving, !anyway))
+    /* Before check_in_begin(), which removes the registrations of the connection. */
+    if (!copy_epoll_regs(fd, word, &regs, !anyway))
         return REASON_EPOLL_MODE;
     if (!check_in_begin(&check_in, fd, word)) {
+        /* Not kept. If another thread is in a call on it, FD stays as it is: that call would
+         * continue on the old socket. */
         if (anyway && check_in.refusal != REASON_IN_FLIGHT &&
-            put_instead(fd, stand_in, &moving.again))
+            put_instead(fd, stand_in, &regs.again))
             return REASON_NONE;
         return check_in.refusal;
     }
+    /* Other fds still have the old socket, and only FD would get another one. */
     if (check_in.duplicated) {
         check_in_call_off(&check_in);
         return REASON_DUPLICATED;
     }
+    /* A dry run, which only counts: there is no shadow fd, and the program's socket stays at
+     * FD. */
     if (check_in.shadow_fd < 0) {
         check_in_end(&check_in);
         return REASON_FD_PRESSURE;
     }
-    /* What is exchanged was lent clean and not spoken on: another thread has just sent. */
+    /* A swap is due only before the program has sent anything on the reused connection, which
+     * was clean. If it is not clean any more, another thread has just sent, and the reply must
+     * arrive here. */
     if (anyway && wire_verdict(&check_in.conn->wire) != WIRE_CLEAN) {
         check_in_call_off(&check_in);
         return REASON_IN_FLIGHT;
     }
-    if (!take_place(fd, stand_in)) {
+    /* From here on FD has the stand-in, and the shadow fd alone names the old socket. */
+    if (!put_over(fd, stand_in)) {
         check_in_call_off(&check_in);
         return REASON_OTHER_SOCKET;
     }
-    epoll_reg_replay(fd, &moving.again);
-    remember_fired(check_in.conn, fd, &moving);
+    /* Before check_in_end(), while the map still has the word: a thread that changes a
+     * registration of FD now is counted as a call on the connection, and remember_fired() sees
+     * that. */
+    epoll_reg_replay(fd, &regs.again);
+    remember_fired(check_in.conn, fd, &regs);
     check_in_end(&check_in);
     return REASON_NONE;
 }
@@ -342,6 +378,7 @@ bool check_in_behind(int fd, uint32_t word, int stand_in)
     return put_behind(fd, word, stand_in, false) == REASON_NONE;
 }
 
+/* FOUND is set to the other fds for which the map has WORD; false if there are too many. */
 static bool find_duplicates(int fd, uint32_t word, struct check_in_moved *found)
 {
     for (int other = 0; other < fdmap_end(); other++) {
@@ -354,6 +391,7 @@ static bool find_duplicates(int fd, uint32_t word, struct check_in_moved *found)
     return true;
 }
 
+/* Puts STAND_IN over FD, if that is not the last fd of its connection. */
 static bool replace_duplicate(int fd, uint32_t word, int stand_in)
 {
     struct check_in check_in;
@@ -361,7 +399,7 @@ static bool replace_duplicate(int fd, uint32_t word, int stand_in)
 
     if (!check_in_begin(&check_in, fd, word))
         return false;
-    replaced = check_in.duplicated && take_place(fd, stand_in);
+    replaced = check_in.duplicated && put_over(fd, stand_in);
     if (replaced)
         check_in_end(&check_in);
     else

@@ -1,5 +1,9 @@
 /*
  * The sequence of check-out.
+ *
+ * One thread has the fresh socket: the one whose swap puts CLOSING into the fd's word (see
+ * concurrency.md, 1). It keeps CLOSING until the pooled connection is in the map, or the plain
+ * connect() is to be made.
  */
 #include "pool/checkout.h"
 
@@ -23,8 +27,8 @@
 #include "config/rules.h"
 #include "stats/log.h"
 
-/* Owing connections that one connect() asks. */
-#define DRAINED_AT_ONCE 4
+/* Draining connections that one connect() reads from. */
+#define DRAINS_AT_ONCE 4
 
 static const struct config *settings;
 
@@ -33,8 +37,8 @@ void check_out_start(const struct config *config)
     settings = config;
 }
 
-/* Up to a tenth of the lifetime less, different for each connection, so that connections opened
- * together do not all end together. */
+/* When CONN expires. Up to a tenth of the lifetime is taken off, a different part for each
+ * connection, so that those opened together do not all expire together. */
 static msec_t expiry(const struct conn *conn, msec_t now)
 {
     uint64_t mixed = hash_mix(conn->cookie + (uint64_t)now);
@@ -43,8 +47,9 @@ static msec_t expiry(const struct conn *conn, msec_t now)
     return now + settings->max_lifetime - (msec_t)((mixed >> 32) * (uint64_t)tenth >> 32);
 }
 
-/* The pooled connection takes the number and the place of the fresh socket. */
-static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t epoch)
+/* CONN is at FD in the kernel; here the map and the record follow. EPOCH is the fork_epoch from
+ * before the dup3(). The record is complete before the map names it. */
+static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint32_t epoch)
 {
     int shadow_fd = conn->fd;
 
@@ -57,10 +62,11 @@ static void hand_over(struct conn *conn, int fd, struct conn *fresh, uint32_t ep
         conn->epoll_regs = fresh->epoll_regs;
     conn->socket_kind = fresh->socket_kind;
     conn_set_answer(conn, conn_answer(fresh));
+    /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
     shadow_adopt(conn, shadow_fd);
-    /* Another thread may have closed the number meanwhile, and it names something new. */
+    /* If the word has changed, another thread has closed FD and got it for a new socket. */
     if (!fdmap_replace(fd, conn_id(fresh) | FDMAP_CLOSING, conn_id(conn))) {
         shadow_drop(conn);
         conn_move(conn, CONN_CLOSED);
@@ -75,7 +81,7 @@ static void pretend_to_reuse(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Stale connections are passed over. */
+/* The latest idle connection that passes verification; those that do not are discarded. */
 static struct conn *find_clean(const struct conn *fresh, enum wire_protocol protocol,
                                msec_t now)
 {
@@ -96,8 +102,9 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     }
 }
 
-/* Those that have waited longest are asked whether all has come by now; a few, as a server that
- * did not answer them has hardly answered the others. */
+/* A draining connection on which everything has come by now. The one that has waited longest is
+ * tried first. Only a few are tried: a server that has not answered those has hardly answered
+ * the others. */
 static struct conn *find_drained(const struct conn *fresh, enum wire_protocol protocol,
                                  msec_t now)
 {
@@ -105,7 +112,7 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
     unsigned int reads = DRAIN_READS;
 
     evicted.count = 0;
-    for (int i = 0; i < DRAINED_AT_ONCE && reads > 0; i++) {
+    for (int i = 0; i < DRAINS_AT_ONCE && reads > 0; i++) {
         struct conn *conn = pool_check_out_draining(fresh, protocol, now, &evicted);
         enum reason reason;
 
@@ -138,14 +145,17 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
     return conn ? conn : find_drained(fresh, protocol, now);
 }
 
-static enum conn_answer word_for(const struct conn *fresh, const void *caller)
+/* What connect() answers on a reused connection in place of FRESH. */
+static enum conn_answer answer_for(const struct conn *fresh, const void *caller)
 {
-    bool waits = conn_flags(fresh) & O_NONBLOCK;
+    bool nonblocking = conn_flags(fresh) & O_NONBLOCK;
 
-    return waits && !callers_take_zero(caller) ? CONN_ANSWER_CONNECTING : CONN_ANSWER_CONNECTED;
+    return nonblocking && !callers_accept_zero(caller) ? CONN_ANSWER_CONNECTING
+                                                       : CONN_ANSWER_CONNECTED;
 }
 
-/* One that cannot take on the looks of FRESH ends the search, as the next could not either. */
+/* Puts a pooled connection over FD, where FRESH is; false if there is none. If the options of
+ * FRESH cannot be set on one connection, no other is tried, as they would fail there too. */
 static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller)
 {
     struct conn *conn = check_out_find(fresh, guess_protocol(fresh), now);
@@ -154,7 +164,8 @@ static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller
 
     if (!conn)
         return false;
-    /* Read before the connection gets its number: a child made from now on may have it. */
+    /* Read before the connection gets the program's fd: a child that is forked from now on may
+     * have that fd, and the epoch then differs. */
     epoch = atomic_load(&fork_epoch);
     spare_save(fresh, fd);
     reason = install_over_fd(conn, fd, fresh);
@@ -162,15 +173,17 @@ static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller
         discard(conn, reason);
         return false;
     }
-    conn_set_answer(fresh, word_for(fresh, caller));
-    /* Counted first: once handed over, another thread may close it, and it is not ours. */
+    conn_set_answer(fresh, answer_for(fresh, caller));
+    /* Counted before: as soon as the map has the connection, another thread may close it, and
+     * we must not read the record. */
     stats_count(&conn->endpoint->stats->reused);
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
-    hand_over(conn, fd, fresh, epoch);
+    hand_to_program(conn, fd, fresh, epoch);
     return true;
 }
 
-/* What the kernel would not take, or not for such a socket, is left for it to refuse. */
+/* False if ADDR is no address of a connection that we track. What the kernel would refuse is
+ * left for it to refuse. */
 static bool address_for(const struct conn *conn, struct address *address,
                         const struct sockaddr *addr, socklen_t len)
 {
@@ -179,15 +192,17 @@ static bool address_for(const struct conn *conn, struct address *address,
            address_from(address, addr, len);
 }
 
-/* CONN may be another connection from now on, and its first byte decides there. */
+/* CONN may lead somewhere else from now on. It is not pooled, and no swap must take its place
+ * at the first byte. */
 static void note_reconnected(struct conn *conn)
 {
     conn_refuse(conn, REASON_RECONNECTED);
+    /* relaxed: an old value costs a swap */
     atomic_store_explicit(&conn->has_sent, true, memory_order_relaxed);
 }
 
-/* connect() on a socket that is connected or connecting: asking for the outcome is usual,
- * another peer is the end of pooling. */
+/* connect() on a socket that is connected or connecting. With the same address it asks for the
+ * outcome, as is usual. With another one the connection is not pooled any more. */
 static void connect_again(struct check_out *check_out, struct conn *conn,
                           const struct sockaddr *addr, socklen_t len)
 {
@@ -210,7 +225,9 @@ static void note_opened(struct conn *conn, msec_t now)
     conn->expires_at = expiry(conn, now);
 }
 
-static bool enlist(struct conn *conn, const struct address *address, msec_t now)
+/* False, and CONN is as it was, if another thread has the lock of CONN, or if it cannot be
+ * tracked. */
+static bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
     enum reason reason;
 
@@ -226,11 +243,14 @@ static bool enlist(struct conn *conn, const struct address *address, msec_t now)
 bool check_out_bind(struct conn *conn, const struct address *address, msec_t now)
 {
     note_opened(conn, now);
-    return enlist(conn, address, now);
+    return bind_endpoint(conn, address, now);
 }
 
-static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *addr,
-                            socklen_t len, const void *caller)
+/* The caller has put CLOSING into the word of FD. True: a pooled connection is at FD, and CONN
+ * is a spare or CLOSED. False: CONN is IN_USE and to be connected, or still FRESH and not to be
+ * tracked. */
+static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len,
+                      const void *caller)
 {
     struct address address;
     msec_t now;
@@ -240,7 +260,7 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
         !rules_match(settings->rules, settings->rule_count, &address))
         return false;
     now = clock_now();
-    if (!enlist(conn, &address, now))
+    if (!bind_endpoint(conn, &address, now))
         return false;
     endpoint_publish(conn->endpoint);
     stats_count(&conn->endpoint->stats->connects);
@@ -258,39 +278,41 @@ static bool connect_claimed(struct conn *conn, int fd, const struct sockaddr *ad
     return false;
 }
 
-/* The first connect() on a socket. True when it was answered from the pool. Of two threads that
- * connect or close it at once, one has it to himself, and the other makes the plain call. */
+/* The first connect() on a socket; true if it was answered from the pool. If several threads
+ * connect or close the fd at the same time, one goes on here and the others make the plain
+ * call. */
 static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len,
                           const void *caller)
 {
-    uint32_t slot = conn_id(conn);
-    bool lent, tracked;
+    uint32_t word = conn_id(conn);
+    bool tracked;
 
-    if (!fdmap_replace(fd, slot, slot | FDMAP_CLOSING)) {
+    if (!fdmap_replace(fd, word, word | FDMAP_CLOSING)) {
         conn_refuse(conn, REASON_CONCURRENT);
         return false;
     }
-    lent = conn_state(conn) == CONN_FRESH && connect_claimed(conn, fd, addr, len, caller);
-    if (lent)
+    if (conn_state(conn) == CONN_FRESH && try_reuse(conn, fd, addr, len, caller))
         return true;
+    /* The shadow fd was that of a spare; a connection of the program's own needs none yet. */
     shadow_drop(conn);
     tracked = conn_state(conn) == CONN_IN_USE;
-    if (!fdmap_replace(fd, slot | FDMAP_CLOSING, tracked ? slot : FDMAP_NONE) || !tracked)
+    if (!fdmap_replace(fd, word | FDMAP_CLOSING, tracked ? word : FDMAP_NONE) || !tracked)
         conn_move(conn, CONN_CLOSED);
     return false;
 }
 
+/* Whether ERROR, of a connect(), leaves the socket connecting or connected. */
 static bool connect_goes_on(int error)
 {
     return error == EINPROGRESS || error == EALREADY || error == EINTR || error == EISCONN;
 }
 
-/* What connect() says when the pool has answered: on Linux a socket that does not block is told
- * EINPROGRESS first. */
-static bool answer(struct check_out *check_out, bool waits)
+/* Sets the result of a connect() that was answered from the pool. On Linux a non-blocking
+ * socket gets EINPROGRESS first. */
+static bool answer(struct check_out *check_out, bool connecting)
 {
-    errno = waits ? EINPROGRESS : check_out->saved;
-    check_out->result = waits ? -1 : 0;
+    errno = connecting ? EINPROGRESS : check_out->saved;
+    check_out->result = connecting ? -1 : 0;
     return true;
 }
 
@@ -298,28 +320,29 @@ bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
                      const struct sockaddr *addr, socklen_t len, const void *caller)
 {
     struct conn *conn = owner_is_this_process() ? conn_get_at(fd, word, CONN_CALL_OTHER) : NULL;
-    bool reused = false, waits = false;
+    bool reused = false, connecting = false;
 
     *check_out = (struct check_out){.fd = fd, .saved = errno, .tracked = conn != NULL};
     if (conn) {
         if (conn_state(conn) == CONN_FRESH) {
             reused = connect_fresh(conn, fd, addr, len, caller);
-            waits = conn_answer(conn) == CONN_ANSWER_CONNECTING;
+            connecting = conn_answer(conn) == CONN_ANSWER_CONNECTING;
             check_out->timed = reused || conn->rtt_pending ? NULL : conn->endpoint;
         } else if (conn->endpoint)
             connect_again(check_out, conn, addr, len);
         conn_put(conn, CONN_CALL_OTHER);
     }
     if (reused)
-        return answer(check_out, waits);
+        return answer(check_out, connecting);
     errno = check_out->saved;
     if (check_out->timed)
         check_out->began = connect_time_now();
     return false;
 }
 
-/* The kernel has said RESULT to another connect() on CONN, which was reused. */
-static int say_again(const struct check_out *check_out, struct conn *conn, int result)
+/* The answer to a further connect() on CONN, which was reused; the kernel has given RESULT. The
+ * kernel's own answer would depend on what the former users did. */
+static int answer_again(const struct check_out *check_out, struct conn *conn, int result)
 {
     if (result != 0 && errno != EISCONN)
         return result;
@@ -335,7 +358,7 @@ static int say_again(const struct check_out *check_out, struct conn *conn, int r
     return -1;
 }
 
-/* The fd may be closed by now, so the map is asked once more. */
+/* Looks the fd up again, as another thread may have closed it meanwhile. */
 static int note_outcome(const struct check_out *check_out, int result)
 {
     struct conn *conn = conn_get(check_out->fd, CONN_CALL_OTHER);
@@ -345,7 +368,7 @@ static int note_outcome(const struct check_out *check_out, int result)
     if (result != 0 && !connect_goes_on(errno))
         note_reconnected(conn);
     if (conn == check_out->reused)
-        result = say_again(check_out, conn, result);
+        result = answer_again(check_out, conn, result);
     conn_put(conn, CONN_CALL_OTHER);
     return result;
 }

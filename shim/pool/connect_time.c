@@ -25,8 +25,8 @@ void connect_time_count(struct endpoint *endpoint, uint64_t microseconds)
     stats_count(&stats->connects_timed);
 }
 
-/* Nothing but the handshake went back and forth so far. A handshake in which something was lost
- * has no round trip. */
+/* Nothing but the handshake has been exchanged so far, so the kernel's round trip is that of
+ * the handshake. It is 0 if a packet was lost: then nothing is counted. */
 void connect_time_ask(struct conn *conn)
 {
     struct tcp_info info = {0};

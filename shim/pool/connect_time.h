@@ -1,9 +1,9 @@
 /*
- * How long real connects take: what each reuse saves.
+ * How long real connects take, which is what each reuse saves.
  *
- * One that blocks is timed as the program lives it. One that does not is timed by the kernel:
- * the round trip of its handshake, asked for once when the program first sends something, as
- * what it did in between is its own affair.
+ * A blocking connect() is timed by our clock. For a non-blocking one the kernel is asked for
+ * the round trip of its handshake (TCP_INFO, tcp(7)), once, when the program first sends: what
+ * the program does in between must not count.
  */
 #ifndef MCPOOL_CONNECT_TIME_H
 #define MCPOOL_CONNECT_TIME_H
@@ -12,13 +12,14 @@
 
 #include "conn/conn.h"
 
-/* Microseconds that never go back. */
+/* Now, in microseconds of CLOCK_MONOTONIC. */
 uint64_t connect_time_now(void);
 
-/* A connect() to ENDPOINT that blocked has taken so many MICROSECONDS. */
+/* Counts a real connect() to ENDPOINT that took MICROSECONDS. */
 void connect_time_count(struct endpoint *endpoint, uint64_t microseconds);
 
-/* CONN, untimed, is about to be sent to for the first time. */
+/* The program is about to send on CONN for the first time, and rtt_pending is set: counts the
+ * round trip of its handshake. One system call. */
 void connect_time_ask(struct conn *conn);
 
 #endif

@@ -21,8 +21,9 @@ void discard_note_refused(struct conn *conn, enum reason reason)
     report_refused(conn, reason);
 }
 
-/* Closes PRIVATE_FD, the only fd of CONN's socket, unless a bulk close has closed it. The
- * caller is not the user that set SO_LINGER (socket(7)), and must not wait for it. */
+/* Closes SHADOW_FD, the only fd of CONN's socket, unless a bulk close has done so. SO_LINGER
+ * (socket(7)), which a former user may have set, is turned off first: this caller must not
+ * wait. */
 static void close_at_once(const struct conn *conn, int shadow_fd)
 {
     static const struct linger off;
@@ -50,7 +51,7 @@ void discard_evicted(struct evicted *evicted)
     evicted->count = 0;
 }
 
-/* Idle connections that lost their fds while a thread had the pool's lock. */
+/* The idle connections that lost their fds while a thread had the pool's lock. */
 static void discard_lost(void)
 {
     struct evicted evicted = {.count = 0};
@@ -85,29 +86,30 @@ void discard_open(struct conn *conn, enum reason reason)
     if (conn->endpoint)
         discard_note_refused(conn, reason);
     if (reason == REASON_OTHER_SOCKET) {
-        int twin = shadow_claim(conn);
+        int shadow_fd = shadow_claim(conn);
 
-        if (twin >= 0)
-            close_at_once(conn, twin);
+        if (shadow_fd >= 0)
+            close_at_once(conn, shadow_fd);
     }
     shadow_drop(conn);
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Without the pool's lock, as in a bulk close by the program: a connection that another thread
- * is just being lent is not lent when its private fd was taken out of the map. */
+/* Without the pool's lock, in the steps of a bulk close by the program: a connection that
+ * another thread is checking out is not reused if its shadow fd is not in the map any more. See
+ * concurrency.md, 3. */
 static bool close_idle_fds(void)
 {
     bool any = false;
 
     bulk_close_begins();
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
-        const struct conn *conn = conn_of_word(slot);
+        uint32_t word = fdmap_get(fd);
+        const struct conn *conn = conn_of_word(word);
 
-        if (!conn || !(slot & FDMAP_SHADOW) ||
+        if (!conn || !(word & FDMAP_SHADOW) ||
             (conn_state(conn) != CONN_IDLE && conn_state(conn) != CONN_DRAINING) ||
-            !fdmap_replace(fd, slot, FDMAP_NONE))
+            !fdmap_replace(fd, word, FDMAP_NONE))
             continue;
         if (!sockid_is_elsewhere(conn, fd))
             raw_close(fd);
@@ -129,13 +131,13 @@ bool discard_if_elsewhere(struct conn *conn, int fd)
 bool discard_idle(enum reason reason)
 {
     struct evicted evicted;
-    unsigned int twins = shadow_count();
+    unsigned int shadows = shadow_count();
     bool any, locked;
     int saved = errno;
 
     spare_flush();
     shadow_drop_all();
-    any = shadow_count() < twins;
+    any = shadow_count() < shadows;
     do {
         evicted.count = 0;
         locked = !pool_flush(reason, &evicted);

@@ -1,10 +1,11 @@
 /*
- * Fences and owed replies.
+ * Fences and outstanding replies.
  *
- * Which fence proves what: after quiet commands in general any request that is always answered
- * will do, but up to memcached 1.5.22 a refused noreply value is executed as commands, and only
- * `MN`, which those versions cannot say, is the answer to nothing else. Servers before 1.5.19
- * and some proxies do not know `mn`; that is learned once and asked again after a while.
+ * Which fence proves what? After most quiet commands any request that is always answered will
+ * do. But memcached up to 1.5.22 executes the value of a refused noreply command as commands.
+ * Only `MN` is proof then: those versions never say it, and newer ones say it in answer to
+ * nothing but `mn`. Servers before 1.5.19 and some proxies do not know `mn`: that is noted
+ * once, and `mn` is tried again after a while.
  */
 #include "pool/drain.h"
 
@@ -16,10 +17,13 @@
 #include "base/hash.h"
 #include "base/rawsys.h"
 
-/* A connection may be asked on a small signal stack. */
-#define CHUNK        1024
+/* Small, as a connection may be drained on a small signal stack. */
+#define CHUNK 1024
+
+/* Bytes that are read on one draining connection before it is given up. */
 #define DRAINED_MOST ((size_t)1 << 20)
 
+/* Milliseconds after which a server that did not know `mn` is asked it again. */
 #define MN_AGAIN_AFTER ((msec_t)60 * 1000)
 
 static bool may_ask_mn(const struct conn *conn, msec_t now)
@@ -48,7 +52,7 @@ static bool is_unconfirmed(const struct conn *conn)
     return verdict == WIRE_UNCONFIRMED || verdict == WIRE_UNPROVEN;
 }
 
-/* Need not be a secret, only another one each time. */
+/* The value that a fence's answer must echo: no secret, only a different one each time. */
 static uint32_t next_nonce(const struct conn *conn)
 {
     static _Atomic uint32_t count;
@@ -66,7 +70,8 @@ static enum reason send_fence(struct conn *conn, msec_t now)
     if (raw_syscall(SYS_sendto, conn->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) !=
         (long)n)
         return REASON_NO_FENCE;
-    /* Behind another small request it would wait for the server's delayed acknowledgement. */
+    /* Nagle's algorithm would hold the fence back behind another small request until the
+     * server's delayed acknowledgement. */
     sockopts_push(conn->fd, &conn->options);
     stats_count(&conn->endpoint->stats->fences);
     conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
@@ -82,7 +87,8 @@ enum reason drain_begin(struct conn *conn, msec_t now)
     return is_unconfirmed(conn) ? send_fence(conn, now) : REASON_NONE;
 }
 
-/* Who understood `mn` before is not blamed for one failure: it may have been restarted. */
+/* A fence had no answer, or a wrong one. A server that has understood `mn` before is asked
+ * again, once: it may have been restarted. */
 static enum reason fence_failed(const struct conn *conn, msec_t now)
 {
     struct endpoint *endpoint = conn->endpoint;
@@ -93,6 +99,7 @@ static enum reason fence_failed(const struct conn *conn, msec_t now)
     return REASON_NO_FENCE;
 }
 
+/* What is known after the bytes that were just read; as drain(). */
 static enum reason judge(struct conn *conn, msec_t now)
 {
     enum reason reason = wire_refusal(&conn->wire);
@@ -132,7 +139,7 @@ enum reason drain(struct conn *conn, msec_t now, unsigned int *reads)
 {
     enum reason reason = REASON_REPLY_OWED;
 
-    /* What another has at that number by now is not ours to read. */
+    /* If the fd was closed in bulk and reused, its bytes are not ours to read. */
     if (!sockid_is_at(conn, conn->fd))
         return REASON_OTHER_SOCKET;
     while (*reads > 0 && drain_goes_on(reason)) {

@@ -1,10 +1,10 @@
 /*
- * Settling: what is still owed on a connection that nobody uses. Replies its last user gave up
- * on are read and parsed when somebody could use it again; behind quiet commands a fence is
- * sent, whose answer proves that nothing is to come. Nothing here waits: what has not come is
- * left for the next time.
+ * Draining: to finish the outstanding replies on a connection that has no user. Replies that
+ * its last user did not wait for are read and parsed at the next check-out that could use the
+ * connection. After quiet commands a fence is sent: a request whose answer proves that no other
+ * reply is to come. Nothing here waits: what has not come is left for the next time.
  *
- * The caller has the connection to himself and holds no lock. errno is kept.
+ * The caller is the only one with the connection and holds no lock. errno is kept.
  */
 #ifndef MCPOOL_DRAIN_H
 #define MCPOOL_DRAIN_H
@@ -13,23 +13,23 @@
 #include "conn/conn.h"
 #include "base/reasons.h"
 
-/* Why CONN, which its user is about to leave, could never be settled; REASON_NONE when it
- * could, or is clean already. */
+/* Why CONN, which is being checked in, can never be drained; REASON_NONE if it can, or if
+ * nothing is outstanding. */
 enum reason drain_prospect(const struct conn *conn, msec_t now);
 
-/* Takes the first step on CONN, which lives at its private number and has no user any more: the
- * fence, if that is what it needs. REASON_NONE, or why it cannot be kept. */
+/* Begins to drain CONN, which lives at its shadow fd: sends the fence, if it needs one.
+ * REASON_NONE, or why it cannot be kept. */
 enum reason drain_begin(struct conn *conn, msec_t now);
 
-/* Reads, of at most 1 KiB each, that one call of the program pays for, whatever servers send.
- */
+/* How many reads, of 1 KiB at most, one call of the program pays for, whatever servers send. */
 #define DRAIN_READS 64
 
-/* Reads what has come, by at most *READS reads, which are subtracted. REASON_NONE: CONN is
- * clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Anything else: never. */
+/* Reads what has come on CONN, by at most *READS reads, and subtracts them. REASON_NONE: CONN
+ * is clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Any other reason: it never will
+ * be. */
 enum reason drain(struct conn *conn, msec_t now, unsigned int *reads);
 
-/* Whether REASON, an answer of drain(), means that more may come. */
+/* Whether REASON, a result of drain(), means that more may come. */
 bool drain_goes_on(enum reason reason);
 
 #endif

@@ -25,6 +25,7 @@ msec_t due_in(void)
 
 void due_ahead_slow(void)
 {
+    /* Each early write pays for one period. It is refused while IN_A_ROW periods lie ahead. */
     static _Atomic msec_t paid_until;
     msec_t now = clock_now();
     msec_t until = atomic_load(&paid_until);

@@ -19,8 +19,8 @@
 #include "stats/log.h"
 #include "stats/stats.h"
 
-/* The forks under way in this thread: more than one when a signal handler forks inside of
- * fork(). LOCKED is which of them has the pool's lock, from 1; 0 for none. */
+/* The unfinished forks of this thread: more than one if a signal handler forks inside of
+ * fork(). LOCKED is the number, from 1, of the one that has the pool's lock; 0 if none has. */
 static _Thread_local struct {
     unsigned int depth;
     unsigned int locked;
@@ -31,6 +31,7 @@ void fork_before(void)
 {
     enum reason reason;
 
+    /* Before the lock is held: a swap takes it. */
     swap_all_for_new();
     forks.depth++;
     forks.is_owner = owner_is_this_process();
@@ -45,7 +46,7 @@ void fork_before(void)
     atomic_fetch_add(&fork_epoch, 1);
 }
 
-/* Whether the fork that ends now has the lock. */
+/* Ends the innermost fork; true if that one has the pool's lock. */
 static bool end_fork(void)
 {
     bool locked = forks.locked == forks.depth;
@@ -58,7 +59,8 @@ static bool end_fork(void)
 
 void fork_after_in_parent(void)
 {
-    /* Another thread may have opened a socket after the first count and before the child. */
+    /* Raised a second time: another thread may have opened a socket after the first time and
+     * before the child was made, and the child has it as well. */
     atomic_fetch_add(&fork_epoch, 1);
     if (forks.depth == 1)
         ownfile_after_fork_in_parent();
@@ -66,17 +68,18 @@ void fork_after_in_parent(void)
         pool_after_fork_in_parent();
 }
 
-/* In a child, also one made while another thread was changing the pool: the map has an fd as
- * private for as long as a connection of the parent may be idle there. What the program has at
- * that fd by now is not closed. */
+/* Closes the child's copies of our fds. The child may have been made while another thread was
+ * changing the lists, so this goes by the map: an fd is marked there as a shadow fd as long as
+ * a connection of the parent may idle at it. If the program has something else at that fd by
+ * now, it is not closed. */
 static void close_shadow_fds(void)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
+        uint32_t word = fdmap_get(fd);
 
-        if (!(slot & FDMAP_SHADOW) || slot & FDMAP_EPOLL)
+        if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL)
             continue;
-        shadow_close(conn_of_word(slot), fd);
+        shadow_close(conn_of_word(word), fd);
     }
 }
 

@@ -1,5 +1,8 @@
 /*
  * Guessing what will be spoken, and learning what is.
+ *
+ * The atomics here hold what was learned, each independent of the others. An old value costs a
+ * wrong guess, that is a refusal or a swap, so relaxed operations are enough.
  */
 #include "pool/guess.h"
 
@@ -11,12 +14,13 @@
 #include "conn/endpoint.h"
 #include "pool/connect_time.h"
 
-/* Client libraries prepare their sockets each in their own way. */
+/* Which kind of socket FRESH is, by its options and flags: client libraries prepare their
+ * sockets each in their own way. */
 static uint8_t kind_of(const struct conn *fresh)
 {
-    uint32_t looks = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
+    uint32_t prepared = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
 
-    return (uint8_t)(hash_mix(looks) >> 48) % POOL_HABITS;
+    return (uint8_t)(hash_mix(prepared) >> 48) % POOL_HABITS;
 }
 
 enum wire_protocol guess_protocol(struct conn *fresh)
@@ -40,7 +44,8 @@ const uint8_t *guess_first_byte(const struct pieces *pieces)
     return NULL;
 }
 
-/* What others have done just now need not be noted anew. */
+/* Notes that PROTOCOL is spoken on CONN. Stores only what is new: a store would take the cache
+ * line away from other threads. */
 static void learn(struct conn *conn, enum wire_protocol protocol)
 {
     _Atomic uint8_t *habit = &conn->endpoint->habits[conn->socket_kind];

@@ -1,8 +1,8 @@
 /*
- * Which protocol will the next user speak? A server fixes text or binary by the first byte of a
- * connection, and connect() does not say what that will be. It is guessed from what users with
- * the same kind of socket said before; the first byte shows whether that was right. If it was
- * not, see pool/swap.h.
+ * Which protocol will the next user of a connection speak? A server takes the first byte of a
+ * connection for text or binary, and connect() does not say which will come. We guess that
+ * users with the same kind of socket speak what such users spoke before. The first byte shows
+ * whether the guess was right; if not, see pool/swap.h.
  *
  * No lock, no wait; errno is kept.
  */
@@ -17,30 +17,30 @@
 #include "conn/conn.h"
 #include "wire/wire.h"
 
-/* What the user of FRESH, bound to its endpoint and with its flags noted, will probably speak;
- * WIRE_UNDECIDED when it cannot be told. */
+/* What the user of FRESH will probably speak; WIRE_UNDECIDED if that cannot be told. FRESH is
+ * bound to its endpoint, and its flags are noted. */
 enum wire_protocol guess_protocol(struct conn *fresh);
 
 /* What is about to be sent. */
 struct pieces {
     const struct iovec *iov;
     size_t count;
-    bool readable; /* they and the first byte are known to be */
+    bool readable; /* the pieces and the first byte are known to be readable */
 };
 
-/* PIECES are about to be sent on CONN, on which the caller has a call under way; takes note of
- * what is spoken. False when CONN does not speak that: then the caller ends its call and has it
- * repaired. */
+/* PIECES are about to be sent on CONN, on which the caller is in a call. Learns from the first
+ * byte what is spoken. False if CONN speaks another protocol: the caller then ends its call and
+ * calls swap_to_fit(). */
 bool guess_fits(struct conn *conn, const struct pieces *pieces);
 
-/* The first byte of the first piece that has one; NULL when it cannot be read. */
+/* The first byte of the first piece that is not empty; NULL if it cannot be read. */
 const uint8_t *guess_first_byte(const struct pieces *pieces);
 
 /* Whether the next byte on CONN is the first of its present user. */
 bool guess_is_open(const struct conn *conn);
 
-/* Whether CONN, bound to its endpoint, speaks what users with the same kind of socket said
- * before, and nothing else was ever spoken to its server. */
+/* Whether CONN, which is bound to its endpoint, speaks what users with the same kind of socket
+ * spoke last, and nothing else was ever spoken to its server. */
 bool guess_is_sure(const struct conn *conn);
 
 #endif

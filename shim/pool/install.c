@@ -1,5 +1,5 @@
 /*
- * Taking off and putting on what the application can see of a socket.
+ * Options, flags and registrations, and the dup3() over the fresh socket.
  */
 #include "pool/install.h"
 
@@ -11,6 +11,7 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
+/* TO names what FROM names; false if FROM is not open. */
 static bool move_over(int from, int to, int fd_flags)
 {
     int flags = fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0;
@@ -18,9 +19,10 @@ static bool move_over(int from, int to, int fd_flags)
     return raw_syscall(SYS_dup3, from, to, flags) == to;
 }
 
-/* Over FD came not CONN but what had got its private number meanwhile: FRESH is put back, or
- * its like. */
-static void put_back(int fd, const struct conn *fresh, int fd_flags)
+/* The dup3() has put a foreign file over FD: the shadow fd had been closed in bulk and reused.
+ * Puts FRESH back, from its own shadow fd, or a new socket like it. If both fail, FD is
+ * closed. */
+static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
 {
     int type =
         SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
@@ -37,8 +39,9 @@ static void put_back(int fd, const struct conn *fresh, int fd_flags)
         raw_close((int)like);
 }
 
-/* Other threads may sweep our private numbers at any moment, and give them out again: what has
- * arrived is CONN if its number was not swept before. */
+/* Puts CONN over FD. A bulk close in another thread may close the shadow fd at any moment, so
+ * the map is looked at after the dup3(): if it still names the shadow fd, what arrived is CONN.
+ * See concurrency.md, 3. */
 static enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
                            int fd_flags)
 {
@@ -46,26 +49,27 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
         return REASON_OTHER_SOCKET;
     if (fdmap_holds(conn->fd, conn_id(conn) | FDMAP_SHADOW))
         return REASON_NONE;
-    put_back(fd, fresh, fd_flags);
+    restore_fresh(fd, fresh, fd_flags);
     return REASON_OTHER_SOCKET;
 }
 
-/* The registrations of the fresh socket last as long as a duplicate of it does, so they need
- * not be made again if this fails. */
+/* As replace(), for a fresh socket with epoll registrations. A duplicate keeps the fresh socket
+ * open meanwhile, and its registrations with it. So if this fails, the duplicate is moved back
+ * and nothing has to be registered again. */
 static enum reason replace_registered(struct conn *conn, int fd, const struct conn *fresh,
                                       int fd_flags)
 {
-    long spare = shadow_duplicate(fd);
+    long duplicate = shadow_duplicate(fd);
     enum reason reason;
 
-    if (spare < 0)
+    if (duplicate < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);
     if (reason == REASON_NONE && !epoll_reg_replay(fd, &fresh->epoll_regs))
         reason = REASON_EPOLL_UNKNOWN;
     if (reason != REASON_NONE)
-        move_over((int)spare, fd, fd_flags);
-    raw_syscall(SYS_close, spare);
+        move_over((int)duplicate, fd, fd_flags);
+    raw_syscall(SYS_close, duplicate);
     return reason;
 }
 

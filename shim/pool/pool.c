@@ -1,5 +1,7 @@
 /*
- * The tables of idle connections.
+ * The lists of idle connections, under the lock. lock_pool() registers a cleanup handler: if a
+ * signal handler jumps out while the lock is held, the tables may be half changed, and pooling
+ * ends for good.
  */
 #include "pool/pool.h"
 
@@ -13,20 +15,25 @@
 #include "stats/stats.h"
 
 static struct lock lock;
+/* This thread has the lock or waits for it: a signal handler that interrupts it then must
+ * not. */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
 static const struct config *settings;
-static struct conn *idle; /* of all endpoints, idle or owing, latest first */
+static struct conn *idle; /* and draining ones, of all endpoints; latest first */
 
-/* A signal handler jumped out of the lock: the tables may be half changed, for ever. */
+/* A signal handler jumped out while its thread had the lock: the tables may be half changed,
+ * and are not used any more. */
 static atomic_bool torn;
 
-/* Why idle connections have no fd any more and are still in the lists, as the lock was another
- * thread's; REASON_NONE when there are none. Set before the lock is asked for once more, and
- * looked at after it was given back, so that one of the two threads takes them out. */
+/* Why there are connections in the lists that have lost their fds: another thread had the lock.
+ * REASON_NONE: there are none. It is set before the lock is asked for once more, and looked at
+ * after the lock was given back, so one of the two threads takes them out; see concurrency.md,
+ * 5. */
 static _Atomic uint32_t loss;
 static void (*catch_up)(void);
 
+/* A cleanup handler: the code that has the lock, or waits for it, was left by a jump. */
 static void abandon(void *unused)
 {
     (void)unused;
@@ -48,37 +55,39 @@ static void catch_up_if_due(void)
         catch_up();
 }
 
-static void leave(struct _pthread_cleanup_buffer *stay)
+static void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     release_lock();
-    _pthread_cleanup_pop(stay, 0);
+    _pthread_cleanup_pop(cleanup, 0);
     catch_up_if_due();
 }
 
-/* To be ended by leave() unless it gives a reason why not. */
-static inline enum reason enter_by(bool (*take)(struct lock *lock),
-                                   struct _pthread_cleanup_buffer *stay)
+/* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
+ * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
+static inline enum reason lock_pool_by(bool (*get)(struct lock *lock),
+                                       struct _pthread_cleanup_buffer *cleanup)
 {
     enum reason reason = REASON_LOCKED;
 
     if (inside)
         return REASON_REENTERED;
-    _pthread_cleanup_push(stay, abandon, NULL);
+    _pthread_cleanup_push(cleanup, abandon, NULL);
     inside = true;
-    if (take(&lock)) {
+    if (get(&lock)) {
+        /* relaxed: ordered by the lock, as it is set before the lock is given up */
         if (!atomic_load_explicit(&torn, memory_order_relaxed))
             return REASON_NONE;
         lock_release(&lock);
         reason = REASON_POOL_UNUSABLE;
     }
     inside = false;
-    _pthread_cleanup_pop(stay, 0);
+    _pthread_cleanup_pop(cleanup, 0);
     return reason;
 }
 
-static enum reason enter(struct _pthread_cleanup_buffer *stay)
+static enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
-    return enter_by(lock_acquire, stay);
+    return lock_pool_by(lock_acquire, cleanup);
 }
 
 void pool_when_lost(void (*work)(void))
@@ -110,8 +119,8 @@ bool pool_is_dry_run(void)
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
-    struct _pthread_cleanup_buffer stay;
-    enum reason reason = enter(&stay);
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
 
     if (reason != REASON_NONE)
         return reason;
@@ -121,7 +130,7 @@ enum reason pool_bind_endpoint(struct conn *conn, const struct address *address,
         conn_move(conn, CONN_IN_USE);
         endpoint_note_peak(endpoint, now);
     }
-    leave(&stay);
+    unlock_pool(&cleanup);
     return endpoint ? REASON_NONE : REASON_NO_ROOM;
 }
 
@@ -153,7 +162,7 @@ static void unlink_idle(struct conn *conn)
     endpoint_note_idle(conn->endpoint);
 }
 
-static void take_out(struct conn *conn, enum reason reason, struct evicted *evicted)
+static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
 {
     unlink_idle(conn);
     conn_move(conn, CONN_EVICTED);
@@ -161,14 +170,16 @@ static void take_out(struct conn *conn, enum reason reason, struct evicted *evic
     evicted->reason[evicted->count++] = reason;
 }
 
-/* A few at a time, so that no call pays for a crowd. The oldest stands behind the newest. */
-static void take_out_expired(msec_t now, struct evicted *evicted)
+/* Evicts the connections that were idle for too long, a few at a time, so that no call pays for
+ * many. The oldest is the one before the first, as the list is circular. */
+static void evict_expired(msec_t now, struct evicted *evicted)
 {
     while (idle && evicted->count < POOL_EVICTED_MAX / 2 &&
            now - idle->newer->idle_since > settings->idle_timeout)
-        take_out(idle->newer, REASON_IDLE_TIMEOUT, evicted);
+        evict(idle->newer, REASON_IDLE_TIMEOUT, evicted);
 }
 
+/* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
 static bool can_serve(const struct conn *found, const struct conn *conn,
                       enum wire_protocol protocol)
 {
@@ -176,7 +187,8 @@ static bool can_serve(const struct conn *found, const struct conn *conn,
            (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
 }
 
-static void lend(struct conn *found)
+/* Takes FOUND, which may be NULL, out of its lists for a check-out. */
+static void claim(struct conn *found)
 {
     if (!found)
         return;
@@ -188,75 +200,77 @@ struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol
                             struct evicted *evicted)
 {
     struct conn *found;
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
 
-    if (enter(&stay) != REASON_NONE)
+    if (lock_pool(&cleanup) != REASON_NONE)
         return NULL;
-    take_out_expired(now, evicted);
+    evict_expired(now, evicted);
     DL_FOREACH2(conn->endpoint->idle, found, next)
     {
         if (now - found->idle_since <= settings->idle_timeout &&
             can_serve(found, conn, protocol))
             break;
     }
-    lend(found);
-    leave(&stay);
+    claim(found);
+    unlock_pool(&cleanup);
     return found;
 }
 
-/* The oldest stands behind the newest. */
+/* The list has the latest first, so the last match has waited longest. */
 struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol protocol,
                                      msec_t now, struct evicted *evicted)
 {
     struct conn *found = NULL, *at, *next;
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
 
-    if (enter(&stay) != REASON_NONE)
+    if (lock_pool(&cleanup) != REASON_NONE)
         return NULL;
     DL_FOREACH_SAFE2(conn->endpoint->draining, at, next, next)
     {
-        if (now - at->idle_since > POOL_OWING_TIMEOUT) {
+        if (now - at->idle_since > POOL_DRAIN_TIMEOUT) {
             if (evicted->count < POOL_EVICTED_MAX)
-                take_out(at, REASON_DRAIN_TIMEOUT, evicted);
+                evict(at, REASON_DRAIN_TIMEOUT, evicted);
         } else if (can_serve(at, conn, protocol)) {
             found = at;
         }
     }
-    lend(found);
-    leave(&stay);
+    claim(found);
+    unlock_pool(&cleanup);
     return found;
 }
 
 bool pool_return(struct conn *conn)
 {
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
 
-    if (enter(&stay) != REASON_NONE)
+    if (lock_pool(&cleanup) != REASON_NONE)
         return false;
     link_idle(conn, CONN_DRAINING);
-    leave(&stay);
+    unlock_pool(&cleanup);
     return true;
 }
 
-/* What is not proven yet never takes the place of what is. */
+/* Makes room for one more connection at ENDPOINT, which is to be TO. A draining connection is
+ * evicted first, and never puts out an idle one: it may turn out to be good for nothing. */
 static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
                          struct evicted *evicted)
 {
     if (endpoint->idle_count < endpoint_most(endpoint, settings->max_idle))
         return true;
     if (endpoint->draining)
-        take_out(endpoint->draining->prev, REASON_ENDPOINT_FULL, evicted);
+        evict(endpoint->draining->prev, REASON_ENDPOINT_FULL, evicted);
     else if (to == CONN_IDLE)
-        take_out(endpoint->idle->prev, REASON_ENDPOINT_FULL, evicted);
+        evict(endpoint->idle->prev, REASON_ENDPOINT_FULL, evicted);
     else
         return false;
     return true;
 }
 
+/* The same in the whole process: the oldest are evicted. */
 static bool make_room(struct evicted *evicted)
 {
     while (limits_idle() >= limits_idle_most() && idle && evicted->count < POOL_EVICTED_MAX)
-        take_out(idle->newer, REASON_POOL_FULL, evicted);
+        evict(idle->newer, REASON_POOL_FULL, evicted);
     return limits_idle() < limits_idle_most();
 }
 
@@ -264,15 +278,15 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
                           struct evicted *evicted)
 {
     struct endpoint *endpoint = conn->endpoint;
-    struct _pthread_cleanup_buffer stay;
-    enum reason reason = enter(&stay);
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
 
     if (reason != REASON_NONE)
         return reason;
-    take_out_expired(now, evicted);
+    evict_expired(now, evicted);
     endpoint_note_peak(endpoint, now);
-    /* The lock is held over a fork, so that this comparison and the child's view of the lists
-     * agree. */
+    /* The lock is held over a fork, so either the child has CONN in its lists, or the epoch
+     * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
     else if (!make_room_at(endpoint, to, evicted))
@@ -283,27 +297,27 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
         conn->idle_since = now;
         link_idle(conn, to);
     }
-    leave(&stay);
+    unlock_pool(&cleanup);
     return reason;
 }
 
 bool pool_flush(enum reason reason, struct evicted *evicted)
 {
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
 
-    if (enter(&stay) != REASON_NONE)
+    if (lock_pool(&cleanup) != REASON_NONE)
         return false;
     while (idle && evicted->count < POOL_EVICTED_MAX)
-        take_out(idle->newer, reason, evicted);
-    leave(&stay);
+        evict(idle->newer, reason, evicted);
+    unlock_pool(&cleanup);
     return true;
 }
 
 struct conn *pool_claim_shadow(struct conn *conn, int fd)
 {
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
 
-    if (enter(&stay) != REASON_NONE) {
+    if (lock_pool(&cleanup) != REASON_NONE) {
         pool_note_lost(REASON_CLOSED_IN_BULK);
         return NULL;
     }
@@ -314,12 +328,12 @@ struct conn *pool_claim_shadow(struct conn *conn, int fd)
         unlink_idle(conn);
         conn_move(conn, CONN_EVICTED);
     }
-    leave(&stay);
+    unlock_pool(&cleanup);
     return conn;
 }
 
-/* The map does not say any more that their fds are theirs. */
-static void take_out_lost(enum reason reason, struct evicted *evicted)
+/* Evicts connections that have lost their fds: the map does not name them there any more. */
+static void evict_lost(enum reason reason, struct evicted *evicted)
 {
     struct conn *conn, *next;
 
@@ -327,23 +341,23 @@ static void take_out_lost(enum reason reason, struct evicted *evicted)
     {
         if (evicted->count < POOL_EVICTED_MAX && conn->fd >= 0 &&
             fdmap_get(conn->fd) != (conn_id(conn) | FDMAP_SHADOW))
-            take_out(conn, reason, evicted);
+            evict(conn, reason, evicted);
     }
 }
 
 bool pool_claim_lost(struct evicted *evicted)
 {
-    struct _pthread_cleanup_buffer stay;
+    struct _pthread_cleanup_buffer cleanup;
     enum reason reason;
 
-    if (atomic_load(&loss) == REASON_NONE || enter_by(lock_try, &stay) != REASON_NONE)
+    if (atomic_load(&loss) == REASON_NONE || lock_pool_by(lock_try, &cleanup) != REASON_NONE)
         return false;
     reason = (enum reason)atomic_exchange(&loss, REASON_NONE);
-    take_out_lost(reason, evicted);
+    evict_lost(reason, evicted);
     if (evicted->count == POOL_EVICTED_MAX)
         atomic_store(&loss, (uint32_t)reason);
     release_lock();
-    _pthread_cleanup_pop(&stay, 0);
+    _pthread_cleanup_pop(&cleanup, 0);
     return true;
 }
 

@@ -1,14 +1,16 @@
 /*
- * The pool: endpoint -> idle connections, their ages, and its one lock.
+ * The pool: the lists of idle and draining connections of each endpoint, their ages and limits,
+ * and the one lock.
  *
- * The lock guards the table of endpoints (conn/endpoint.h) and the lists, nothing else, and is
- * held for changes of tables only. A thread that is inside already (a signal handler
- * interrupted it) is turned away, and so is one that has waited for the lock for
- * LOCK_PATIENCE_MS (base/lock.h), or meets it after another has: REENTERED, LOCKED. Nothing is
- * taken or kept then, and the call is the plain one; what must be done all the same is done
- * without the lock, as far as the map goes, and the lists are left to the thread that has it.
+ * The lock guards the table of endpoints (conn/endpoint.h) and these lists, and is held only
+ * while they are read or changed. A signal handler that interrupted the holder is refused the
+ * lock (REENTERED). So is a thread that has waited for LOCK_PATIENCE_MS (base/lock.h), and
+ * every other thread from then until the holder gives the lock back (LOCKED). A refused call
+ * checks nothing in or out, and the program's call is a plain one. See pool_note_lost() for
+ * what must be done all the same.
+ *
  * Functions that take connections out of the pool hand them to the caller, which closes them
- * after the lock is free.
+ * without the lock.
  */
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
@@ -24,21 +26,21 @@
 #include "conn/endpoint.h"
 #include "config/address.h"
 
-/* Connections that one call may take out of the pool at most. */
+/* How many connections one call may take out of the pool to be closed. */
 #define POOL_EVICTED_MAX 8
 
-/* What is owed on a connection nobody uses must come within so many milliseconds. */
-#define POOL_OWING_TIMEOUT ((msec_t)10 * 1000)
+/* Milliseconds in which the outstanding replies on a draining connection must come. */
+#define POOL_DRAIN_TIMEOUT ((msec_t)10 * 1000)
 
-/* Connections taken out, DOOMED: the caller closes each for its reason. */
+/* Connections taken out of the pool, EVICTED: the caller closes each for its reason. */
 struct evicted {
     struct conn *conn[POOL_EVICTED_MAX];
     enum reason reason[POOL_EVICTED_MAX];
     size_t count;
 };
 
-/* Reserves the memory of the endpoints. CONFIG stays the caller's and must not change. False
- * without memory. */
+/* Once, at start-up. Reserves the memory of the endpoints; false if there is none. CONFIG stays
+ * the caller's and must not change. */
 bool pool_start(const struct config *config);
 
 /* Whether reuse is only counted (MCPOOL_DRY_RUN). */
@@ -48,47 +50,50 @@ bool pool_is_dry_run(void);
  * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
 
-/* The idle connection used last that leads to the same endpoint as CONN, can take on its
- * options and speaks PROTOCOL (WIRE_UNDECIDED: any); it is LENDING then. NULL when there is
- * none. Expired ones are added to VICTIMS. */
+/* The idle connection to the endpoint of CONN that was used last, can take on the options of
+ * CONN and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT then, and the caller's.
+ * NULL if there is none. Expired connections are added to EVICTED. */
 struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
                             struct evicted *evicted);
 
-/* The same of those that are owing: the one that has waited longest. */
+/* As pool_check_out(), of the draining connections: the one that has waited longest. */
 COLD struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol protocol,
                                           msec_t now, struct evicted *evicted);
 
-/* Keeps CONN, which is LEAVING and lives at a private number: it is IDLE or OWING then, as TO
- * says, and what had to make room for it is added to VICTIMS. REASON_NONE, or why it was not
- * kept. */
+/* Keeps CONN, which is CHECKING_IN and lives at its shadow fd. It is IDLE or DRAINING then, as
+ * TO says. Connections that had to make room for it are added to EVICTED. REASON_NONE, or why
+ * it was not kept. */
 enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
                           struct evicted *evicted);
 
-/* CONN, LENDING, is still OWING: it goes to the end of the queue, and its time runs on. False
- * when it cannot. */
+/* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on. False
+ * if the lock was refused: CONN stays the caller's. */
 COLD bool pool_return(struct conn *conn);
 
-/* Takes out some idle connections for REASON, oldest first, as many as VICTIMS has room for;
- * all are out when VICTIMS is not full afterwards. False when the lock was not to be had. */
+/* Takes out idle and draining connections for REASON, oldest first, as many as EVICTED has room
+ * for: if it is not full afterwards, all are out. False if the lock was refused. */
 COLD bool pool_flush(enum reason reason, struct evicted *evicted);
 
-/* The application closes the private fd FD, which is in the map no more: takes CONN out,
- * DOOMED, if it is idle there. NULL when it is not, or when it was lost, see below. */
+/* The program has closed the shadow fd FD, which is not in the map any more: takes CONN out,
+ * EVICTED, if it is idle or draining there. NULL if it is not, or if the lock was refused and
+ * pool_note_lost() was called instead. */
 COLD struct conn *pool_claim_shadow(struct conn *conn, int fd);
 
-/* What must be done although another thread has the lock: private fds are taken out of the map
- * without it, and closed; no connection is lent from an fd that the map does not name. Then
- * pool_note_lost() says why there are idle connections without an fd. WORK is called without
- * the lock, by this thread or by the one that gives the lock back: it calls pool_claim_lost(),
- * which takes them out, until that is false, and gives up VICTIMS each time. */
+/* Idle connections must be given up also when another thread has the lock, for instance because
+ * the program closes their shadow fds in bulk. Then the shadow fds are taken out of the map and
+ * closed without the lock; no connection is reused whose fd the map does not name.
+ * pool_note_lost() notes that the lists hold such lost connections, and why. They are taken out
+ * by this thread if the lock is free, and otherwise by the thread that gives it back: WORK is
+ * called without the lock and calls pool_claim_lost() until that is false, closing EVICTED each
+ * time. */
 COLD void pool_note_lost(enum reason reason);
 void pool_when_lost(void (*work)(void));
 COLD bool pool_claim_lost(struct evicted *evicted);
 
-/* Around a fork: the lock is held over it so that the child finds the tables whole. In the
- * child the lists are emptied; their fds are the caller's to close. Another result than
- * REASON_NONE says why the lock was not to be had: the tables may be torn in the child, which
- * must not pool, and pool_after_fork_in_...() must not be called. */
+/* Around a fork: the lock is held over it, so that the child finds the tables whole. In the
+ * child the lists are emptied; the fds in them are the caller's to close. If pool_before_fork()
+ * returns another reason than REASON_NONE, the lock was refused: pool_after_fork_in_...() must
+ * not be called, and the child must not pool, as its tables may be half changed. */
 COLD enum reason pool_before_fork(void);
 COLD void pool_after_fork_in_parent(void);
 COLD void pool_after_fork_in_child(void);

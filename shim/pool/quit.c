@@ -1,5 +1,5 @@
 /*
- * Which goodbyes may be kept from the server, and the tombstone.
+ * Which quits may be kept from the server, and the tombstone.
  */
 #include "pool/quit.h"
 
@@ -13,16 +13,18 @@
 #include "base/owner.h"
 #include "base/rawsys.h"
 
-struct farewell {
-    uint8_t answer[WIRE_QUIT_ANSWER];
-    bool answered;
+/* What the server would have answered to a quit, if it answers it. */
+struct quit_answer {
+    uint8_t bytes[WIRE_QUIT_ANSWER];
+    bool is_due;
 };
 
-/* The end of file that follows a goodbye tells the program that the server has done everything
- * it was sent, and has sent all answers. The tombstone may say so only when the server's
- * answers have shown it already. */
-static bool may_intercept(int fd, uint32_t word, const void *goodbye, size_t n,
-                          struct farewell *farewell)
+/* Whether the quit may be kept from the server; ANSWER is what the server would have answered.
+ * The end of file after a quit tells the program that the server has done everything it was
+ * sent and has sent all replies. The tombstone may say so only if the server's replies have
+ * shown it already. */
+static bool may_intercept(int fd, uint32_t word, const void *quit, size_t n,
+                          struct quit_answer *answer)
 {
     struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
     bool may = false;
@@ -32,9 +34,8 @@ static bool may_intercept(int fd, uint32_t word, const void *goodbye, size_t n,
     if (owner_is_this_process() && conn_state(conn) == CONN_IN_USE &&
         conn_refusal(conn) == REASON_NONE && !conn_is_shared(conn) && conn_trylock(conn)) {
         may = wire_verdict(&conn->wire) == WIRE_CLEAN &&
-              (!goodbye || wire_quit(&conn->wire, goodbye, n));
-        farewell->answered =
-            goodbye && wire_quit_answer(&conn->wire, goodbye, farewell->answer);
+              (!quit || wire_quit(&conn->wire, quit, n));
+        answer->is_due = quit && wire_quit_answer(&conn->wire, quit, answer->bytes);
         conn_unlock(conn);
     }
     may = may && !discard_if_elsewhere(conn, fd);
@@ -42,34 +43,35 @@ static bool may_intercept(int fd, uint32_t word, const void *goodbye, size_t n,
     return may;
 }
 
-static int make_tombstone(int flags, const struct farewell *farewell)
+/* A tombstone with the file status FLAGS, on which ANSWER can be read; -1 if there is none. */
+static int make_tombstone(int flags, const struct quit_answer *answer)
 {
     int pair[2] = {-1, -1};
     int type = SOCK_STREAM | SOCK_CLOEXEC | (flags & O_NONBLOCK ? SOCK_NONBLOCK : 0);
 
     if (raw_syscall(SYS_socketpair, AF_UNIX, type, 0, pair) != 0)
         return -1;
-    if (farewell->answered)
-        raw_syscall(SYS_sendto, pair[1], farewell->answer, sizeof(farewell->answer),
+    if (answer->is_due)
+        raw_syscall(SYS_sendto, pair[1], answer->bytes, sizeof(answer->bytes),
                     MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
     raw_close(pair[1]);
     return pair[0];
 }
 
-bool quit_intercept(int fd, uint32_t word, const void *goodbye, size_t n)
+bool quit_intercept(int fd, uint32_t word, const void *quit, size_t n)
 {
-    struct farewell farewell = {.answered = false};
+    struct quit_answer answer = {.is_due = false};
     int saved = errno;
-    bool buried;
+    bool checked_in;
     int tombstone;
 
-    if (!may_intercept(fd, word, goodbye, n, &farewell))
+    if (!may_intercept(fd, word, quit, n, &answer))
         return false;
-    tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &farewell);
+    tombstone = make_tombstone((int)raw_syscall(SYS_fcntl, fd, F_GETFL), &answer);
     if (tombstone < 0)
         return false;
-    buried = check_in_behind(fd, word, tombstone);
+    checked_in = check_in_behind(fd, word, tombstone);
     raw_close(tombstone);
     errno = saved;
-    return buried;
+    return checked_in;
 }

@@ -1,16 +1,17 @@
 /*
- * Goodbyes: many clients say `quit`, or shut their side down, before they close, and a server
- * that hears it ends the connection. A connection on which nothing at all is outstanding is
- * checked in at that moment instead, and a tombstone takes its fd: one end of a socket pair
- * whose other end is closed, so that reading gives what is left to say and then end of file,
- * writing EPIPE, and waiting a hang-up, all from the kernel. Before that the kernel is asked
- * what the fd refers to: the program may have closed it unseen and reused it.
+ * Quits: before close(), many clients send `quit` or call shutdown(), and a server that
+ * receives that ends the connection. So if nothing at all is outstanding, the quit is kept from
+ * the server, the connection is checked in at that moment, and a tombstone takes its fd. A
+ * tombstone is one end of a socket pair whose other end is closed. The kernel then does the
+ * rest: reading gives what is left to say and end of file, writing gives EPIPE, waiting a
+ * hang-up. Before the check-in the kernel is asked what the fd refers to: the program may have
+ * closed and reused it where no hook saw it.
  *
- * A goodbye is also a barrier: at the end of file a client knows that everything it sent was
- * done. So a goodbye behind quiet requests that no later answer has confirmed is passed on, as
- * is one that shares its write with requests.
+ * A quit is also a barrier: at the end of file a client knows that everything it sent was done.
+ * So a quit is passed on if it follows quiet requests that no later answer has confirmed, or
+ * shares its write with requests.
  *
- * Called for numbers with a slot in the map, without the pool's lock. errno is kept.
+ * To be called for fds that have a word in the map, without the pool's lock. errno is kept.
  */
 #ifndef MCPOOL_QUIT_H
 #define MCPOOL_QUIT_H
@@ -21,13 +22,13 @@
 #include "base/compiler.h"
 #include "wire/wire.h"
 
-/* The longest goodbye is a binary packet without a body. */
+/* The longest quit is a binary packet without a body. */
 #define QUIT_LONGEST WIRE_PACKET_HEADER
 
-/* The program says goodbye on FD, of which the map has said WORD: by shutdown(), when GOODBYE
- * is NULL, or by a write of the N readable bytes at GOODBYE, which may turn out to be something
- * else. True when the connection was checked in and a tombstone is at FD; false when the call
- * is to be passed on. */
-COLD bool quit_intercept(int fd, uint32_t word, const void *goodbye, size_t n);
+/* The program quits on FD, of which the map has said WORD: by shutdown(), if QUIT is NULL, or
+ * by a write of the N readable bytes at QUIT, which may turn out to be something else. True:
+ * the connection was checked in, and a tombstone is at FD. False: the caller passes the call
+ * on. */
+COLD bool quit_intercept(int fd, uint32_t word, const void *quit, size_t n);
 
 #endif

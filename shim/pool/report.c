@@ -1,5 +1,5 @@
 /*
- * Telling why.
+ * The texts of reasons, of the place in the dialogue, and of the summary.
  */
 #include "pool/report.h"
 
@@ -10,7 +10,7 @@
 
 #define PLACE_SIZE 160
 
-static size_t tell_word(const struct wire_place *place, char *text, size_t room)
+static size_t put_word(const struct wire_place *place, char *text, size_t room)
 {
     char word[80];
     size_t n = place->n;
@@ -28,7 +28,7 @@ static size_t tell_word(const struct wire_place *place, char *text, size_t room)
     return fmt_print(text, room, "'%s'", word);
 }
 
-static size_t tell_packet(const struct wire_place *place, char *text, size_t room)
+static size_t put_packet(const struct wire_place *place, char *text, size_t room)
 {
     size_t n = fmt_print(text, room, "; at the binary %s %d",
                          place->in_reply ? "reply" : "request", place->opcode);
@@ -38,7 +38,7 @@ static size_t tell_packet(const struct wire_place *place, char *text, size_t roo
     return n;
 }
 
-static size_t tell_line(const struct wire_place *place, char *text, size_t room)
+static size_t put_line(const struct wire_place *place, char *text, size_t room)
 {
     size_t n = fmt_print(text, room, "; at the %s%s%s", place->in_reply ? "reply" : "request",
                          place->line ? " " : "", place->line ? place->line : "");
@@ -47,11 +47,11 @@ static size_t tell_line(const struct wire_place *place, char *text, size_t room)
         return n + fmt_print(text + n, room - n, ", %u bytes before the end of its data",
                              (unsigned int)place->n);
     n += fmt_print(text + n, room - n, ", word %u: ", place->word);
-    return n + tell_word(place, text + n, room - n);
+    return n + put_word(place, text + n, room - n);
 }
 
-/* Empty where there is no place to tell. */
-static void tell_place(const struct conn *conn, enum reason reason, char *text)
+/* TEXT is empty if the tracker knows no place. */
+static void put_place(const struct conn *conn, enum reason reason, char *text)
 {
     struct wire_place place;
 
@@ -59,9 +59,9 @@ static void tell_place(const struct conn *conn, enum reason reason, char *text)
     if (!wire_place(&conn->wire, reason, &place))
         return;
     if (place.opcode >= 0)
-        tell_packet(&place, text, PLACE_SIZE);
+        put_packet(&place, text, PLACE_SIZE);
     else if (wire_protocol(&conn->wire) == WIRE_TEXT)
-        tell_line(&place, text, PLACE_SIZE);
+        put_line(&place, text, PLACE_SIZE);
 }
 
 static void report(const struct conn *conn, enum reason reason, const char *what,
@@ -71,7 +71,7 @@ static void report(const struct conn *conn, enum reason reason, const char *what
 
     if (!log_wants(LOG_INFO) || !log_again(kind, others, sizeof(others)))
         return;
-    tell_place(conn, reason, place);
+    put_place(conn, reason, place);
     log_line(LOG_INFO, "%s: %s: %s (%s)%s%s", conn->endpoint->text, what, reason_name(reason),
              reason_text(reason), place, others);
 }

@@ -19,19 +19,19 @@
 #include "conn/ring.h"
 #include "stats/stats.h"
 
-/* How often, and after how many nanoseconds, it is looked whether other threads are done. */
-#define LOOKS    10
-#define LOOK_FOR 1000000
+/* How often we look whether other threads have left their hooks, and how many nanoseconds
+ * apart. */
+#define LOOKS      10
+#define LOOK_EVERY 1000000
 
-/* Threads between sandbox_begin() and sandbox_end(), and the process that owned the pool
- * before.
- */
-static _Atomic uint32_t at_the_door;
+/* How many threads are between sandbox_begin() and sandbox_end(), and the process that owned
+ * the pool before. */
+static _Atomic uint32_t entering;
 static _Atomic pid_t owner;
 
-/* Takes off an option that we have set (TCP_NODELAY): when all hooks are plain calls, none
- * hides it from the program any more. */
-static void undress(struct conn *conn, int unused)
+/* Removes the option that we have set (TCP_NODELAY): once all hooks are plain calls, none hides
+ * it from the program. */
+static void remove_forced_option(struct conn *conn, int unused)
 {
     (void)unused;
     if (conn_state(conn) != CONN_IN_USE || !conn->options.forced_nodelay || !conn_trylock(conn))
@@ -41,21 +41,21 @@ static void undress(struct conn *conn, int unused)
     conn_unlock(conn);
 }
 
-/* A call under way on a connection finds that it was refused; a later call finds an fd that is
- * not tracked. What has one of the bits KNOWN in its slot stays known, but for rings: our
- * mapping of a ring would keep it alive, with all that is pending on it, when the program
- * closes it. */
+/* Removes everything from the map but words that have a bit of KNOWN. A call in flight on a
+ * connection finds it refused; a later call finds an fd that is not tracked. Rings go even if
+ * KNOWN: our mapping of a ring would keep it alive, with all that is pending on it, when the
+ * program closes it. */
 static void forget_all_but(uint32_t known)
 {
     for (int fd = 0; fd < fdmap_end(); fd++) {
-        uint32_t slot = fdmap_get(fd);
-        struct conn *conn = slot & FDMAP_SHADOW ? NULL : conn_of_word(slot);
+        uint32_t word = fdmap_get(fd);
+        struct conn *conn = word & FDMAP_SHADOW ? NULL : conn_of_word(word);
 
-        if (slot == FDMAP_NONE || slot & FDMAP_CLOSING ||
-            (slot & known && !(slot & FDMAP_RING)) || !fdmap_replace(fd, slot, FDMAP_NONE))
+        if (word == FDMAP_NONE || word & FDMAP_CLOSING ||
+            (word & known && !(word & FDMAP_RING)) || !fdmap_replace(fd, word, FDMAP_NONE))
             continue;
-        if (slot & FDMAP_RING)
-            ring_closed(slot);
+        if (word & FDMAP_RING)
+            ring_closed(word);
         if (!conn)
             continue;
         conn_refuse(conn, REASON_SANDBOX);
@@ -65,18 +65,19 @@ static void forget_all_but(uint32_t known)
     atomic_store(&conn_ever_used, false);
 }
 
-/* By the system call that the pool's lock uses too: an earlier filter must allow it anyway. */
+/* Waits by futex(2), which the pool's lock uses too: a filter that is already in force must
+ * allow it anyway. */
 static void wait_a_moment(void)
 {
-    const struct timespec look = {.tv_nsec = LOOK_FOR};
-    uint32_t word = 0;
+    const struct timespec look = {.tv_nsec = LOOK_EVERY};
+    uint32_t unchanged = 0;
 
-    raw_syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &look);
+    raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
 }
 
-/* Whether another thread may still be in a hook that it entered before. Where it moves a
- * connection or writes counters, that is seen; any other hook, as socket(), needs microseconds,
- * and the thread has had LOOKED milliseconds. */
+/* Whether another thread may still be in a hook that it entered as the owner. While it moves a
+ * connection or writes counters, that is seen. Any other hook, such as socket(), takes
+ * microseconds, and the thread has had LOOKED milliseconds. */
 static bool others_may_be_inside(int looked)
 {
     return looked == 0 ? !owner_has_one_thread()
@@ -85,32 +86,35 @@ static bool others_may_be_inside(int looked)
 
 bool sandbox_begin(void)
 {
-    pid_t had;
+    pid_t owner_before;
 
-    if (atomic_load(&at_the_door) == 0 && !owner_is_this_process())
+    if (atomic_load(&entering) == 0 && !owner_is_this_process())
         return false;
-    atomic_fetch_add(&at_the_door, 1);
+    atomic_fetch_add(&entering, 1);
+    /* What needs system calls comes before owner_disown(): after it, no hook makes one of ours.
+     */
     swap_all_for_new();
     discard_idle(REASON_SANDBOX);
     stats_write(clock_now());
-    had = owner_disown();
-    if (had != 0)
-        atomic_store(&owner, had);
+    owner_before = owner_disown();
+    if (owner_before != 0)
+        atomic_store(&owner, owner_before);
     log_line(LOG_INFO, "the program tries to enter a sandbox: all connections are given up");
+    /* Again: a thread that was inside a hook may have checked in a connection meanwhile. */
     discard_idle(REASON_SANDBOX);
     for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {
         wait_a_moment();
         discard_idle(REASON_SANDBOX);
     }
     stats_pause();
-    conn_for_each_open(undress, 0);
+    conn_for_each_open(remove_forced_option, 0);
     forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);
     return true;
 }
 
-/* Of two threads that try at the same time, the one that entered the sandbox decides. Private
- * fds that another thread was to close, and did not yet, then stay open. What another thread
- * was lent since sandbox_begin() was not watched, so it is not kept. */
+/* If several threads try at the same time, one that has entered the sandbox decides. Shadow fds
+ * that another thread was to close, and has not closed yet, then stay open. A connection that
+ * another thread checked out since sandbox_begin() was not tracked, so it is not kept. */
 void sandbox_end(bool entered)
 {
     if (entered) {
@@ -118,15 +122,17 @@ void sandbox_end(bool entered)
         owner_disown();
         stats_pause();
         forget_all_but(0);
-    } else if (atomic_load(&at_the_door) == 1 && owner_refusal() != REASON_SANDBOX) {
+    } else if (atomic_load(&entering) == 1 && owner_refusal() != REASON_SANDBOX) {
+        /* The last thread whose call failed: pooling begins anew. */
         discard_idle(REASON_SANDBOX);
         forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);
         owner_restore(atomic_load(&owner));
         stats_resume();
+        /* Another thread has entered a sandbox meanwhile. */
         if (owner_refusal() == REASON_SANDBOX) {
             owner_disown();
             stats_pause();
         }
     }
-    atomic_fetch_sub(&at_the_door, 1);
+    atomic_fetch_sub(&entering, 1);
 }

@@ -1,5 +1,5 @@
 /*
- * Looking at requests, page by page.
+ * Looking at requests: a page of memory is probed once, then its bytes are parsed.
  */
 #include "pool/sending.h"
 
@@ -30,6 +30,8 @@ static bool is_object_readable(struct sending *sending, const void *at, size_t n
     return is_page_readable(sending, at) && is_page_readable(sending, (const char *)at + n - 1);
 }
 
+/* How many of the N bytes at AT may be read, no further than the end of the page; 0: none. For
+ * wire_look_at(). */
 static size_t may_look(void *sending, const void *at, size_t n)
 {
     size_t rest = READABLE_PAGE - (uintptr_t)at % READABLE_PAGE;

@@ -1,15 +1,15 @@
 /*
  * What a call is about to send, parsed before the call is made.
  *
- * As soon as the bytes are sent, another thread may get the reply and give the memory of the
- * request back, while the sender is still in its call. So requests are parsed before the call,
- * together with the arrays that say where they are, and what was found counts only when the
- * call has sent all of it. A call that sent only a part gets a second look at that part: its
- * caller still has to send the rest.
+ * As soon as the bytes are sent, another thread may receive the reply and free the memory of
+ * the request, while the sender is still in its call. So requests are parsed before the call,
+ * with the arrays that say where they are. What was found counts only if the call has sent all
+ * of it. If it has sent a part, that part is parsed after the call: the caller still has to
+ * send the rest, so the memory is still there.
  *
  * Memory that the kernel would refuse (EFAULT) is never touched. Nothing here locks, blocks or
- * changes the connection; errno is kept. The caller has a call of the kind SEND under way on
- * the connection whose tracker WIRE is, and is the only one.
+ * changes the connection; errno is kept. The caller is in a call of the kind SEND on the
+ * connection that WIRE belongs to, and is the only one.
  */
 #ifndef MCPOOL_SENDING_H
 #define MCPOOL_SENDING_H
@@ -23,27 +23,27 @@
 #include "wire/wire.h"
 
 struct sending {
-    size_t n;          /* bytes */
-    bool seen;         /* all of them that must be */
-    bool one_get;      /* see wire_is_one_get(); AHEAD is not filled in then */
-    uintptr_t page;    /* the number of a page known to be readable */
-    struct wire ahead; /* what the bytes do */
+    size_t n;          /* bytes that were looked at */
+    bool seen;         /* all bytes were readable, as far as they have to be parsed */
+    bool one_get;      /* see wire_is_one_get(); AHEAD is not set then */
+    uintptr_t page;    /* index of a page that is known to be readable */
+    struct wire ahead; /* the state of the tracker after the bytes */
 };
 
-/* The first MOST bytes at BYTES, or of COUNT pieces at IOV, are about to be sent, or were.
- * READABLE: the first byte is known to be. */
+/* The first MOST bytes at BYTES, or of COUNT pieces at IOV, are about to be sent, or were sent.
+ * READABLE: the first byte is known to be readable. */
 void sending_look_at_bytes(struct sending *sending, const struct wire *wire, const void *bytes,
                            bool readable, size_t most);
 void sending_look_at_pieces(struct sending *sending, const struct wire *wire,
                             const struct iovec *iov, size_t count, size_t most);
 
-/* The same of COUNT messages at MESSAGES; each begins with a struct msghdr, STRIDE bytes behind
+/* The same for COUNT messages at MESSAGES: each begins with a struct msghdr, STRIDE bytes after
  * the one before. */
 void sending_look_at_messages(struct sending *sending, const struct wire *wire,
                               const void *messages, size_t stride, size_t count, size_t most);
 
-/* The N bytes at BYTES are about to be sent; READABLE: the first and the last of them are known
- * to be, if they are few enough to be one `get`. */
+/* The N bytes at BYTES are about to be sent. READABLE: if they are few enough to be one `get`,
+ * the first and the last of them are known to be readable. */
 static inline void sending_look(struct sending *sending, const struct wire *wire,
                                 const void *bytes, size_t n, bool readable)
 {
@@ -56,13 +56,14 @@ static inline void sending_look(struct sending *sending, const struct wire *wire
     }
 }
 
-/* Whether MOVED bytes, the result of the call, are what was looked at. */
+/* Whether MOVED, the result of the call, is the number of bytes that were looked at, all
+ * readable. */
 static inline bool sending_is(const struct sending *sending, size_t moved)
 {
     return sending->seen && sending->n == moved;
 }
 
-/* Notes in WIRE that what was looked at was sent. The caller holds the connection. */
+/* Notes in WIRE that the bytes that were looked at were sent. The caller has conn_trylock(). */
 static inline void sending_commit(const struct sending *sending, struct wire *wire)
 {
     if (sending->one_get)

@@ -12,8 +12,8 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
-/* Their records, by their slots in the map; 0 where there is none. Who takes one out has it to
- * himself. */
+/* The conn_id() of each spare, 0 for a free place. The thread whose exchange takes one out of
+ * here has it. */
 static _Atomic uint32_t kept[SPARE_MAX];
 
 static struct conn *take_out(_Atomic uint32_t *place)
@@ -38,7 +38,8 @@ static void give_up(struct conn *conn)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* Not while a thread that came late still looks at the record. */
+/* Not while another thread is in a call on the record: it had looked up the word of the spare's
+ * former fd. */
 static bool is_still_good(const struct conn *conn)
 {
     return owner_refusal() == REASON_NONE && !conn_calls_in_flight(conn) &&
@@ -49,6 +50,7 @@ static bool is_still_good(const struct conn *conn)
 static struct conn *find(int domain)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
+        /* relaxed: a hint, the exchange decides */
         struct conn *conn =
             atomic_load_explicit(&kept[i], memory_order_relaxed) ? take_out(&kept[i]) : NULL;
 
@@ -64,7 +66,7 @@ static struct conn *find(int domain)
     return NULL;
 }
 
-/* The flags of FD, a new number of CONN; false when it could not be made so. */
+/* Gives FD, a new fd of CONN, the flags of TYPE; false if that failed. */
 static bool set_flags(struct conn *conn, int fd, int type)
 {
     int had = conn_flags(conn);
@@ -83,7 +85,8 @@ struct conn *spare_reuse(int domain, int type)
     if (!conn)
         return NULL;
     fd = raw_syscall(SYS_fcntl, conn->shadow_fd, command, 0);
-    /* Where our number was swept meanwhile, anything may have been duplicated. */
+    /* If the shadow fd was closed in bulk meanwhile, FD may be a duplicate of anything: looked
+     * at after the call. */
     if (fd >= 0 && fd < FDMAP_SIZE && shadow_exists(conn) && set_flags(conn, (int)fd, type)) {
         conn_renew(conn, (int)fd);
         return conn;
@@ -94,7 +97,7 @@ struct conn *spare_reuse(int domain, int type)
     return NULL;
 }
 
-static bool can_be_one(const struct conn *conn)
+static bool can_be_spare(const struct conn *conn)
 {
     return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
            conn->epoll_regs.count == 0 && sockopts_can_be_cleared(&conn->options);
@@ -102,8 +105,9 @@ static bool can_be_one(const struct conn *conn)
 
 void spare_save(struct conn *fresh, int fd)
 {
-    /* Without a shadow fd it may be closed by now, and something else be at its fd. */
-    if (can_be_one(fresh) && (shadow_exists(fresh) || sockid_is_at(fresh, fd)))
+    /* Without a shadow fd the map cannot tell that the socket is at FD: the fd may have been
+     * closed and reused where no hook saw it. */
+    if (can_be_spare(fresh) && (shadow_exists(fresh) || sockid_is_at(fresh, fd)))
         shadow_make(fresh, fd);
     else
         shadow_drop(fresh);
@@ -111,7 +115,7 @@ void spare_save(struct conn *fresh, int fd)
 
 void spare_keep(struct conn *fresh)
 {
-    if (shadow_exists(fresh) && can_be_one(fresh) && conn_is_only_call(fresh) &&
+    if (shadow_exists(fresh) && can_be_spare(fresh) && conn_is_only_call(fresh) &&
         sockopts_clear(fresh->shadow_fd, &fresh->options)) {
         conn_move(fresh, CONN_SPARE);
         if (put_in(fresh))
@@ -125,9 +129,9 @@ bool spare_lose(struct conn *conn, int fd)
     if (!shadow_lose(conn, fd))
         return false;
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t slot = conn_id(conn);
+        uint32_t id = conn_id(conn);
 
-        if (atomic_compare_exchange_strong(&kept[i], &slot, 0))
+        if (atomic_compare_exchange_strong(&kept[i], &id, 0))
             conn_move(conn, CONN_CLOSED);
     }
     return true;

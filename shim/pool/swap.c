@@ -1,5 +1,7 @@
 /*
- * Repair and renewal.
+ * Swapping the connection at an fd and at its duplicates. First the other connection is found:
+ * in the pool, or by a connect() of our own. Then its socket is put over the program's fds,
+ * then its record into the map.
  */
 #include "pool/swap.h"
 
@@ -17,35 +19,39 @@
 #include "conn/sockid.h"
 #include "base/rawsys.h"
 
-/* What is to take the place of a connection. */
+/* What takes the place of a connection. */
 struct substitute {
-    int fd; /* of ours, to be closed; -1 when there is none */
+    int fd; /* our fd for it, closed in the end; -1: there is no substitute */
     struct conn *record;
 };
 
-/* A socket on its way to the same peer as FD, prepared as that is; -1 when there is none. */
-static int dial_again(int fd, const struct conn *conn, int flags)
+/* A new socket with the options of CONN, which connects to the peer of FD without blocking; -1
+ * if there is none. */
+static int reconnect(int fd, const struct conn *conn, int flags)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof(peer);
-    long to, result = -EINVAL;
+    long new_fd, result = -EINVAL;
 
     if (raw_syscall(SYS_getpeername, fd, &peer, &len) != 0)
         return -1;
-    to = raw_syscall(SYS_socket, conn->domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (to < 0)
+    new_fd =
+        raw_syscall(SYS_socket, conn->domain, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (new_fd < 0)
         return -1;
-    if (sockopts_give((int)to, &conn->options))
-        result = raw_syscall(SYS_connect, to, &peer, len);
+    if (sockopts_give((int)new_fd, &conn->options))
+        result = raw_syscall(SYS_connect, new_fd, &peer, len);
     if ((result == 0 || result == -EINPROGRESS) &&
-        raw_syscall(SYS_fcntl, to, F_SETFL, flags) == 0)
-        return (int)to;
-    raw_close((int)to);
+        raw_syscall(SYS_fcntl, new_fd, F_SETFL, flags) == 0)
+        return (int)new_fd;
+    raw_close((int)new_fd);
     return -1;
 }
 
-static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, msec_t now,
-                              uint32_t orphans)
+/* A record for the new socket at SOCKET_FD, which is to replace CONN at FD; NULL if there is
+ * none. ORPHANS is the orphan_epoch from before the socket was made. */
+static struct conn *new_record(int socket_fd, int fd, const struct conn *conn, msec_t now,
+                               uint32_t orphans)
 {
     struct conn *record = conn_new(fd, conn->domain);
 
@@ -63,9 +69,9 @@ static struct conn *record_of(int socket_fd, int fd, const struct conn *conn, ms
     return NULL;
 }
 
-/* In another network namespace the address may lead to another server. And an epoll
- * registration that is not known cannot be made for the new socket. */
-static bool may_dial(const struct conn *conn)
+/* In another network namespace the address may lead to another server. And epoll registrations
+ * that we do not know cannot be made for the new socket. */
+static bool may_reconnect(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
 
@@ -73,8 +79,9 @@ static bool may_dial(const struct conn *conn)
            reason != REASON_EPOLL_UNKNOWN;
 }
 
-/* A new connection is as good as a pooled one: the send that made us look waits for it, or says
- * that it must be waited for, as on any socket that is connecting. Nothing here blocks. */
+/* A pooled connection that speaks WANTED, or a new one. Nothing here blocks. The new one may
+ * still be connecting: the program's send then waits for it, or reports that it must be waited
+ * for. */
 static struct substitute find_substitute(int fd, const struct conn *conn,
                                          enum wire_protocol wanted)
 {
@@ -94,28 +101,30 @@ static struct substitute find_substitute(int fd, const struct conn *conn,
             discard(pooled, reason);
         }
     }
-    if (!substitute.record && flags >= 0 && may_dial(conn)) {
+    if (!substitute.record && flags >= 0 && may_reconnect(conn)) {
         uint32_t orphans = atomic_load(&orphan_epoch);
 
-        substitute.fd = dial_again(fd, conn, (int)flags);
+        substitute.fd = reconnect(fd, conn, (int)flags);
         if (substitute.fd >= 0)
-            substitute.record = record_of(substitute.fd, fd, conn, now, orphans);
+            substitute.record = new_record(substitute.fd, fd, conn, now, orphans);
     }
     return substitute;
 }
 
-/* Like CONN in all that its user did, and is about to do: to speak WANTED. */
-static void take_after(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
+/* RECORD gets what the program did to CONN, and whether it is about to send (WANTED). */
+static void inherit(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
 {
     record->epoll_regs = conn->epoll_regs;
     record->socket_kind = conn->socket_kind;
     conn_set_answer(record, conn_answer(conn));
     record->has_sent = wanted != WIRE_UNDECIDED;
-    /* Read before it gets its number: a child made from now on may have it. */
+    /* Read before RECORD gets the program's fd: a child that is forked from now on may have
+     * that fd, and the epoch then differs. */
     record->fork_epoch = atomic_load(&fork_epoch);
 }
 
-/* The duplicates in MOVED name RECORD now. */
+/* Puts RECORD into the map for the duplicates in MOVED and counts them. One that another thread
+ * has closed or reused meanwhile is left out. */
 static void share_with(struct conn *record, const struct check_in_moved *moved)
 {
     for (unsigned int i = 0; i < moved->count; i++) {
@@ -126,7 +135,9 @@ static void share_with(struct conn *record, const struct check_in_moved *moved)
     }
 }
 
-/* At FD and all its duplicates, which go to MOVED. REASON_NONE, or as check_in_swap(). */
+/* Puts the substitute's socket over FD and all its duplicates in the kernel, not in the map.
+ * MOVED is set to the duplicates. REASON_NONE, or as check_in_swap(). FD comes last, as a
+ * connection can be checked in only from its last fd. */
 static enum reason replace_all(const struct substitute *substitute, int fd, uint32_t word,
                                struct check_in_moved *moved)
 {
@@ -138,13 +149,17 @@ static enum reason replace_all(const struct substitute *substitute, int fd, uint
         reason = REASON_OTHER_SOCKET;
     if (reason == REASON_NONE || moved->count == 0)
         return reason;
-    /* What one fd of the old connection was told must not be waited for at another. */
+    /* Some duplicates were replaced and FD was not, so two fds of what was one connection have
+     * two sockets. The new one is shut down: the program must not wait there for replies to
+     * what it sends on the other. */
     raw_syscall(SYS_shutdown, substitute->fd, SHUT_RDWR);
     return REASON_DUPLICATED;
 }
 
-/* The private fd goes either way; a record that lost its socket goes with it. REASON_NONE, or
- * as check_in_swap(). */
+/* Puts SUBSTITUTE at FD, of which the map has said WORD. REASON_NONE, or as check_in_swap():
+ * then the substitute's record is given up. Our fd of the substitute is closed either way. The
+ * order is decisive: first the socket over the program's fds, then our fd, then the record,
+ * then the map. */
 static enum reason put_in_place(const struct substitute *substitute, int fd, uint32_t word)
 {
     struct conn *record = substitute->record;
@@ -153,22 +168,32 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
         record ? replace_all(substitute, fd, word, &moved) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
+    /* A pooled substitute is in the map at our fd. The word goes before the fd is closed:
+     * otherwise another thread could be given the fd while the map still calls it ours. If the
+     * word is gone, a bulk close has closed the fd, and it may be the program's by now: then we
+     * must not close it. */
     if (record && record->fd == substitute->fd)
         ours = fdmap_replace(substitute->fd, conn_id(record) | FDMAP_SHADOW, FDMAP_NONE);
     if (ours)
         raw_close(substitute->fd);
     if (!record)
         return reason;
+    /* The record is complete before the map names it: from then on any thread may use it. The
+     * duplicates are counted before the map has FD. Otherwise another thread that closes FD
+     * would take it for the last fd, and keep a connection that the duplicates still name. */
     record->fd = fd;
     if (reason == REASON_NONE) {
         conn_move(record, CONN_IN_USE);
         share_with(record, &moved);
     }
+    /* The map may have a word for FD by now: another thread closed it and got it for a new
+     * socket. Then FD is that socket's, and only our record ends. */
     if (reason != REASON_NONE || !fdmap_replace(fd, FDMAP_NONE, conn_id(record)))
         conn_move(record, CONN_CLOSED);
     return reason;
 }
 
+/* What the program sees of a swap that failed: a connection that was reset. */
 static bool fail(int fd)
 {
     raw_syscall(SYS_shutdown, fd, SHUT_RDWR);
@@ -176,14 +201,16 @@ static bool fail(int fd)
     return false;
 }
 
-/* A registration in an epoll set is that of one fd, and which of several is not known. */
-static bool is_tied(const struct conn *conn)
+/* An epoll registration belongs to one fd (epoll(7)), and we do not know to which of several.
+ * So it cannot be repeated after a swap of all of them. */
+static bool cannot_move_regs(const struct conn *conn)
 {
     return conn_is_shared(conn) && conn->epoll_regs.count > 0;
 }
 
-/* Puts a connection that speaks WANTED, or one on which nothing was said yet, at FD. Where
- * there is none FD is cut off, if CUTTING_OFF, or left as it is: false. */
+/* Puts a connection that speaks WANTED (WIRE_UNDECIDED: a new one) at FD. If there is none:
+ * with CUTTING_OFF, FD is shut down and errno is ECONNRESET; without, FD stays as it is. False
+ * then. */
 static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     uint32_t word = fdmap_word(fd);
@@ -195,21 +222,22 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
 
     if (!conn)
         return true;
-    /* Another thread may have closed it meanwhile; or this program's number was reused behind
-     * our back, and what it is now is none of ours. */
+    /* Another thread may have closed it meanwhile. Or the fd was closed and reused where no
+     * hook saw it: then it is not ours. */
     if (conn_state(conn) != CONN_IN_USE || discard_if_elsewhere(conn, fd)) {
         conn_put(conn, CONN_CALL_OTHER);
         return true;
     }
     endpoint = conn->endpoint;
-    substitute = is_tied(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
+    substitute = cannot_move_regs(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
                      ? (struct substitute){.fd = -1, .record = NULL}
                      : find_substitute(fd, conn, wanted);
     if (substitute.record)
-        take_after(substitute.record, conn, wanted);
+        inherit(substitute.record, conn, wanted);
     conn_put(conn, CONN_CALL_OTHER);
     reason = put_in_place(&substitute, fd, word);
-    /* A thread that came meanwhile may be speaking: as if it had been there before. */
+    /* Another thread began a call meanwhile, which may be its first send. Then this is as if
+     * the send had come before: no swap is due. */
     if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
         return true;
     done = reason == REASON_NONE;
@@ -229,16 +257,16 @@ bool swap_to_fit(int fd, const struct pieces *pieces)
     return !first || swap(fd, wire_protocol_of(*first), true);
 }
 
-/* Not while another thread is in a call on it: that may be its first send, or may wait on the
- * old socket for ever. */
-static bool is_to_be_swapped(int fd)
+/* Not while another thread is in a call on it: that may be its first send, or it may wait on
+ * the old socket for ever. */
+static bool swap_is_due(int fd)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     bool due;
 
     if (!conn)
         return false;
-    due = guess_is_open(conn) && conn_is_only_call(conn) && !is_tied(conn) &&
+    due = guess_is_open(conn) && conn_is_only_call(conn) && !cannot_move_regs(conn) &&
           wire_protocol(&conn->wire) != WIRE_UNDECIDED;
     conn_put(conn, CONN_CALL_OTHER);
     return due;
@@ -246,12 +274,12 @@ static bool is_to_be_swapped(int fd)
 
 bool swap_for_new(int fd)
 {
-    return !is_to_be_swapped(fd) || swap(fd, WIRE_UNDECIDED, true);
+    return !swap_is_due(fd) || swap(fd, WIRE_UNDECIDED, true);
 }
 
 void swap_for_new_if_possible(int fd)
 {
-    if (is_to_be_swapped(fd))
+    if (swap_is_due(fd))
         swap(fd, WIRE_UNDECIDED, false);
 }
 

@@ -1,12 +1,15 @@
 /*
- * Another connection at the fd of one that was lent: when the first byte shows that the guess
- * of its protocol was wrong (pool/guess.h), the connection goes back and a new one to the same
- * server takes the fd before that byte is sent, or the call fails with ECONNRESET.
+ * Swaps: another connection takes the fd of a reused one on which the program has not sent
+ * anything yet. There are two causes.
  *
- * A byte that no hook sees may be the first as well: written by a call that is not parsed,
- * through a second fd or a stdio stream, by another process. So before anything that lets bytes
- * move unseen, a lent connection whose user has not spoken yet is renewed: a newly opened one
- * takes its fd, on which that user's first byte decides.
+ * The guess of the protocol was wrong (pool/guess.h), as the first byte shows. Before that byte
+ * is sent, a connection that speaks the other protocol, or a new one, takes the fd, and the
+ * reused one goes back to the pool. If there is none, the call fails with ECONNRESET.
+ *
+ * Bytes may move where no hook sees them: by a call that is not parsed, through a duplicate or
+ * a stdio stream, in another process. The unseen first byte may be of the other protocol. So
+ * before anything that lets bytes move unseen, a newly opened connection takes the fd: the
+ * server decides on that one's first byte.
  *
  * Called without the pool's lock.
  */
@@ -18,36 +21,36 @@
 #include "base/compiler.h"
 #include "pool/guess.h"
 
-/* PIECES are about to be sent on FD, and guess_fits() has said that the connection there
- * does not speak that: puts one that does at FD. False, with errno set, when there is nothing.
- */
+/* PIECES are about to be sent on FD, and guess_fits() has said that the connection there does
+ * not speak their protocol: puts one at FD that does. False, with errno set to ECONNRESET and
+ * FD shut down, if there is none. */
 COLD bool swap_to_fit(int fd, const struct pieces *pieces);
 
-/* Bytes may move unseen on FD from now on. If a connection is there that was lent and has not
- * been spoken on, a new one to the same server takes the fd, which is set up as the old one is,
- * and the old one goes back to the pool. Does not wait: the first call that sends waits for the
- * new one, or says that it must be waited for. False, with errno set to ECONNRESET and FD shut
- * down, when there is no new one; else errno is kept. What another thread is in a call on is
- * left as it is. Called before the call that lets bytes move. */
+/* Bytes may move unseen on FD from now on; to be called before the call that lets them. If FD
+ * is a reused connection on which the program has not sent anything, a new connection to the
+ * same server takes FD, with the same options, and the old one goes back to the pool. Does not
+ * wait for the handshake: the first call that sends on FD does, as on any socket that is
+ * connecting. False, with errno set to ECONNRESET and FD shut down, if there is no new
+ * connection; otherwise errno is kept. If another thread is in a call on FD, nothing
+ * changes. */
 COLD bool swap_for_new(int fd);
 
-/* The same before something that a new connection could not be given afterwards, as an unusual
- * option: the bytes will be seen. Where there is no new one FD is left as it is; errno is kept.
- */
+/* As swap_for_new(), before a call that we cannot repeat on a new connection, such as an
+ * unusual socket option. Bytes on FD stay visible, so without a new connection FD is left as it
+ * is. errno is kept. */
 COLD void swap_for_new_if_possible(int fd);
 
-/* A duplicate of FD is about to be made by F_DUPFD_CLOEXEC, as socket libraries do it for
- * themselves: it is no redirection of a stdio stream, and bytes are seen through it as through
- * FD. The same, unless the connection speaks what users with the same kind of socket said
- * before and nothing else was ever spoken to its server: then it stays. So it does where there
- * is no new one, as its first byte is seen. Should the guess be wrong all the same, all fds of
- * the connection are given another one together, if no thread is in a call on it. */
+/* F_DUPFD_CLOEXEC is about to duplicate FD. Socket libraries do that for themselves: it
+ * redirects no stdio stream, and the hooks see the bytes on the duplicate as well. So this
+ * swaps as swap_for_new_if_possible(), but keeps the connection if guess_is_sure(). If the
+ * guess is wrong all the same, swap_to_fit() later swaps all fds of the connection together,
+ * unless a thread is in a call on it. */
 COLD void swap_for_new_unless_sure(int fd);
 
-/* The same as swap_for_new() for all fds, before they are inherited or can be used past libc.
- * What there is no new one for is left as it is: most likely its first byte will be seen. Only
- * in a process with one thread: another one might be sending, and nothing could tell on which
- * connection. */
+/* As swap_for_new_if_possible(), for all fds, before a child inherits them or calls past libc
+ * can use them. Without a new connection an fd is left as it is: most likely a hook will see
+ * its first byte. Does nothing if the process has several threads: another one might be
+ * sending, and we could not tell on which connection. */
 COLD void swap_all_for_new(void);
 
 #endif

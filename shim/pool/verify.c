@@ -1,5 +1,5 @@
 /*
- * The gates.
+ * The tests of a connection, each with its reason.
  */
 #include "pool/verify.h"
 
@@ -17,7 +17,7 @@
 
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
-/* Evaluates to the first reason against; returns it from the function. */
+/* Returns from the function with REFUSAL, unless that is REASON_NONE. */
 #define RETURN_IF_REFUSED(refusal)                                                             \
     do {                                                                                       \
         enum reason reason_ = (refusal);                                                       \
@@ -30,7 +30,7 @@ static enum reason unless(bool good, enum reason reason)
     return good ? REASON_NONE : reason;
 }
 
-/* Asks the kernel for the flags of FD if the program may have changed them. */
+/* Asks the kernel for the file status flags of FD, if the program may have changed them. */
 static enum reason flags_are_known(struct conn *conn, int fd)
 {
     int flags = conn_flags(conn);
@@ -53,9 +53,8 @@ static enum reason ask_tcp(int fd, struct tcp_info *info)
 }
 
 /*
- * The kernel's own count of the bytes, against ours: a byte that is unread, unsent,
- * unacknowledged, or that moved past the hooks makes a difference. The SYN counts as one
- * acknowledged byte.
+ * The kernel's count of the bytes against ours. They differ if a byte is unread, unsent or
+ * unacknowledged, or moved where no hook saw it. The SYN counts as one acknowledged byte.
  */
 static enum reason kernel_agrees(const struct conn *conn, int fd)
 {
@@ -68,8 +67,8 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
                   REASON_UNSEEN_BYTES);
 }
 
-/* While something is owed, bytes may be unread and unacknowledged: they are counted when the
- * connection is checked out. */
+/* The same for a connection with outstanding replies, on which bytes may still be unread or
+ * unacknowledged. They are counted when it is checked out. */
 static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
     struct tcp_info info = {0};
@@ -80,8 +79,9 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
                   REASON_UNSEEN_BYTES);
 }
 
-/* Of what the program opened itself nothing is believed that the kernel does not say. */
-static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
+/* A connection that the program opened itself: nothing is believed that the kernel does not
+ * confirm. */
+static enum reason verify_opened(struct conn *conn, int fd, bool clean)
 {
     RETURN_IF_REFUSED(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
@@ -89,29 +89,29 @@ static enum reason kernel_knows(struct conn *conn, int fd, bool clean)
     return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
 }
 
-/* What was lent has passed the gate of check-out, and its twin is what that gate saw. The
- * kernel's counters never go back: what it would object to now it objects to before the
- * connection is lent again. */
-static enum reason kernel_knew(struct conn *conn, int twin, bool clean)
+/* A reused connection was verified at check-out through this shadow fd. The kernel's byte
+ * counters only grow, so a difference that exists now is still there at the next check-out:
+ * clean connections need no system call here. */
+static enum reason verify_reused(struct conn *conn, int shadow_fd, bool clean)
 {
-    RETURN_IF_REFUSED(flags_are_known(conn, twin));
-    return clean ? REASON_NONE : kernel_may_agree(conn, twin);
+    RETURN_IF_REFUSED(flags_are_known(conn, shadow_fd));
+    return clean ? REASON_NONE : kernel_may_agree(conn, shadow_fd);
 }
 
 /*
  * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
- * the same server answered somebody who had not logged in after this connection was made: a
- * server asks everybody or nobody, and a restart would have ended this connection.
+ * the server answered a client without a login after this connection was made: a server asks
+ * all clients for a login or none, and a restart would have ended this connection.
  */
-static enum reason nobody_logged_in(const struct conn *conn)
+static enum reason is_not_logged_in(const struct conn *conn)
 {
     return unless(!wire_may_be_authenticated(&conn->wire) ||
                       atomic_load(&conn->endpoint->no_auth_at) > conn->connected_at,
                   REASON_MAYBE_AUTH);
 }
 
-/* TLS is told before these reasons, as that helps most: libraries that encrypt end a connection
- * by shutdown(), or duplicate it, and a program that uses them cannot change that. */
+/* TLS is reported in place of other reasons, as that helps most. Libraries that encrypt end a
+ * connection by shutdown() or duplicate it, and a program that uses them cannot change that. */
 static enum reason refusal_of(const struct conn *conn)
 {
     enum reason reason = conn_refusal(conn);
@@ -132,23 +132,23 @@ enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now
     RETURN_IF_REFUSED(unless(!conn_calls_in_flight(conn), REASON_IN_FLIGHT));
     clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     RETURN_IF_REFUSED(clean ? REASON_NONE : drain_prospect(conn, now));
-    RETURN_IF_REFUSED(nobody_logged_in(conn));
-    RETURN_IF_REFUSED(shadow_fd >= 0 ? kernel_knew(conn, shadow_fd, clean)
-                                     : kernel_knows(conn, fd, clean));
+    RETURN_IF_REFUSED(is_not_logged_in(conn));
+    RETURN_IF_REFUSED(shadow_fd >= 0 ? verify_reused(conn, shadow_fd, clean)
+                                     : verify_opened(conn, fd, clean));
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
 enum reason verify_for_reuse(const struct conn *conn)
 {
-    /* While CONN was idle its shadow fd may have been closed in bulk and given out again. CONN
-     * is CHECKING_OUT before this look; see concurrency.md, 3. */
+    /* While CONN was idle, its shadow fd may have been closed in bulk and given out again. CONN
+     * is CHECKING_OUT before this look at the map; see concurrency.md, 3. */
     RETURN_IF_REFUSED(
         unless(fdmap_holds(conn->fd, conn_id(conn) | FDMAP_SHADOW), REASON_CLOSED_IN_BULK));
     RETURN_IF_REFUSED(owner_refusal());
     RETURN_IF_REFUSED(unless(conn->orphan_epoch == atomic_load(&orphan_epoch), REASON_FORKED));
     RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
     RETURN_IF_REFUSED(wire_refusal(&conn->wire));
-    RETURN_IF_REFUSED(nobody_logged_in(conn));
+    RETURN_IF_REFUSED(is_not_logged_in(conn));
     return kernel_agrees(conn, conn->fd);
 }
 
@@ -157,7 +157,7 @@ enum reason verify_fresh(struct conn *conn, int fd)
     RETURN_IF_REFUSED(owner_refusal());
     RETURN_IF_REFUSED(conn_refusal(conn));
     RETURN_IF_REFUSED(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
-    /* daemon(3) and login_tty(3) replace these past all hooks. */
+    /* daemon(3) and login_tty(3) replace fds 0 to 2 where no hook sees it. */
     RETURN_IF_REFUSED(
         unless(fd > STDERR_FILENO || sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     return flags_are_known(conn, fd);

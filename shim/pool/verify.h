@@ -1,7 +1,7 @@
 /*
- * The proof: the gates a connection passes when it is checked in and when it is checked out.
- * Each gate is one line and has one reason. Neither errno nor cancellation is touched; no call
- * blocks.
+ * Verification: what must be true of a connection when it is checked in and when it is checked
+ * out, and of the fresh socket that it replaces. Each test is one line and has one reason.
+ * errno and cancellation are not touched, and no call blocks.
  */
 #ifndef MCPOOL_VERIFY_H
 #define MCPOOL_VERIFY_H
@@ -10,17 +10,17 @@
 #include "conn/conn.h"
 #include "base/reasons.h"
 
-/* Why CONN, LEAVING at the application's number FD and with the private fd PRIVATE_FD, if it
- * has one, must not be kept; REASON_NONE when it may. Notes its file status flags. */
+/* Why CONN must not be kept; REASON_NONE if it may. It is CHECKING_IN, at the program's fd FD
+ * and at its shadow fd SHADOW_FD, -1 if it has none. Notes its file status flags. */
 enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now);
 
-/* Why CONN, LENDING, must not be lent; REASON_NONE when it may, if what gets to the application
- * is its socket: other threads may sweep our private numbers at any time, and give them out
- * again. */
+/* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may. The
+ * caller must still test that the program gets this socket: a bulk close in another thread may
+ * close the shadow fd at any time, and the fd may then be reused for another file. */
 enum reason verify_for_reuse(const struct conn *conn);
 
-/* Why nothing must be lent over CONN, which is fresh at FD; REASON_NONE when it may. Notes its
- * file status flags. */
+/* Why no pooled connection must replace CONN, which is fresh at FD; REASON_NONE if one may.
+ * Notes its file status flags. */
 enum reason verify_fresh(struct conn *conn, int fd);
 
 #endif

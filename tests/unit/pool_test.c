@@ -993,9 +993,9 @@ Test(pool, draining_ones_have_their_time)
     struct conn *conn = connect_at(1, 0);
 
     put_draining(conn, 0);
-    cr_assert(take_draining(1, POOL_OWING_TIMEOUT) == conn);
+    cr_assert(take_draining(1, POOL_DRAIN_TIMEOUT) == conn);
     cr_assert(pool_return(conn));
-    cr_expect(take_draining(1, POOL_OWING_TIMEOUT + 1) == NULL);
+    cr_expect(take_draining(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
     cr_assert(evicted.count == 1);
     cr_expect(evicted.conn[0] == conn && evicted.reason[0] == REASON_DRAIN_TIMEOUT);
     cr_expect(conn_state(conn) == CONN_EVICTED);
@@ -1008,7 +1008,7 @@ Test(pool, many_late_ones)
         put_draining(connect_at(1, 0), 0);
     for (unsigned int left = 20; left > 0; left -= (unsigned int)evicted.count) {
         evicted.count = 0;
-        cr_expect(take_draining(1, POOL_OWING_TIMEOUT + 1) == NULL);
+        cr_expect(take_draining(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
         cr_assert(evicted.count == (left < POOL_EVICTED_MAX ? left : POOL_EVICTED_MAX));
     }
 }
