@@ -1,6 +1,7 @@
 /*
- * The time used for ages and limits: milliseconds that never go back. The kernel's coarse clock
- * (clock_gettime(2)) is read several times faster, and lags by one of its ticks at most, 10 ms.
+ * The clock for ages and time limits: monotonic, in milliseconds. It is the kernel's coarse
+ * clock (clock_gettime(2)), which is several times faster to read than the exact one, and late
+ * by one tick at most, 10 ms.
  */
 #ifndef MCPOOL_CLOCK_H
 #define MCPOOL_CLOCK_H
@@ -10,6 +11,7 @@
 
 typedef int64_t msec_t;
 
+/* How late clock_now() may be. */
 #define CLOCK_LAG ((msec_t)10)
 
 static inline msec_t clock_now(void)

@@ -1,7 +1,8 @@
 /*
- * Functions that a connection passed from user to user never meets: the compiler lays them, and
- * every branch that leads to one, out of the way. After each system call the processor's caches
- * are cold, so that the length of the path counts.
+ * COLD marks functions outside the hot path, which is a connection that is checked out, used
+ * and checked in again. The compiler places these functions, and the branches that call them,
+ * away from the hot path: the instruction cache is cold after each system call, so fewer lines
+ * of it must be loaded.
  */
 #ifndef MCPOOL_COMPILER_H
 #define MCPOOL_COMPILER_H

@@ -1,5 +1,5 @@
 /*
- * The formatter behind base/fmt.h.
+ * The formatter of base/fmt.h: writes into a fixed buffer and cuts what does not fit.
  */
 #include "base/fmt.h"
 
@@ -7,7 +7,7 @@
 
 struct sink {
     char *at;
-    char *last; /* kept for the NUL */
+    char *last; /* the last byte of the buffer, for the NUL */
 };
 
 static void put(struct sink *sink, char c)
@@ -37,7 +37,7 @@ static void put_number(struct sink *sink, unsigned long number, bool negative)
         put(sink, digits[--n]);
 }
 
-/* Writes one conversion; FORMAT stands behind the '%'. Returns where the text goes on. */
+/* Writes one conversion. FORMAT is behind the '%'. Returns the format behind the conversion. */
 static const char *put_conversion(struct sink *sink, const char *format, va_list *args)
 {
     long number;

@@ -1,5 +1,5 @@
 /*
- * Text without stdio: usable in signal handlers and after fork.
+ * Formatting text without stdio: async-signal-safe, usable in any child of a fork.
  */
 #ifndef MCPOOL_FMT_H
 #define MCPOOL_FMT_H
@@ -7,8 +7,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 
-/* Like vsnprintf() for the conversions %s, %d, %u, %lu and %%, nothing else. Always ends TEXT
- * with a NUL (ROOM is at least 1) and returns the length written, cut to what fits. */
+/* Like vsnprintf(), but only for %s, %d, %u, %lu and %%. Writes at most ROOM bytes (at least 1)
+ * to TEXT, the final NUL included. Returns the length written, without the NUL: unlike
+ * vsnprintf(), not the length that the whole text would have. */
 size_t fmt_vprint(char *text, size_t room, const char *format, va_list args);
 size_t fmt_print(char *text, size_t room, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,8 +1,10 @@
 /*
- * The memory of hash tables.
+ * The allocator of hash tables: cuts pieces from one static block and never frees one.
  */
 #include "base/hash.h"
 
+/* In bytes. Enough for the arrays of buckets of all endpoints there may be: a table that
+ * doubles its array each time uses twice the last array in all. */
 #define HASH_MEMORY 65536
 
 static union {

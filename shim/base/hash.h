@@ -1,6 +1,7 @@
 /*
- * uthash, made fit for another program's process: no malloc() after start-up and no exit() when
- * memory is short. Included instead of <uthash.h>. And the mixing of bits that it needs.
+ * Hash tables: uthash without malloc(), which must not be called after start-up, and without
+ * exit(), which uthash calls when memory is short. Include this file instead of <uthash.h>.
+ * Also hash_mix(), for tables that are plain arrays.
  */
 #ifndef MCPOOL_HASH_H
 #define MCPOOL_HASH_H
@@ -9,28 +10,26 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Cuts SIZE bytes from a block reserved at start-up. NULL when it is used up. Called with the
- * pool's lock held. */
+/* Returns SIZE bytes of a static block, which are never freed; NULL when the block is used up.
+ * The caller holds the pool's lock. */
 void *hash_allocate(size_t size);
 
-/*
- * A table allocates ever larger arrays of buckets and frees the smaller ones. The number of
- * endpoints is bounded, so all the arrays it can ever want are, too: nothing is given back.
- */
+/* A growing table allocates a larger array of buckets and frees the smaller one. The number of
+ * endpoints is bounded, and so is the memory of all these arrays: none of it is reused. */
 #define uthash_malloc(size)       hash_allocate(size)
 #define uthash_free(memory, size) ((void)(memory))
-/* The element was not added; the function that adds one declares the variable. */
+/* Without memory the element is not added. The function that adds it declares the variable. */
 #define HASH_NONFATAL_OOM            1
 #define uthash_nonfatal_oom(element) (out_of_memory = true)
 
-/* Spreads the bits of VALUE: the upper half of the result depends on all of them. The odd
- * multiplier is 2^64 over the golden ratio. */
+/* Multiplicative (Fibonacci) hashing: the upper half of the result depends on all bits of
+ * VALUE. The multiplier is 2^64 divided by the golden ratio, made odd. */
 static inline uint64_t hash_mix(uint64_t value)
 {
     return value * UINT64_C(0x9e3779b97f4a7c15);
 }
 
-/* Addresses are few and short; uthash's own functions go through them byte by byte. */
+/* The hash of a key, eight bytes at a time; uthash's own functions read byte by byte. */
 static inline unsigned int hash_of(const void *key, size_t length)
 {
     const unsigned char *at = key;

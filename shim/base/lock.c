@@ -1,5 +1,6 @@
 /*
- * Waiting for the lock: futex(2).
+ * The slow path of the lock: waiting for it with futex(2), and giving it up after a jump out of
+ * a signal handler.
  */
 #include "base/lock.h"
 
@@ -12,8 +13,9 @@
 
 _Thread_local uint32_t lock_self __attribute__((tls_model("initial-exec")));
 
-static _Atomic uint32_t threads;
+static _Atomic uint32_t threads; /* that were given an id so far */
 
+/* Ids are counted, not tids: no system call, and the id stays valid in the child of a fork. */
 void lock_name_self(void)
 {
     do {
@@ -26,7 +28,7 @@ void lock_wake(struct lock *lock, int most)
     raw_syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, most);
 }
 
-/* Now, on the clock of FUTEX_WAIT_BITSET. */
+/* The time on the clock that FUTEX_WAIT_BITSET uses. */
 static struct timespec time_now(void)
 {
     struct timespec now = {0, 0};
@@ -35,7 +37,7 @@ static struct timespec time_now(void)
     return now;
 }
 
-static struct timespec end_of_patience(void)
+static struct timespec deadline_from_now(void)
 {
     struct timespec end = time_now();
 
@@ -55,8 +57,10 @@ static bool is_over(const struct timespec *end)
            (now.tv_sec == end->tv_sec && now.tv_nsec >= end->tv_nsec);
 }
 
-/* A thread that has waited does not know whether others do, and says that one does: also when
- * it gives up, as the one that was to be woken may have been itself. */
+/* A thread that has slept cannot know whether others still sleep. So it takes the lock with
+ * LOCK_WAITED set, which costs one spurious wake at most. It leaves the flag set also when it
+ * gives up: lock_release() may have chosen this thread to be woken, and another one must then
+ * be woken by the next holder. The steps are sc; see concurrency.md, 5. */
 bool lock_wait(struct lock *lock)
 {
     struct timespec end = {0, 0};
@@ -65,7 +69,7 @@ bool lock_wait(struct lock *lock)
 
     if (word & LOCK_STUCK)
         return false;
-    end = end_of_patience();
+    end = deadline_from_now();
     while (true) {
         uint32_t wanted =
             (word == 0 ? lock_self : word) | LOCK_WAITED | (over && word != 0 ? LOCK_STUCK : 0);
@@ -76,7 +80,7 @@ bool lock_wait(struct lock *lock)
             return true;
         if (over)
             return false;
-        /* The time is absolute, so a signal does not make it longer. */
+        /* The deadline is absolute, so a signal does not prolong the wait. */
         raw_syscall(SYS_futex, &lock->word, FUTEX_WAIT_BITSET_PRIVATE, wanted, &end, NULL,
                     FUTEX_BITSET_MATCH_ANY);
         over = is_over(&end);
@@ -86,6 +90,7 @@ bool lock_wait(struct lock *lock)
 
 bool lock_is_mine(struct lock *lock)
 {
+    /* Relaxed: only this thread writes its own id to the word. */
     return lock_self != 0 &&
            (atomic_load_explicit(&lock->word, memory_order_relaxed) & LOCK_HOLDER) == lock_self;
 }

@@ -1,17 +1,18 @@
 /*
- * A lock for which no thread waits long, and whose holder may vanish.
+ * A lock that waits 10 ms at most, and that knows its holder.
  *
- * The program can stop a thread anywhere: a collector of garbage stops all others by a signal
- * whose handler waits, and a thread in fork() waits for the locks that other libraries'
- * handlers take. If such a thread has this lock, the thread that waits for it may be the one
- * that must go on first. So a wait ends after LOCK_PATIENCE_MS, and the lock is marked as
- * stuck: until its holder gives it back, no thread waits for it at all.
+ * Waiting without a limit could be a deadlock, as the program can stop the holder anywhere. A
+ * garbage collector stops all other threads by a signal whose handler waits. A thread in fork()
+ * waits for the locks that atfork handlers of other libraries take. The thread that waits for
+ * our lock may be the one that the holder waits for. So a wait ends after LOCK_PATIENCE_MS, and
+ * the lock is marked as stuck: no thread waits for it until its holder has released it.
  *
- * A signal handler can also jump out of any call with siglongjmp(), even out of one that takes
- * or gives back the lock. So the holder stands in the word itself, where it can be read after
- * a jump; a mutex of libc does not note its holder in one step.
+ * A signal handler can leave any call by siglongjmp(), also one that acquires or releases the
+ * lock. After the jump we must know whether the thread holds the lock, so one atomic step
+ * writes both the lock and its holder. A mutex of libc notes its holder in a step of its own.
  *
- * Not recursive. No function here is a cancellation point. errno is kept.
+ * Not recursive. No function here is a cancellation point. errno is kept. The orders of memory
+ * are in concurrency.md, 5.
  */
 #ifndef MCPOOL_LOCK_H
 #define MCPOOL_LOCK_H
@@ -22,55 +23,59 @@
 
 #include "base/compiler.h"
 
-/* How long one call waits for the lock at most, in all, whatever interrupts it. */
+/* How long one call waits at most, interruptions by signals included. */
 #define LOCK_PATIENCE_MS 10
 
-/* Zero: no thread has it. */
+/* All zero is an unlocked lock. */
 struct lock {
-    _Atomic uint32_t word; /* the number of the holding thread, and the flags below */
+    _Atomic uint32_t word; /* the id of the holding thread, or 0, and the flags below */
 };
 
-#define LOCK_WAITED UINT32_C(0x80000000) /* a thread waits for it */
-#define LOCK_STUCK  UINT32_C(0x40000000) /* a thread has waited in vain */
+#define LOCK_WAITED UINT32_C(0x80000000) /* a thread may be waiting */
+#define LOCK_STUCK  UINT32_C(0x40000000) /* a wait has timed out; until the next release */
 #define LOCK_HOLDER (~(LOCK_WAITED | LOCK_STUCK))
 
-/* The calling thread's number, different from those of the other threads of the process. 0
- * before its first lock_acquire(). */
+/* The id of the calling thread, unique in the process. 0 before its first lock_try(). */
 extern _Thread_local uint32_t lock_self
     __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
+/* Parts of the functions below: gives the thread its id, waits for the lock, wakes up to MOST
+ * waiting threads. */
 COLD void lock_name_self(void);
 COLD bool lock_wait(struct lock *lock);
 COLD void lock_wake(struct lock *lock, int most);
 
-/* Takes the lock if no thread has it. */
+/* Acquires the lock if it is free. */
 static inline bool lock_try(struct lock *lock)
 {
-    uint32_t nobody = 0;
+    uint32_t unlocked = 0;
 
     if (lock_self == 0)
         lock_name_self();
-    return atomic_compare_exchange_strong(&lock->word, &nobody, lock_self);
+    return atomic_compare_exchange_strong(&lock->word, &unlocked, lock_self);
 }
 
-/* The same, and waits for it a little. False when it is still another thread's. */
+/* Acquires the lock, and waits for it up to LOCK_PATIENCE_MS. False when another thread still
+ * has it, or it is stuck. */
 static inline bool lock_acquire(struct lock *lock)
 {
     return lock_try(lock) || lock_wait(lock);
 }
 
-/* What another thread wrote before it was refused the lock is seen after this. */
+/* The exchange is sc: the caller sees afterwards what another thread wrote before its
+ * lock_try() failed. See concurrency.md, 5. */
 static inline void lock_release(struct lock *lock)
 {
     if (atomic_exchange(&lock->word, 0) & LOCK_WAITED)
         lock_wake(lock, 1);
 }
 
-/* Whether the calling thread has it. */
+/* Whether the calling thread holds the lock. */
 COLD bool lock_is_mine(struct lock *lock);
 
-/* After a jump out of any of the functions above, or of what came between: gives it back if the
- * caller has it, and wakes every thread that may have been forgotten. */
+/* To be called after a signal handler has jumped out of one of the functions above, or of the
+ * code between them. Releases the lock if the calling thread holds it. Wakes all waiting
+ * threads, as the jump may have come before the wake of lock_release(). */
 COLD void lock_abandon(struct lock *lock);
 
 #endif

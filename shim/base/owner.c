@@ -1,5 +1,8 @@
 /*
- * The owner and the events after which nothing is as it was.
+ * Which process owns the pool, whether it has one thread, and why it may not pool any more.
+ *
+ * Loads are relaxed: the values change in the calling thread, or before the child that reads
+ * them runs. Otherwise an old value does what was right a moment ago.
  */
 #include "base/owner.h"
 
@@ -22,12 +25,12 @@ static bool is_wiped;
 
 static _Atomic uint32_t refusal;
 
-/* When it is asked again whether there are several threads; once a second at most, as waits ask
- * again and again. */
+/* Without __libc_single_threaded the threads are counted in /proc: once a second at most while
+ * there are several, as every wait of the program asks. */
 #define ASK_AFTER ((msec_t)1000)
-static _Atomic msec_t ask_at;
+static _Atomic msec_t ask_at; /* when to count again */
 
-/* libc's; NULL where it has none. */
+/* The variable of glibc 2.32 and later, else NULL. */
 static const volatile char *single_threaded;
 
 bool owner_start(void)
@@ -38,7 +41,7 @@ bool owner_start(void)
     if (memory == MAP_FAILED)
         return false;
     single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
-    /* Kernels before 4.14 lack it; there the comparison of numbers stands alone. */
+    /* Fails before Linux 4.14. There only the pid tells a child from its parent. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     owner_pid = memory;
     owner_adopt();
@@ -47,7 +50,8 @@ bool owner_start(void)
 
 void owner_adopt(void)
 {
-    /* Where a child keeps its parent's number, one is always taken to be there. */
+    /* If the page is not wiped, a child reads its parent's pid in it. One sharer that never
+     * ends makes owner_is_this_process() compare the pid each time. */
     atomic_store(&memory_sharers, is_wiped ? 0 : 1);
     atomic_store(&ask_at, 0);
     atomic_store(owner_pid, getpid());
@@ -60,7 +64,7 @@ bool owner_is_this_pid(void)
 
 static bool has_one_thread(void)
 {
-    enum { LINKS_OF_A_DIRECTORY = 2 }; /* and one for each thread */
+    enum { LINKS_OF_A_DIRECTORY = 2 }; /* the directory has one more for each thread */
     struct stat threads = {0};
 
     msec_t now = clock_now();

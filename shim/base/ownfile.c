@@ -1,5 +1,5 @@
 /*
- * Files of our own, opened and written unnoticed.
+ * Opens and writes our own files in a way that the program cannot notice.
  */
 #include "base/ownfile.h"
 
@@ -14,19 +14,19 @@
 #include "base/lock.h"
 #include "base/rawsys.h"
 
-/* The kernel's set of signals, which is smaller than libc's. */
+/* A set of signals as the kernel has it, which is smaller than libc's sigset_t. */
 #define SET_OF(signal) (UINT64_C(1) << ((signal)-1))
 
 static const uint64_t raised_by_writes = SET_OF(SIGPIPE) | SET_OF(SIGXFSZ);
 
-/* Fds of ours at this moment, which a child made by another thread inherits, each plus 1. More
- * at once are not noted. */
+/* The fds that our files have at this moment, each plus 1. A child that another thread forks
+ * inherits them, and closes those that are noted here. */
 #define OPEN_MOST 8
 
 static _Atomic int open_now[OPEN_MOST];
 
-/* Held while an fd of ours is opened or closed and the note changes, and by a thread in fork():
- * what a child inherits is noted. */
+/* Held while a file is opened or closed and open_now is changed, and by a thread in fork(). So
+ * a child finds each fd that it inherits in open_now. See concurrency.md, order of locks, 3. */
 static struct lock changing;
 
 bool ownfile_begin(struct ownfile *own)
@@ -36,15 +36,15 @@ bool ownfile_begin(struct ownfile *own)
     if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &own->mask, sizeof(all)) != 0)
         return false;
     own->pending = 0;
-    /* What was not blocked before cannot have been pending. */
+    /* A signal that was not blocked cannot have been pending. */
     if (own->mask & raised_by_writes)
         raw_syscall(SYS_rt_sigpending, &own->pending, sizeof(own->pending));
     return true;
 }
 
-/* The kernel raises them for the thread that writes, and gives such a signal before one that
- * was sent to the process. */
-static void take_away(uint64_t pending)
+/* Discards a SIGPIPE or SIGXFSZ that our write raised. The kernel raises it for the thread that
+ * writes, and sigtimedwait() takes a signal of the thread before one of the process. */
+static void discard_raised(uint64_t pending)
 {
     uint64_t ours = raised_by_writes & ~pending;
     struct timespec at_once = {0, 0};
@@ -55,24 +55,25 @@ static void take_away(uint64_t pending)
 void ownfile_end(const struct ownfile *own, long result, size_t n)
 {
     if (result == -EPIPE || result == -EFBIG || (result >= 0 && (size_t)result < n))
-        take_away(own->pending);
+        discard_raised(own->pending);
     raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &own->mask, NULL, sizeof(own->mask));
 }
 
 static int open_above_standard_fds(const char *path, int flags)
 {
-    long low = raw_syscall(SYS_openat, AT_FDCWD, path,
-                           flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
-    long fd;
+    long opened = raw_syscall(SYS_openat, AT_FDCWD, path,
+                              flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
+    long moved;
 
-    if (low < 0 || low > STDERR_FILENO)
-        return (int)low;
-    fd = raw_syscall(SYS_fcntl, low, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-    raw_syscall(SYS_close, low);
-    return (int)fd;
+    if (opened < 0 || opened > STDERR_FILENO)
+        return (int)opened;
+    moved = raw_syscall(SYS_fcntl, opened, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    raw_syscall(SYS_close, opened);
+    return (int)moved;
 }
 
-static void change_note(int from, int to)
+/* Does nothing when no entry is FROM: more than OPEN_MOST fds at once are not noted. */
+static void replace_note(int from, int to)
 {
     for (int i = 0; i < OPEN_MOST; i++) {
         int found = from;
@@ -82,8 +83,8 @@ static void change_note(int from, int to)
     }
 }
 
-/* A fork that takes longer than the lock's patience is not waited for: its child may then have
- * an fd too many, until it execs. */
+/* Returns whether let_forks_in() has to release the lock. If a fork takes longer than we wait
+ * for the lock, its child may inherit an fd of ours and keep it until it execs. */
 static bool keep_forks_out(void)
 {
     return !lock_is_mine(&changing) && lock_acquire(&changing);
@@ -101,7 +102,7 @@ int ownfile_open(const char *path, int flags)
     int fd = open_above_standard_fds(path, flags);
 
     if (fd >= 0)
-        change_note(0, fd + 1);
+        replace_note(0, fd + 1);
     let_forks_in(locked);
     return fd;
 }
@@ -110,7 +111,7 @@ void ownfile_close(int fd)
 {
     bool locked = keep_forks_out();
 
-    change_note(fd + 1, 0);
+    replace_note(fd + 1, 0);
     raw_syscall(SYS_close, fd);
     let_forks_in(locked);
 }

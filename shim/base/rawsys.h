@@ -1,7 +1,7 @@
 /*
- * A system call made without libc: for the moments when libc's own functions are not bound yet,
- * and where a call must be no cancellation point. The result is the kernel's: -errno on
- * failure; errno itself is not touched.
+ * System calls made without libc: for the time before libc's functions are looked up, and for
+ * calls that must not be cancellation points. The result is the kernel's, -errno on failure.
+ * errno is not touched.
  */
 #ifndef MCPOOL_RAWSYS_H
 #define MCPOOL_RAWSYS_H
@@ -48,8 +48,8 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 /* raw_syscall(SYS_name, arguments...): up to six. */
 #define raw_syscall(...) RAW_PADDED_(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)
 
-/* Closes FD, one of our own: no cancellation point, errno untouched. No function, so that the
- * tests can put another raw_syscall6() in its place. */
+/* Closes FD, which must be ours. A macro, not a function, so that tests can replace the
+ * raw_syscall6() in it. */
 #define raw_close(fd) ((void)raw_syscall(SYS_close, (fd)))
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The names and texts of the reasons.
+ * The table of the names and texts of the reasons, made from base/reasons.def.
  */
 #include "base/reasons.h"
 

@@ -1,5 +1,5 @@
 /*
- * The named reasons for which a connection is not pooled; the list is base/reasons.def.
+ * The named reasons for which a connection is not pooled. The list is base/reasons.def.
  */
 #ifndef MCPOOL_REASONS_H
 #define MCPOOL_REASONS_H
@@ -12,8 +12,8 @@ enum reason {
     REASON_COUNT
 };
 
-/* The name as the list spells it ("REPLY_OWED") and its one-line text. Static strings; never
- * NULL for a value of the enum. */
+/* The name as the list spells it ("REPLY_OWED"), and the line of text. Static strings, never
+ * NULL for a value of the enum; "none" and "poolable" for REASON_NONE. */
 const char *reason_name(enum reason reason);
 const char *reason_text(enum reason reason);
 

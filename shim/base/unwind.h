@@ -1,20 +1,20 @@
 /*
- * What has to be done also when a call never returns: its thread is cancelled in it, or a
- * signal handler jumps out of it with siglongjmp(), which is allowed for every function that
- * may be called from a handler (signal-safety(7)).
+ * Cleanup handlers that run also when a call never returns: because its thread is cancelled, or
+ * because a signal handler leaves it by siglongjmp(). The jump is allowed out of every
+ * async-signal-safe function (signal-safety(7)).
  *
- * pthread_cleanup_push(3) is not for that: in C it saves an environment of setjmp() which
- * outlives the frame that a jump has left. These are what it was made of before; glibc exports
- * them since 2.2.5, without a declaration, runs the handlers on both occasions, and keeps the
- * list in the frames themselves.
+ * pthread_cleanup_push(3) is of no use here: in C it saves a setjmp() environment that is
+ * invalid once a jump has left its frame. The two functions below are its older form. glibc
+ * exports them since 2.2.5 without a declaration. It runs their handlers after a cancellation
+ * and after a jump, and keeps the list of them in the frames themselves.
  */
 #ifndef MCPOOL_UNWIND_H
 #define MCPOOL_UNWIND_H
 
 #include <pthread.h>
 
-/* Until the pop, ROUTINE(ARGUMENT) is called when the caller's frame is left for good. BUFFER
- * is in that frame. With EXECUTE the pop calls it, too. */
+/* Between push and pop, ROUTINE(ARGUMENT) is called when the caller's frame is left for good.
+ * BUFFER must be a local variable of the caller. If EXECUTE is not 0, the pop calls it too. */
 /* NOLINTBEGIN(cert-dcl*): the names are glibc's. */
 void _pthread_cleanup_push(struct _pthread_cleanup_buffer *buffer, void (*routine)(void *),
                            void *argument);

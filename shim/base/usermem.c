@@ -1,5 +1,6 @@
 /*
- * Finding the program's variables, heap and first stack.
+ * Finds, at start-up, the memory of the program that is always readable: its variables, its
+ * heap and the stack of its first thread.
  */
 #include "base/usermem.h"
 
@@ -9,9 +10,9 @@
 
 struct memory memory;
 
-/* The first object listed is the program (dl_iterate_phdr(3)). What is written to at run time
- * is never given back, and all of its pages are there: the kernel zeroes what is not in the
- * file. */
+/* The first object that dl_iterate_phdr(3) lists is the program. Its writable segment stays
+ * mapped as long as the program runs. All its pages exist: the kernel fills those that are not
+ * in the file with zeros. Returns 1 to end the iteration. */
 static int note_variables(struct dl_phdr_info *program, size_t size, void *unused)
 {
     (void)size;
@@ -26,7 +27,7 @@ static int note_variables(struct dl_phdr_info *program, size_t size, void *unuse
     return 1;
 }
 
-/* What of the heap is there already stays in doubt: nobody has told where it began. */
+/* The heap counts from its present end: where it began is not known. */
 void usermem_start(void)
 {
     void *heap = sbrk(0);

@@ -1,10 +1,11 @@
 /*
- * May the program's memory be looked at? Before the real call it is not known: a bad address
- * must give EFAULT, as without us, and no crash.
+ * Whether memory of the program can be read without a crash. A hook that reads the program's
+ * buffers before the real call needs to know: a bad address must lead to EFAULT from the
+ * kernel, as it does without the library.
  *
- * Some memory is there for certain: the program's variables, its heap and the stack of its
- * first thread, as far as these reach at the moment. Nothing but the end of the heap moves, and
- * libc keeps that. Of other memory the kernel is asked.
+ * Some memory is certainly readable: the program's variables, its heap and the stack of its
+ * first thread, as far as they reach now. Of these only the end of the heap moves, and libc has
+ * a variable for it. For other memory a system call asks the kernel.
  *
  * No lock, no wait; errno is kept.
  */
@@ -24,19 +25,19 @@ struct usermem_range {
     uintptr_t size;
 };
 
-/* Where they are; empty before usermem_start(), and where it cannot be told. */
+/* Where that memory is. All zero before usermem_start(), and for what it could not find. */
 extern struct memory {
     struct usermem_range variables;
     uintptr_t heap_from;
-    void *const *heap_end; /* libc's own variable, see brk(2) */
-    uintptr_t stack_end;   /* nothing of the first thread lies above */
+    void *const *heap_end; /* libc's variable for the program break, see brk(2) */
+    uintptr_t stack_end;   /* the stack of the first thread is below */
 } memory __attribute__((visibility("hidden")));
 
-/* Finds them. Once, at start-up; looks symbols up. */
+/* Fills `memory`. Called once, at start-up; looks symbols up. */
 void usermem_start(void);
 
-/* How far below its end a stack is believed to be that of the first thread: fewer bytes than
- * the kernel leaves free below the least stack it gives (mmap_base() of Linux: 128 MB). */
+/* An address at most so far below stack_end is on the stack of the first thread. The kernel
+ * maps nothing else there: it keeps at least 128 MB free for that stack (mmap_base()). */
 #define MEMORY_STACK_MOST (1 << 20)
 
 static inline bool usermem_in(struct usermem_range range, uintptr_t at)
@@ -44,8 +45,8 @@ static inline bool usermem_in(struct usermem_range range, uintptr_t at)
     return at - range.from < range.size;
 }
 
-/* Whether the word at AT is such memory. FRAME is an address in the caller's frame: what lies
- * above on the same stack is there. */
+/* Whether the word at AT is certainly readable. FRAME is an address in the caller's frame: the
+ * part of the same stack above it is in use, so it is readable. */
 static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
 {
     const struct memory *known = &memory;
@@ -61,8 +62,8 @@ static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
 
 #define READABLE_PAGE 4096
 
-/* Whether the word at WORD is readable for certain: it lies in the page of our own frame, as
- * small things on the stack often do, or is memory that is always there. No system call. */
+/* Whether the word at WORD is certainly readable: it is in the page of our own stack frame, as
+ * small buffers on the stack often are, or in memory known to be readable. No system call. */
 static inline bool usermem_word_certain(uintptr_t word)
 {
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
@@ -70,9 +71,10 @@ static inline bool usermem_word_certain(uintptr_t word)
     return word / READABLE_PAGE == frame / READABLE_PAGE || usermem_certain(word, frame);
 }
 
-/* Whether the aligned word around BYTES is readable: rt_sigprocmask() copies a mask from there
- * before it refuses to do anything with it, if it is given any. Where a filter forbids the call
- * it is not known, and taken to be readable: a bad pointer is rarer than a good one. */
+/* Whether the aligned word around BYTES is readable. Probes with rt_sigprocmask() and an
+ * invalid `how`: the kernel copies the mask (EFAULT) before it rejects `how` (EINVAL), and
+ * ignores a NULL mask. If a seccomp filter blocks the call, the word is assumed readable: most
+ * pointers are good. */
 static inline bool usermem_word_readable(const void *bytes)
 {
     enum { WORD = 8, NO_SUCH_HOW = -1 };
@@ -84,8 +86,8 @@ static inline bool usermem_word_readable(const void *bytes)
            raw_syscall(SYS_rt_sigprocmask, NO_SUCH_HOW, word, NULL, WORD) != -EFAULT;
 }
 
-/* Whether the first byte and the last TAIL (fewer than a page) of the N at BYTES are readable:
- * one question for what lies in one page. */
+/* Whether, of the N bytes at BYTES, the first one and the last TAIL are readable. TAIL is less
+ * than a page. Asks once for each page. */
 static inline bool usermem_ends_readable(const void *bytes, size_t n, size_t tail)
 {
     uintptr_t first = (uintptr_t)bytes, last = first + n - 1,
@@ -99,13 +101,13 @@ static inline bool usermem_ends_readable(const void *bytes, size_t n, size_t tai
             usermem_word_readable((const void *)last));
 }
 
-/* Whether N bytes at BYTES, fewer than a page, are readable. */
+/* Whether N bytes at BYTES are readable. N is less than a page. */
 static inline bool usermem_readable(const void *bytes, size_t n)
 {
     return usermem_ends_readable(bytes, n, n);
 }
 
-/* Whether N bytes at BYTES, however many, are readable. */
+/* Whether N bytes at BYTES are readable, for any N. */
 static inline bool usermem_all_readable(const void *bytes, size_t n)
 {
     const char *at = bytes;
@@ -117,9 +119,9 @@ static inline bool usermem_all_readable(const void *bytes, size_t n)
     return usermem_readable(at, n);
 }
 
-/* Whether AT can be read, and nothing beside it is: what else lies in its word may never have
- * been written, and a checker of memory would say so. Slower. A futex that is compared and then
- * has nobody to wake is left as it is; FUTEX_WAKE would not look (futex(2)). */
+/* Whether the int at AT is readable. Reads no byte beside it: those may be uninitialized, which
+ * valgrind would report. Slower. FUTEX_CMP_REQUEUE reads the int to compare it, and has no
+ * thread to wake, so it changes nothing; FUTEX_WAKE would not read it (futex(2)). */
 static inline bool usermem_int_readable(const int *at)
 {
     uintptr_t word = (uintptr_t)at & ~(uintptr_t)(sizeof(int) - 1);

@@ -1,6 +1,6 @@
 /*
- * mcpool check: can pooling work for a program, or does it for a process, and what to do where
- * it does not.
+ * mcpool check: says whether the library can be preloaded into a program, or whether a process
+ * has it, and what to do if not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,14 +24,14 @@ static void print_help(void)
          "See mcpool-check(1).");
 }
 
-/* What stands against it, and the way out. */
+/* A reason why the library cannot be preloaded, and what to do about it. */
 struct obstacle {
     bool is_there;
     const char *what;
-    const char *way_out;
+    const char *remedy;
 };
 
-/* True when there is none. */
+/* Prints the obstacles that are there. True when there is none. */
 static bool tell_obstacles(const struct obstacle *obstacles, size_t n, FILE *to)
 {
     bool clear = true;
@@ -39,7 +39,7 @@ static bool tell_obstacles(const struct obstacle *obstacles, size_t n, FILE *to)
     for (size_t i = 0; i < n; i++) {
         if (!obstacles[i].is_there)
             continue;
-        fprintf(to, "no: %s\n    %s\n", obstacles[i].what, obstacles[i].way_out);
+        fprintf(to, "no: %s\n    %s\n", obstacles[i].what, obstacles[i].remedy);
         clear = false;
     }
     return clear;
@@ -86,7 +86,8 @@ bool check_program(const char *name, FILE *to)
     return !program_find(&program, name) || judge(&program, to);
 }
 
-/* PHP opens its extensions so that they do not see what is preloaded. */
+/* PHP opens its extensions with RTLD_DEEPBIND. Without the library's help they would call libc
+ * past a preloaded library. */
 static void tell_of_deepbind(const struct program *program)
 {
     const char *names = getenv("MCPOOL_DEEPBIND");
@@ -114,7 +115,8 @@ static int check_command(const char *name)
     return flushed(EXIT_SUCCESS);
 }
 
-/* The first file that PID has mapped whose path contains PART; false when there is none. */
+/* Fills PATH with the first file mapped by the process PID whose path contains PART. False when
+ * there is none. */
 static bool find_mapped(int pid, const char *part, char *path, size_t room)
 {
     char name[64], *line = NULL;
@@ -139,7 +141,7 @@ static bool find_mapped(int pid, const char *part, char *path, size_t room)
     return found;
 }
 
-/* A process's environment as it was at its start. */
+/* The environment of a process as it was when the process started. */
 struct environment {
     char bytes[1 << 17];
     size_t n;
@@ -165,7 +167,7 @@ static void read_environment(struct environment *environment, int pid)
         close(fd);
 }
 
-/* The value of NAME, which ends in '='; NULL without one. */
+/* The value of the variable NAME, which ends in '='; NULL when it is not set. */
 static const char *value_of(const struct environment *environment, const char *name)
 {
     const char *at = environment->bytes;
@@ -243,7 +245,7 @@ static void tell_counters(const struct process *process)
     }
 }
 
-/* The file that PID executes; false when it cannot be read. */
+/* Fills PROGRAM for the file that the process PID executes. False when it cannot be read. */
 static bool find_executed(int pid, struct program *program)
 {
     char name[64];
@@ -252,8 +254,7 @@ static bool find_executed(int pid, struct program *program)
     return program_find(program, name);
 }
 
-/* Its rings send, receive and close by system calls of their own (Netty 4.2,
- * IoUringIoHandler). */
+/* Netty 4.2 (IoUringIoHandler) sends, receives and closes through io_uring, without libc. */
 static void tell_of_netty(int pid)
 {
     char path[PATH_MAX + 16];

@@ -1,5 +1,5 @@
 /*
- * What the subcommands of mcpool share.
+ * The subcommands of mcpool, their exit codes, and the functions that they share.
  */
 #ifndef MCPOOL_COMMAND_H
 #define MCPOOL_COMMAND_H
@@ -9,13 +9,14 @@
 
 #define LIBRARY "libmcpool.so"
 
-/* Beside these `run` has the program's own. */
+/* Exit codes. `mcpool run` also returns those of the program that it runs. */
 #define EXIT_NO         1 /* there is nothing to show, or pooling cannot work */
 #define EXIT_USAGE      2
 #define EXIT_CANNOT_RUN 126
 #define EXIT_NOT_FOUND  127
 
-/* Each is given its own name as ARGV[0] and returns the exit code. */
+/* ARGV[0] is the name for messages, the arguments of the subcommand follow. Each returns the
+ * exit code. */
 int command_run(int argc, char **argv);
 int command_check(int argc, char **argv);
 int command_stat(int argc, char **argv);
@@ -23,20 +24,21 @@ int command_top(int argc, char **argv);
 int command_metrics(int argc, char **argv);
 int command_explain(int argc, char **argv);
 
-/* Says on stderr how to find help for COMMAND; EXIT_USAGE. */
+/* Says on stderr how to get help for COMMAND. Returns EXIT_USAGE. */
 int usage_error(const char *command);
 
-/* Output that could not be written, to a full disk say, is no success: else CODE. */
+/* Flushes stdout. Returns CODE, or EXIT_FAILURE if the output could not be written, for example
+ * to a full disk. */
 int flushed(int code);
 
-/* A positive whole number, and nothing else. False for any other text. */
+/* Fills PID. False when TEXT is not a positive whole number, and nothing else. */
 bool parse_pid(const char *text, int *pid);
 
-/* Whether one of the files in PRELOAD, a value of LD_PRELOAD, is the library. */
+/* Whether PRELOAD, a value of LD_PRELOAD, names the library. */
 bool is_preloaded(const char *preload);
 
-/* Says on TO what stands in the way of preloading PROGRAM, which is looked for as execvp()
- * does; nothing when nothing does. True when pooling can work. */
+/* Says on TO why the library cannot be preloaded into PROGRAM, which is searched as execvp()
+ * does. True, and says nothing, when it can be preloaded, or there is no such program. */
 bool check_program(const char *program, FILE *to);
 
 #endif

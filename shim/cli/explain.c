@@ -1,5 +1,5 @@
 /*
- * mcpool explain: what a reason means, and what can be done about it.
+ * mcpool explain: says what a reason means, and what to do about it.
  */
 #include <getopt.h>
 #include <stdlib.h>
@@ -32,7 +32,7 @@ static void list_all(void)
         printf("%-17s %s\n", reason_name((enum reason)i), reason_text((enum reason)i));
 }
 
-/* With line ends where 80 columns end. */
+/* Prints TEXT indented by two, in lines of 80 columns at most. */
 static void print_wrapped(const char *text)
 {
     size_t column = 0;

@@ -1,5 +1,5 @@
 /*
- * Reading the layout of a file of counters.
+ * Reads from the header of a file of counters which values it has, and where they are.
  */
 #include "cli/layout.h"
 
@@ -8,10 +8,10 @@
 
 #include "base/reasons.h"
 
-/* No library writes headers or slots beyond this size. */
+/* The limit for the size of a header, and for that of a slot. No library writes larger ones. */
 #define MOST_BYTES 65536
 
-/* Where the names of a file begin, if it has any. */
+/* The size of the fields before the names. */
 #define FIXED_SIZE offsetof(struct stats_header, names)
 
 const struct stat_row stat_rows[STATS] = {
@@ -20,8 +20,8 @@ const struct stat_row stat_rows[STATS] = {
 #undef STAT
 };
 
-/* Files of layout 1 have no names: in their place is a digest of the list of names. These are
- * the values that release 0.1.0 counts, by the names they have today. */
+/* Files of release 0.1.0 have layout 1. There the header has no names, but a digest of their
+ * list. The values are listed here with the names of today: rename them here too. */
 #define LAYOUT_0_1_0      1
 #define DIGEST_0_1_0      UINT64_C(0x8b34162ae12dda2b)
 #define HEADER_SIZE_0_1_0 88
@@ -42,12 +42,11 @@ static const char names_0_1_0[] =
     "reason BOUND\0reason OPTION\0reason OPTION_FAILED\0reason UNTRACKED_IO\0"
     "reason RAW_SYSCALL\0reason EPOLL_SETS\0reason EPOLL_MODE\0"
     "reason EPOLL_UNKNOWN\0reason CLOSED_IN_BULK\0reason IDENTITY\0reason NAMESPACE\0"
-    "reason IO_URING\0reason REENTERED\0reason POOL_UNUSABLE\0reason NO_FENCE\0reason "
-    "DRAIN_TIMEOUT\0"
-    "reason DRAIN_LIMIT\0reason TOO_OLD\0reason IDLE_TIMEOUT\0reason ENDPOINT_FULL\0"
-    "reason POOL_FULL\0reason FD_PRESSURE\0reason NO_ROOM\0";
+    "reason IO_URING\0reason REENTERED\0reason POOL_UNUSABLE\0reason NO_FENCE\0"
+    "reason DRAIN_TIMEOUT\0reason DRAIN_LIMIT\0reason TOO_OLD\0reason IDLE_TIMEOUT\0"
+    "reason ENDPOINT_FULL\0reason POOL_FULL\0reason FD_PRESSURE\0reason NO_ROOM\0";
 
-/* Figures that the command calculates, and other words in its output. */
+/* Names of values that the command calculates. Such a value in a file is not shown. */
 static const char *const taken_names[] = {
     "connect_seconds", "connect_seconds_avoided",
     "discarded",       "endpoint",
@@ -60,7 +59,7 @@ static const struct {
     enum value_kind kind;
 } kinds[] = {{"gauge ", VALUE_GAUGE}, {"counter ", VALUE_COUNTER}, {"reason ", VALUE_REASON}};
 
-/* The part of TEXT behind the word for its kind; NULL when it has none. */
+/* Fills KIND from the first word of TEXT. Returns the text behind it; NULL if it is no kind. */
 static const char *parse_kind(const char *text, enum value_kind *kind)
 {
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -92,8 +91,8 @@ static int find_reason(const char *name)
     return VALUE_UNKNOWN;
 }
 
-/* The samples of a counter have a name that ends in "_total"; no gauge may have one of those.
- */
+/* Also true for a gauge whose name ends in "_total": for Prometheus, metrics.c appends "_total"
+ * to the names of counters, and a counter could get the same name. */
 static bool is_taken(const char *name, enum value_kind kind)
 {
     size_t n = strlen(name);
@@ -166,7 +165,7 @@ static bool read_0_1_0(struct layout *layout, const struct stats_header *header)
            add_values(layout, names_0_1_0, sizeof(names_0_1_0) - 1);
 }
 
-static bool read_today(struct layout *layout, const struct stats_header *header)
+static bool read_names(struct layout *layout, const struct stats_header *header)
 {
     uint64_t names_at = header->names_at, names_size = header->names_size;
 
@@ -190,7 +189,7 @@ bool layout_read(struct layout *layout, const void *bytes, size_t n)
     if (header->layout == LAYOUT_0_1_0)
         known = read_0_1_0(layout, header);
     else if (header->layout == STATS_LAYOUT)
-        known = read_today(layout, header);
+        known = read_names(layout, header);
     return known && layout->values_at < MOST_BYTES &&
            layout->values_at +
                    (layout->value_count + layout->reason_count) * sizeof(uint64_t) <=

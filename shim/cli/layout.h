@@ -1,6 +1,6 @@
 /*
- * What the values in a file of counters are, and where they lie: by the names in the file, so
- * that files of other versions of the library are read too.
+ * Which values a file of counters has, and where they are. The values are found by the names in
+ * the file, so files of other versions of the library can be read too.
  *
  * Any user may have written the file, so nothing in it is trusted.
  */
@@ -34,34 +34,35 @@ extern const struct stat_row stat_rows[STATS];
 
 enum value_kind { VALUE_GAUGE, VALUE_COUNTER, VALUE_REASON };
 
-/* The index of a value that this version does not know, and of one that it does not know but
- * has a figure of its own for, under the same name. */
+/* In place of an index: a value that this version does not know. It is shown under its own
+ * name, unless the command has a value of its own with that name (REPLACED). */
 #define VALUE_UNKNOWN  (-1)
 #define VALUE_REPLACED (-2)
 
 struct value {
     enum value_kind kind;
-    int index;                  /* of enum stat_index or enum reason, or one of the two above */
+    int index;                  /* enum stat_index or enum reason, or one of the two above */
     char name[VALUE_NAME_SIZE]; /* letters, digits and underscores */
 };
 
 struct layout {
-    size_t slots_at; /* in the file */
+    size_t slots_at; /* the offset of the first slot in the file */
     size_t slot_size;
-    size_t values_at; /* in a slot */
+    size_t values_at; /* the offset of the values in a slot */
     size_t reason_count;
-    size_t value_count;
-    struct value values[MOST_VALUES]; /* those of reasons come last */
+    size_t value_count;               /* all, reasons included */
+    struct value values[MOST_VALUES]; /* reasons come last */
 };
 
-/* Fills LAYOUT from a file whose content is BYTES, N of them. False when the file has a layout
- * that this version does not know, or is damaged. */
+/* Fills LAYOUT from the N bytes of a file at BYTES. False when the file is damaged, or has a
+ * layout that this version does not know. */
 bool layout_read(struct layout *layout, const void *bytes, size_t n);
 
-/* The value I in SLOT, a whole one; of a reason how often connections were refused for it. */
+/* The value number I in SLOT, of which all bytes can be read. For a reason it is how many
+ * connections were not kept for it. */
 uint64_t layout_value(const struct layout *layout, const void *slot, size_t i);
 
-/* How often they were discarded for the reason that is value I. */
+/* How many connections were discarded for the reason that is value number I. */
 uint64_t layout_discarded(const struct layout *layout, const void *slot, size_t i);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * The mcpool command: finds the subcommand.
+ * The command mcpool: runs the subcommand that the first argument names.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -63,7 +63,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < COMMANDS; i++) {
         if (strcmp(what, commands[i].name) != 0)
             continue;
-        argv[1] = argv[0]; /* the name in the messages of getopt_long() */
+        argv[1] = argv[0]; /* getopt_long() prints argv[0] in its messages */
         return commands[i].run(argc - 1, argv + 1);
     }
     if (strcmp(what, "version") == 0 || strcmp(what, "--version") == 0) {

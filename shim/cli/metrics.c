@@ -1,6 +1,6 @@
 /*
- * mcpool metrics: the counters of all processes in the text format of Prometheus, once, into a
- * file for node_exporter's textfile collector, or over HTTP.
+ * mcpool metrics: prints the counters of all processes in the text format of Prometheus, writes
+ * them to a file for node_exporter's textfile collector, or serves them over HTTP.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,7 +33,7 @@ static void head(FILE *to, const char *name, const char *type, const char *help)
     fprintf(to, "# HELP mcpool_%s %s\n# TYPE mcpool_%s %s\n", name, help, name, type);
 }
 
-/* The beginning of a sample: its name and labels, and REASON if that is not NULL. */
+/* Prints the beginning of a sample: its name and labels, with REASON if it is not NULL. */
 static void sample(FILE *to, const char *name, const struct process *process,
                    const struct server *server, const char *reason)
 {
@@ -50,7 +50,7 @@ static void sample(FILE *to, const char *name, const struct process *process,
         for (const struct server *server = process->servers;                                   \
              server < process->servers + process->server_count; server++)
 
-/* Time is in seconds there. */
+/* Prometheus wants times in seconds. */
 static void print_stat(FILE *to, const struct processes *processes, enum stat_index stat)
 {
     const struct stat_row *row = &stat_rows[stat];
@@ -78,10 +78,10 @@ static void print_stat(FILE *to, const struct processes *processes, enum stat_in
     }
 }
 
-/* A statistic that this version does not know, of one process. */
+/* A statistic of one process that this version does not know. */
 struct unknown_stat {
     const struct process *process;
-    size_t index; /* in what is unknown of it */
+    size_t index; /* in process->unknown */
     const struct value *value;
 };
 
@@ -103,8 +103,8 @@ static int compare_unknown(const void *a, const void *b)
     return order ? order : (one > other) - (one < other);
 }
 
-/* Fills FOUND, which has room for all, and returns how many there are; those of one name and
- * kind are together, as the format wants. */
+/* Fills FOUND, which must have room for all unknown values. Returns how many it has. Those of
+ * the same name and kind are in a row, as the format requires. */
 static size_t find_unknown(const struct processes *processes, struct unknown_stat *found)
 {
     size_t n = 0;
@@ -216,7 +216,7 @@ static int failed(const char *what)
     return EXIT_FAILURE;
 }
 
-/* The collector must never see half a file. */
+/* Writes a temporary file and renames it, so that the collector never sees half a file. */
 static int write_file(const char *path)
 {
     char *temporary;
@@ -247,12 +247,12 @@ static int write_file(const char *path)
 }
 
 /*
- * The exporter: one thread, and a client that is slow waits for himself only.
+ * The HTTP server: one thread that never waits for one client.
  */
 
 #define CLIENTS      64
 #define REQUEST_SIZE 4096
-#define PATIENCE     10 /* seconds for a request and its answer */
+#define PATIENCE     10 /* seconds until a client is dropped */
 
 struct client {
     char request[REQUEST_SIZE];
@@ -260,10 +260,11 @@ struct client {
     char *answer; /* NULL while the request is being read */
     size_t answer_size;
     size_t answered;
-    time_t until;
+    time_t until; /* when it is dropped, in seconds of CLOCK_MONOTONIC */
 };
 
-static struct pollfd polled[1 + CLIENTS]; /* the first is who listens; -1: no client */
+/* Entry 0 is the listening socket, the others are clients; -1: no client. */
+static struct pollfd polled[1 + CLIENTS];
 static struct client clients[1 + CLIENTS];
 
 static time_t seconds_now(void)
@@ -282,7 +283,7 @@ static void drop(size_t i)
     clients[i] = (struct client){0};
 }
 
-static void take_client(int fd)
+static void add_client(int fd)
 {
     for (size_t i = 1; i <= CLIENTS; i++) {
         if (polled[i].fd >= 0)
@@ -390,14 +391,15 @@ static int serve(int listening)
             int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
             if (fd >= 0)
-                take_client(fd);
+                add_client(fd);
         }
         for (size_t i = 1; i <= CLIENTS; i++)
             serve_client(i, seconds_now());
     }
 }
 
-/* [ADDRESS:]PORT, an IPv6 address in brackets. */
+/* Listens at WHERE, which is [ADDRESS:]PORT, with an IPv6 address in brackets. Returns the fd;
+ * -1, with errno, on failure. */
 static int listen_at(const char *where)
 {
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,

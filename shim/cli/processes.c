@@ -1,5 +1,5 @@
 /*
- * Reading files of counters.
+ * Finds and reads the files of counters, and removes those of processes that have ended.
  */
 #include "cli/processes.h"
 
@@ -14,18 +14,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* More servers, and more bytes of a file, than any process may have. */
+/* Limits for what is read of a file: its slots and its bytes. No process has as many. */
 #define MOST_SLOTS 4096
 #define MOST_BYTES (8 << 20)
 
-/* What is asked for, and where what is found goes. */
 struct search {
-    const int *pids;
-    size_t pid_count;
-    uint64_t pid_namespace;
+    const int *pids;        /* the processes that are asked for */
+    size_t pid_count;       /* 0: all processes */
+    uint64_t pid_namespace; /* ours */
     struct processes found;
 };
 
+/* Ends the program when MEMORY is NULL. */
 static void *must(void *memory)
 {
     if (memory)
@@ -34,7 +34,8 @@ static void *must(void *memory)
     exit(EXIT_FAILURE);
 }
 
-/* Text of others does not get to write on a terminal, or out of a quoted string. */
+/* Other users choose these texts: they must not control the terminal, nor end a quoted string
+ * in JSON. */
 static void make_printable(char *text)
 {
     for (; *text; text++) {
@@ -43,7 +44,8 @@ static void make_printable(char *text)
     }
 }
 
-/* The content of /proc/PID/NAME, cut to what fits; its length, 0 without any. */
+/* Reads /proc/PID/NAME into TEXT, with a final NUL, cut to what fits. Returns the length; 0
+ * when it cannot be read. */
 static size_t read_proc(int pid, const char *name, char *text, size_t room)
 {
     char path[64];
@@ -68,8 +70,9 @@ static bool is_alive(int pid, uint64_t start)
     return n > 0 && stats_parse_start(text, n) == start;
 }
 
-/* Nobody speaks for another user's process; but root's may have become another's. The line has
- * the real, effective, saved and file system user. */
+/* Whether a file of the user OWNER may be about the process PID: only if that process has this
+ * user. Root may write about all, as a process may have given up root after it made its file.
+ * The line "Uid:" has the real, effective, saved and file system user. */
 static bool may_speak_for(uid_t owner, int pid)
 {
     char text[4096];
@@ -89,8 +92,8 @@ static bool may_speak_for(uid_t owner, int pid)
     return false;
 }
 
-/* The last unit in the process's path of control groups that is a service, and not the one that
- * all of a user's processes are in. */
+/* Fills UNIT with the last service in the path of the process's control group. user@UID.service
+ * does not count: all processes of a user are in it. */
 static bool find_unit(int pid, char *unit, size_t room)
 {
     char text[4096];
@@ -132,6 +135,7 @@ static void add_derived(struct numbers *numbers)
     numbers->time_wait_avoided = reused;
 }
 
+/* Adds a value that this version knows. */
 static void read_value(struct numbers *numbers, const struct value *value, uint64_t number,
                        uint64_t discarded)
 {
@@ -232,7 +236,7 @@ static void add_process(struct search *search, const struct stats_header *header
     read_slots(process, &layout, (const char *)header, size);
 }
 
-/* Read, not mapped: every user that may write to it may cut it short at any time. */
+/* The file is not mapped: if its owner truncated it, an access would raise SIGBUS. */
 static size_t read_all(int fd, void *bytes, size_t room)
 {
     size_t n = 0;
@@ -298,7 +302,7 @@ static void read_directory(struct search *search, const char *path)
     closedir(directory);
 }
 
-/* Where the library writes; for root, of all users. */
+/* Reads the directories in which the library creates files; for root, those of all users. */
 static void read_directories(struct search *search)
 {
     const char *asked = getenv("MCPOOL_STATS");

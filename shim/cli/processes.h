@@ -1,10 +1,10 @@
 /*
- * The processes that show their counters, read from their files.
+ * The processes that have the library, and their counters, read from the files of counters.
  *
- * A file is written by any user's process, and judged here: what is not of the form that
- * shim/stats/stats_file.h describes, or not of the user who runs the process, is passed over.
- * Files of processes that have ended are removed. Files of other versions of the library are
- * read by the names in them (layout.h).
+ * Any user can write such a file. A file is passed over if it does not have the form of
+ * shim/stats/stats_file.h, or does not belong to the user of the process. Files of processes
+ * that have ended are removed. Files of other versions of the library are read by the names in
+ * them (layout.h).
  */
 #ifndef MCPOOL_PROCESSES_H
 #define MCPOOL_PROCESSES_H
@@ -21,21 +21,21 @@ struct numbers {
     uint64_t stats[STATS];
     uint64_t refused[REASON_COUNT];
     uint64_t discarded[REASON_COUNT];
-    uint64_t all_refused;       /* for any reason, also one that is unknown here */
-    double seconds_avoided;     /* a mean real connect for each one reused */
-    uint64_t time_wait_avoided; /* TCP connections reused, that is not opened and closed */
+    uint64_t all_refused;   /* for all reasons, also those unknown to this version */
+    double seconds_avoided; /* for each reused connection, the mean time of a real connect */
+    uint64_t time_wait_avoided; /* reused connections: each saved one socket in TIME_WAIT */
 };
 
-/* A value that this version does not know; of a reason, both of its numbers. */
+/* The number of a value that this version does not know. */
 struct unknown_number {
-    uint64_t value; /* of a reason: refused */
-    uint64_t discarded;
+    uint64_t value;     /* of a reason: connections not kept */
+    uint64_t discarded; /* of a reason; else 0 */
 };
 
 struct server {
     char name[ADDRESS_TEXT_SIZE]; /* printable, without quotes or backslashes */
     struct numbers numbers;
-    struct unknown_number *unknown; /* as many as its process has */
+    struct unknown_number *unknown; /* unknown_count of them, see below */
 };
 
 struct process {
@@ -45,43 +45,45 @@ struct process {
     char version[24];
     char command[64];  /* printable */
     char service[128]; /* the systemd unit, else the command; printable */
-    bool has[STATS];   /* those without are zero for each server */
+    bool has[STATS];   /* which statistics the file has; the others are 0 for each server */
     struct server *servers;
     size_t server_count;
-    struct value *unknown; /* what is counted that this version does not know */
+    struct value *unknown; /* the values that this version does not know */
     size_t unknown_count;
-    struct unknown_number *unknown_numbers; /* of all servers */
+    struct unknown_number *unknown_numbers; /* of all servers in a row */
 };
 
 struct processes {
-    struct process *list; /* by service, dry runs last, then by number */
+    struct process *list; /* by service, dry runs last, then by pid */
     size_t count;
-    size_t forbidden; /* of other users */
-    size_t strange;   /* of libraries whose counters are not ours */
+    size_t forbidden; /* files of other users that may not be read */
+    size_t strange;   /* files of a version of the library that is not known */
 };
 
 enum outcome { REFUSED, DISCARDED };
 
-/* Why connections had OUTCOME, and how many. */
+/* A reason, and how many connections were refused or discarded for it. */
 struct reason_row {
     const char *name;
     const char *text;
     uint64_t number;
 };
 
-/* Fills ROW with the next reason that has a number above zero, for SERVER of PROCESS; those
- * that are unknown here come last. *AT is 0 for the first. False when there is none left. */
+/* Fills ROW with the next reason for OUTCOME whose number is not 0, for SERVER of PROCESS.
+ * Reasons that this version does not know come last. The caller sets *AT to 0 for the first
+ * call. False when there is none left. */
 bool process_next_reason(const struct process *process, const struct server *server,
                          enum outcome outcome, size_t *at, struct reason_row *row);
 
-/* Those among PIDS (N of them; 0: all). Ends the program when there is no memory. */
+/* Reads the processes whose pids are at PIDS, N of them; if N is 0, all processes. Without
+ * memory it ends the program. The caller frees the result with processes_free(). */
 struct processes processes_read(const int *pids, size_t n);
 void processes_free(struct processes *processes);
 
 /* Adds FROM to TO. */
 void numbers_add(struct numbers *to, const struct numbers *from);
 
-/* What part of the connects was reused, in percent; 0 when there were none. */
+/* How many percent of the connects were answered by reuse; 0 when there was no connect. */
 double numbers_hit_rate(const struct numbers *numbers);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * Finding and reading programs.
+ * Finds the file of a program, follows scripts to their interpreter, and reads the ELF headers.
  */
 #include "cli/program.h"
 
@@ -14,7 +14,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/* Scripts whose interpreter is a script. */
+/* How many files are followed: the interpreter of a script may be a script too. */
 #define DEPTH 4
 
 #if defined(__x86_64__)
@@ -23,7 +23,7 @@
 #define MACHINE EM_AARCH64
 #endif
 
-/* Fills PATH with the file that execvp(NAME) runs. */
+/* Fills PATH with the file that execvp(NAME) runs. False, with errno, when there is none. */
 static bool search_path(const char *name, char *path)
 {
     const char *directories = getenv("PATH");
@@ -51,7 +51,8 @@ static ssize_t read_at(int fd, void *bytes, size_t n, uint64_t offset)
     return pread(fd, bytes, n, (off_t)offset);
 }
 
-/* The program that LINE, what stands behind "#!", names: env gives way to its argument. */
+/* Fills NAME with the interpreter that LINE, the text behind "#!", names. For env it is the
+ * program that env runs: options and assignments before it are skipped. Writes to LINE. */
 static bool interpreter(char *line, char *name, size_t room)
 {
     char *rest = line;
@@ -82,7 +83,7 @@ static bool is_named(int fd, const Elf64_Shdr *names, uint32_t index, const char
            strcmp(found, name) == 0;
 }
 
-/* Go's toolchain leaves a section in all that it links. */
+/* Whether the file has a section NAME. */
 static bool has_section(int fd, const Elf64_Ehdr *header, const char *name)
 {
     Elf64_Shdr names, section;
@@ -122,6 +123,7 @@ static void read_elf(struct program *program, int fd, const Elf64_Ehdr *header)
         if (read_at(fd, loader, sizeof(loader) - 1, segment.p_offset) > 0)
             program->is_musl = strstr(loader, "ld-musl") != NULL;
     }
+    /* Go's linker puts this section in each program. */
     program->is_go = has_section(fd, header, ".go.buildinfo");
 }
 
@@ -148,7 +150,7 @@ static bool is_confined(const char *name, const char *path)
            strcmp(path, "/usr/bin/flatpak") == 0 || is_below(path, "/var/lib/flatpak/");
 }
 
-/* One step: true when NAME is a script, whose interpreter is its new value. */
+/* Reads the file at FD. True if it is a script; then NAME is filled with its interpreter. */
 static bool step(struct program *program, int fd, char *name, size_t room)
 {
     union {

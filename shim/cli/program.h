@@ -1,6 +1,6 @@
 /*
- * What a program is, as far as preloading is concerned: its file is found as execvp() does,
- * scripts are followed to their interpreter, and the ELF headers are read.
+ * What decides whether the library can be preloaded into a program. The file of the program is
+ * found as execvp() does, and a script is followed to its interpreter.
  */
 #ifndef MCPOOL_PROGRAM_H
 #define MCPOOL_PROGRAM_H
@@ -9,19 +9,18 @@
 #include <stdbool.h>
 
 struct program {
-    char path[PATH_MAX];   /* of the file that is executed in the end, links resolved */
-    char script[PATH_MAX]; /* of the script that names it; empty: there is none */
+    char path[PATH_MAX]; /* of the program, or of the interpreter of a script; no links in it */
+    char script[PATH_MAX]; /* of the script; empty: it is none */
     bool is_elf;
-    bool is_other_machine; /* of another architecture or word size than we are */
+    bool is_other_machine; /* of another architecture or word size than this command */
     bool is_static;
     bool is_musl;
     bool is_go;
-    bool gains_privileges; /* by its set-id bits or file capabilities, for who runs us */
-    bool is_confined;      /* of snap or flatpak, which change the environment */
+    bool gains_privileges; /* set-id bits or file capabilities give more than our user has */
+    bool is_confined;      /* started by snap or flatpak, which change the environment */
 };
 
-/* Fills PROGRAM for NAME. False, with errno, when there is no such program or it cannot be
- * read. */
+/* Fills PROGRAM for NAME. False, with errno, when no such program can be found and read. */
 bool program_find(struct program *program, const char *name);
 
 #endif

@@ -1,9 +1,9 @@
 /*
- * mcpool run: puts the library in front of LD_PRELOAD and becomes the program it is given.
+ * mcpool run: puts the library in front of LD_PRELOAD and executes the program.
  *
- * Nothing lies between the caller and the program afterwards: same process, same descriptors,
- * same signals, its own exit code. What stands in the way of preloading is said on stderr, but
- * never keeps the program from running.
+ * The program runs in the same process, so it has the same fds and signals, and the caller gets
+ * its exit code. If the library cannot be preloaded, a message on stderr says so, and the
+ * program runs without it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,11 +16,11 @@
 
 #include "cli/command.h"
 
-/* The options of `run` that mirror a variable of the library. */
+/* The options of `run` that set a variable of the library. */
 static const struct setting {
     const char *option;
     const char *variable;
-    const char *argument; /* its name in the help; NULL: none, the variable is set to "on" */
+    const char *argument; /* its name in the help; NULL: no argument, sets "on" */
     const char *help;
 } settings[] = {
     {"servers", "MCPOOL_SERVERS", "LIST", "what to pool (11211)"},
@@ -56,7 +56,8 @@ static void set(const char *variable, const char *value)
     exit(EXIT_CANNOT_RUN);
 }
 
-/* PATH is filled with the library in the directory of this program, as in the build tree. */
+/* Fills PATH with the library in the directory of this command, where the build tree has it.
+ * False when there is none. */
 static bool find_beside_us(char *path, size_t room)
 {
     ssize_t n = readlink("/proc/self/exe", path, room - 1);
@@ -72,7 +73,8 @@ static bool find_beside_us(char *path, size_t room)
     return access(path, R_OK) == 0;
 }
 
-/* The loader looks a relative path up in the working directory of every child. */
+/* Without this the loader would look a relative path up in the working directory of each child.
+ * Returns PATH or ROOM. */
 static const char *make_absolute(const char *path, char *room)
 {
     return path[0] != '/' && strchr(path, '/') && realpath(path, room) ? room : path;
@@ -90,8 +92,8 @@ static const char *find_library(void)
     return MCPOOL_LIBDIR "/" LIBRARY;
 }
 
-/* The loader would complain and go on, for the program and for each of its children. A bare
- * name is for the loader to find. */
+/* Checked here, as the loader would print its message for the program and each of its children.
+ * A name without a directory is not checked: the loader searches it. */
 static bool can_be_loaded(const char *library)
 {
     const char *why = NULL;
@@ -161,7 +163,7 @@ static void tell(char *const *command)
     fputc('\n', stderr);
 }
 
-/* Options end at the first word that is none: the rest belongs to the command. */
+/* The first argument that is no option is the command: getopt_long() stops there ("+"). */
 int command_run(int argc, char **argv)
 {
     struct option options[SETTINGS + 2] = {0};

@@ -1,5 +1,5 @@
 /*
- * mcpool stat: the counters of all processes, for people and as JSON.
+ * mcpool stat: prints the counters of all processes as a table or as JSON.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -22,7 +22,7 @@ static void print_help(void)
          "See mcpool-stat(1).");
 }
 
-/* "1.2 ms", "3.4 s", "5.6 h": two digits that say something. */
+/* The text of a duration: "1.2 ms", "3.4 s", "5.6 h". Valid until the next call. */
 static const char *duration(double seconds)
 {
     static char text[32];
@@ -39,15 +39,16 @@ static const char *duration(double seconds)
     return text;
 }
 
-static int server_width; /* of the longest name */
+static int server_width; /* the length of the longest name of a server */
 
-static void print_row(const char *who, const char *server, const struct numbers *numbers)
+/* LABEL is a pid or "total". */
+static void print_row(const char *label, const char *server, const struct numbers *numbers)
 {
     const uint64_t *stats = numbers->stats;
 
     printf("%8s  %-*s %6" PRIu64 " %5" PRIu64 " %9" PRIu64 " %9" PRIu64 " %7" PRIu64
            " %5.1f%% %7" PRIu64 " %8" PRIu64 " %9s %9" PRIu64 "\n",
-           who, server_width, server, stats[STAT_in_use], stats[STAT_idle],
+           label, server_width, server, stats[STAT_in_use], stats[STAT_idle],
            stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
            numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_drained],
            duration(numbers->seconds_avoided), numbers->time_wait_avoided);
@@ -79,7 +80,8 @@ static void print_process(const struct process *process)
     }
 }
 
-/* Of the processes of one service, all in a dry run or none; returns how many. */
+/* Prints the processes of one service that are all in a dry run, or all not. Returns how many
+ * of the MOST processes at FIRST these were. */
 static size_t print_service(const struct process *first, size_t most)
 {
     struct numbers total = {0};
@@ -211,7 +213,7 @@ static int show(const int *pids, size_t n, bool json)
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);
 }
 
-/* Until the output cannot be written any more, or a signal ends us. */
+/* Repeats until a signal ends the command, or its output cannot be written any more. */
 static int watch(const int *pids, size_t n, bool json, double seconds)
 {
     bool to_terminal = isatty(STDOUT_FILENO) && !json;

@@ -1,5 +1,5 @@
 /*
- * mcpool top: what processes do with their connections now, refreshed in place.
+ * mcpool top: shows the connects per second of each process, and refreshes them in place.
  */
 #include <curses.h>
 #include <getopt.h>
@@ -26,7 +26,7 @@ static const struct {
 
 #define COLUMNS_TO_SORT_BY (sizeof(columns) / sizeof(columns[0]))
 
-/* A line: a process and a server, and per second what happened since the last time. */
+/* A line of the screen: a process and a server. Rates are per second since the last refresh. */
 struct line {
     const struct process *process;
     const struct server *server;
@@ -43,7 +43,7 @@ static void print_help(void)
          "space refreshes at once; q quits. See mcpool-top(1).");
 }
 
-/* The same server of the same process, as it was before; NULL when it is new. */
+/* The counters of SERVER at the last refresh; NULL when it is new. */
 static const struct numbers *before(const struct processes *last, const struct process *process,
                                     const struct server *server)
 {
@@ -100,7 +100,7 @@ static double key_of(const struct line *line, enum column column)
 
 static enum column sorted_by = BY_CONNECTS;
 
-/* Largest first; equal ones by their number, so that they stay where they are. */
+/* Largest first. Equal lines are sorted by pid, so that they keep their place. */
 static int compare(const void *a, const void *b)
 {
     double one = key_of(a, sorted_by), other = key_of(b, sorted_by);

@@ -1,5 +1,5 @@
 /*
- * Addresses and their text.
+ * Server addresses: from a sockaddr to the normal form, and from there to text.
  */
 #include "config/address.h"
 

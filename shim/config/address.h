@@ -1,6 +1,5 @@
 /*
- * Where a connection leads: the address in one normal form, and its text. Pure functions; no
- * state.
+ * The address of a server in one normal form, and its text. Pure functions without state.
  */
 #ifndef MCPOOL_ADDRESS_H
 #define MCPOOL_ADDRESS_H
@@ -9,8 +8,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-/* The key of the pool: compared and hashed as bytes, so every byte is defined. IPv4 is written
- * as v4-mapped IPv6: the same server is the same address through either family of socket. */
+/* The key of an endpoint. It is compared and hashed as bytes, so it has no padding. IPv4 is
+ * written as v4-mapped IPv6, so a server has one key for both families of sockets. */
 struct address {
     uint32_t port;  /* host order */
     uint32_t scope; /* of a link-local IPv6 address; 0 otherwise */
@@ -20,8 +19,8 @@ struct address {
 /* Room for the text of an address ("[v6%scope]:port" at the longest) with its final NUL. */
 #define ADDRESS_TEXT_SIZE 128
 
-/* Fills ADDRESS from what was passed to connect(). False when it is no address we could pool:
- * a family other than IPv4 and IPv6, too short, an IPv6 flow label. */
+/* Fills ADDRESS from the arguments of connect(). False when we cannot pool it: a family other
+ * than IPv4 and IPv6, LEN too short, or an IPv6 flow label. */
 bool address_from(struct address *address, const struct sockaddr *addr, socklen_t len);
 
 /* Fills IP, 16 bytes, with the IPv4 address V4, 4 bytes in network order, as v4-mapped IPv6. */

@@ -1,5 +1,5 @@
 /*
- * Reading the environment: one row per variable.
+ * Reads the variables of the environment. A table has a row for each, with its default.
  */
 #include "config/config.h"
 
@@ -14,6 +14,7 @@
 #define PREFIX  "MCPOOL_"
 #define RUNTIME "XDG_RUNTIME_DIR="
 
+/* N is the length of NAME. More than CONFIG_MAX_WARNINGS are dropped. */
 static void warn(struct config *config, const char *name, size_t n, const char *problem)
 {
     char copy[64];
@@ -50,7 +51,7 @@ static bool read_servers(struct config *config, const char *value)
     if (path)
         warn(config, PREFIX "SERVERS", sizeof(PREFIX "SERVERS") - 1,
              "Unix sockets are not pooled");
-    /* Exclusions alone are exceptions to the default. */
+    /* A list that only excludes is a list of exceptions to the default. */
     if (positive)
         return true;
     if (config->rule_count == CONFIG_MAX_RULES)
@@ -58,7 +59,7 @@ static bool read_servers(struct config *config, const char *value)
     return rule_parse(&config->rules[config->rule_count++], "11211", 5);
 }
 
-/* A whole number from LEAST to MOST with nothing behind it but END. */
+/* Reads a whole number from LEAST to MOST. END is set behind its last digit. */
 static bool read_whole(const char *value, long least, long most, char **end, long *number)
 {
     if (*value < '0' || *value > '9')
@@ -88,7 +89,7 @@ static bool read_max_idle_total(struct config *config, const char *value)
     return read_count(value, &config->max_idle_total);
 }
 
-/* A number with a unit (ms, s, m, h; seconds without one), up to a week. */
+/* A number with a unit (ms, s, m, h; seconds without one), a week at most. */
 static bool read_duration(const char *value, msec_t *duration)
 {
     static const struct {
@@ -122,7 +123,7 @@ static bool read_max_lifetime(struct config *config, const char *value)
     return read_duration(value, &config->max_lifetime);
 }
 
-/* Names without a directory; empty for none. */
+/* File names without a directory. An empty list is allowed. */
 static bool read_deepbind(struct config *config, const char *value)
 {
     size_t n = strlen(value);
@@ -204,7 +205,7 @@ static bool read_disable(struct config *config, const char *value)
     return read_switch(value, &config->disable);
 }
 
-/* Meant for `mcpool run`, which leaves it in the environment. */
+/* For `mcpool run`, which leaves it in the environment. */
 static bool read_library(struct config *config, const char *value)
 {
     (void)config;
@@ -252,7 +253,7 @@ static void read_assignment(struct config *config, const char *assignment)
     warn(config, assignment, n + strlen(PREFIX), "no such variable");
 }
 
-/* Below the user's runtime directory, where the common one may not exist. */
+/* The substitute for STATS_DIRECTORY, which does not exist everywhere. */
 static void read_runtime_directory(struct config *config, const char *value)
 {
     size_t n = strlen(value) + sizeof("/" STATS_SUBDIRECTORY);
@@ -273,7 +274,7 @@ void config_read(struct config *config, char *const *environment)
         else if (strncmp(*environment, RUNTIME, strlen(RUNTIME)) == 0)
             read_runtime_directory(config, *environment + strlen(RUNTIME));
     }
-    /* A directory that was asked for has no substitute. */
+    /* Only the default directory has a substitute, not one that the user chose. */
     if (strcmp(config->stats, STATS_DIRECTORY) != 0)
         config->stats_instead[0] = '\0';
 }

@@ -1,6 +1,6 @@
 /*
- * The variables of the environment, read and copied once at start-up: some programs (nginx,
- * php-fpm) wipe their environment later.
+ * The settings: the MCPOOL_ variables of the environment, and their defaults. They are copied
+ * at start-up, as some programs (nginx, php-fpm) overwrite their environment later.
  */
 #ifndef MCPOOL_CONFIG_H
 #define MCPOOL_CONFIG_H
@@ -15,17 +15,18 @@
 #define CONFIG_MAX_RULES    64
 #define CONFIG_MAX_WARNINGS 8
 
-/* Where counters are published unless MCPOOL_STATS says otherwise, and the name of that
- * directory below $XDG_RUNTIME_DIR. */
+/* The default of MCPOOL_STATS, the directory for files of counters; and the name of the
+ * directory below $XDG_RUNTIME_DIR that is used where the default cannot be written. */
 #define STATS_DIRECTORY    "/run/mcpool"
 #define STATS_SUBDIRECTORY "mcpool"
 
-/* Longest path of a directory, with its final NUL. */
+/* Room for the path of such a directory, with its final NUL. */
 #define CONFIG_DIRECTORY_SIZE 200
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
-/* What defaults fill stands together, so that a process without a wish touches two pages. */
+/* The fields that the defaults fill come first: a process that sets no variable touches only
+ * two pages of memory. */
 struct config {
     unsigned int max_idle;       /* connections per endpoint */
     unsigned int max_idle_total; /* connections per process */
@@ -37,16 +38,16 @@ struct config {
     size_t rule_count;
     size_t warning_count;
     char deepbind[256];                /* file names, with commas between */
-    char stats[CONFIG_DIRECTORY_SIZE]; /* where counters are published; empty: nowhere */
-    char stats_instead[CONFIG_DIRECTORY_SIZE]; /* to be made and used where that fails; empty */
-    char log_path[PATH_MAX];                   /* empty: no log; "stderr" */
+    char stats[CONFIG_DIRECTORY_SIZE]; /* the directory for the file of counters; empty: none */
+    char stats_instead[CONFIG_DIRECTORY_SIZE]; /* made and used if that fails; empty: none */
+    char log_path[PATH_MAX];                   /* absolute, or "stderr"; empty: no log */
     struct rule rules[CONFIG_MAX_RULES];
-    char warnings[CONFIG_MAX_WARNINGS][128]; /* what was wrong, for the log */
+    char warnings[CONFIG_MAX_WARNINGS][128]; /* text for the log on each bad variable */
 };
 
-/* Fills CONFIG with the defaults and then with what ENVIRONMENT says. A bad value means the
- * default and a warning; so does an unknown MCPOOL_ name. A relative log path is made absolute
- * against the working directory. Needs no lock; allocates nothing. */
+/* Fills CONFIG with the defaults, then with the variables in ENVIRONMENT. A bad value leads to
+ * the default and a warning, an unknown MCPOOL_ name to a warning. A relative log path is made
+ * absolute: it is below the present working directory. Needs no lock; allocates nothing. */
 void config_read(struct config *config, char *const *environment);
 
 #endif

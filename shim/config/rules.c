@@ -1,5 +1,5 @@
 /*
- * Reading rules, and matching addresses.
+ * Parses the rules of MCPOOL_SERVERS, and matches addresses with them.
  */
 #include "config/rules.h"
 
@@ -11,7 +11,7 @@
 /* More than the longest rule, "[v6/128]:65535". */
 #define RULE_TEXT_SIZE 64
 
-/* A decimal number of at most MOST, and nothing else, in TEXT. */
+/* True when TEXT is a decimal number of at most MOST, and nothing else. */
 static bool parse_number(const char *text, unsigned long most, unsigned long *number)
 {
     size_t digits = strspn(text, "0123456789");
@@ -32,7 +32,8 @@ static bool parse_port(const char *text, uint16_t *port)
     return true;
 }
 
-/* What lies behind the prefix may be anything: matching masks it. */
+/* "ip", or "ip/bits". The bits of the address behind the prefix need not be zero: they are
+ * ignored when addresses are matched. */
 static bool parse_network(struct rule *rule, char *text)
 {
     char *slash = strchr(text, '/');
@@ -60,6 +61,7 @@ static bool parse_network(struct rule *rule, char *text)
     return true;
 }
 
+/* "port", or "network:port", where an IPv6 network is in brackets. Writes to TEXT. */
 static bool parse_inet(struct rule *rule, char *text)
 {
     char *port;
@@ -111,7 +113,7 @@ static bool same_network(const uint8_t *a, const uint8_t *b, unsigned int bits)
     return bits % 8 == 0 || ((a[bytes] ^ b[bytes]) & mask) == 0;
 }
 
-static bool rule_names(const struct rule *rule, const struct address *address)
+static bool rule_covers(const struct rule *rule, const struct address *address)
 {
     if (rule->any)
         return true;
@@ -120,14 +122,14 @@ static bool rule_names(const struct rule *rule, const struct address *address)
 
 bool rules_match(const struct rule *rules, size_t n, const struct address *address)
 {
-    bool named = false;
+    bool covered = false;
 
     for (size_t i = 0; i < n; i++) {
-        if (!rule_names(&rules[i], address))
+        if (!rule_covers(&rules[i], address))
             continue;
         if (rules[i].exclude)
             return false;
-        named = true;
+        covered = true;
     }
-    return named;
+    return covered;
 }

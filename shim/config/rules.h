@@ -1,5 +1,6 @@
 /*
- * Which addresses the rules of MCPOOL_SERVERS name. Pure functions; no state.
+ * The rules of MCPOOL_SERVERS, which say to which servers connections are pooled. Pure
+ * functions without state.
  */
 #ifndef MCPOOL_RULES_H
 #define MCPOOL_RULES_H
@@ -14,16 +15,16 @@
 struct rule {
     bool exclude;
     bool any;       /* "*": every TCP peer */
-    uint8_t prefix; /* bits of IP that count, 0 to 128; 0 for a bare port */
+    uint8_t prefix; /* how many bits of IP are compared, 0 to 128; 0 for a bare port */
     uint16_t port;
     uint8_t ip[16];
 };
 
-/* Reads one item of the list: "port", "ip:port", "[v6]:port", "cidr:port", "[v6/bits]:port"
- * or "*", after an optional "!". N is the length of TEXT. False when it is none. */
+/* Parses one item of the list, TEXT of length N: an optional "!", and then "port", "ip:port",
+ * "[v6]:port", "ip/bits:port", "[v6/bits]:port" or "*". False when it has another form. */
 bool rule_parse(struct rule *rule, const char *text, size_t n);
 
-/* Whether ADDRESS is to be pooled: some rule names it and no exclusion does. */
+/* Whether connections to ADDRESS are pooled: a rule covers it, and no exclusion does. */
 bool rules_match(const struct rule *rules, size_t n, const struct address *address);
 
 #endif

@@ -13,18 +13,16 @@
 static size_t put_word(const struct wire_place *place, char *text, size_t room)
 {
     char word[80];
-    size_t n = place->n;
+    size_t n = 0;
 
     if (!place->text)
-        return fmt_print(text, room, "%u bytes", (unsigned int)n);
-    /* The tracker keeps the beginning of long ones. */
-    if (n > (place->in_reply ? 64 : 22))
-        n = place->in_reply ? 64 : 22;
-    fmt_print(word, n + 1, "%s", place->text);
-    for (size_t i = 0; i < n; i++) {
-        if (word[i] < ' ' || word[i] > '~')
-            word[i] = '?';
+        return fmt_print(text, room, "%u bytes", (unsigned int)place->n);
+    for (; n < place->kept && n < sizeof(word) - 1; n++) {
+        char c = place->text[n];
+
+        word[n] = (char)(c < ' ' || c > '~' ? '?' : c);
     }
+    word[n] = '\0';
     return fmt_print(text, room, "'%s'", word);
 }
 

@@ -1,5 +1,5 @@
 /*
- * The counters of one endpoint, as they are in memory and in the file.
+ * The counters of one endpoint, in the same form in memory and in the file of counters.
  */
 #ifndef MCPOOL_COUNTERS_H
 #define MCPOOL_COUNTERS_H
@@ -13,8 +13,8 @@ struct stats {
 #define STAT(kind, name, text) _Atomic uint64_t name;
 #include "stats/stats.def"
 #undef STAT
-    _Atomic uint64_t refused[REASON_COUNT];   /* not kept at close() */
-    _Atomic uint64_t discarded[REASON_COUNT]; /* kept, and closed later without a user */
+    _Atomic uint64_t refused[REASON_COUNT];   /* connections not kept at close() */
+    _Atomic uint64_t discarded[REASON_COUNT]; /* connections kept, and closed without reuse */
 };
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Writing the log. The file is opened for every line: a descriptor that stayed open would not
- * survive the program's close loops, and would keep a rotated file.
+ * Writes the log. The file is opened for each line: the program may close all its fds in a
+ * loop, and logs are rotated.
  */
 #include "stats/log.h"
 
@@ -25,7 +25,7 @@
 
 static const struct config *settings;
 
-/* What fd 2 was at start-up. */
+/* The file that fd 2 was at start-up. */
 static struct stat first_stderr;
 
 int log_level = -1;
@@ -53,8 +53,8 @@ void log_start(const struct config *config)
 }
 
 static struct {
-    _Atomic msec_t written;  /* when the last line was; 0 before the first */
-    _Atomic uint32_t others; /* that were not written since */
+    _Atomic msec_t written;  /* the time of the last line that was; 0 before the first */
+    _Atomic uint32_t others; /* lines that were not written since */
 } kinds[LOG_KINDS];
 
 bool log_again(unsigned int kind, char *others, size_t room)
@@ -83,14 +83,15 @@ void log_after_fork_in_child(void)
         kinds[i].others = 0;
 }
 
-/* Half a line is of no use. */
+/* Whether the regular file FOUND has room for a line of N bytes. The kernel would cut the line
+ * at the limit of file sizes. */
 static bool may_grow(const struct stat *found, size_t n)
 {
     return ownfile_may_grow((uint64_t)found->st_size + n);
 }
 
-/* Whether FD takes something now. A pipe with room takes a line as a whole, as it is shorter
- * than PIPE_BUF (pipe(7)). */
+/* Whether a write to FD does not wait. A line is shorter than PIPE_BUF (pipe(7)), so a pipe
+ * with room takes all of it. */
 static bool has_room(int fd)
 {
     struct pollfd poller = {fd, POLLOUT, 0};
@@ -100,8 +101,8 @@ static bool has_room(int fd)
            poller.revents == POLLOUT;
 }
 
-/* Another thread may fill the pipe first; kernels before 6.4 cannot be told not to wait then.
- */
+/* RWF_NOWAIT, as another thread may fill the pipe after has_room(). Kernels before 6.4 have no
+ * RWF_NOWAIT for pipes; there the write may wait in that case. */
 static long write_to_pipe(int fd, const char *line, size_t n)
 {
     struct iovec piece = {(void *)line, n};
@@ -127,8 +128,8 @@ static long write_to_stderr(const char *line, size_t n)
     return raw_syscall(SYS_write, fd, line, n);
 }
 
-/* What is no regular file is not even opened: that alone tells the reader of a FIFO that a
- * writer came and went, and starts some devices. */
+/* Whether something else than a regular file is at PATH. It is not even opened: the reader of a
+ * FIFO would see a writer come and go, and some devices do something when they are opened. */
 static bool is_other_than_file(const char *path)
 {
     struct stat found = {0};
@@ -172,7 +173,8 @@ void log_write(enum log_level level, const char *format, ...)
     size_t n;
     va_list args;
 
-    /* Not another library's idea of the time: its destructor may have run already. */
+    /* A plain system call, as another preloaded library (libfaketime) may have a hook for
+     * clock_gettime() that must not be called after its destructor. */
     raw_syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
     n = fmt_print(
         line, sizeof(line) - 1, "%lu.%u%u%u libmcpool[%d] %s: ", (unsigned long)now.tv_sec,

@@ -1,5 +1,6 @@
 /*
- * Making, writing and leaving the file of counters.
+ * Creates, writes and removes the file of counters, and removes the files of processes that
+ * have ended.
  */
 #include "stats/stats.h"
 
@@ -21,8 +22,8 @@
 #define PATH_SIZE (CONFIG_DIRECTORY_SIZE + 48)
 #define NEVER     INT64_MAX
 
-/* Of those who ended without removing their file a newcomer removes so many, and looks for them
- * among the names that so many calls read. */
+/* A process that creates its file removes up to GONE_AT_ONCE files of processes that have
+ * ended. It looks for them in what READS_AT_MOST calls of getdents64(2) read. */
 #define GONE_AT_ONCE  8
 #define READS_AT_MOST 16
 
@@ -32,13 +33,13 @@ _Atomic msec_t stats_due = NEVER;
 
 static const struct config *settings;
 static size_t most_slots;
-static atomic_bool busy;
+static atomic_bool busy; /* a trylock: the exchange acquires, the store releases */
 
-/* Written between stats_begin() and stats_end() only. */
-static char path[PATH_SIZE];
-static struct stats_header *image; /* of the largest file; NULL: none is made yet */
-static size_t used;                /* so many bytes of it are in the file */
-static struct stat identity;
+/* Changed only between stats_begin() and stats_end(). */
+static char path[PATH_SIZE];       /* of the file; empty: there is none */
+static struct stats_header *image; /* what the file holds, at its largest; NULL at first */
+static size_t used;                /* how many bytes of the image are written to the file */
+static struct stat identity;       /* of the file */
 
 void stats_start(const struct config *config, size_t slots)
 {
@@ -62,7 +63,7 @@ bool stats_is_busy(void)
     return atomic_load(&busy);
 }
 
-/* How much of NAME was read into BYTES; 0 also when there is no such file. */
+/* Reads up to N bytes of the file NAME into BYTES. Returns how many; 0 also on failure. */
 static size_t read_some(const char *name, void *bytes, size_t n)
 {
     int fd = ownfile_open(name, O_RDONLY);
@@ -83,7 +84,7 @@ static uint64_t start_of_this_process(void)
     return stats_parse_start(text, n);
 }
 
-/* Its inode; 0 when it is not to be had. */
+/* The inode of our PID namespace; 0 when it cannot be read. */
 static uint64_t pid_namespace(void)
 {
     struct stat found = {0};
@@ -92,9 +93,9 @@ static uint64_t pid_namespace(void)
     return found.st_ino;
 }
 
-/* Whether the process PID, by whom the file NAME was made, has ended: none of that number is
- * there, in the one namespace where we can know. An earlier image of this very process, before
- * exec, has ended too. */
+/* Whether the process PID, which made the file NAME, has ended. That is known only if the file
+ * was made in our PID namespace. Our own pid counts as ended: this process made the file before
+ * an exec, or the pid was reused. */
 static bool is_gone(const char *name, int pid)
 {
     struct stats_header header = {0};
@@ -105,6 +106,7 @@ static bool is_gone(const char *name, int pid)
     return read_some(name, &header, wanted) < wanted || header.pid_namespace == pid_namespace();
 }
 
+/* struct linux_dirent64 of getdents64(2). */
 struct directory_entry {
     uint64_t inode;
     int64_t offset;
@@ -113,7 +115,8 @@ struct directory_entry {
     char name[];
 };
 
-/* Fills PIDS and STARTS with up to GONE_AT_ONCE whose numbers nobody has now. */
+/* Fills PIDS and STARTS from the names of up to GONE_AT_ONCE files whose pid no process has.
+ * Returns how many. Both need room for one more, which is overwritten. */
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
     _Alignas(struct directory_entry) char bytes[1024] = {0};
@@ -144,7 +147,8 @@ static void name_file(char *name, const char *directory, int pid, uint64_t start
     fmt_print(name, PATH_SIZE, "%s/%d-%lu", directory, pid, (unsigned long)start);
 }
 
-/* Many short processes that end without a word, and nobody who looks: still few files. */
+/* Keeps the directory small even if many short processes end without removing their file and no
+ * `mcpool stat` clears up. */
 static void remove_gone(const char *directory)
 {
     int pids[GONE_AT_ONCE + 1] = {0};
@@ -177,10 +181,12 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->pid_namespace = pid_namespace();
     header->since = now.tv_sec;
     fmt_print(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
+    /* Release, as stats_file.h promises to readers: the rest of the header is written before
+     * `magic`. See concurrency.md, what may run where. */
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
-/* FD is a new and empty file. */
+/* Writes the image to FD, a new and empty file, and notes which file it is. */
 static bool fill_file(int fd)
 {
     return ownfile_identify(fd, &identity) && ownfile_may_grow(used) &&
@@ -242,8 +248,8 @@ static bool make_all(void)
     return make_file();
 }
 
-/* Calls of the program that read the file, or the signal that a limit is met, must not end it
- * halfway. */
+/* With signals blocked, so that none ends it halfway. SIGXFSZ, which a write beyond
+ * RLIMIT_FSIZE raises, is discarded. */
 static bool make_quietly(void)
 {
     struct ownfile own;
@@ -269,6 +275,7 @@ struct stats *stats_publish(size_t slot_number, const char *text)
     if (end > used)
         used = end;
     slot = (struct stats_slot *)(image + 1) + slot_number;
+    /* Sc, odd while the name is written: a reader that copies the slot now skips it. */
     atomic_fetch_or(&slot->change, 1);
     fmt_print(slot->endpoint, sizeof(slot->endpoint), "%s", text);
     memset((void *)&slot->stats, 0, sizeof(slot->stats));
@@ -278,8 +285,9 @@ struct stats *stats_publish(size_t slot_number, const char *text)
     return &slot->stats;
 }
 
-/* At its path may be anything by now, also a hard link to another user's file. An inode number
- * may be used again, but then the file still has the same owner. */
+/* Whether FD, opened at our path, still is the file that we made. Anything may be there by now,
+ * also a hard link to another user's file. If our inode number was reused, the file belongs to
+ * the same user. */
 static bool is_our_file(int fd)
 {
     struct stat found = {0};
@@ -302,7 +310,7 @@ static long write_file(void)
     return result;
 }
 
-static void write_no_more(void)
+static void stop_writing(void)
 {
     atomic_store(&stats_state, STATS_NO_FILE);
     atomic_store(&stats_due, NEVER);
@@ -315,7 +323,7 @@ static void write_quietly(void)
     if (ownfile_begin(&own))
         ownfile_end(&own, write_file(), used);
     else
-        write_no_more();
+        stop_writing();
 }
 
 void stats_write(msec_t now)
@@ -324,7 +332,8 @@ void stats_write(msec_t now)
         return;
     if (path[0] != '\0') {
         atomic_store(&stats_due, now + STATS_PERIOD);
-        /* What is counted from here on may be in the copy or not. */
+        /* Before the copy: what is counted during it may be missing in it, and must set
+         * STATS_UNWRITTEN again. */
         atomic_store(&stats_state, STATS_WRITTEN);
         write_quietly();
     }
@@ -342,6 +351,7 @@ void stats_resume(void)
         atomic_store(&stats_state, STATS_UNWRITTEN);
 }
 
+/* A gauge is set anew at each change, so it is copied and stays at FROM too. */
 static void move_gauge(_Atomic uint64_t *to, _Atomic uint64_t *from)
 {
     stats_set(to, stats_read(from));
@@ -349,6 +359,7 @@ static void move_gauge(_Atomic uint64_t *to, _Atomic uint64_t *from)
 
 static void move_counter(_Atomic uint64_t *to, _Atomic uint64_t *from)
 {
+    /* Relaxed: counters are in no order with each other. */
     uint64_t n = atomic_exchange_explicit(from, 0, memory_order_relaxed);
 
     if (n > 0)
@@ -370,9 +381,9 @@ bool stats_after_fork_in_child(void)
 {
     atomic_store(&busy, false);
     path[0] = '\0';
-    write_no_more();
+    stop_writing();
     atomic_store(&stats_wanted, settings->stats[0] != '\0');
-    /* Fresh pages are cheaper than to have those of the parent copied. */
+    /* A new mapping is cheaper than to write zeros, for which each page would be copied. */
     return !image ||
            raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,

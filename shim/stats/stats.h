@@ -1,16 +1,17 @@
 /*
- * What happened, counted per endpoint, where others can read it: once a process has its first
- * endpoint it has a file of its own in the directory of MCPOOL_STATS. The counters are in
- * memory of the process alone; the file is a copy, made once a second at most, by a call that
- * counts something or is about to wait (pool/due.h). Death by a signal loses what came after.
+ * Counters per endpoint, and the file in which other processes read them (stats_file.h). A
+ * process creates its file in the directory of MCPOOL_STATS when it first connects to an
+ * endpoint; a child has a file of its own.
  *
- * Whatever is done to the file, the program does not notice. It is not mapped: to touch the
- * memory of a file that was cut short is SIGBUS. It is opened for each copy, and written to
- * only when it is the file that was made: an fd that stayed open would be seen by the program,
- * and be closed and reused by its close loops. So the file stays as it was when the process
- * changes its root, or becomes a user that must not write to it.
+ * The counters are in private memory. The file is a copy of them, made once a second at most,
+ * by a call that counts something or is about to wait (pool/due.h). If a signal kills the
+ * process, what it counted since the last copy is lost.
  *
- * A child has a file of its own.
+ * The program must not notice what other processes do to the file. So the file is not mapped:
+ * if another process truncated it, an access would raise SIGBUS. Nor does it stay open: the
+ * program could see the fd, or close it in a loop over all fds. It is opened for each copy, and
+ * written only if it still is the file that we created. If the process changes its root, or
+ * becomes a user that may not write to the file, the file is not written any more.
  */
 #ifndef MCPOOL_STATS_H
 #define MCPOOL_STATS_H
@@ -25,15 +26,16 @@
 #include "config/config.h"
 #include "stats/counters.h"
 
-/* Whether the file has all that was counted. */
+/* Whether the file has the latest counters. The state, stats_due and the counters are relaxed:
+ * they need no order with each other. */
 enum stats_state { STATS_NO_FILE, STATS_WRITTEN, STATS_UNWRITTEN };
 
 extern _Atomic unsigned int stats_state __attribute__((visibility("hidden")));
 
-/* When a copy may be made again; never as long as there is no file. */
+/* When the next copy may be made, on clock_now(); INT64_MAX without a file. */
 extern _Atomic msec_t stats_due __attribute__((visibility("hidden")));
 
-/* Two copies of the counters lie so far apart. */
+/* The least time between two copies. */
 #define STATS_PERIOD ((msec_t)1000)
 
 static inline void stats_changed(void)
@@ -64,41 +66,44 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-/* CONFIG stays the caller's and must not change. SLOTS is how many endpoints there may be. */
+/* Called once, at start-up. The caller keeps CONFIG, which must not change any more. SLOTS is
+ * how many endpoints there may be. */
 void stats_start(const struct config *config, size_t slots);
 
-/* Whether counters are wanted in a file. False for good once that has failed. */
+/* Whether counters are to be written to a file. False for good once that has failed. */
 extern atomic_bool stats_wanted __attribute__((visibility("hidden")));
 
-/* Only one thread at a time makes room for others to read from: true for that one, which ends
- * with stats_end(). Nobody waits. */
+/* A trylock around the file: one thread at a time creates or writes it. A thread that gets true
+ * calls stats_end(). No thread waits. */
 bool stats_begin(void);
 void stats_end(void);
 
-/* Whether one is between these, or in stats_write(). */
+/* Whether a thread is between these two, or in stats_write(). */
 bool stats_is_busy(void);
 
-/* Between these: counters for the endpoint in SLOT, whose name is TEXT, that go to the file,
- * all zero. NULL when there can be no file. Makes system calls; not for under a lock. */
+/* Returns counters, all zero, that are in the file: those of the endpoint TEXT, in its slot
+ * number SLOT. Creates the file if there is none yet; NULL when that fails. Called between
+ * stats_begin() and stats_end(). Makes system calls, so no other lock may be held. */
 struct stats *stats_publish(size_t slot, const char *text);
 
-/* Adds what was counted at FROM to TO. What another thread counts at FROM in this very instant
- * stays there until the next time. */
+/* Moves the counters at FROM to TO, which keeps its own. What another thread counts at FROM
+ * meanwhile may stay there until the next call. */
 void stats_move(struct stats *to, struct stats *from);
 
-/* Copies all counters to the file, whatever time it is; NOW is that of clock_now(). Does
- * nothing in a process that only shares our memory, without a file, and when another thread is
- * at it. Makes system calls, with signals blocked; no cancellation point. */
+/* Copies all counters to the file, whether it is due or not. NOW is the time of clock_now().
+ * Does nothing without a file, in a child of vfork(), or while another thread is between
+ * stats_begin() and stats_end(). Makes system calls, so no lock may be held; they are made with
+ * signals blocked. No cancellation point. */
 COLD void stats_write(msec_t now);
 
-/* The same, if it is time. For calls that have counted, and know what time it is. */
+/* The same, if a copy is due. For calls that have counted something and know the time. */
 static inline void stats_write_if_due(msec_t now)
 {
     if (now >= atomic_load_explicit(&stats_due, memory_order_relaxed))
         stats_write(now);
 }
 
-/* In how many milliseconds from NOW that will be for certain, as clock_now() lags. */
+/* In how many milliseconds from NOW a copy is certainly due, as clock_now() may be late. */
 static inline msec_t stats_in(msec_t now)
 {
     msec_t in = atomic_load_explicit(&stats_due, memory_order_relaxed) - now;
@@ -106,15 +111,15 @@ static inline msec_t stats_in(msec_t now)
     return (in < 0 ? 0 : in > STATS_PERIOD ? STATS_PERIOD : in) + CLOCK_LAG;
 }
 
-/* From now on nothing is due, whatever is counted; and again it is, if there is a file. */
+/* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);
 COLD void stats_resume(void);
 
-/* In the child of a fork, the only thread: the file is the parent's, and so is what was
- * counted. False when there is no memory; nothing may be counted then. */
+/* In the child of a fork, which has one thread: leaves the file to the parent, and sets all
+ * counters to zero. False when there is no memory; then nothing may be counted any more. */
 bool stats_after_fork_in_child(void);
 
-/* The process ends: removes its file. */
+/* Removes the file, at the end of the process. */
 void stats_finish(void);
 
 #endif

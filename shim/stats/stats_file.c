@@ -1,5 +1,6 @@
 /*
- * What writer and reader of the file must agree on.
+ * The names in the file of counters, the name of the file, and the start time of a process:
+ * what the library and the command mcpool both need.
  */
 #include "stats/stats_file.h"
 
@@ -15,7 +16,8 @@ const struct stats_names stats_names = {
 #undef REASON
 };
 
-/* Returns where the number ends; NULL when there is none, or too large a one. */
+/* Parses a decimal number at TEXT. Returns the text behind it; NULL when there is no number, or
+ * it is larger than MOST. */
 static const char *parse_number(const char *text, uint64_t most, uint64_t *number)
 {
     if (*text < '0' || *text > '9')
@@ -42,7 +44,8 @@ bool stats_parse_name(const char *name, int *pid, uint64_t *start)
     return end && *end == '\0';
 }
 
-/* The second field is a name in parentheses, which may have blanks and parentheses in it. */
+/* Field 2 is a name in parentheses, which may contain blanks and parentheses. So the fields are
+ * counted from the last ')' on. */
 uint64_t stats_parse_start(const char *text, size_t n)
 {
     const char *at = memrchr(text, ')', n);
@@ -54,7 +57,7 @@ uint64_t stats_parse_start(const char *text, size_t n)
         if (at)
             at++;
     }
-    /* A digit without an end could be the beginning of a longer number. */
+    /* Without a blank behind it the number may be cut. */
     if (!at || !memchr(at, ' ', (size_t)(end - at)) || !parse_number(at, UINT64_MAX, &start))
         return 0;
     return start;

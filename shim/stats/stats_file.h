@@ -1,10 +1,13 @@
 /*
- * The file of counters, as the library writes and the command mcpool reads it.
+ * The format of the file of counters, which the library writes and the command mcpool reads.
  *
- * Named PID-START (start in clock ticks since boot, field 22 of /proc/PID/stat), so that a
- * process is not taken for another that had its number before. A header, then a slot for each
- * endpoint. The header names the values in a slot, and says where each part of the file lies:
- * a reader of another version finds the values it knows by their names.
+ * The name of the file is PID-START. START is the start time of the process in clock ticks
+ * since boot (field 22 of /proc/PID/stat): it tells the process from another one that had the
+ * same pid before.
+ *
+ * The file is a header and then a slot for each endpoint. The header has the names of the
+ * values in a slot and the offsets of all parts of the file, so a reader of another version
+ * finds the values that it knows.
  */
 #ifndef MCPOOL_STATS_FILE_H
 #define MCPOOL_STATS_FILE_H
@@ -18,9 +21,9 @@
 #define STATS_MAGIC  UINT64_C(0x7c1f006c6f6f706d)
 #define STATS_LAYOUT 2
 
-/* What the values in a slot are, in their order: "gauge NAME" and "counter NAME" for one value
- * each, then "reason NAME" for two: refused and discarded. All refused stand before the first
- * discarded. Each ends with a NUL. */
+/* The names of the values in a slot, in their order, each with a final NUL. "gauge NAME" and
+ * "counter NAME" stand for one value. "reason NAME" stands for two, refused and discarded; the
+ * refused values of all reasons come before the discarded ones. */
 struct stats_names {
 #define STAT(kind, name, text) char name[sizeof(#kind " " #name)];
 #include "stats/stats.def"
@@ -31,10 +34,10 @@ struct stats_names {
 #undef REASON
 };
 
-/* A reader may rely on all up to `names` in every file with the same layout number. Libraries
- * of all versions rely on magic and pid_namespace, to know whose file they may remove. */
+/* The fields before `names` are the same in every file with the same `layout`. `magic` and
+ * `pid_namespace` are the same in all layouts: files of other versions are removed by them. */
 struct stats_header {
-    _Atomic uint64_t magic; /* last to be written */
+    _Atomic uint64_t magic; /* written last, with release */
     uint32_t layout;
     uint32_t header_size; /* where the slots begin */
     uint32_t slot_size;
@@ -44,30 +47,30 @@ struct stats_header {
     int32_t pid;
     uint32_t dry_run;
     uint64_t start;         /* in clock ticks since boot */
-    uint64_t pid_namespace; /* its inode */
-    int64_t since;          /* seconds since 1970, when the file was made */
+    uint64_t pid_namespace; /* the inode of the process's PID namespace */
+    int64_t since;          /* when the file was created, in seconds since 1970 */
     char version[24];
     struct stats_names names;
 };
 
 struct stats_slot {
-    _Atomic uint32_t change; /* 0: never used; odd: being changed */
+    _Atomic uint32_t change; /* 0: never used; odd: the name is being written */
     uint32_t unused;
     char endpoint[ADDRESS_TEXT_SIZE];
     struct stats stats;
 };
 
-/* The largest file of SLOTS slots. */
+/* The size of a file with SLOTS slots. */
 #define STATS_FILE_SIZE(slots)                                                                 \
     (sizeof(struct stats_header) + (size_t)(slots) * sizeof(struct stats_slot))
 
 /* The names in stats/stats.def and base/reasons.def. */
 extern const struct stats_names stats_names __attribute__((visibility("hidden")));
 
-/* Fills PID and START from the name of a file. False when it is no such name. */
+/* Fills PID and START from NAME. False when NAME is not that of a file of counters. */
 bool stats_parse_name(const char *name, int *pid, uint64_t *start);
 
-/* Field 22 in N bytes of TEXT, the content of /proc/PID/stat; 0 when there is none. */
+/* The start time in TEXT, which is N bytes of /proc/PID/stat; 0 when it is not there. */
 uint64_t stats_parse_start(const char *text, size_t n);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * Telling ASCII authentication (memcached -Y) from plain stores. A server that asks for it
- * answers nothing but errors until a `set` with "user password" as its value arrives, and says
- * STORED to that one, with noreply or without. So the first good reply decides, once.
+ * Tells ASCII authentication (memcached -Y) from plain stores. A server with -Y answers each
+ * request with an error until it gets a `set` whose value is "user password". It answers that
+ * one with STORED, even if it has noreply. So the first reply that is no error decides.
  */
 #include "wire/internal.h"
 
@@ -25,7 +25,8 @@ struct wire_auth auth_ahead(const struct wire_auth *login)
                               .spaced_set = login->spaced_set};
 }
 
-/* What is sent behind the first good reply, which may have come since the look, is no login. */
+/* A request sent after the first good reply is no login. That reply may have come since the
+ * look ahead began. */
 void auth_commit(struct wire_auth *login, const struct wire_auth *ahead)
 {
     if (login->judged)
@@ -40,8 +41,8 @@ void auth_answered(struct wire_auth *login, bool stored)
     if (login->judged)
         return;
     WIRE_SET(login->judged, true);
-    /* Servers merge the error for a refused request into the STORED of a login pipelined behind
-     * it, so this STORED need not belong to the first request. */
+    /* A STORED proves nothing if a `set` was pipelined behind another request: a server with -Y
+     * answers both with one STORED, that of the login. */
     login->no_auth = login->asked && !(login->set && stored);
     login->maybe = login->spaced_set && stored;
 }

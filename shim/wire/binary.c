@@ -1,6 +1,6 @@
 /*
- * The binary protocol: packets of a header and a body, in both directions. A reply carries the
- * opcode of its request, so quiet requests are resolved exactly.
+ * The parser of the binary protocol. Requests and replies are packets of a header and a body. A
+ * reply has the opcode of its request, so it is always known which quiet requests got no reply.
  */
 #include "wire/internal.h"
 
@@ -11,7 +11,7 @@
 #define OPCODE_STAT  0x10
 #define OPCODE_QUITQ 0x17
 
-/* Where the header says it; numbers are in network order. */
+/* Offsets in the header. Numbers are in network order. */
 enum field {
     FIELD_MAGIC = 0,
     FIELD_OPCODE = 1,
@@ -37,20 +37,20 @@ enum status {
 
 /* When a request is answered. */
 enum answer {
-    ANSWER_REFUSED, /* servers differ, up to swallowing the next request with it */
+    ANSWER_REFUSED, /* unknown: servers differ, some even lose the request behind it */
     ANSWER_ALWAYS,
-    ANSWER_HIT,   /* quiet unless something was found */
-    ANSWER_ERROR, /* quiet unless something went wrong */
+    ANSWER_HIT,   /* only if the key was found */
+    ANSWER_ERROR, /* only with an error */
     ANSWER_AUTH,
-    ANSWER_GOODBYE,
+    ANSWER_QUIT,
 };
 
 enum presence { ABSENT, REQUIRED, OPTIONAL };
 
 struct operation {
     enum answer answer;
-    uint8_t extras;     /* length */
-    bool extras_or_not; /* that many, or none */
+    uint8_t extras;     /* their length */
+    bool extras_or_not; /* the extras may be absent */
     enum presence key;
     enum presence value;
 };
@@ -67,7 +67,7 @@ static const struct operation operations[] = {
     [0x04] = {KEYED(ANSWER_ALWAYS, 0)},                /* DELETE */
     [0x05] = {KEYED(ANSWER_ALWAYS, 20)},               /* INCREMENT */
     [0x06] = {KEYED(ANSWER_ALWAYS, 20)},               /* DECREMENT */
-    [OPCODE_QUIT] = {BARE(ANSWER_GOODBYE)},            /* QUIT */
+    [OPCODE_QUIT] = {BARE(ANSWER_QUIT)},               /* QUIT */
     [0x08] = {ANSWER_ALWAYS, 4, true, ABSENT, ABSENT}, /* FLUSH */
     [0x09] = {KEYED(ANSWER_HIT, 0)},                   /* GETQ */
     [OPCODE_NOOP] = {BARE(ANSWER_ALWAYS)},             /* NOOP */
@@ -83,7 +83,7 @@ static const struct operation operations[] = {
     [0x14] = {KEYED(ANSWER_ERROR, 0)},                /* DELETEQ */
     [0x15] = {KEYED(ANSWER_ERROR, 20)},               /* INCREMENTQ */
     [0x16] = {KEYED(ANSWER_ERROR, 20)},               /* DECREMENTQ */
-    [OPCODE_QUITQ] = {BARE(ANSWER_GOODBYE)},          /* QUITQ */
+    [OPCODE_QUITQ] = {BARE(ANSWER_QUIT)},             /* QUITQ */
     [0x18] = {ANSWER_ERROR, 4, true, ABSENT, ABSENT}, /* FLUSHQ */
     [0x19] = {STORE(ANSWER_ERROR, 0)},                /* APPENDQ */
     [0x1a] = {STORE(ANSWER_ERROR, 0)},                /* PREPENDQ */
@@ -107,25 +107,25 @@ static const struct operation *operation_of(const struct wire_packet *packet)
 
 bool binary_quit(const uint8_t *bytes, size_t n)
 {
-    static const uint8_t nothing[FIELD_OPAQUE - FIELD_KEY_LENGTH];
+    static const uint8_t zeros[FIELD_OPAQUE - FIELD_KEY_LENGTH];
 
     return n == WIRE_PACKET_HEADER && bytes[FIELD_MAGIC] == BINARY_MAGIC_REQUEST &&
            (bytes[FIELD_OPCODE] == OPCODE_QUIT || bytes[FIELD_OPCODE] == OPCODE_QUITQ) &&
-           memcmp(bytes + FIELD_KEY_LENGTH, nothing, sizeof nothing) == 0;
+           memcmp(bytes + FIELD_KEY_LENGTH, zeros, sizeof zeros) == 0;
 }
 
-bool binary_quit_answer(const uint8_t *goodbye, uint8_t *answer)
+bool binary_quit_answer(const uint8_t *quit, uint8_t *answer)
 {
-    if (goodbye[FIELD_OPCODE] != OPCODE_QUIT)
+    if (quit[FIELD_OPCODE] != OPCODE_QUIT)
         return false;
     memset(answer, 0, WIRE_PACKET_HEADER);
     answer[FIELD_MAGIC] = MAGIC_REPLY;
     answer[FIELD_OPCODE] = OPCODE_QUIT;
-    memcpy(answer + FIELD_OPAQUE, goodbye + FIELD_OPAQUE, FIELD_CAS - FIELD_OPAQUE);
+    memcpy(answer + FIELD_OPAQUE, quit + FIELD_OPAQUE, FIELD_CAS - FIELD_OPAQUE);
     return true;
 }
 
-/* The opaque has no order of its own: it comes back as it was sent. */
+/* The opaque needs no network order: the server returns its bytes as they are. */
 size_t binary_noop(uint32_t opaque, uint8_t *bytes)
 {
     memset(bytes, 0, WIRE_PACKET_HEADER);
@@ -150,7 +150,7 @@ static bool fits(enum presence presence, uint32_t length)
     return presence == OPTIONAL || (length > 0) == (presence == REQUIRED);
 }
 
-/* Bounds first: they keep the subtraction from wrapping. */
+/* The bounds come first, so that the subtraction at the end cannot wrap. */
 static bool lengths_fit(const struct operation *operation, const struct wire_packet *packet)
 {
     uint32_t key = number16(packet, FIELD_KEY_LENGTH);
@@ -164,8 +164,8 @@ static bool lengths_fit(const struct operation *operation, const struct wire_pac
     return fits(operation->key, key) && fits(operation->value, body - key - extras);
 }
 
-/* Copies up to the end of the header; the bytes used. */
-static size_t take_header(struct wire_packet *packet, const uint8_t *bytes, size_t n)
+/* Copies bytes up to the end of the header. Returns how many were used. */
+static size_t read_header(struct wire_packet *packet, const uint8_t *bytes, size_t n)
 {
     size_t room = (size_t)(WIRE_PACKET_HEADER - packet->have);
 
@@ -178,7 +178,7 @@ static size_t take_header(struct wire_packet *packet, const uint8_t *bytes, size
     return n;
 }
 
-static size_t take_body(struct wire_packet *packet, size_t n)
+static size_t skip_body(struct wire_packet *packet, size_t n)
 {
     if (n > packet->body)
         n = packet->body;
@@ -198,7 +198,7 @@ static void check_request(struct wire *wire)
     else if (packet->header[FIELD_DATATYPE] != 0 || number16(packet, FIELD_STATUS) != 0 ||
              !lengths_fit(operation, packet))
         wire_poison(wire, REASON_BAD_REQUEST);
-    else if (operation->answer == ANSWER_GOODBYE)
+    else if (operation->answer == ANSWER_QUIT)
         wire_poison(wire, REASON_QUIT);
 }
 
@@ -219,7 +219,7 @@ size_t binary_skip(struct wire *wire, size_t n)
 
     if (packet->have < WIRE_PACKET_HEADER)
         return 0;
-    n = take_body(packet, n);
+    n = skip_body(packet, n);
     if (packet->body == 0)
         end_request(wire);
     return n;
@@ -234,26 +234,28 @@ void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)
         if (packet->have == 0 && *bytes != BINARY_MAGIC_REQUEST)
             wire_poison(wire, REASON_BAD_REQUEST);
         if (packet->have < WIRE_PACKET_HEADER) {
-            used = take_header(packet, bytes, n);
+            used = read_header(packet, bytes, n);
             if (packet->have == WIRE_PACKET_HEADER)
                 check_request(wire);
         } else {
-            used = take_body(packet, n);
+            used = skip_body(packet, n);
         }
         if (packet->have == WIRE_PACKET_HEADER && packet->body == 0 && !wire->poison)
             end_request(wire);
     }
 }
 
-static bool in_step(uint32_t status)
+/* Whether every server goes on in step after a reply with this status. */
+static bool stays_in_step(uint32_t status)
 {
     return status == STATUS_OK || status == STATUS_NOT_FOUND || status == STATUS_EXISTS ||
            status == STATUS_TOO_BIG || status == STATUS_NOT_STORED ||
            status == STATUS_NO_NUMBER;
 }
 
-/* A fence of ours is the last request that waits, so any NOOP answered before it would be one
- * that nobody waits for. */
+/* False when the reply to our fence has another opaque than the fence. While a fence is
+ * outstanding no NOOP of the program is: a fence is sent only when every reply that must come
+ * has come, and the program sends nothing behind it. */
 static bool is_our_noop(struct wire *wire)
 {
     const struct wire_packet *packet = &wire->reply.packet;
@@ -264,7 +266,8 @@ static bool is_our_noop(struct wire *wire)
     return memcmp(packet->header + FIELD_OPAQUE, &wire->nonce, sizeof wire->nonce) == 0;
 }
 
-/* Quiet requests that were asked before it have been passed over by the server. */
+/* Whether the oldest request can have this reply. Quiet requests before that one got no reply,
+ * and are dropped from the queue. */
 static bool is_expected(struct wire *wire)
 {
     const struct wire_packet *packet = &wire->reply.packet;
@@ -289,14 +292,14 @@ static void check_reply(struct wire *wire)
 {
     const struct wire_packet *packet = &wire->reply.packet;
     uint32_t status = number16(packet, FIELD_STATUS);
-    uint32_t named = number16(packet, FIELD_KEY_LENGTH) + packet->header[FIELD_EXTRAS_LENGTH];
+    uint32_t least = number16(packet, FIELD_KEY_LENGTH) + packet->header[FIELD_EXTRAS_LENGTH];
 
     if (packet->header[FIELD_DATATYPE] != 0 || packet->body > WIRE_VALUE_MAX ||
-        named > packet->body)
+        least > packet->body)
         wire_poison(wire, REASON_UNEXPECTED_REPLY);
     else if (status == STATUS_AUTH_ERROR || status == STATUS_AUTH_CONTINUE)
         wire_poison(wire, REASON_AUTH);
-    else if (!in_step(status))
+    else if (!stays_in_step(status))
         wire_poison(wire, REASON_ERROR_REPLY);
     else if (!is_expected(wire) || !is_our_noop(wire))
         wire_poison(wire, REASON_UNEXPECTED_REPLY);
@@ -314,7 +317,7 @@ static void end_reply(struct wire *wire)
     packet->continued = more;
     if (more)
         return;
-    queue_take(&wire->queue);
+    queue_pop(&wire->queue);
     if (!quiet)
         wire_answered(wire);
 }
@@ -330,11 +333,11 @@ void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
         else if (packet->have == 0 && *bytes != MAGIC_REPLY)
             wire_poison(wire, REASON_UNEXPECTED_REPLY);
         if (packet->have < WIRE_PACKET_HEADER) {
-            used = take_header(packet, bytes, n);
+            used = read_header(packet, bytes, n);
             if (packet->have == WIRE_PACKET_HEADER)
                 check_reply(wire);
         } else {
-            used = take_body(packet, n);
+            used = skip_body(packet, n);
         }
         if (packet->have == WIRE_PACKET_HEADER && packet->body == 0 && !wire->poison)
             end_reply(wire);

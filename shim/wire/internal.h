@@ -1,5 +1,5 @@
 /*
- * What the files of the wire tracker share among themselves; the outside sees wire.h only.
+ * The interfaces between the files of the wire tracker. Other folders include only wire.h.
  */
 #ifndef MCPOOL_INTERNAL_H
 #define MCPOOL_INTERNAL_H
@@ -9,7 +9,7 @@
 #include "base/compiler.h"
 #include "wire/wire.h"
 
-/* What a text request asks for, as far as its reply is concerned. */
+/* Classes of text requests. All requests of a class can have the same replies. */
 enum text_class {
     CLASS_GET,
     CLASS_STORE,
@@ -20,7 +20,7 @@ enum text_class {
     CLASS_VERSION,
     CLASS_STATS,
     CLASS_MN,
-    CLASS_NOREPLY, /* any classic command with noreply: answered by nothing we accept */
+    CLASS_NOREPLY, /* any classic command with noreply: no reply to it is accepted */
     CLASS_QUIT,    /* never queued */
     CLASS_MG,
     CLASS_MS,
@@ -29,7 +29,7 @@ enum text_class {
     TEXT_CLASSES
 };
 
-/* What a line of a text reply says. */
+/* Kinds of lines in text replies. */
 enum text_kind {
     KIND_END = 1 << 0,
     KIND_VALUE = 1 << 1,
@@ -52,26 +52,28 @@ enum text_kind {
     KIND_EX = 1 << 18,
 };
 
-/* The longest value accepted in either direction. Servers wrap lengths near 2^31 and 2^32. */
+/* The longest value accepted in either direction. With lengths near 2^31 and 2^32 the
+ * arithmetic of servers overflows. */
 #define WIRE_VALUE_MAX (1u << 30)
 
 #define WIRE_KEY_MAX 250
 
-/* The first reason stays. */
+/* Gives the connection up for REASON. The first reason stays. */
 COLD void wire_poison(struct wire *wire, enum reason reason);
 
-/* A request that demands a reply got it, and the reply was read in full. */
+/* Notes that a request that demands a reply got it, and that the reply was read in full. */
 void wire_answered(struct wire *wire);
 
-/* What one thread reads while another one may write it: the sender's what the receiver knows, a
- * fork's the protocol. */
+/* Access to fields that one thread may read while another one writes them: the sender reads
+ * `poison` and `judged`, which the receiver writes, and any thread reads the protocol. Relaxed:
+ * each value stands alone. Writers hold conn_trylock(); only readers without it need this. */
 #define WIRE_GET(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define WIRE_SET(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
 
-/* queue.c: what is owed. */
+/* queue.c: the requests that wait for their replies. */
 
-/* One more request, or all those of ASKED, oldest first, wait for their replies; poisons the
- * connection when there is no room. */
+/* Adds one request, or all of ASKED, oldest first. If there is no room, poisons the
+ * connection. */
 void queue_push(struct wire *wire, uint8_t class, bool quiet);
 void queue_push_all(struct wire *wire, const struct wire_queue *asked);
 
@@ -80,34 +82,35 @@ static inline bool queue_empty(const struct wire_queue *queue)
     return queue->used == 0;
 }
 
-/* The run at INDEX from the oldest; NULL past the newest. */
+/* The run at INDEX, where 0 is the oldest; NULL past the newest. */
 struct wire_run *queue_at(struct wire_queue *queue, unsigned index);
 
-/* Forgets the oldest run, one of quiet requests that were not answered. */
+/* Removes the oldest run: quiet requests that got no reply. */
 COLD void queue_drop(struct wire_queue *queue);
 
-/* The oldest request was answered. The queue must not be empty. */
-void queue_take(struct wire_queue *queue);
+/* Removes the oldest request, which was answered. The queue must not be empty. */
+void queue_pop(struct wire_queue *queue);
 
-/* Whether any request of that kind waits. */
+/* Whether the queue has a request that is quiet, or one that is not. */
 bool queue_holds(const struct wire_queue *queue, bool quiet);
 
 /* wire/word.c: the words of text lines. */
 
-/* A whole word; of one that came in pieces TEXT holds only the beginning, see wire_word. */
+/* A whole word. If it came in pieces, TEXT has only its beginning; see struct wire_word. */
 struct word {
     const char *text;
     size_t length;
 };
 
-/* N bytes at BYTES are a part of a word, but not its end. */
+/* Adds the N bytes at BYTES to TOKEN: a part of a word, but not its end. */
 void word_add(struct wire_word *token, const uint8_t *bytes, size_t n);
 
-/* They are its end, or all of it: the word, which lasts as long as BYTES and TOKEN do. TOKEN is
- * left for the next one. */
+/* Returns the word that TOKEN and the N bytes at BYTES make: these are its end, or all of it.
+ * The word points into BYTES or TOKEN. TOKEN is empty afterwards, but keeps the text until the
+ * next word_add(). */
 struct word word_end(struct wire_word *token, const uint8_t *bytes, size_t n);
 
-/* A name of a table, for word_is(). */
+/* A constant word, for tables and word_is(). */
 #define WORD(text)                                                                             \
     {                                                                                          \
         (text), sizeof(text) - 1                                                               \
@@ -119,70 +122,85 @@ static inline bool word_is(struct word word, struct word name)
 
     if (word.length != name.length)
         return false;
-    /* Names are shorter than a call of memcmp(). */
+    /* No memcmp(): for a name of a few letters the call takes longer than the loop. */
     while (same < name.length && word.text[same] == name.text[same])
         same++;
     return same == name.length;
 }
 
-/* Whether it is a decimal number of at most MAX without sign, and which. */
+/* Whether WORD is a decimal number of at most MAX without a sign; fills NUMBER. */
 bool word_number(struct word word, uint64_t max, uint64_t *number);
 
-/* Whether it is a decimal number of 32 bits, with an optional minus sign. */
+/* Whether WORD is a decimal number of 31 bits, with an optional minus sign. */
 bool word_is_int32(struct word word);
 
-/* wire/auth.c: telling ASCII authentication from stores. */
+/* wire/auth.c: ASCII authentication, or plain stores? */
 
-/* A request was sent in full. */
+/* Notes a request that was sent in full. SET: it is a `set`. SPACED: its value has a space. */
 void auth_asked(struct wire_auth *login, bool set, bool spaced, bool quiet);
 
-/* The sender's half of LOGIN for a look ahead, and back when what it saw was sent. */
+/* auth_ahead() copies LOGIN for a look ahead. auth_commit() copies what the sender has changed
+ * in AHEAD back, once the bytes were sent. */
 struct wire_auth auth_ahead(const struct wire_auth *login);
 void auth_commit(struct wire_auth *login, const struct wire_auth *ahead);
 
-/* A demanded reply without error was read in full; STORED says it was that one. */
+/* Notes a reply without error, to a request that is not quiet, that was read in full. */
 void auth_answered(struct wire_auth *login, bool stored);
 
-/* wire/text_request.c and text_reply.c: the classic protocol. */
+/* wire/text_request.c: the requests of the text protocol. */
 
-/* Whether the N bytes at BYTES are a goodbye. */
-bool text_quit(const uint8_t *bytes, size_t n);
-
-/* Parts of wire_place(). */
-bool text_request_place(const struct wire *wire, struct wire_place *place);
-bool text_reply_place(const struct wire *wire, struct wire_place *place);
-
+/* Parses the next N bytes that are sent. */
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 
-/* How many of the next N bytes are a value that need not be seen: they have been sent then. */
+/* Skips the beginning of the next N bytes as far as it is a value that need not be read, and
+ * counts it as sent. Returns its length. */
 size_t text_skip(struct wire *wire, size_t n);
 
-/* As wire_is_one_get() and wire_sent_one_get(). */
+/* Whether the N bytes at BYTES are `quit` and nothing else. */
+bool text_quit(const uint8_t *bytes, size_t n);
+
+/* Parts of their namesakes in wire.h. */
 bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n);
 void text_sent_one_get(struct wire *wire);
-void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
+bool text_request_place(const struct wire *wire, struct wire_place *place);
+
+/* Whether the bytes sent so far end inside a request. */
 bool text_inside_request(const struct wire *wire);
+
+/* wire/text_reply.c: the replies of the text protocol. */
+
+/* Parses the next N bytes that are received. */
+void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
+
+/* Part of wire_place(). */
+bool text_reply_place(const struct wire *wire, struct wire_place *place);
+
+/* Whether the bytes received so far end inside a reply. */
 bool text_inside_reply(const struct wire *wire);
 
-/* meta.c: what is peculiar to mg, ms, md and ma. */
+/* meta.c: flags and replies of mg, ms, md and ma. */
 
-/* Takes WORD of REQUEST as a flag; false when it is none, or not a new one. */
-bool meta_take_flag(struct wire_text_request *request, struct word word);
+/* Adds the flag WORD to REQUEST. False when WORD is no flag, or REQUEST has it already. */
+bool meta_add_flag(struct wire_text_request *request, struct word word);
 
-/* The kinds that can answer a meta command of that class. */
+/* The kinds of replies to a meta command of CLASS, a bit for each. */
 unsigned meta_answers(enum text_class class, bool quiet);
 
 /* binary.c: the binary protocol. */
 
 #define BINARY_MAGIC_REQUEST 0x80
 
-/* As text_quit(), and the namesakes in wire.h. */
+/* Whether the N bytes at BYTES are Quit or QuitQ and nothing else. */
 bool binary_quit(const uint8_t *bytes, size_t n);
-bool binary_quit_answer(const uint8_t *goodbye, uint8_t *answer);
-size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
+/* Parts of wire_quit_answer() and wire_place(). */
+bool binary_quit_answer(const uint8_t *quit, uint8_t *answer);
 bool binary_place(const struct wire *wire, struct wire_place *place);
 
+/* Writes a NOOP with OPAQUE into BYTES, of WIRE_PACKET_HEADER bytes. Returns its length. */
+size_t binary_noop(uint32_t opaque, uint8_t *bytes);
+
+/* As their namesakes of the text protocol. */
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 size_t binary_skip(struct wire *wire, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);

@@ -1,18 +1,18 @@
 /*
- * Meta commands: their flags, and which replies they can have. Everything else about them is as
- * with the classic ones.
+ * Meta commands: their flags, and which replies they can have. The rest of their grammar is in
+ * text_request.c and text_reply.c.
  */
 #include "wire/internal.h"
 
 #define FLAGS_LIMIT  16
-#define OPAQUE_LIMIT 32 /* with the letter */
+#define OPAQUE_LIMIT 32 /* bytes, with the letter O */
 
 static bool is_letter(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-bool meta_take_flag(struct wire_text_request *request, struct word word)
+bool meta_add_flag(struct wire_text_request *request, struct word word)
 {
     char letter = word.text[0];
     uint64_t bit;
@@ -28,8 +28,8 @@ bool meta_take_flag(struct wire_text_request *request, struct word word)
     return true;
 }
 
-/* With q the nominal outcome goes unsaid, but which one that is differs between versions: what
- * any of them says counts. */
+/* With the flag q one outcome is not answered. Versions of memcached differ on which: here a
+ * quiet command can have every reply that some version gives. */
 unsigned meta_answers(enum text_class class, bool quiet)
 {
     switch (class) {

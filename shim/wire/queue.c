@@ -1,6 +1,6 @@
 /*
- * The expectation queue: requests that wait for their replies, run-length coded so that ten
- * thousand pipelined gets take one entry.
+ * The queue of requests that wait for their replies. It is run-length coded: ten thousand
+ * pipelined gets take one entry.
  */
 #include "wire/internal.h"
 
@@ -44,11 +44,11 @@ void queue_push_all(struct wire *wire, const struct wire_queue *asked)
 void queue_drop(struct wire_queue *queue)
 {
     queue->used--;
-    /* A queue that runs empty begins at the same place again, which is in the caches. */
+    /* An empty queue begins at entry 0 again, which is in the processor's cache. */
     queue->first = (uint8_t)(queue->used == 0 ? 0 : (queue->first + 1) % WIRE_RUNS);
 }
 
-void queue_take(struct wire_queue *queue)
+void queue_pop(struct wire_queue *queue)
 {
     if (--run_at(queue, 0)->count == 0)
         queue_drop(queue);

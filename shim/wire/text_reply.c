@@ -1,7 +1,7 @@
 /*
- * Text replies: where each one ends, and whether it is of the kind that the oldest request can
- * have. The head of a line decides; only VALUE and STAT lines are followed by more, only VALUE
- * and VA carry data.
+ * The parser of text replies: where each reply ends, and whether the oldest request can have
+ * it. The first word of a line decides. Only VALUE and STAT lines are followed by more lines of
+ * the same reply, and only VALUE and VA lines by data.
  */
 #include "wire/internal.h"
 
@@ -10,13 +10,14 @@
 enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
 
 enum form {
-    FORM_ALONE, /* nothing else on the line */
-    FORM_REST,  /* anything follows */
-    FORM_VALUE, /* key, flags, length, perhaps cas */
-    FORM_FLAGS, /* meta flags, perhaps none */
-    FORM_VA,    /* length, meta flags */
+    FORM_ALONE, /* the line has no other word */
+    FORM_REST,  /* at least one word, of any form */
+    FORM_VALUE, /* key, flags, length, and perhaps cas */
+    FORM_FLAGS, /* any number of meta flags */
+    FORM_VA,    /* length and any number of meta flags */
 };
 
+/* A first word, and what may follow it. */
 struct head {
     struct word name;
     unsigned kind;
@@ -48,7 +49,7 @@ static const struct head heads[] = {
     {WORD("EX"), KIND_EX, FORM_FLAGS},
 };
 
-/* The kinds each class of classic request can be answered by. */
+/* The kinds of replies that each class of classic requests can have. */
 static const unsigned classic_answers[TEXT_CLASSES] = {
     [CLASS_GET] = KIND_VALUE | KIND_END,
     [CLASS_STORE] = KIND_STORED | KIND_NOT_STORED | KIND_EXISTS | KIND_NOT_FOUND,
@@ -61,7 +62,8 @@ static const unsigned classic_answers[TEXT_CLASSES] = {
     [CLASS_MN] = KIND_MN,
 };
 
-/* The errors after which every server tried goes on in step, and to which class they belong. */
+/* The errors after which all servers tried go on in step, and the class of requests that can
+ * have them. */
 static const struct {
     const char *line;
     enum text_class class;
@@ -102,7 +104,8 @@ static bool is_auth_error(const struct wire_text_reply *reply)
     return false;
 }
 
-/* Behind a quiet request nobody can tell whose error it is. */
+/* Whether the stream stays in step after the error. Not behind a quiet request: the error may
+ * be the reply to that one. */
 static bool is_soft_error(struct wire *wire)
 {
     const struct wire_text_reply *reply = &wire->reply.text;
@@ -129,7 +132,7 @@ static uint8_t find_head(struct word word)
     return word_number(word, UINT64_MAX, &number) ? HEAD_NUMBER : HEAD_UNKNOWN;
 }
 
-static bool take_length(struct wire_text_reply *reply, struct word word)
+static bool parse_length(struct wire_text_reply *reply, struct word word)
 {
     uint64_t number;
 
@@ -139,7 +142,7 @@ static bool take_length(struct wire_text_reply *reply, struct word word)
     return true;
 }
 
-static bool take_value_arg(struct wire_text_reply *reply, struct word word)
+static bool parse_value_arg(struct wire_text_reply *reply, struct word word)
 {
     uint64_t number;
 
@@ -149,7 +152,7 @@ static bool take_value_arg(struct wire_text_reply *reply, struct word word)
     case 2:
         return word_number(word, UINT32_MAX, &number);
     case 3:
-        return take_length(reply, word);
+        return parse_length(reply, word);
     case 4:
         return word_number(word, UINT64_MAX, &number);
     default:
@@ -157,13 +160,13 @@ static bool take_value_arg(struct wire_text_reply *reply, struct word word)
     }
 }
 
-static bool take_arg(struct wire_text_reply *reply, struct word word)
+static bool parse_arg(struct wire_text_reply *reply, struct word word)
 {
     switch (heads[reply->head].form) {
     case FORM_VALUE:
-        return take_value_arg(reply, word);
+        return parse_value_arg(reply, word);
     case FORM_VA:
-        return reply->tokens > 1 || take_length(reply, word);
+        return reply->tokens > 1 || parse_length(reply, word);
     default:
         return true;
     }
@@ -177,7 +180,7 @@ static void end_word(struct wire_text_reply *reply, const uint8_t *bytes, size_t
         reply->malformed = true;
     else if (reply->tokens == 0)
         reply->head = find_head(word);
-    else if (!take_arg(reply, word))
+    else if (!parse_arg(reply, word))
         reply->malformed = true;
     if (reply->tokens < UINT8_MAX)
         reply->tokens++;
@@ -213,7 +216,8 @@ static void end_demanded(struct wire *wire, bool error)
         auth_answered(&wire->login, kind == KIND_STORED);
 }
 
-/* Its text needs no clearing. CONTINUED: what comes belongs to the same reply. */
+/* CONTINUED: the next line belongs to the same reply. The text needs no clearing: `line` says
+ * how much of it is valid. */
 static void next_line(struct wire_text_reply *reply, bool continued)
 {
     memset(reply, 0, offsetof(struct wire_text_reply, text));
@@ -224,7 +228,7 @@ static void end_reply(struct wire *wire, bool error)
 {
     bool quiet = queue_at(&wire->queue, 0)->quiet;
 
-    queue_take(&wire->queue);
+    queue_pop(&wire->queue);
     if (!quiet)
         end_demanded(wire, error);
     next_line(&wire->reply.text, false);
@@ -237,8 +241,8 @@ static bool can_answer(const struct wire_run *run, unsigned kind)
     return classic_answers[run->class] & kind;
 }
 
-/* Whether a reply that the oldest request, a quiet one, can have may as well be that of a later
- * one: nobody can tell then what is still to come. */
+/* The oldest request is quiet and can have this reply. Whether a later request can have it too:
+ * then it is not known which of them was answered, nor what is still to come. */
 static bool is_ambiguous(struct wire *wire, unsigned kind)
 {
     const struct wire_run *run;
@@ -252,7 +256,8 @@ static bool is_ambiguous(struct wire *wire, unsigned kind)
     return false;
 }
 
-/* Quiet requests that were asked before it have been passed over by the server. */
+/* Whether the oldest request can have this reply. Quiet requests before that one got no reply,
+ * and are dropped from the queue. */
 static bool is_expected(struct wire *wire, unsigned kind)
 {
     const struct wire_run *run;
@@ -301,7 +306,7 @@ static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_text_reply *reply = &wire->reply.text;
 
-    /* Only an error's text matters. */
+    /* The text is kept only of lines that may be errors. */
     if (reply->head == HEAD_UNKNOWN && reply->line < sizeof reply->text) {
         size_t room = sizeof reply->text - reply->line;
 
@@ -313,12 +318,14 @@ static void count_line(struct wire *wire, const uint8_t *bytes, size_t n)
         reply->line = (uint16_t)(reply->line + n);
 }
 
-static bool is_word(uint8_t byte)
+/* A byte of a word in a reply, in which servers send control characters too. Almost all bytes
+ * need only the first comparison. */
+static bool is_reply_char(uint8_t byte)
 {
     return byte > ' ' || (byte != ' ' && byte != '\r' && byte != '\n');
 }
 
-/* What there is of the line, with its CR: words with one space between them. */
+/* Reads the line as far as it has come, its CR included. One space is between two words. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
     struct wire_text_reply *reply = &wire->reply.text;
@@ -327,7 +334,7 @@ static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const u
     while (at < end && reply->state == IN_LINE) {
         const uint8_t *word = at;
 
-        while (at < end && is_word(*at))
+        while (at < end && is_reply_char(*at))
             at++;
         if (at == end) {
             word_add(&reply->token, word, (size_t)(at - word));
@@ -358,17 +365,20 @@ static const uint8_t *read_data(struct wire_text_reply *reply, const uint8_t *at
     return at + n;
 }
 
-/* Errors are the server's words; of all other lines the first word is, if it is known. */
+/* Only of errors the text is told, as it is the server's own. Other lines may have keys in
+ * them: of those the first word is told, if it is a known one. */
 bool text_reply_place(const struct wire *wire, struct wire_place *place)
 {
     const struct wire_text_reply *reply = &wire->reply.text;
 
     place->word = reply->tokens > 0 && !is_error(reply) ? reply->tokens : 1;
     place->n = reply->line;
-    if (is_error(reply))
+    if (is_error(reply)) {
         place->text = reply->text;
-    else if (reply->head >= HEAD_NAMED)
+        place->kept = reply->line < sizeof reply->text ? reply->line : sizeof reply->text;
+    } else if (reply->head >= HEAD_NAMED) {
         place->line = heads[reply->head].name.text;
+    }
     return true;
 }
 
@@ -379,20 +389,22 @@ bool text_inside_reply(const struct wire *wire)
     return reply->state != IN_LINE || reply->line > 0 || reply->continued;
 }
 
-/* The word at *AT, none unless BEHIND follows; *AT is behind that then. */
+/* The word at *AT, if the byte BEHIND follows it; *AT is then moved behind that byte. Else a
+ * word of length 0. */
 static struct word next_word(const uint8_t **at, const uint8_t *end, uint8_t behind)
 {
     struct word word = {(const char *)*at, 0};
 
-    while (*at < end && is_word(**at))
+    while (*at < end && is_reply_char(**at))
         (*at)++;
     if (*at < end && **at == behind)
         word.length = (size_t)((const char *)(*at)++ - word.text);
     return word;
 }
 
-/* Whether the N bytes at BYTES are, from the first to the last, the value that answers a `get`:
- * most of what is ever received. Nothing is accepted here that the grammar does not. */
+/* Whether the N bytes at BYTES are one whole reply to a `get` of one key, with its value, and
+ * nothing else. This is a fast path, as most replies are of that form. It accepts nothing that
+ * the states below would not accept. */
 static bool is_one_value(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     static const char head[] = "VALUE ", tail[] = "\r\nEND\r\n";

@@ -1,19 +1,20 @@
 /*
- * Text requests: the strict grammar. A request that passes has exactly one well-formed answer
- * on every server version tried, or is known to be quiet; servers disagree on almost everything
- * that does not pass, up to executing a refused data block as commands.
+ * The parser of text requests: a strict grammar. On all server versions tried, a request that
+ * follows it gets exactly one well-formed reply, or is known to be quiet. On other requests the
+ * servers differ: some even execute the data block of a refused request as commands.
  */
 #include "wire/internal.h"
 
-/* Servers close the connection, and lose replies, at 2048 bytes without a line feed; only lines
- * that begin with `get ` or `gets ` are spared. */
+/* After 2048 bytes without a line feed servers close the connection, and replies are lost. Only
+ * a line that begins with `get ` or `gets ` may be longer. */
 #define LINE_LIMIT 2040
 
+/* No command has a longer name. */
 #define COMMAND_LIMIT 15
 
 enum state { IN_LINE, AT_LF, IN_DATA, AT_DATA_CR, AT_DATA_LF };
 
-/* What an argument must look like; a row of the table spells its arguments with these. */
+/* Forms of arguments. The table of commands spells the arguments with these letters. */
 enum arg {
     ARG_NONE = '\0',
     ARG_KEY = 'k',
@@ -23,35 +24,35 @@ enum arg {
     ARG_DELAY = 'd',  /* an exptime that is not in the past */
     ARG_LENGTH = 'l', /* of the data block */
     ARG_ZERO = '0',   /* the historical delay of `delete` */
-    ARG_TOPIC = 't',  /* of `stats`: those that only read */
+    ARG_TOPIC = 't',  /* of `stats`: only topics that change nothing */
     ARG_FLAG = 'm',   /* of a meta command */
-    ARG_REPEAT = '*', /* the one before, any number of times */
+    ARG_REPEAT = '*', /* the argument before, any number of times */
 };
 
 enum trait {
-    NOREPLY = 1,    /* may have that as its last word */
+    NOREPLY = 1,    /* may have `noreply` as its last word */
     DATA = 2,       /* a data block follows the line */
-    ANY_LENGTH = 4, /* the server does not limit its line */
-    LOGIN = 8,      /* ASCII authentication looks like it */
+    ANY_LENGTH = 4, /* its line may be longer than LINE_LIMIT */
+    LOGIN = 8,      /* may be an ASCII login */
     META = 16,
 };
 
 struct command {
     struct word name;
     const char *args;
-    uint8_t required; /* arguments without which it is no request */
+    uint8_t required; /* how many of the arguments */
     uint8_t class;
     uint8_t traits;
-    enum reason refused; /* known, and always a reason to give up the connection */
+    enum reason refused; /* the reason to give up the connection at this command */
 };
 
 #define ROW_GET 0
 
-/* Arguments of a store. */
+/* The positions of two arguments of `set`. */
 #define SET_FLAGS  1
 #define SET_EXPIRY 2
 
-/* The common ones first: the table is searched in order. */
+/* Searched in this order, so common commands come first. */
 static const struct command commands[] = {
     [ROW_GET] = {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
     {WORD("set"), "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
@@ -162,15 +163,15 @@ static bool arg_fits(enum arg arg, struct wire_text_request *request, struct wor
     case ARG_TOPIC:
         return is_topic(word);
     case ARG_FLAG:
-        return meta_take_flag(request, word);
+        return meta_add_flag(request, word);
     default:
         return false;
     }
 }
 
-/* In a `set` that logs in, flags and expiry may be anything, as try_read_command_asciiauth() of
- * memcached reads the length only; clients put an underscore there. A server that asks for
- * no login refuses such a request. */
+/* The reason for WORD, which does not fit as argument INDEX. AUTH for an underscore as flags or
+ * expiry of a `set`: clients put it there to log in, as memcached's
+ * try_read_command_asciiauth() reads only the length. A server without -Y refuses it. */
 static enum reason misfit(const struct wire *wire, unsigned index, struct word word)
 {
     const struct wire_text_request *request = &wire->request.text;
@@ -181,7 +182,7 @@ static enum reason misfit(const struct wire *wire, unsigned index, struct word w
     return is_login ? REASON_AUTH : REASON_BAD_REQUEST;
 }
 
-static void take_arg(struct wire *wire, struct word word)
+static void parse_arg(struct wire *wire, struct word word)
 {
     struct wire_text_request *request = &wire->request.text;
     const struct command *command = command_of(request);
@@ -200,8 +201,9 @@ static void take_arg(struct wire *wire, struct word word)
         wire_poison(wire, misfit(wire, index, word));
 }
 
-/* Up to 1.5.22 a refused noreply value is executed as commands, each with its reply, and meta
- * commands speak another dialect. */
+/* Whether only MN proves that no reply is outstanding. memcached up to 1.5.22 may execute the
+ * data block of a refused noreply request as commands, each with a reply. It also has other
+ * meta commands. A server that answers `mn` is newer. */
 static bool needs_mn(const struct wire_text_request *request)
 {
     uint8_t traits = command_of(request)->traits;
@@ -209,7 +211,8 @@ static bool needs_mn(const struct wire_text_request *request)
     return traits & META || (request->quiet && traits & DATA);
 }
 
-/* Only now: a reply that comes before the end of its request is not the reply to it. */
+/* Adds the request to the queue, now that it was sent in full: a reply that comes earlier is
+ * not its reply. */
 static void end_request(struct wire *wire)
 {
     struct wire_text_request *request = &wire->request.text;
@@ -230,12 +233,13 @@ static void end_request(struct wire *wire)
     memset(request, 0, sizeof *request);
 }
 
-static bool is_word(uint8_t byte)
+/* A byte of a word in a request: no blank and no control character. */
+static bool is_word_char(uint8_t byte)
 {
     return byte > ' ' && byte != 0x7f;
 }
 
-/* LENGTH of a word so far; a word need not come to its end to be too long. */
+/* LENGTH is that of the word so far: a word may be too long before its end has come. */
 static void check_length(struct wire *wire, size_t length)
 {
     if (wire->request.text.command == 0 && length > COMMAND_LIMIT)
@@ -252,7 +256,7 @@ static void add_word(struct wire *wire, const uint8_t *bytes, size_t n)
     check_length(wire, token->length);
 }
 
-/* The word that was too much is kept for who asks what it was. */
+/* Keeps WORD, at which the connection was given up, for wire_place(). */
 static void keep_word(struct wire_word *token, struct word word)
 {
     if (word.text == token->text)
@@ -272,7 +276,7 @@ static void end_word(struct wire *wire, const uint8_t *bytes, size_t n)
     if (!wire->poison && request->command == 0)
         resolve_command(wire, word);
     else if (!wire->poison)
-        take_arg(wire, word);
+        parse_arg(wire, word);
     if (wire->poison)
         keep_word(&request->token, word);
 }
@@ -288,7 +292,7 @@ static void count_line(struct wire *wire, size_t n)
         wire_poison(wire, REASON_BAD_REQUEST);
 }
 
-/* Behind a word: spaces, or the end of the line. */
+/* Reads what follows a word: spaces, or the CR. */
 static const uint8_t *read_separator(struct wire *wire, const uint8_t *at, const uint8_t *end)
 {
     if (*at == '\r') {
@@ -300,18 +304,18 @@ static const uint8_t *read_separator(struct wire *wire, const uint8_t *at, const
     return at;
 }
 
-/* What there is of the line, with its CR; it begins with a word. */
+/* Reads the line as far as it has come, its CR included. The line must begin with a word. */
 static const uint8_t *read_line(struct wire *wire, const uint8_t *start, const uint8_t *end)
 {
     struct wire_text_request *request = &wire->request.text;
     const uint8_t *at = start;
 
-    if (request->line == 0 && !is_word(*at))
+    if (request->line == 0 && !is_word_char(*at))
         wire_poison(wire, REASON_BAD_REQUEST);
     while (at < end && request->state == IN_LINE && !wire->poison) {
         const uint8_t *word = at;
 
-        while (at < end && is_word(*at))
+        while (at < end && is_word_char(*at))
             at++;
         if (at < end && (*at == ' ' || *at == '\r')) {
             end_word(wire, word, (size_t)(at - word));
@@ -339,7 +343,7 @@ static void end_line(struct wire *wire)
         end_request(wire);
 }
 
-/* Only what may be a login is told from others by its value. */
+/* Whether the value must be read: that of a possible login is searched for a space. */
 static bool must_see_data(const struct wire *wire)
 {
     const struct wire_text_request *request = &wire->request.text;
@@ -347,8 +351,8 @@ static bool must_see_data(const struct wire *wire)
     return command_of(request)->traits & LOGIN && !wire->login.judged && !request->spaced;
 }
 
-/* At most N bytes; how many. */
-static size_t take_data(struct wire_text_request *request, size_t n)
+/* Counts up to N bytes as data. Returns how many. */
+static size_t count_data(struct wire_text_request *request, size_t n)
 {
     if (n > request->data)
         n = request->data;
@@ -362,7 +366,7 @@ static const uint8_t *read_data(struct wire *wire, const uint8_t *at, const uint
 {
     struct wire_text_request *request = &wire->request.text;
     bool must_see = must_see_data(wire);
-    size_t n = take_data(request, (size_t)(end - at));
+    size_t n = count_data(request, (size_t)(end - at));
 
     if (must_see)
         request->spaced = memchr(at, ' ', n) != NULL;
@@ -373,7 +377,7 @@ size_t text_skip(struct wire *wire, size_t n)
 {
     struct wire_text_request *request = &wire->request.text;
 
-    return request->state == IN_DATA && !must_see_data(wire) ? take_data(request, n) : 0;
+    return request->state == IN_DATA && !must_see_data(wire) ? count_data(request, n) : 0;
 }
 
 bool text_quit(const uint8_t *bytes, size_t n)
@@ -388,7 +392,6 @@ bool text_inside_request(const struct wire *wire)
     return wire->request.text.state != IN_LINE || wire->request.text.line > 0;
 }
 
-/* Nothing is accepted here that the grammar does not. */
 bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
 {
     static const char head[] = "get ", tail[] = "\r\n";
@@ -401,7 +404,7 @@ bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
         memcmp(bytes + n - tail_length, tail, tail_length) != 0)
         return false;
     for (size_t i = head_length; i < n - tail_length; i++) {
-        if (!is_word(bytes[i]))
+        if (!is_word_char(bytes[i]))
             return false;
     }
     return true;
@@ -451,8 +454,8 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
     }
 }
 
-/* A first word that is no command may be anything; letters make it likely to be meant as one.
- */
+/* Whether an unknown first word may be shown. It may be a part of a value; if it has only
+ * letters and underscores, it is probably meant as a command. */
 static bool is_name(const char *text, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -462,6 +465,7 @@ static bool is_name(const char *text, size_t n)
     return true;
 }
 
+/* How many bytes of the word are kept. */
 static size_t kept_of(const struct wire_word *token)
 {
     return token->length < sizeof token->text ? token->length : sizeof token->text;
@@ -471,7 +475,8 @@ bool text_request_place(const struct wire *wire, struct wire_place *place)
 {
     const struct wire_text_request *request = &wire->request.text;
     const struct command *command = request->command ? command_of(request) : NULL;
-    /* A word that was too much may have been counted already, or not. */
+    /* The word at which the connection was given up may be counted in `args` already, or not.
+     * So both positions are tested for a key. */
     unsigned int args = request->args - (wire->poison && request->args > 0);
     bool is_key = command && (arg_at(command->args, args) == ARG_KEY ||
                               arg_at(command->args, request->args) == ARG_KEY);
@@ -482,7 +487,9 @@ bool text_request_place(const struct wire *wire, struct wire_place *place)
         return true;
     place->word = command && !command->refused ? args + 2 : 1;
     place->n = request->token.length;
-    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token)))
+    if (command ? !is_key : is_name(request->token.text, kept_of(&request->token))) {
         place->text = request->token.text;
+        place->kept = kept_of(&request->token);
+    }
     return true;
 }

@@ -1,5 +1,6 @@
 /*
- * The common part of the tracker: which protocol, and what follows from what is known.
+ * The part of the wire tracker that both protocols share: it chooses the protocol by the first
+ * byte, looks ahead at what is sent, and gives the verdict.
  */
 #include "wire/internal.h"
 
@@ -7,7 +8,7 @@
 
 void wire_init(struct wire *wire)
 {
-    /* Runs are written before they are read. */
+    /* The runs need no clearing: each is written before it is read. */
     memset(wire, 0, offsetof(struct wire, queue.runs));
 }
 
@@ -35,7 +36,7 @@ static void choose_protocol(struct wire *wire, uint8_t first)
         wire_poison(wire, REASON_TLS);
 }
 
-/* Only what the parsers of requests use. */
+/* Copies only what the parsers of requests use. */
 void wire_look_ahead(struct wire *ahead, const struct wire *wire)
 {
     ahead->poison = WIRE_GET(wire->poison);
@@ -82,7 +83,8 @@ bool wire_look_at(struct wire *ahead, const void *bytes, size_t n, wire_may_look
     return true;
 }
 
-/* A reply that came since the look may have shown that the server is 1.6.0 or newer. */
+/* `need_mn` is dropped if a reply that came since the look ahead has shown that the server
+ * knows MN. */
 void wire_commit(struct wire *wire, const struct wire *ahead)
 {
     if (wire->poison)

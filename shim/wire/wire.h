@@ -1,18 +1,19 @@
 /*
- * The wire tracker: is anything owed on this connection?
+ * The wire tracker: parses the bytes of a connection, and says whether the connection can be
+ * reused. It can if the next user of the connection will receive no byte that belongs to this
+ * user, and the server none that completes a request of this user.
  *
- * It is fed exactly the bytes that moved, in order, in either direction, in any fragmentation,
- * and answers whether the next user of the connection could receive, or cause, a byte that
- * belongs to this one. It knows bytes only: no descriptors, no clock, no allocation, no locks.
- * The caller serialises all calls on one struct wire, except for those marked SENDER.
+ * The tracker gets exactly the bytes that were sent and received, in order, in pieces of any
+ * size. It knows only bytes: no fds, no clock, no allocation, no locks. The caller serialises
+ * all calls on one struct wire, except for those marked SENDER.
  *
- * What is sent is looked at before the system call, as its memory may be gone afterwards, and
- * counts only after it: so the parser of requests works on a copy, a look ahead, which is
- * committed when all of it was sent.
+ * The bytes to be sent are parsed before the system call, as their memory may be gone after it.
+ * But they count only once they were sent. So the parser of requests works on a copy, a look
+ * ahead, which is committed when all of its bytes were sent.
  *
- * Source: memcached's doc/protocol.txt and doc/protocol-binary.txt; where servers differ from
- * them or from each other, the grammar accepted here is the part on which all of them agree.
- * Anything else poisons the connection for good.
+ * Source: doc/protocol.txt and doc/protocol-binary.txt of memcached. Servers differ from these
+ * and from each other. The grammar accepted here is the part on which all servers agree;
+ * anything else poisons the connection: it is given up for good.
  */
 #ifndef MCPOOL_WIRE_H
 #define MCPOOL_WIRE_H
@@ -23,40 +24,40 @@
 
 #include "base/reasons.h"
 
-/* Different kinds of requests in a row that can wait for their replies; equal ones in a row
- * count as one. */
+/* How many runs of requests can wait for their replies. Requests of the same class in a row are
+ * one run. */
 #define WIRE_RUNS 64
 
 enum wire_protocol {
-    WIRE_UNDECIDED, /* no byte was sent yet: the server decides by the first one */
+    WIRE_UNDECIDED, /* no byte was sent yet; the server goes by the first one */
     WIRE_TEXT,      /* classic and meta commands alike */
     WIRE_BINARY,
 };
 
 enum wire_verdict {
-    WIRE_CLEAN,       /* both directions at a boundary, nothing owed, nothing can still come */
-    WIRE_UNCONFIRMED, /* at a boundary, but quiet requests may still be answered: any fence */
-    WIRE_UNPROVEN,    /* the same, and only the answer MN to `mn` proves the opposite */
-    WIRE_REPLY_OWED,  /* at a boundary between requests, and replies are owed */
-    WIRE_BUSY,        /* inside a request */
-    WIRE_DIRTY,       /* never to be handed on */
+    WIRE_CLEAN,       /* between requests and replies; no reply can come any more */
+    WIRE_UNCONFIRMED, /* quiet requests may still be answered: send a fence of any kind */
+    WIRE_UNPROVEN,    /* the same, but only `mn` is a fence */
+    WIRE_REPLY_OWED,  /* no request was sent in part; replies are outstanding */
+    WIRE_BUSY,        /* a request was sent in part */
+    WIRE_DIRTY,       /* never to be reused */
 };
 
 struct wire_run {
-    uint8_t class; /* what was asked; private to the parsers */
-    uint8_t quiet; /* it is answered only sometimes */
+    uint8_t class; /* for the parsers: the class of a text request, or a binary opcode */
+    uint8_t quiet; /* not every request of this run gets a reply */
     uint32_t count;
 };
 
-/* The requests that were sent in full and not answered yet, oldest first: a ring. */
+/* A ring of the requests that were sent in full and not answered yet, oldest first. */
 struct wire_queue {
     uint8_t first;
     uint8_t used;
     struct wire_run runs[WIRE_RUNS];
 };
 
-/* The part of a word of a text line that came so far: its beginning, which is all of it for a
- * number or a command name. */
+/* The part of a word of a text line that has come so far. TEXT keeps its beginning, without a
+ * NUL: enough for all of a number or a command name. LENGTH counts all bytes. */
 struct wire_word {
     uint16_t length;
     char text[22];
@@ -64,11 +65,11 @@ struct wire_word {
 
 struct wire_text_request {
     uint8_t state;
-    uint8_t command; /* row of the command table plus one; 0 while its name is being read */
+    uint8_t command; /* row of the table of commands plus one; 0 while the name is not read */
     uint8_t args;
     bool quiet;
-    bool spaced;    /* the data block holds a space */
-    uint16_t line;  /* length so far, up to one more than is allowed */
+    bool spaced;    /* the data block has a space in it */
+    uint16_t line;  /* length of the line so far; stops counting one above the limit */
     uint32_t data;  /* bytes of the data block still to come, without its CR LF */
     uint64_t flags; /* the meta flags seen, one bit for each letter */
     struct wire_word token;
@@ -83,7 +84,7 @@ struct wire_text_reply {
     uint16_t line;
     uint32_t data; /* bytes of the value still to come, without its CR LF */
     struct wire_word token;
-    char text[64]; /* the beginning of the line, enough to compare whole error lines */
+    char text[64]; /* the beginning of the line, without a NUL */
 };
 
 #define WIRE_PACKET_HEADER 24
@@ -96,24 +97,24 @@ struct wire_packet {
     uint32_t body;  /* bytes of the body still to come */
 };
 
-/* What tells an ASCII login from plain stores, up to the first good reply. */
+/* What tells an ASCII login from plain stores. Final after the first good reply. */
 struct wire_auth {
-    bool judged; /* the first good reply came */
-    bool asked; /* a request that cannot be a login, and wants a reply, came before any `set` */
-    bool set;   /* a `set` was sent before the first reply */
-    bool spaced_set; /* and its value holds a space, as credentials do */
-    bool no_auth;
-    bool maybe;
+    bool judged;     /* the first good reply has come: one that is no error */
+    bool asked;      /* before any `set` came another request that is not quiet */
+    bool set;        /* a `set` was sent before the first good reply */
+    bool spaced_set; /* the value of such a `set` has a space in it, as a login has */
+    bool no_auth;    /* see wire_shows_no_auth() */
+    bool maybe;      /* see wire_may_be_authenticated() */
 };
 
 struct wire {
-    enum reason poison; /* REASON_NONE until something was not understood */
+    enum reason poison; /* why the connection was given up; else REASON_NONE */
     uint8_t protocol;
-    bool answered;  /* some request that demands a reply got it */
-    bool unfenced;  /* quiet requests were sent after the last one that was answered */
-    bool need_mn;   /* the quiet ones are such that only MN proves their end */
-    bool known16;   /* the server answered MN: it is 1.6.0 or newer */
-    bool has_nonce; /* the next NOOP answered must carry it */
+    bool answered;  /* a request that is not quiet was answered */
+    bool unfenced;  /* quiet requests were sent after the last request that was answered */
+    bool need_mn;   /* only MN proves that the quiet requests are done */
+    bool known16;   /* the server answered MN, so it is 1.6.0 or newer */
+    bool has_nonce; /* the next reply to a NOOP must have the opaque NONCE */
     uint32_t nonce;
     struct wire_auth login;
     union {
@@ -127,97 +128,99 @@ struct wire {
     struct wire_queue queue;
 };
 
-/* Starts afresh, for a connection on which no byte was sent or received. */
+/* For a new connection, on which no byte was sent or received. */
 void wire_init(struct wire *wire);
 
-/* N bytes at BYTES were accepted by the kernel for the server: a look ahead at them and its
- * commit. */
+/* The N bytes at BYTES were sent. The same as a look ahead and its commit. */
 void wire_sent(struct wire *wire, const void *bytes, size_t n);
 
-/* SENDER: begins a look ahead at the next bytes to be sent on WIRE. Reads only what no other
- * thread changes while the caller is the only sender. Of AHEAD nothing but the functions below
- * must be asked; it may be thrown away at any time. */
+/* SENDER: begins a look ahead at the next bytes to be sent on WIRE. Needs no lock while the
+ * caller is the only sender: what another thread may write meanwhile is read atomically. AHEAD
+ * is only for wire_look_at() and wire_commit(), and needs no clean-up. */
 void wire_look_ahead(struct wire *ahead, const struct wire *wire);
 
-/* How many of the N bytes at AT, at least one, may be read; 0 when the first may not. */
+/* How many of the N bytes at AT can be read without a fault; 0 when the first cannot. N is at
+ * least 1. */
 typedef size_t wire_may_look(void *context, const void *at, size_t n);
 
-/* Adds N bytes at BYTES to AHEAD. MAY_LOOK is asked with CONTEXT before bytes are read; values
- * are skipped, neither read nor asked about, unless they may be a login's. False when a byte
- * that must be read may not: AHEAD is useless then. */
+/* Adds the N bytes at BYTES to AHEAD. Calls MAY_LOOK with CONTEXT before it reads them. Skips
+ * values, without MAY_LOOK, unless one may be a login. False when a byte that must be read
+ * cannot: AHEAD is of no use then. */
 bool wire_look_at(struct wire *ahead, const void *bytes, size_t n, wire_may_look *may_look,
                   void *context);
 
-/* What AHEAD has looked at was sent, all of it and nothing else since it began. */
+/* All bytes that were added to AHEAD were sent, and no others since wire_look_ahead(). */
 void wire_commit(struct wire *wire, const struct wire *ahead);
 
-/* SENDER: whether the N bytes at BYTES, the next to be sent on WIRE, are from the first to the
- * last a `get` of one key, of at most WIRE_ONE_GET_MAX bytes: most of what is ever sent. Then
- * wire_sent_one_get() is as good as a look ahead and its commit. */
+/* SENDER: a fast path for the most common request. Whether the N bytes at BYTES, the next to be
+ * sent on WIRE, are one whole `get` of one key, of at most WIRE_ONE_GET_MAX bytes. If they are
+ * sent, wire_sent_one_get() does the same as a look ahead and its commit. */
 #define WIRE_ONE_GET_MAX 256
 bool wire_is_one_get(const struct wire *wire, const void *bytes, size_t n);
 void wire_sent_one_get(struct wire *wire);
 
-/* N bytes at BYTES from the server were handed to the application. */
+/* The program received the N bytes at BYTES. */
 void wire_received(struct wire *wire, const void *bytes, size_t n);
 
 enum wire_verdict wire_verdict(const struct wire *wire);
 
-/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. The first cause of WIRE_DIRTY
- * stays, except that an unused connection stops being one. */
+/* Why the verdict is not WIRE_CLEAN; REASON_NONE when it is. The first reason for WIRE_DIRTY
+ * stays, except for UNUSED, which goes with the first reply. */
 enum reason wire_refusal(const struct wire *wire);
 
-/* Where in a request or reply the tracker stopped, for people. */
+/* The place in a request or reply at which the tracker stopped, for the log. */
 struct wire_place {
     bool in_reply;
-    const char *line;   /* the command, or the first word of the reply; NULL: not a known one */
-    unsigned int word;  /* which word of the line, from 1; 0: the data behind it */
-    const char *text;   /* N bytes of it, when it is neither a key nor a value; else NULL */
-    size_t n;           /* how long it is */
+    const char *line;   /* the command, or the first word of the reply; NULL: an unknown one */
+    unsigned int word;  /* the number of the word in the line, from 1; 0: in the data */
+    const char *text;   /* its first KEPT bytes, no NUL behind; NULL for keys and values */
+    size_t kept;        /* how many of its N bytes are at TEXT */
+    size_t n;           /* the length of the word, or what is missing of the data */
     int opcode, status; /* of a binary packet; else -1 */
 };
 
-/* Fills PLACE for a connection whose refusal is REASON. False when there is no place to tell.
- */
+/* Fills PLACE for a connection that is refused for REASON. False when that has no place. The
+ * texts in PLACE are parts of WIRE, or static. */
 bool wire_place(const struct wire *wire, enum reason reason, struct wire_place *place);
 
-/* Which protocol the first byte chose. Any thread may ask at any time. */
+/* The protocol of the connection. Any thread may call it at any time. */
 enum wire_protocol wire_protocol(const struct wire *wire);
 
-/* Which protocol a connection speaks whose first byte is FIRST. */
+/* The protocol of a connection on which the first byte sent is FIRST. */
 enum wire_protocol wire_protocol_of(uint8_t first);
 
-/* Whether the N bytes at BYTES may be a goodbye (`quit`, Quit, QuitQ), on whatever connection.
- */
+/* Whether the N bytes at BYTES are a quit (`quit`, Quit or QuitQ) in one of the protocols, and
+ * nothing else. */
 bool wire_may_be_quit(const void *bytes, size_t n);
 
-/* Whether the N bytes at BYTES, which are about to be sent, are a goodbye and nothing else, in
- * the protocol of this connection. */
+/* Whether the N bytes at BYTES, which are about to be sent, are a quit and nothing else in the
+ * protocol of this connection. */
 bool wire_quit(const struct wire *wire, const void *bytes, size_t n);
 
-/* A goodbye that is answered (Quit) at BYTES: writes the answer, of WIRE_QUIT_ANSWER bytes.
- * False when it is not answered. */
+/* BYTES is a quit. If the server answers it, as it does Quit: writes the reply, of
+ * WIRE_QUIT_ANSWER bytes, to ANSWER. Else false. */
 #define WIRE_QUIT_ANSWER 24
 bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answer);
 
-/* Whether the server was seen to understand `mn` on this connection. */
+/* Whether the server has answered `mn` on this connection. */
 bool wire_knows_mn(const struct wire *wire);
 
-/* Writes into BYTES, of WIRE_FENCE_MAX, the request whose answer proves that nothing sent
- * before it can still be answered, and returns its length: on a binary connection NOOP with the
- * opaque NONCE, which the tracker then demands of the answer; on a text one `mn`, or `version`
- * unless MN. Only for the verdicts WIRE_UNCONFIRMED and WIRE_UNPROVEN; `version` never clears
- * the latter. What was sent of it is to be fed as any request. */
+/* Writes a fence to BYTES, of WIRE_FENCE_MAX bytes, and returns its length. A fence is a
+ * request whose reply proves that no request before it can still be answered. On a binary
+ * connection it is a NOOP with the opaque NONCE, which the reply must have. On a text
+ * connection it is `mn` if MN, else `version`. Only for the verdicts WIRE_UNCONFIRMED and
+ * WIRE_UNPROVEN; `version` never clears the latter. The caller sends the fence, and calls
+ * wire_sent() as for any request. */
 #define WIRE_FENCE_MAX 24
 size_t wire_fence(struct wire *wire, bool mn, uint32_t nonce, uint8_t *bytes);
 
-/* Whether this connection has shown that the server does not ask for ASCII authentication: its
- * first request was not a `set` and was answered without an error. */
+/* Whether this connection has shown that the server asks for no ASCII login: its first request
+ * was no `set`, and was answered without an error. */
 bool wire_shows_no_auth(const struct wire *wire);
 
-/* Whether this connection may have been logged in by its first request: a `set` whose value
- * holds a space and which was answered STORED looks the same as `-Y` authentication. Not part
- * of the verdict: the caller may know better from another connection to the same server. */
+/* Whether this connection may be logged in: a `set` whose value has a space, and that is
+ * answered with STORED first, looks like a login (memcached -Y). Not part of the verdict, as
+ * another connection may have shown that the server asks for no login. */
 bool wire_may_be_authenticated(const struct wire *wire);
 
 #endif

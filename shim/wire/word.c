@@ -1,10 +1,10 @@
 /*
- * The words of text lines. Only the beginning of a word is kept: numbers and the names of
- * commands fit, and of keys nothing but the length matters.
+ * The words of text lines. Of a word that comes in pieces only the beginning is kept. That is
+ * all of a number or a command name; of a key only the length matters.
  */
 #include "wire/internal.h"
 
-/* Servers differ on numbers with more digits than the type can need. */
+/* Servers differ on numbers with more digits than the largest value of the type has. */
 #define DIGITS_32 10
 #define DIGITS_64 20
 
