@@ -26,7 +26,7 @@ WORDS = re.compile(r"\b(?:" + "|".join(f"(?:{word})" for word in INSTEAD) + r")\
 
 SEARCHED = re.compile(r"^(shim/.*|tests/.*\.(c|h|py|md|sh)|bench/.*\.(c|h|py)|[A-Z]+\.md)$")
 NOT_SEARCHED = re.compile(r"^(tests/clients/(registry|apps|matrix)/|tests/fuzz/corpus/|tests/symbols/words|"
-                          r"CHANGELOG|shim/life.svg|shim/cli/grafana/)|/__pycache__/")
+                          r"CHANGELOG|shim/life.svg|shim/cli/grafana/)|/__pycache__/|(~|\.bak|\.orig|\.rej|\.swp)$")
 
 # The user of that name.
 ALLOWED = re.compile(r'"nobody"|nobody:|(-u|--reuid|chown|user) nobody\b')
