@@ -1,6 +1,6 @@
 /*
- * What each system call of a hit costs, alone and over and over: nanoseconds, a line each, the
- * least of many rounds. In a hit they cost more, as the caches are cold then.
+ * What each system call of a pooled connection costs alone: nanoseconds, a line each, the least
+ * of many rounds. In real use they cost more, because the caches are cold then.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -27,14 +27,14 @@ static double now(void)
     return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
 }
 
-static int lent, spare, number;
+static int reused, spare, fd_to_replace;
 
 static void ask_kernel(void)
 {
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
-    if (getsockopt(lent, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+    if (getsockopt(reused, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
         exit(1);
 }
 
@@ -56,7 +56,7 @@ static void duplicate_and_close(void)
 
 static void replace(void)
 {
-    if (dup3(lent, number, 0) != number)
+    if (dup3(reused, fd_to_replace, 0) != fd_to_replace)
         exit(1);
 }
 
@@ -96,9 +96,9 @@ static void prepare(void)
         getsockname(listener, (struct sockaddr *)&addr, &len) != 0 ||
         connect(fd, (struct sockaddr *)&addr, len) != 0)
         exit(1);
-    lent = fcntl(fd, F_DUPFD_CLOEXEC, PRIVATE);
+    reused = fcntl(fd, F_DUPFD_CLOEXEC, PRIVATE);
     spare = fcntl(socket(AF_INET, SOCK_STREAM, 0), F_DUPFD_CLOEXEC, PRIVATE);
-    number = dup(spare);
+    fd_to_replace = dup(spare);
 }
 
 int main(void)

@@ -13,10 +13,10 @@ SECONDS = 60
 # Where in the cycle each one is made, and what for.
 PLACES = {
     "socket() and close() of what is thrown away": ("", "what a spare saves"),
-    "fcntl(F_DUPFD) and close()": ("socket() and close()", "the program's own number"),
-    "getsockopt(TCP_INFO)": ("connect()", "the proof"),
-    "dup3()": ("connect()", "the connection takes the number"),
-    "rt_sigprocmask()": ("connect() and send()", "is the program's memory readable, if nobody knows"),
+    "fcntl(F_DUPFD) and close()": ("socket() and close()", "the program's own fd"),
+    "getsockopt(TCP_INFO)": ("connect()", "the kernel's byte counters"),
+    "dup3()": ("connect()", "puts the connection at the fd"),
+    "rt_sigprocmask()": ("connect() and send()", "can the program's memory be read, unless that is known"),
 }
 
 

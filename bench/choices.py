@@ -34,7 +34,7 @@ CLIENT_GETS = 300
 
 @dataclasses.dataclass
 class Choice:
-    """A server as somebody would run it."""
+    """A server as its users run it."""
     name: str
     command: object
     shim: bool = False
@@ -78,7 +78,7 @@ GROUPS = {
 
 
 def wrk(port):
-    """What load.lua says of LOAD_SECONDS of load."""
+    """The output of load.lua after LOAD_SECONDS of load."""
     done = subprocess.run(
         ["wrk", f"-t{CONCURRENCY}", f"-c{CONCURRENCY}", f"-d{LOAD_SECONDS}s", "-s",
          os.path.join(REWRITTEN, "load.lua"), f"http://127.0.0.1:{port}/"],
@@ -90,7 +90,7 @@ def wrk(port):
 
 
 class Served:
-    """A choice that runs, until STACK ends."""
+    """Starts a choice, which runs until STACK ends."""
 
     def __init__(self, choice, stack):
         directory = stack.enter_context(tempfile.TemporaryDirectory())
@@ -110,12 +110,12 @@ class Served:
             self.port = before_it.port
         self.behind.store({f"key-{key}": f"value-of-key-{key}" for key in range(KEYS)})
         self.before = None
-        # gunicorn listens before it has the application.
+        # gunicorn listens before it has loaded the application.
         if load(self.port, CONCURRENCY, 1).answered < CONCURRENCY:
             raise RuntimeError(f"{choice.name} does not answer")
 
     def processor_seconds(self):
-        """Of memcached, and of the proxy before it."""
+        """The processes of memcached, and of the proxy before it."""
         return [machine.cpu_seconds(process.process.pid)
                 for process in dict.fromkeys((self.behind, self.memcached))]
 
@@ -158,7 +158,7 @@ def cells(rounds, end, base):
 
 
 def show_client(report):
-    """Why connections kept open by the program are faster still."""
+    """The reasons why connections that the program keeps open are faster still."""
     command = [PYTHON, os.path.join(REWRITTEN, "client.py")]
     with Volatile() as server, Worker([*command, server.address], None, None) as plain, \
             Worker([*command, server.address], LIBRARY, server.address) as shim:

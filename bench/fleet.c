@@ -3,12 +3,11 @@
  *
  *     fleet IP:PORT PROCESSES CONNECTIONS
  *
- * Two lines are understood, and each is answered with "DONE FAILED", the sum of all processes,
- * when the last of them is done:
+ * It understands two lines. When the last process is done it answers "DONE FAILED", the sums
+ * over all processes.
  *
  *     fill 0 0              each has CONNECTIONS connections at a time, uses and closes them
- *     load RATE SECONDS     each makes RATE cycles in a second, evenly, and goes on when one
- * fails
+ *     load RATE SECONDS     each makes RATE cycles a second, evenly, also after failures
  */
 #include "lib/gets.h"
 
@@ -72,7 +71,7 @@ static void sleep_until(double when)
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
 }
 
-/* Every process has its own place in the interval, so that the fleet's load is even as well. */
+/* Every process has its own place in the interval, so that the load of the fleet is even. */
 static void load(unsigned int number, const struct order *order, struct answer *answer)
 {
     double interval = 1e6 / (double)order->rate;

@@ -77,7 +77,7 @@ def load(fleet, memcached):
     start = time.monotonic()
     memcached.start_again()
     away = time.monotonic() - start
-    # The one that found that it listens was ours.
+    # One connection was ours: the one that found the server listening.
     after = ticks(memcached, AFTER, 1)
     done, failed = map(int, fleet.hear())
     return UnderLoad(before / BEFORE, waiting, away, done, failed, after)

@@ -1,6 +1,6 @@
 /*
- * The victim of footprint.py: opens COUNT connections to PORT, uses each, and prints how much
- * memory the process has to itself, in bytes.
+ * The program that footprint.py measures: opens COUNT connections to PORT, uses each, and
+ * prints how much memory the process has to itself, in bytes.
  *
  *     footprint COUNT PORT
  */
@@ -28,7 +28,7 @@ static int use_connections(long count, int port)
     return 1;
 }
 
-/* Pages of its own, without those of files that were written lately. */
+/* The process's own pages, without those of files written lately. */
 static long own_memory(void)
 {
     FILE *file = fopen("/proc/self/smaps_rollup", "r");

@@ -31,8 +31,7 @@ def start(environment):
 
 
 def start_up(report):
-    """What STARTS starts take in the middle: alone, more with the library, more with an empty one.
-    """
+    """The median time of STARTS starts: alone, the difference with the library, and with an empty library."""
     with tempfile.TemporaryDirectory() as folder:
         empty = os.path.join(folder, "empty.so")
         subprocess.run(["gcc", "-shared", "-o", empty, "-x", "c", "/dev/null"], check=True)

@@ -1,8 +1,8 @@
 /*
  * The worker of fork.py: a small process that uses a connection to PORT and closes it. With
- * FLUSHED a connection that was kept idle is closed again. Then the worker answers each line, a
- * count of forks, with the processor time in microseconds that one of them took in parent and
- * child, the child's end included.
+ * FLUSHED the idle connection is closed, too. Each input line is a count of forks. The answer
+ * is the processor time of one fork in microseconds, in parent and child, until the child's
+ * end.
  *
  *     fork PORT [FLUSHED]
  */

@@ -1,13 +1,13 @@
 /*
- * A network between two network namespaces: two TUN devices and the delay of packets between
- * them, each way alike.
+ * A network between two network namespaces: two TUN devices, and a delay of the packets between
+ * them, the same in each direction.
  *
  *     forwarder NAMESPACE NAMESPACE      (paths, such as /proc/PID/ns/net)
  *
- * Each namespace gets a device "wire". The input gives one delay a line, in microseconds one
- * way; each is answered by a line when it is in force, and the end of the input ends the
- * program. Packets keep their order. The last part of a delay is spent spinning, as waking up
- * takes longer than a packet may be late.
+ * Each namespace gets a device "wire". Each input line is a delay in microseconds, one way; the
+ * answer is a line when it is in force. The end of the input ends the program. Packets keep
+ * their order. The program spins for the last part of a delay, because waking up takes longer
+ * than a packet may be late.
  */
 #include <fcntl.h>
 #include <net/if.h>
@@ -26,7 +26,7 @@
 #include <linux/if_tun.h>
 
 #define PACKET   2048
-#define QUEUE    1024  /* packets on their way, each way; more are lost, as on any link */
+#define QUEUE    1024 /* packets on their way in each direction; more are lost, as on any link */
 #define SPIN     60000 /* nanoseconds before a packet is due in which we do not sleep */
 #define DEADLINE 600   /* seconds */
 
@@ -101,7 +101,7 @@ static void deliver(struct direction *way)
     }
 }
 
-/* Until a packet comes, the input says something, or the first packet is nearly due. */
+/* Waits until a packet comes, the input has a line, or the first packet is nearly due. */
 static bool wait_for_something(void)
 {
     struct pollfd wanted[] = {{directions[0].from, POLLIN, 0},

@@ -27,7 +27,7 @@ GREENLET_CYCLES = 1000
 
 THREADS = (1, 2, 4, 16, 64)
 THREAD_MILLISECONDS = 250
-MANY = 64  # processors that we do not have
+MANY = 64  # more processors than we have
 
 ENDPOINTS = (1, 3, 10, 30, 100)
 
@@ -37,7 +37,7 @@ OPEN, WITHOUT, WITH = "open", "no shim", "shim"
 
 
 def growth(costs):
-    """By what the last of COSTS is more than the first."""
+    """By what factor the last of COSTS is larger than the first."""
     first, *_, last = costs.values()
     return number(spread(ratios(last, first)).median)
 

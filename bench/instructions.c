@@ -1,11 +1,11 @@
 /*
- * The victim of instructions.py: calls FUNCTION a number of times, so that the instructions of
- * two runs with different numbers differ by those of the calls.
+ * The program that instructions.py measures: calls FUNCTION a number of times, so that the
+ * instructions of two runs with different numbers differ by those of the calls.
  *
  *     instructions FUNCTION COUNT
  *
- * No descriptor here came from a function that the library hooks: none is tracked. The calls
- * succeed, as a failing call takes another path through libc.
+ * No fd here comes from a function that the library hooks, so none is tracked. The calls
+ * succeed, because a failing call takes another path through libc.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -29,7 +29,7 @@ static int call_write(void)
     return write(null, "", 1) == 1;
 }
 
-/* Sends nothing, so that nobody needs to read it. */
+/* Sends no bytes, so that no process has to read them. */
 static int call_send(void)
 {
     return send(here, "", 0, 0) == 0;

@@ -1,13 +1,13 @@
 /*
- * The worker of unix_fence.py: what pooling of Unix sockets could gain at the most.
+ * The worker of unix_fence.py: how much pooling of Unix sockets could gain at most.
  *
  *     unix_fence PATH
  *
  * Answers every line "open|plain|fence|proof COUNT" on its input, after so many turns, with the
- * time of one in microseconds. The kernel counts no bytes on Unix sockets, so only the server
- * can prove that nothing is owed: it is sent a fence when the connection is closed, and its
- * answer must be the very next thing that is read. `mn` with a newline alone is one that no
- * half request can take for its data, which ends with both characters.
+ * time of one turn in microseconds. The kernel counts no bytes on Unix sockets, so only the
+ * server can prove that no reply is outstanding. It is sent a fence when the connection is
+ * closed, and the answer to the fence must be the very next bytes. The fence is `mn` with a
+ * bare newline: a half request cannot take it for its data, which ends with CR and LF.
  */
 #include "lib/gets.h"
 
@@ -29,7 +29,7 @@ static struct sockaddr_un server = {.sun_family = AF_UNIX};
 static struct stat place;
 
 static int open_fd;   /* stays open, for gets alone */
-static int fenced_fd; /* is given to each turn, with an answer to a fence under way */
+static int fenced_fd; /* given to each turn, with an answer to a fence in flight */
 static int spare;     /* a socket that was never connected */
 
 static int dial(void)
@@ -41,7 +41,8 @@ static int dial(void)
     return fd;
 }
 
-/* No two in a row ask for the same key, so that an answer meant for another is seen. */
+/* No two turns in a row ask for the same key, so that an answer meant for another turn is
+ * noticed. */
 static void get_next(int fd)
 {
     static unsigned int last;
@@ -68,7 +69,7 @@ static void send_fence(void)
         fail("fence");
 }
 
-/* More room than the answer needs, so that a byte behind it is seen. */
+/* More room than the answer needs, so that a byte behind it is noticed. */
 static void expect_answer(void)
 {
     char bytes[64];
@@ -78,8 +79,8 @@ static void expect_answer(void)
         fail("the answer to the fence");
 }
 
-/* The fewest calls of a pool: the program's fd comes from a spare socket, the kept connection
- * takes it, and close() leaves it behind. */
+/* The fewest calls that a pool needs: the program's fd comes from a spare socket, dup3() puts
+ * the kept connection there, and close() leaves the connection open. */
 static void fence(void)
 {
     int fd = fcntl(spare, F_DUPFD, 0);
@@ -92,8 +93,8 @@ static void fence(void)
     send_fence();
 }
 
-/* What a lent connection needs beside: the path still leads to the same socket, the peer is the
- * same process, no flag was changed. */
+/* What a reused connection needs beside: the path still leads to the same socket, the peer is
+ * the same process, and no flag has changed. */
 static void proof(void)
 {
     struct stat now_there;
@@ -113,7 +114,7 @@ static const struct {
     void (*turn)(void);
 } kinds[] = {{"open", get_on_open}, {"plain", plain}, {"fence", fence}, {"proof", proof}};
 
-/* The first turns find caches that other code has used. */
+/* The first turns find caches filled by other code. */
 static double batch(void (*turn)(void), long count)
 {
     double start = 0;

@@ -18,7 +18,7 @@ import time
 
 PYTHON = "/usr/bin/python3"
 
-# How the runners put it: Criterion, pytest, and the plain line of our own programs.
+# How the test runners print their counts: Criterion, pytest, and our own programs.
 CRITERION = re.compile(r"Passing: (\d+) \| Failing: (\d+) \| Crashing: (\d+)")
 CRITERION_SKIPPED = re.compile(r"^\[SKIP\] ")
 PYTEST = re.compile(r"(\d+) (passed|failed|error|skipped)")
@@ -57,7 +57,7 @@ def stages(build):
         "faults": [PYTHON, "tests/faults/run.py", os.path.join(build, "faults/libmcpool.so"),
                    os.path.join(build, "faults/scenes")],
         "integration": ["tests/integration/run.sh", library, os.path.join(build, "tests/integration_tests")],
-        # The tests that ASan makes impossible skip themselves.
+        # Tests that ASan makes impossible skip themselves.
         "sanitized": ["env", "ASAN_OPTIONS=detect_leaks=0", "tests/integration/run.sh",
                       os.path.join(build, "asan/libmcpool.so"),
                       os.path.join(build, "tests/integration_tests"), runtime("libasan.so")],
@@ -103,7 +103,7 @@ def night_stages(build, seconds):
 
 
 class Result:
-    """What a stage counted, the lines that tell of failed and skipped tests, and its time."""
+    """A stage's counts, its lines about failed and skipped tests, and its time."""
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
@@ -120,7 +120,7 @@ class Result:
         self.skipped += skipped
 
     def read(self, line):
-        """Takes what LINE says of tests."""
+        """Takes the counts and failures from LINE."""
         if match := CRITERION.search(line):
             self.add(int(match.group(1)), int(match.group(2)) + int(match.group(3)), 0)
         elif CRITERION_SKIPPED.match(line):

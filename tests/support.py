@@ -1,4 +1,5 @@
-"""What the tests and the demo with real programs share: servers of their own, and honest load.
+"""What the tests and the demo with real programs share: servers of their own, and load that checks its
+answers.
 
 Every server listens on a free loopback port below the kernel's ephemeral ones, is stopped by its
 process, and dies with the test that started it.
@@ -23,7 +24,7 @@ PORTS = range(30000, 32768)
 
 
 def free_port():
-    """A loopback port nobody has, outside the range that outgoing connections take theirs from."""
+    """A free loopback port, outside the range from which outgoing connections take theirs."""
     for port in random.sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
             try:
@@ -35,7 +36,7 @@ def free_port():
 
 
 def die_with_parent():
-    """In a child: ends with the test, also when that is killed."""
+    """In a child: dies with the test, also when the test is killed."""
     parent_death_signal = 1
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
 
@@ -51,7 +52,7 @@ def preloaded(library, servers, **more):
 
 
 def listens(port):
-    """Whether somebody accepts connections at a loopback port."""
+    """True when a server accepts connections at a loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), 1).close()
         return True
@@ -98,7 +99,7 @@ class Process:
 
 
 def stats_of(port):
-    """What the memcached at a loopback port says of itself."""
+    """The statistics of the memcached at a loopback port."""
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(b"stats\r\n")
         answer = b""
@@ -147,7 +148,7 @@ Load = collections.namedtuple("Load", "answered failed wrong")
 
 
 def ask(port, path, expected):
-    """One request on a connection of its own: what came of it."""
+    """Makes one request on a connection of its own and returns its outcome."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request("GET", path)

@@ -48,8 +48,8 @@ SECONDS ?= 3600
 differential: $(B)/tests/differential
 	/usr/bin/python3 tests/differential/run.py $< $(SEQUENCES) $(SECONDS)
 
-# libFuzzer, one program for each kind of dialogue. The first to find something worth keeping adds it
-# to tests/fuzz/corpus; see fuzz-corpus.
+# libFuzzer, one program for each kind of dialogue. Inputs worth keeping go to tests/fuzz/corpus; see
+# fuzz-corpus.
 FUZZERS := $(addprefix $(B)/fuzz/fuzz-,text meta binary)
 ## FUZZ_SECONDS how long each fuzzer runs (600)
 FUZZ_SECONDS ?= 600
@@ -111,7 +111,7 @@ $(B)/lookups/lookups: tests/lookups/lookups.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) $(CFLAGS) $< -o $@
 
-# The library under sanitizers, and with pauses wherever threads may meet.
+# The library under sanitizers, and with a pause at each point where threads may meet.
 SANITIZED := $(B)/asan/libmcpool.so
 STRESSED_LIBRARIES := $(B)/stressed/libmcpool.so $(B)/tsan/libmcpool.so
 ## STRESS_SECONDS how long `make stress` takes (600)
@@ -135,7 +135,7 @@ $(B)/stressed/stress: tests/stress/stress.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
-# The library calls a function of this one.
+# The library calls a function of this program.
 $(B)/stressed/stopped: tests/stress/stopped.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
@@ -171,7 +171,7 @@ both-compilers:
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/gcc CC=gcc CFLAGS='$(CFLAGS) -Werror' all
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/clang CC=clang CFLAGS='$(CFLAGS) -Werror' all
 
-# Those that are built with the flags of every other.
+# Programs that are built with the usual flags.
 PLAIN_PROGRAMS := $(addprefix $(B)/,tests/unit tests/integration_tests tests/differential tests/programs lookups/lookups \
                     bench/instructions bench/lib/turns faults/scenes)
 
@@ -198,9 +198,9 @@ night:
 	/usr/bin/python3 tests/run.py --night $(NIGHT_SECONDS) $(B)
 
 # With the library whose calls can be made to fail.
-# Children that leave by _exit(), exec or a signal are not counted. Some tests fail by the measuring: it
-# keeps dlopen() from being a jump, and speaks of what programs with another user, another root or no
-# descriptors left keep it from writing.
+# Children that end by _exit(), exec or a signal are not counted. Measuring makes some tests fail: dlopen()
+# is no longer a jump, and gcov prints a message when another user, another root or a lack of fds keeps it
+# from writing.
 COVERED := $(B)/coverage
 ## COVERAGE_STAGES the stages that `make coverage` runs
 COVERAGE_STAGES ?= unit integration transparency faults

@@ -1,8 +1,7 @@
 /*
- * How long the library's lock is held and waited for: linked into one that was built with
- * lock_times.h. At the end "LOCKS CONTENDED WAITED HELD", the times in nanoseconds, is written
- * to the file that LOCK_TIMES names. The price of asking for the time is measured and taken
- * off.
+ * How long the library's lock is held and waited for. Linked into a library that was built with
+ * lock_times.h. At the end it writes "LOCKS CONTENDED WAITED HELD", the times in nanoseconds,
+ * to the file that LOCK_TIMES names. The cost of reading the clock is measured and subtracted.
  */
 #include "lock_times.h"
 
@@ -21,7 +20,7 @@ int64_t lock_times_now(void)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* What lies between two answers in a row. */
+/* The time between two readings of the clock in a row. */
 static int64_t price_of_time(void)
 {
     enum { TIMES = 100000 };

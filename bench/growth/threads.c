@@ -34,6 +34,7 @@ static void *work(void *number)
 
     get(open, key);
     pthread_barrier_wait(&ready);
+    /* relaxed: only ends the loop, and no other memory depends on it */
     for (; !atomic_load_explicit(&over, memory_order_relaxed); turns++) {
         int fd = cycles ? open_connection(&server) : open;
 

@@ -66,7 +66,7 @@ int open_connection(const struct sockaddr_in *server)
     return fd;
 }
 
-/* A server that was restarted has nothing, and says so. */
+/* A server that was restarted is empty and answers so. */
 static bool is_nothing(const char *answer, size_t len)
 {
     return len == 5 && memcmp(answer, "END\r\n", len) == 0;

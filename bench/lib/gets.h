@@ -1,6 +1,6 @@
 /*
- * What our programs ask of memcached, and how they know that the answer is theirs. Whatever
- * goes wrong ends the program with a message: there would be nothing to measure.
+ * What our programs ask of memcached, and how they know that the answer is theirs. Any failure
+ * ends the program with a message, because there would be nothing to measure.
  */
 #ifndef BENCH_GETS_H
 #define BENCH_GETS_H
@@ -24,15 +24,14 @@ int open_connection(const struct sockaddr_in *server);
 /* Puts the values of all keys into the cache, and prepares get(). */
 void store(int fd);
 
-/* Asks for the key of NUMBER modulo GET_KEYS. An answer that is not this key's ends the
- * program; with get(), so does any but its value. */
+/* Asks for the key of NUMBER modulo GET_KEYS. An answer with another key ends the program; with
+ * get(), so does any answer but the value. */
 enum got { GOT_VALUE, GOT_NOTHING, GOT_NO_ANSWER };
 
 enum got try_get(int fd, unsigned int number);
 void get(int fd, unsigned int number);
 
-/* Ends the program when LD_PRELOAD names a library that is not there, as the loader goes on
- * without. */
+/* Ends the program when LD_PRELOAD names a missing library: the loader only warns. */
 void check_preload(void);
 
 #endif

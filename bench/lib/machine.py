@@ -1,4 +1,4 @@
-"""The machine: its processors and limits, what processes take of it, and an end to everything."""
+"""The machine: its processors and limits, what processes use of it, and a time limit for everything."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ OTHER_CPU = min(os.sched_getaffinity(0))
 
 
 class OutOfTime(Exception):
-    """A subject took longer than it may."""
+    """A subject took longer than its limit."""
 
 
 @contextlib.contextmanager
@@ -34,8 +34,8 @@ def on_cpu(cpu, command):
 
 
 def stay_on(cpu):
-    """This process, and what it starts, on one processor: where the scheduler puts two of them
-    otherwise decides the result."""
+    """This process and its children, on one processor. Otherwise the scheduler's choice of processors decides
+    the result."""
     os.sched_setaffinity(0, {cpu})
 
 
@@ -68,7 +68,7 @@ def resident(pid):
 
 
 def kernel_memory():
-    """What the kernel has for objects such as sockets, in bytes."""
+    """The kernel's memory for objects such as sockets, in bytes."""
     with open("/proc/meminfo", encoding="utf-8") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Slab:"))
 

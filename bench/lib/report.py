@@ -1,4 +1,4 @@
-"""What a subject leaves in build/bench: SUBJECT.md as it is printed, raw numbers as CSV, plots."""
+"""What a subject writes to build/bench: SUBJECT.md as it is printed, raw numbers as CSV, plots."""
 
 import csv
 import os
@@ -8,7 +8,7 @@ import matplotlib
 from support import BUILD
 
 matplotlib.use("Agg")
-# Text stays text and ids stay the same, so that a plot that is made again differs in its data only.
+# Text stays text and ids stay the same, so that a new plot differs only in its data.
 matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "libmcpool", "font.size": 9,
                             "axes.spines.top": False, "axes.spines.right": False})
 from matplotlib import pyplot
@@ -18,7 +18,7 @@ FOLDER = os.path.abspath(os.path.join(BUILD, "bench"))
 
 
 def number(value):
-    """With as many digits as say something."""
+    """The number with as many digits as are significant."""
     if value == 0:
         return "0"
     size = abs(value)

@@ -1,5 +1,5 @@
-"""Rounds: what is compared is measured in turns, so that what disturbs the machine disturbs all
-alike, and a result is a ratio within a round, given as median and quartiles over the rounds."""
+"""Rounds: the compared things are measured alternately, so that disturbances of the machine hit all alike. A
+result is a ratio within a round, given as median and quartiles over the rounds."""
 
 import collections
 import statistics

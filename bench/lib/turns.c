@@ -1,12 +1,12 @@
 /*
- * The worker of cycle.py, network.py and growth.py: gets on a connection that stays open or on
- * one each.
+ * The worker of cycle.py, network.py and growth.py: gets on a connection that stays open, or on
+ * a new connection each.
  *
  *     turns IP:PORT...
  *
  * Answers every line "open|floor|least|cycle COUNT" on its input, after so many turns, with the
- * time of one in microseconds; each turn asks the next of the servers, which are one memcached
- * at several addresses. "hold COUNT" has so many connections open from then on, and used.
+ * time of one turn in microseconds. Each turn asks the next of the servers, which are one
+ * memcached at several addresses. After "hold COUNT" so many used connections stay open.
  */
 #include "gets.h"
 
@@ -31,7 +31,8 @@ static int server_count;
 static int held[HELD];
 static long held_count;
 
-/* No two in a row ask for the same key, so that an answer meant for another is seen. */
+/* No two turns in a row ask for the same key, so that an answer meant for another turn is
+ * noticed. */
 static void get_next(int fd)
 {
     static unsigned int last;
@@ -67,10 +68,9 @@ static void prove_and_get(int server)
     get_next(open_connections[server]);
 }
 
-/* The system calls that a pool cannot do without, and nothing else, for one server: a spare
- * gets a number, the kernel gives its proof, the connection takes the number, the number is
- * closed.
- */
+/* The system calls that no pool can do without, and nothing else, for one server: a spare gets
+ * an fd, the kernel's counters are read, dup3() puts the connection at the fd, the fd is
+ * closed. */
 static void least(int server)
 {
     static int spare = -1;
@@ -92,7 +92,7 @@ static const struct {
 } kinds[] = {
     {"open", get_on_open}, {"floor", prove_and_get}, {"least", least}, {"cycle", cycle}};
 
-/* The first turns find caches that were somebody else's. */
+/* The first turns find caches filled by other code. */
 static double batch(void (*turn)(int server), long count)
 {
     static int server;

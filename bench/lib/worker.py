@@ -1,5 +1,5 @@
-"""Workers: programs that do a batch when they are told to, a line each way, so that batches of
-several of them can be interleaved."""
+"""Workers: programs that do a batch when told to, one line each way, so that batches of several workers can
+alternate."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ class Worker:
                                         preexec_fn=die_with_parent)
 
     def tell(self, *words):
-        """Says WORDS to the worker, who is busy with them until it answers."""
+        """Sends WORDS to the worker, which is busy with them until it answers."""
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
 
@@ -63,7 +63,7 @@ class Turns(Worker):
         return self.ask("open", count)
 
     def floor(self, count):
-        """The same with one TCP_INFO: the least any proof costs."""
+        """The same with one TCP_INFO: the least that any check of a connection costs."""
         return self.ask("floor", count)
 
     def least(self, count):

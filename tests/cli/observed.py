@@ -1,4 +1,4 @@
-"""Processes that pool, for the commands that look at them."""
+"""Processes that pool connections, for the tests of the commands that look at them."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from support import BUILD, LIBRARY, PYTHON, die_with_parent, preloaded
 SHIM = os.path.join(HERE, "..", "..", "shim")
 COMMAND = os.path.abspath(os.environ.get("MCPOOL_COMMAND", os.path.join(BUILD, "mcpool")))
 
-# Makes as many turns as it is told on stdin, in a line, and says when they are done. A turn that is
-# negative closes with half a request sent.
+# Reads a count from each line on stdin, makes so many turns, and prints a line when they are done. A turn
+# with a negative count closes with half a request sent.
 CLIENT = """
 import select, socket, sys
 while select.select([sys.stdin], [], []) and (line := sys.stdin.readline()):
@@ -56,8 +56,8 @@ class Client:
         return self
 
     def wait_until_written(self):
-        """Waits until the file has what was counted. A process writes it once a second, or when it has
-        waited for a second."""
+        """Waits until the file has the counts. A process writes it once a second, or when it has waited for a
+        second."""
         deadline = time.monotonic() + 5
         while self.stats and not self.is_written():
             assert time.monotonic() < deadline
@@ -99,7 +99,7 @@ class Host:
         return preloaded(None, None, MCPOOL_STATS=str(self.stats))
 
     def seen(self, *arguments):
-        """What `mcpool stat --json` says, by process."""
+        """The output of `mcpool stat --json`, by process."""
         done = self.mcpool("stat", "--json", *arguments)
         return {process["pid"]: process for process in json.loads(done.stdout)["processes"]}
 

@@ -1,4 +1,4 @@
-"""mcpool check: what stands against preloading a program, and why a process has no library."""
+"""mcpool check: what prevents preloading a program, and why a process does not have the library."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def test_static(folder):
 
 
 def test_go(folder):
-    """As its linker leaves a program; with cgo it is dynamic and no better off."""
+    """As Go's linker leaves a program. With cgo it is dynamic, and the library sees its calls no better."""
     section = folder / "section"
     section.write_bytes(b"\xff Go buildinf:")
     for options in (["-static"], []):
@@ -109,7 +109,7 @@ def test_privileges(folder):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give capabilities")
 def test_capabilities(folder):
-    """For root they are no gain."""
+    """For root these bits give no privileges."""
     path = copied(folder / "capable")
     subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
     assert check(path).returncode == 0
@@ -207,7 +207,7 @@ def test_process_whose_library_was_replaced(host, tmp_path):
 
 
 def sleeper(command, **more):
-    """A process, once it has become what it is to be."""
+    """A process, when it has become what it is to be."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **more)
     assert process.stdout.readline() == "ready\n"
     return process
@@ -225,7 +225,7 @@ def test_process_whose_environment_was_cleared():
 
 
 def test_process_that_could_not_load_it(tmp_path):
-    """As in a container, where the path leads nowhere."""
+    """As in a container, where the path does not exist."""
     with sleeper(["sh", "-c", "echo ready; read x"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL,
                  env=dict(os.environ, LD_PRELOAD=f"{tmp_path}/libmcpool.so")) as process:
         done = check(process.pid)
@@ -240,7 +240,7 @@ def waiting(path, *libraries):
 
 
 def answers(path, *libraries):
-    """What is said of it once it has them all."""
+    """What the command says of the process when it has loaded them all."""
     with waiting(path, *libraries) as process:
         while True:
             with open(f"/proc/{process.pid}/maps", encoding="ascii") as maps:
@@ -253,7 +253,7 @@ def answers(path, *libraries):
 
 
 def test_process_in_go(folder):
-    """With cgo the loader gives it the library, which sees none of its calls."""
+    """With cgo the loader loads the library, which sees none of the program's calls."""
     section = folder / "section"
     section.write_bytes(b"\xff Go buildinf:")
     path = copied(folder / "running-go")
@@ -266,7 +266,7 @@ def test_process_in_go(folder):
 @pytest.mark.parametrize("name", ["libnetty_transport_native_io_uring42_x86_643894.so",
                                   "libnetty_transport_native_epoll_x86_64.so"])
 def test_process_with_netty(folder, name):
-    """It unpacks its library under a name that ends in random digits."""
+    """The program unpacks its library to a name that ends in random digits."""
     netty = built(folder, name, "-shared", "-fPIC")
     done = answers("/bin/cat", netty, os.path.realpath(LIBRARY))
     assert done.returncode == 0 and "yes: it has" in done.stdout

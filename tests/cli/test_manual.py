@@ -1,4 +1,4 @@
-"""What is written down: each variable, counter, reason, option and subcommand, and completion."""
+"""The manuals have each variable, counter, reason, option and subcommand; and completion."""
 
 import glob
 import os
@@ -124,7 +124,7 @@ def test_man_pages_are_sound(page):
 # Completion.
 
 def completed(*words):
-    """What bash offers for the last of WORDS."""
+    """The completions that bash offers for the last of WORDS."""
     script = f"""
         PATH={os.path.dirname(COMMAND)}:$PATH
         source {os.path.join(SHIM, "cli", "completion", "mcpool.bash")}

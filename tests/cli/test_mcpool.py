@@ -30,7 +30,7 @@ OPTIONS = {
     "--log-level": "MCPOOL_LOG_LEVEL",
 }
 PRINT_ENVIRONMENT = [PYTHON, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
-# Libraries that are in every process anyway, as something harmless to preload.
+# Harmless libraries to preload, which every process has anyway.
 OTHER = "libm.so.6"
 ANOTHER = "libdl.so.2"
 
@@ -74,7 +74,7 @@ def test_process_stays_the_same():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGSEGV])
 def test_signals_reach_the_program(number):
-    # A shell starts background jobs, which this may be one of, with SIGINT ignored.
+    # A shell starts background jobs with SIGINT ignored, and this test may be one.
     with subprocess.Popen([COMMAND, "run", "sh", "-c", "echo ready; exec sleep 60"],
                           stdout=subprocess.PIPE,
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

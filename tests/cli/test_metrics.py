@@ -1,4 +1,4 @@
-"""mcpool metrics: judged by Prometheus's own parser, as a file and over HTTP."""
+"""mcpool metrics: read by Prometheus's own parser, as a file and over HTTP."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""mcpool stat and top: what processes that pool show, and what is made of files that lie."""
+"""mcpool stat and top: what they show of processes that pool, and of broken or forged files."""
 
 import json
 import os
@@ -75,7 +75,7 @@ def test_only_those_asked_for(host):
     assert host.mcpool("stat", os.getpid()).returncode == 1
 
 
-def test_nobody(host):
+def test_no_process(host):
     done = host.mcpool("stat")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "mcpool: no process shows counters\n"
@@ -142,7 +142,7 @@ def own_name():
 
 
 def test_a_copy_in_our_name_is_read(host):
-    """Or else the tests below would test nothing."""
+    """Otherwise the tests below would test nothing."""
     copy_of(host, host.client().turns(1), own_name(), in_our_name)
     assert os.getpid() in host.seen()
 
@@ -182,7 +182,7 @@ def test_odd_files(host):
 
 @pytest.mark.parametrize("left", [0, 1, 0.5])
 def test_files_that_were_cut_short(host, left):
-    """Servers that are whole are shown."""
+    """Servers whose entries are complete are shown."""
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
     header_size = HEADER.unpack(path.read_bytes()[:HEADER.size])[HEADER_SIZE]
     size = path.stat().st_size
@@ -232,7 +232,7 @@ def names_of(client):
 
 
 def numbered(names):
-    """Values for NAMES that can be told apart, and the same as the command should show them."""
+    """Values for NAMES that differ from each other, and the same as the command should show them."""
     stats = [name_of(name) for name in names if not name.startswith("reason ")]
     reasons = [name_of(name) for name in names if name.startswith("reason ")]
     values = [1000 + i for i in range(len(stats) + 2 * len(reasons))]
@@ -252,8 +252,8 @@ def expect_shown(host, expected):
 
 
 def of_another_version(names):
-    """NAMES as another version of the library might have them: in another order, with two of each that
-    are new, and without one of each."""
+    """NAMES as another version of the library might have them: in another order, with two new ones of each
+    kind, and without one of each."""
     stats = [name for name in names if not name.startswith("reason ") and name != "counter fences"]
     reasons = [name for name in names if name.startswith("reason ") and name != "reason TLS"]
     assert len(stats) + len(reasons) == len(names) - 2
@@ -305,7 +305,7 @@ def test_metrics_of_another_version(host):
 
 
 def test_metrics_unknown_to_two_processes_stand_together(host):
-    """With one head for each name and kind, as the format wants."""
+    """With one header for each name and kind, as the format requires."""
     write_file(host, ["gauge b_level", "counter a_things", "gauge c_level"], [1, 2, 3])
     with subprocess.Popen(["sleep", "60"]) as other:
         write_file(host, ["gauge c_level", "counter b_level", "counter a_things"], [4, 5, 6], other.pid)
@@ -401,7 +401,7 @@ def test_more_servers_than_any_process_has(host):
 
 
 def test_damaged_bytes(host):
-    """Whatever is in a file, the command ends well and what it prints can be read."""
+    """Whatever a file contains, the command ends well and its output can be parsed."""
     client = host.client().turns(1)
     path = copy_of(host, client, own_name(), in_our_name)
     content = path.read_bytes()
@@ -426,7 +426,7 @@ def test_damaged_bytes(host):
     assert 10 < shown < 290
 
 
-# What is known of the files that release 0.1.0 writes: they have no names, but this in their place.
+# Files of release 0.1.0 have no names, but these bytes in their place.
 LAYOUT_OF_0_1_0 = 1
 DIGEST_OF_0_1_0 = 0x8b34162ae12dda2b
 STATS_OF_0_1_0, REASONS_OF_0_1_0 = 12, 54
@@ -442,7 +442,7 @@ def write_file_of_0_1_0(host, digest):
 
 
 def test_processes_of_release_0_1_0(host):
-    """Their counters have the names of today, and none is unknown."""
+    """Their counters have today's names, and none is unknown."""
     values = write_file_of_0_1_0(host, DIGEST_OF_0_1_0)
     shown = only_server(host.seen()[os.getpid()])
     with open(os.path.join(SHIM, "stats", "stats.def"), encoding="ascii") as file:
@@ -458,7 +458,7 @@ def test_processes_of_release_0_1_0(host):
 
 
 def test_builds_between_the_releases_are_not_read(host):
-    """Their lists of names are not known."""
+    """The command does not know their lists of names."""
     write_file_of_0_1_0(host, DIGEST_OF_0_1_0 ^ 1)
     assert host.mcpool("stat").stderr.startswith(STRANGE)
     assert host.seen() == {}
@@ -474,7 +474,7 @@ def test_a_name_cannot_write_on_the_terminal(host):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-def test_nobody_speaks_for_others(host):
+def test_no_process_speaks_for_others(host):
     client = host.client().turns(1)
     path = copy_of(host, client, own_name(), in_our_name)
     os.chown(path, 65534, 65534)
@@ -511,7 +511,7 @@ def test_watch(host):
 
 
 def screen_of(descriptor, wanted, seconds=10):
-    """What is shown until WANTED, a regular expression, is."""
+    """The output until WANTED, a regular expression, appears."""
     text, deadline = "", time.monotonic() + seconds
     while not re.search(wanted, text):
         assert time.monotonic() < deadline, text

@@ -6,7 +6,7 @@ Usage: matrix.py [ROW...]     runs rows, all by default, and says of each what c
 
 A row is a program below matrix/ or apps/ and how it is run. A loop makes its operations itself and
 ends with the line "ANSWERED WRONG FDS", the last the growth of its open descriptors; a server is
-asked by HTTP. Values name their keys, so that an answer to somebody else's question is found out.
+asked by HTTP. Values name their keys, so that an answer to another question is noticed.
 Every program is told APP_SERVER, and a loop also APP_OPERATIONS and APP_CONCURRENCY.
 """
 
@@ -46,15 +46,15 @@ Outcome = collections.namedtuple("Outcome",
 
 
 class Missing(Exception):
-    """Why a row cannot run here."""
+    """The reason why a row cannot run here."""
 
 
 class Volatile(Memcached):
-    """A memcached that is killed: asked to end it takes a second."""
+    """A memcached that is killed, because it takes a second to stop when asked to."""
 
     def still_open(self, before, patience=5):
-        """How many connections are open that were not in BEFORE, an earlier answer of stats(); it
-        closes what was hung up when its threads get to it."""
+        """How many connections are open that were not in BEFORE, an earlier answer of stats(). memcached
+        closes what was hung up only when its threads get to it."""
         deadline = time.monotonic() + patience
         while True:
             count = (int(self.stats()["curr_connections"]) - int(before["curr_connections"]))
@@ -68,7 +68,7 @@ class Volatile(Memcached):
 
 
 class OverIpv6(Volatile):
-    """One that listens on ::1 as well, which is what its clients are told."""
+    """A memcached that also listens on ::1, the address that its clients are given."""
 
     def __init__(self):
         super().__init__("-l", "[::1]")
@@ -79,7 +79,7 @@ class OverIpv6(Volatile):
 
 
 class OverUnixSocket(Volatile):
-    """One that listens on nothing else."""
+    """A memcached that listens on nothing else."""
 
     def __init__(self):
         self.directory = tempfile.TemporaryDirectory()
@@ -143,7 +143,7 @@ class Twemproxy(Process):
         return self.stats()["total_connections"] - before["total_connections"]
 
     def still_open(self, before):
-        """Its own connections to the memcached behind it are its own affair."""
+        """The proxy's own connections to the memcached behind it do not count."""
         return 0
 
     def stop(self):
@@ -163,14 +163,14 @@ class Row:
     environment: dict = dataclasses.field(default_factory=dict)
     memcached: object = Volatile
     serves: bool = False
-    # The load only reads: what it asks for is stored first.
+    # The load only reads: the values are stored first.
     reads: bool = False
     # A web server that puts HTTP in front of a program that speaks another protocol.
     front: object = None
     expect: str = "pooled"
     note: str = ""
-    # How many connections are busy at a time, at most, for each operation: a client may be given up
-    # long after its answer was read, and the next one need not wait for what this one is owed.
+    # How many connections are busy at a time, at most, for each operation. A client may be closed long after
+    # its answer was read, and the next one does not wait for that.
     alive: float = 3
 
     @property
@@ -184,7 +184,7 @@ class Row:
 
 @dataclasses.dataclass
 class Running:
-    """What a command is told: where to listen, whom to ask, and a folder for its files."""
+    """What a command gets: where to listen, which server to ask, and a folder for its files."""
     directory: str
     port: int
     server: str
@@ -529,24 +529,24 @@ def run(row, library, **more):
 
 
 def faults(row, without, outcome):
-    """What is wrong with OUTCOME, one by one; WITHOUT is that of the same row without the shim."""
+    """The faults of OUTCOME, one by one; WITHOUT is the outcome of the same row without the shim."""
     if outcome.wrong:
         yield f"{outcome.wrong} wrong answers"
     if outcome.failed:
         yield f"{outcome.failed} answers failed"
     if outcome.ended:
         yield f"ended with {outcome.ended}"
-    # One more or less is no difference: the server counts connections when its threads get to it.
+    # One more or less is no difference, because the server counts connections when its threads get to it.
     most = row.most if row.expect == "pooled" else max(row.most, without.opened + 3)
     if outcome.opened > most:
         yield f"{outcome.opened} connections, at most {most} are wanted"
     if outcome.left:
         yield f"{outcome.left} connections left on the server after the end"
-    # What the program itself leaves open, as a server its clients' connections, is its own affair.
+    # The program's own open connections do not count, such as a server's to its clients.
     most_descriptors = max(0, without.descriptors) + row.most_descriptors
     if outcome.descriptors > most_descriptors:
         yield f"{outcome.descriptors} more descriptors, at most {most_descriptors} are wanted"
-    # No measurement: what waits for a delayed acknowledgement each time takes many times as long.
+    # This is no measurement: a program that waits for a delayed acknowledgement takes many times as long.
     if outcome.seconds > 3 * without.seconds + 2:
         yield f"{outcome.seconds:.1f} seconds instead of {without.seconds:.1f}"
 
@@ -573,7 +573,7 @@ def report(name, table):
 
 
 def why(name):
-    """What the shim says of connections it did not keep, of every kind how often."""
+    """The shim's reasons for connections it did not keep, each with its count."""
     with tempfile.NamedTemporaryFile("r") as log:
         run(ROWS[name], LIBRARY, MCPOOL_LOG=log.name, MCPOOL_LOG_LEVEL="debug")
         reasons = collections.Counter(line.partition(": not kept: ")[2].strip() for line in log)

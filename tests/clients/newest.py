@@ -33,10 +33,10 @@ from support import PYTHON, free_port, stats_of
 PINNED = os.path.join(matrix.HERE, "registry")
 FETCHED = os.path.abspath(os.path.join(BUILD, "registry"))
 MCPOOL = os.path.abspath(os.path.join(BUILD, "mcpool"))
-# Time enough for a slow mirror and a busy machine, each time something is fetched or compiled.
+# Seconds for each fetch or compilation: enough for a slow mirror and a busy machine.
 PATIENCE = 420
 
-# What answers when the registry is in reach, whatever the answer is.
+# An address that answers anything when the registry is in reach.
 REGISTRIES = {
     "python": "https://pypi.org/simple/six/",
     "node": "https://registry.npmjs.org/is-number",
@@ -48,21 +48,21 @@ REGISTRIES = {
 
 @dataclasses.dataclass
 class Newest(Row):
-    """A row with the versions its table line shows, as "pypi:NAME" or "deb:NAME"."""
+    """A row with the versions that its table line shows, as "pypi:NAME" or "deb:NAME"."""
     versions: tuple = ()
-    # One of each kind runs in every `make test`.
+    # `make test` runs one row of each kind.
     daily: bool = False
     # 8 at a time need 8, and the server may count one or two late. More where a client closes some
     # time after its answer, or behind the response to its request.
     alive: float = 1.25
-    # The reason that the log, or `mcpool check`, has to name where nothing is pooled.
+    # Where nothing is pooled: the reason that the log, or `mcpool check`, must name.
     reason: str = ""
-    # The library is not even loaded: it is `mcpool check` that has to say so.
+    # The library is not even loaded, so `mcpool check` must say so.
     checked: bool = False
 
 
 class Secured(Volatile):
-    """A memcached that wants more than a connection, and files that it can read for that."""
+    """A memcached that requires more than a connection, and files for that which it can read."""
 
     def __init__(self):
         self.directory = tempfile.TemporaryDirectory()
@@ -78,7 +78,7 @@ class Secured(Volatile):
 
 
 class OverTls(Secured):
-    """One with a second port, for what is asked past the client."""
+    """A memcached with a second port, for requests that do not come from the client."""
 
     def options(self):
         called(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
@@ -119,7 +119,7 @@ def reachable(registry):
 
 
 def called(command, **more):
-    """Runs COMMAND; the end of what it said is the error when it fails."""
+    """Runs COMMAND; when it fails the end of its output is the error."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, **more)
     if done.returncode != 0:
@@ -127,7 +127,7 @@ def called(command, **more):
 
 
 def pinned_text(folder):
-    """All that is pinned in a folder, to know it again."""
+    """All that is pinned in a folder, to notice changes."""
     text = hashlib.sha256()
     for path in sorted(glob.glob(os.path.join(PINNED, folder, "**"), recursive=True)):
         if os.path.isfile(path):
@@ -166,7 +166,7 @@ def version_of(name):
 
 
 def command_of(name, least="0"):
-    """NAME, when it is there and not older than what is pinned needs."""
+    """NAME, when it is there and not older than the pinned packages need."""
     if not shutil.which(name):
         raise Missing(f"not installed: {name}")
     version = version_of(name)
@@ -202,7 +202,7 @@ def why_no_python():
 
 
 def venv(*command):
-    """The command, once the environment is there; a word bin/NAME is one of its programs."""
+    """The command, when the environment is ready; a word bin/NAME is one of its programs."""
     def make(running):
         if why_no_python():
             raise Missing(why_no_python())
@@ -244,7 +244,7 @@ def granian(app, *options):
 
 BEFORE = {name: {"PYTHONPATH": os.pathsep.join((path, APPS, PROGRAMS))}
           for name, path in BESIDE.items()}
-# The idle connections are given up each time that its descriptors need a larger table.
+# Whenever its descriptors need a larger table the idle connections are closed.
 GROWS = "keeps 80 connections of its own clients"
 STREAMS = {"APP_LOOKUP": "streams"}
 THREADS = {"APP_LOOKUP": "threads"}
@@ -297,7 +297,7 @@ def node_rows():
                           environment=NODE, versions=versions, **more)
         yield f"node{version}-net", row("net", daily=version == "24")
         yield f"node{version}-memjs", row("memjs", daily=version == "24")
-        # It hangs up some time after the last answer.
+        # It closes some time after the last answer.
         yield f"node{version}-memcached", row("memcached", alive=2.25)
         yield f"node{version}-threads", row("net", "4 worker_threads", "threads")
         yield f"node{version}-cluster", row("net", "a cluster of 4", "cluster")
@@ -403,7 +403,7 @@ def java_rows():
                                        daily=daily)
         yield f"java{first}-socket", row("java.net.Socket", "socket", threads=8, alive=1.25)
         if first != 17:
-            # Only it never passes libc; `mcpool check` of the process says so.
+            # Its calls never go through libc; `mcpool check` of the process says so.
             for transport, expect in (("nio", "pooled"), ("epoll", "pooled"),
                                       ("io_uring", "unchanged")):
                 yield f"netty-{transport}", Newest(
@@ -488,7 +488,7 @@ ROWS = {
                               serves=True, versions=("pypi:uvicorn",)),
     "gevent": Newest("python-memcached", "gevent, 8 greenlets", py_loop("memcache", "gevent"),
                      daily=True, versions=("pypi:gevent", "pypi:python-memcached")),
-    # A greenlet is not run again at once after its close().
+    # A greenlet does not run again at once after its close().
     "gevent-libuv": Newest("python-memcached", "gevent on libuv, 8 greenlets",
                            py_loop("memcache", "gevent"), alive=1.9,
                            environment={"GEVENT_LOOP": "libuv-cffi"},
@@ -636,7 +636,7 @@ def pins():
             found[f"crate:{name}"] = f"{name} {version}"
     with open(os.path.join(PINNED, "go", "go.mod")) as file:
         for name, version in re.findall(r"^require \S+/(\S+) (\S+)", file.read(), re.MULTILINE):
-            # Of a version that is a commit its day is enough.
+            # A version that is a commit shows as its date.
             found[f"go:{name}"] = f"{name} {re.split('[0-9]{6}-', version)[0]}"
     for folder in ("java", "netty"):
         with open(os.path.join(PINNED, folder, "jars.txt")) as file:
@@ -651,7 +651,7 @@ def versions_of(row):
     return ", ".join(known.get(name) or version_here(name) for name in row.versions)
 
 
-# What is not pinned but taken as this machine has it.
+# Not pinned: taken as this machine has it.
 HERE_ONLY = ("deb:", "jdk:", "command:")
 
 
@@ -670,7 +670,7 @@ def version_here(name):
 
 
 def faults(row, without, outcome, said):
-    """As matrix.faults(), and what makes the comparison worthless; SAID is what the log has."""
+    """As matrix.faults(), and what makes the comparison worthless; SAID is the log's text."""
     if without.wrong or without.failed or without.ended:
         yield (f"without the library {without.wrong} wrong, {without.failed} failed, "
                f"ended with {without.ended}")

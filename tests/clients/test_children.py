@@ -1,4 +1,4 @@
-"""Children made in every way Python has, while connections are idle and in use."""
+"""Children made in every way that Python has, while connections are idle and in use."""
 
 import os
 import subprocess

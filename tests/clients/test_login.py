@@ -1,5 +1,5 @@
-"""A connection somebody logged in on, or that is encrypted, is never handed on: against memcacheds
-that ask for ASCII authentication (-Y), for SASL (-S), and for TLS (-Z)."""
+"""A connection on which a client logged in, or that is encrypted, is never reused. Against memcacheds that
+require ASCII authentication (-Y), SASL (-S) and TLS (-Z)."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from support import LIBRARY, PYTHON, Memcached, preloaded
 
 @pytest.fixture
 def folder():
-    """For files memcached can read as nobody."""
+    """For files that memcached can read as the user nobody."""
     with tempfile.TemporaryDirectory() as path:
         os.chmod(path, 0o755)
         yield path
@@ -31,7 +31,7 @@ def write(folder, name, text):
 
 
 def log_of(app, server, tmp_path):
-    """What the shim says of APP, which ends well."""
+    """What the log says of APP, which ends well."""
     log = tmp_path / "log"
     subprocess.run([PYTHON, f"{app}.py"], cwd=APPS, timeout=60, check=True,
                    env=preloaded(LIBRARY, server.address, APP_SERVER=server.address,
@@ -43,7 +43,7 @@ def test_ascii_logins_stay_private(folder, tmp_path):
     with Memcached("-Y", write(folder, "users", "bob:secret\n")) as server:
         said = log_of("login", server, tmp_path)
     assert said.count("not kept: AUTH") == 5
-    # The answer STORED comes from a store or a login alike.
+    # A store and a login both answer STORED.
     assert said.count("not kept: MAYBE_AUTH") == 5
     assert said.count(": kept") == 0
 

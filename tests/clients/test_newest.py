@@ -12,7 +12,7 @@ CHOSEN = [name for name, row in ROWS.items()
 
 
 def test_every_version_is_pinned():
-    """Also what no registry can be asked for shows when the folders and the rows disagree."""
+    """A difference between folders and rows shows even when no registry can be reached."""
     pinned = pins()
     for name, row in ROWS.items():
         assert row.versions, name

@@ -1,4 +1,4 @@
-"""A client that has said goodbye and read to the end of file knows that its writes are done."""
+"""A client that has sent quit and read to the end of file knows that its writes are done."""
 
 import os
 import subprocess

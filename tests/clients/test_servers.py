@@ -14,8 +14,8 @@ from support import LIBRARY, PYTHON, Memcached, Process, free_port, load, preloa
 APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
 CONCURRENCY = 10
 REQUESTS = 300
-# A thread or greenlet gives its client up when it ends, which may be long after its answer was read
-# and the next requests have come, so that more are alive than are asked for at a time.
+# A thread or greenlet closes its client when it ends. That may be long after its answer was read and the next
+# requests have come, so more clients exist than requests at a time.
 MOST = 3 * CONCURRENCY
 
 
@@ -74,14 +74,14 @@ def test_connections_follow_concurrency(row):
 
 @pytest.mark.parametrize("row", ["gevent", "django-sync", "flask-threads"])
 def test_without_the_shim_they_follow_requests(row):
-    """The disease itself: if it went away, the tests above would prove nothing."""
+    """Without the library the problem is there: otherwise the tests above would prove nothing."""
     outcome, opened = run(row, None)
     assert outcome.answered == REQUESTS
     assert opened >= REQUESTS
 
 
 def test_one_request_at_a_time_needs_one_connection():
-    """Or two, when a greenlet is still ending as the next one begins."""
+    """Or two, when one greenlet is still ending as the next one begins."""
     command, app, _ = ROWS["gevent"]
     port = free_port()
     with Memcached() as server:
@@ -107,7 +107,7 @@ def test_dry_run_counts_and_changes_nothing(tmp_path):
 
 
 def test_memcached_restarts_under_the_pool():
-    """All idle connections are stale at once: the application must not see one of them."""
+    """All idle connections are stale at once: the application must get none of them."""
     command, app, _ = ROWS["gthread"]
     port = free_port()
     server = Memcached()

@@ -1,9 +1,8 @@
 /*
- * The wire tracker against a real memcached: plays an application that sends valid, mutated,
- * pipelined, quiet and half-written requests and reads as it pleases. Whenever the tracker says
- * that nothing is owed, the server must agree: no byte is waiting, and the answer to a question
- * that nobody asked before, about a value that another connection has just stored, is the next
- * thing to come.
+ * The wire tracker against a real memcached. Plays an application that sends valid, mutated,
+ * pipelined, quiet and half-written requests, and reads at random. Whenever the tracker says
+ * that no reply is outstanding, the server must agree: no byte is waiting, and the next bytes
+ * answer a new question, about a value that another connection has just stored.
  *
  * usage: wire_differential HOST PORT [--sequences N] [--seconds S] [--seed N]
  *                                    [--protocol text|binary|both]
@@ -26,8 +25,8 @@
 
 #define REQUEST_ROOM  (4u << 20)
 #define REPLY_ROOM    (64u << 10)
-#define LONG_VALUE    (1u << 20) /* around the default item limit */
-#define QUIET_MS      20         /* an owed reply that takes longer is given up */
+#define LONG_VALUE    (1u << 20) /* just above the default item limit */
+#define QUIET_MS      20         /* an outstanding reply that takes longer is given up */
 #define PATIENCE_MS   5000
 #define LINGER_ONE_IN 16 /* how often to wait for late bytes */
 
@@ -43,7 +42,7 @@ static struct options {
 static struct counts {
     unsigned long sequences;
     unsigned long connections;
-    unsigned long verified[WIRE_DIRTY + 1]; /* by the verdict that was put to the proof */
+    unsigned long verified[WIRE_DIRTY + 1]; /* by the verdict that was tested */
     unsigned long fences_refused;
     unsigned long busy;
     unsigned long dirty;
@@ -61,7 +60,7 @@ static void fail(const char *format, ...)
     exit(2);
 }
 
-/* Chance. */
+/* Random choices. */
 
 static uint64_t random_state;
 
@@ -126,7 +125,8 @@ static const char *some_key(void)
     return key;
 }
 
-/* Values that look like requests and replies are what confuses a careless parser, or server. */
+/* Values that look like requests and replies confuse a careless parser, or a careless
+ * server. */
 static size_t put_value(char *value, size_t room)
 {
     static const char *const values[] = {
@@ -275,7 +275,7 @@ static void put_meta(void)
     }
 }
 
-/* Lines about which servers disagree, or that change what the connection is. */
+/* Lines that servers answer differently, or that change the connection. */
 static void put_nasty(void)
 {
     static const char *const lines[] = {
@@ -491,7 +491,7 @@ static int dial(void)
     if (fd < 0 || connect(fd, (struct sockaddr *)&options.server, sizeof options.server) < 0)
         fail("connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    /* Else the ports run out in TIME_WAIT. */
+    /* Otherwise the ports run out in TIME_WAIT. */
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     return fd;
 }
@@ -517,7 +517,7 @@ static bool readable(int fd, int timeout_ms)
     return poll(&pollfd, 1, timeout_ms) > 0;
 }
 
-/* As much as lies in one page. */
+/* As many bytes as are in one page. */
 static size_t may_look(void *context, const void *at, size_t n)
 {
     size_t rest = 4096 - (uintptr_t)at % 4096;
@@ -533,8 +533,8 @@ static void look(struct wire *ahead, const struct peer *peer, const char *bytes,
         fail("a byte could not be looked at");
 }
 
-/* Bytes that moved, each told to the tracker as the hooks do; -1 at the end of the connection,
- * 0 when none can move now. */
+/* Moves bytes and tells the tracker of each, as the hooks do. Returns how many; -1 at the end
+ * of the connection, 0 when none can move now. */
 static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
 {
     struct wire ahead;
@@ -568,7 +568,7 @@ static ssize_t receive_some(struct peer *peer, char *bytes, size_t n)
     return received;
 }
 
-/* The proof. */
+/* The check of the tracker's verdict. */
 
 static void print_escaped(const char *bytes, size_t n)
 {
@@ -603,7 +603,7 @@ static void store(int control, const char *key, const char *text)
         fail("the server does not store: %s", reply);
 }
 
-/* Exactly LENGTH bytes, or what came up to the end of patience. */
+/* Reads exactly LENGTH bytes, or what came until the time is up. */
 static size_t receive_exactly(struct peer *peer, char *bytes, size_t length)
 {
     size_t have = 0;
@@ -663,7 +663,7 @@ static void ask_in_binary(struct question *question, const char *key, const char
     question->answer_length = WIRE_PACKET_HEADER + 4 + strlen(text);
 }
 
-/* A value that nobody can have asked for: key and text are drawn anew. */
+/* A value that no request has asked for: key and text are random. */
 static bool answers_truly(struct peer *peer, int control, char *got, size_t *got_length)
 {
     struct question question;
@@ -691,9 +691,9 @@ static bool is_miss(const struct peer *peer, const char *got, size_t n)
     return n == 5 && memcmp(got, "END\r\n", 5) == 0;
 }
 
-/* A miss may be the work of a mutated flush_all with a delay. A stream that is out of step does
- * not come into step by itself, so the second question decides as well as the first. False: the
- * server hung up, so that nobody is owed anything. */
+/* Asks twice. A miss may come from a mutated flush_all with a delay. A stream that is out of
+ * step stays so, so the second answer decides as well as the first. False when the server hung
+ * up and no bytes are outstanding. */
 static bool verify(struct peer *peer, int control, enum wire_verdict claimed)
 {
     char got[128];
@@ -721,7 +721,7 @@ static bool verify(struct peer *peer, int control, enum wire_verdict claimed)
     return true;
 }
 
-/* Whether the fence is answered by exactly its answer. */
+/* True when the answer to the fence is exactly the expected one. */
 static bool fenced(struct peer *peer)
 {
     uint8_t fence[WIRE_FENCE_MAX];
@@ -742,13 +742,13 @@ static bool fenced(struct peer *peer)
     return true;
 }
 
-/* The application. */
+/* The application that sends and reads. */
 
 /* How it sends and reads one sequence. */
 struct manner {
-    bool eager;      /* reads a byte or two, and never more than the tracker asks for */
-    bool impatient;  /* may stop before all is sent */
-    size_t fragment; /* sends at most so much at once */
+    bool eager;      /* reads a byte or two, and no more than the tracker asks for */
+    bool impatient;  /* may stop before everything is sent */
+    size_t fragment; /* sends at most so many bytes at once */
 };
 
 #define EAGER_BYTES 3000 /* so that long values do not take minutes */
@@ -771,7 +771,7 @@ static size_t read_size(const struct manner *manner, size_t received)
     return 1 + below(one_in(2) ? 100 : REPLY_ROOM);
 }
 
-/* Whether there is nothing left to wait for. */
+/* True when nothing is left to wait for. */
 static bool settled(const struct peer *peer)
 {
     return wire_verdict(&peer->wire) != WIRE_REPLY_OWED;
@@ -783,7 +783,7 @@ static bool given_up(const struct peer *peer)
            wire_refusal(&peer->wire) != REASON_UNUSED;
 }
 
-/* One sequence, as far as the application cares; false when the server hung up. */
+/* One sequence, until the application stops; false when the server hung up. */
 static bool play(struct peer *peer)
 {
     static char reply[REPLY_ROOM];
@@ -817,12 +817,12 @@ static bool play(struct peer *peer)
     return true;
 }
 
-/* What the pool would do with the connection now; false when it would close it. */
+/* Does what the pool would do with the connection now; false when the pool would close it. */
 static bool judge(struct peer *peer, int control)
 {
     enum wire_verdict verdict = wire_verdict(&peer->wire);
 
-    /* A mutated first byte chooses the other one. */
+    /* A mutated first byte selects the other protocol. */
     peer->binary = wire_protocol(&peer->wire) == WIRE_BINARY;
     switch (verdict) {
     case WIRE_CLEAN:

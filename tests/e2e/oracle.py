@@ -1,4 +1,4 @@
-"""Greenlets that are given up at random moments; every value must name its key.
+"""Greenlets that give up at random moments; every value must name its key.
 
 Usage: oracle.py HOST:PORT SEED OPERATIONS KEYS [SECONDS]. Prints one line of JSON. A greenlet makes a client of
 its own, asks for some keys and is ended by a gevent.Timeout, a kill, its client's socket timeout,
@@ -61,7 +61,7 @@ class Other:
 
 
 class Raw:
-    """What clients do that say more than they wait for, and leave without a word or with one."""
+    """Clients that send more requests than they wait for, and close without a quit or with one."""
 
     def __init__(self, timeout):
         self.socket = socket.create_connection((HOST, int(PORT)), timeout)
@@ -77,7 +77,7 @@ class Raw:
         return answer
 
     def get(self, key):
-        """None when the connection is broken, as others have it."""
+        """None when the connection is broken, as the other clients return."""
         if self.broken:
             return None
         try:
@@ -94,9 +94,9 @@ class Raw:
             if way < 0.2:
                 self.socket.sendall(self.QUIET)
             elif way < 0.4:
-                self.socket.sendall(chance.choice(self.GOODBYES))
+                self.socket.sendall(chance.choice(self.QUITS))
             elif way < 0.5:
-                self.socket.sendall(self.QUIET + chance.choice(self.GOODBYES))
+                self.socket.sendall(self.QUIET + chance.choice(self.QUITS))
             elif way < 0.6:
                 self.socket.shutdown(socket.SHUT_WR)
             elif way < 0.7:
@@ -108,7 +108,7 @@ class Raw:
 
 class Text(Raw):
     QUIET = b"delete nothing noreply\r\n"
-    GOODBYES = (b"quit\r\n",)
+    QUITS = (b"quit\r\n",)
 
     def ask(self, key):
         value = f"value-of-{key}"
@@ -120,7 +120,7 @@ class Text(Raw):
 class Binary(Raw):
     HEADER = struct.Struct(">BBHBBHIIQ")
     QUIET = HEADER.pack(0x80, 0x14, 7, 0, 0, 0, 7, 0, 0) + b"nothing"
-    GOODBYES = (HEADER.pack(0x80, 0x07, 0, 0, 0, 0, 0, 0, 0),
+    QUITS = (HEADER.pack(0x80, 0x07, 0, 0, 0, 0, 0, 0, 0),
                 HEADER.pack(0x80, 0x17, 0, 0, 0, 0, 0, 0, 0))
 
     def ask(self, key):
@@ -135,7 +135,7 @@ class Binary(Raw):
 
 
 def look_up(kind, timeout, keys):
-    """Asks for KEYS with a client of its own, which is given up whatever happens."""
+    """Asks for KEYS with a client of its own, which is closed in any case."""
     try:
         client = kind(timeout)
     except OSError:
@@ -159,10 +159,10 @@ def someone():
             return
         seen["given_up"] += 1
     elif way < 0.45:
-        victim = gevent.spawn(look_up, kind, None, keys)
+        greenlet = gevent.spawn(look_up, kind, None, keys)
         gevent.sleep(patience)
-        seen["given_up"] += not victim.dead
-        victim.kill()
+        seen["given_up"] += not greenlet.dead
+        greenlet.kill()
     elif way < 0.6:
         look_up(kind, patience, keys)
     else:

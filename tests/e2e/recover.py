@@ -1,4 +1,4 @@
-"""Rounds of twenty greenlets: all are answered, all give up on a server that stands still, and so on.
+"""Rounds of twenty greenlets: all are answered, all give up on a stopped server, and so on.
 
 Usage: recover.py HOST:PORT PID ROUNDS, where PID is the memcached, which is stopped and continued.
 Every greenlet has a client of its own, every key its own value. Prints one line of JSON.

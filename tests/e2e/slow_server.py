@@ -69,7 +69,7 @@ class SlowServer:
             return reply(0, bytes(4), b"value-of-" + body)
         if opcode == NOOP:
             return reply(0, b"", b"")
-        # What a quiet request has to say, it says.
+        # A quiet request that has an answer gets it.
         return reply(NOT_FOUND, b"", b"") if opcode == DELETEQ else None
 
     async def serve(self, reader, writer):

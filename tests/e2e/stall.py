@@ -1,7 +1,7 @@
-"""Twenty greenlets give up on a server that stands still; twenty others come; then it goes on.
+"""Twenty greenlets give up on a stopped server, and twenty others come. Then it goes on.
 
 Usage: stall.py HOST:PORT PID, where PID is the memcached, which is stopped and continued. Every
-key has its own value. Prints one line of JSON: how many of the others got somebody else's.
+key has its own value. Prints one line of JSON: how many of the others got another key's value.
 """
 
 from gevent import monkey
@@ -36,7 +36,7 @@ def store_all():
 
 
 def stop_server():
-    """The signal is sent at once, and obeyed a little later by each thread."""
+    """The signal is sent at once, but each thread stops a little later."""
     os.kill(PID, signal.SIGSTOP)
     for thread in glob.glob(f"/proc/{PID}/task/*/status"):
         while "State:\tT" not in open(thread, encoding="ascii").read():

@@ -1,4 +1,4 @@
-"""Nobody ever gets somebody else's bytes: greenlets given up at random against slow servers."""
+"""No user ever gets another one's bytes: greenlets give up at random against slow servers."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def run(script, server, *arguments, environment):
 
 
 def check(seen, opened):
-    """No mismatch, and the test was one: much was given up, much answered, much reused."""
+    """No mismatch, and the test was a real one: much was given up, answered and reused."""
     print(dict(seen, opened=opened))
     assert seen["mismatches"] == 0
     assert seen["operations"] >= OPERATIONS and seen["given_up"] > 10
@@ -51,7 +51,7 @@ def check(seen, opened):
 
 @pytest.fixture(scope="module")
 def naive(tmp_path_factory):
-    """The pool that proves nothing, compiled."""
+    """The pool that verifies nothing, compiled."""
     library = tmp_path_factory.mktemp("naive") / "naive.so"
     subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O2", "-o", library,
                     os.path.join(HERE, "naive_pool.c"), "-ldl"], check=True)
@@ -102,7 +102,7 @@ def test_greenlets_killed_while_the_server_stalls():
 
 @pytest.mark.parametrize("library", [LIBRARY, None], ids=["with", "without"])
 def test_connections_are_found_again_when_the_server_recovers(library):
-    """What was owed is read, and there is no storm of new connections on top of the stall."""
+    """Outstanding replies are read, and the stall is not followed by a storm of new connections."""
     rounds, greenlets = 10, 20
     with Memcached() as server:
         server.store({f"key-{number}": f"value-of-key-{number}" for number in range(KEYS)})

@@ -1,7 +1,7 @@
 /*
- * Which call fails, and how: FAULT_CALL is its number, counted from 1, FAULT_KIND which of the
- * errors that this system call can have. FAULT_COUNT is a file for the number of calls there
- * were and of the errors the failed one can have.
+ * Which system call fails, and how. FAULT_CALL is its place among the calls, counted from 1.
+ * FAULT_KIND says which of the errors that this system call can have. FAULT_COUNT is a file
+ * that gets the number of calls made, and how many errors the failed one can have.
  */
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,4 +1,4 @@
-"""Makes each system call of the shim fail once, with each error it can have.
+"""Makes each system call of the shim fail once, with each error that it can have.
 
 Usage: run.py LIBRARY SCENES. LIBRARY is the one whose calls fail; SCENES is the program that must not
 notice. First it is run without faults to count the calls. The last line counts runs like tests.
@@ -16,7 +16,7 @@ from support import Memcached, die_with_parent, preloaded
 
 
 def play(library, scenes, server, call, kind):
-    """What was wrong, how many calls there were, and how many errors the failed one can have."""
+    """What went wrong, how many calls were made, and how many errors the failed one can have."""
     with tempfile.NamedTemporaryFile("r") as count, tempfile.TemporaryDirectory() as stats:
         environment = preloaded(library, server.address, FAULT_CALL=str(call),
                                 FAULT_KIND=str(kind), FAULT_COUNT=count.name,
@@ -32,7 +32,7 @@ def play(library, scenes, server, call, kind):
 
 
 def fail_call(library, scenes, server, call):
-    """What was wrong when CALL failed, for each of its errors."""
+    """What went wrong when CALL failed, for each of its errors."""
     found = []
     for kind in itertools.count():
         wrong, _, kinds = play(library, scenes, server, call, kind)

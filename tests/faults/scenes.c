@@ -1,7 +1,7 @@
 /*
- * A client's day, to be run with the library whose system calls fail: scenes PORT. Every call
- * must have the result it would have without the library, every value must be its key's, and at
- * the end no descriptor may be left. Exit code 1 and a line on stderr otherwise.
+ * What a client does, with a library whose system calls fail: scenes PORT. Every call must have
+ * the result it would have without the library, every value must be its key's, and no fd may
+ * stay open at the end. Exit code 1 and a line on stderr otherwise.
  */
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -72,7 +72,7 @@ static void hear_text(int fd, const char *text)
     hear(fd, text, strlen(text));
 }
 
-/* The value names the key, and the key is another one each time. */
+/* The value names the key, and each call has another key. */
 static void exchange(int fd)
 {
     static unsigned int count;
@@ -156,7 +156,7 @@ static void given_up(void)
     cycles();
 }
 
-/* A wrong guess of the protocol that cannot be repaired is an honest error. */
+/* When a wrong guess of the protocol cannot be repaired, an error is right. */
 static void ask(const char *request, const char *answer, size_t n, size_t answer_n)
 {
     int fd = dial();
@@ -283,23 +283,24 @@ static void replaced(void)
     cycles();
 }
 
-/* What was lent is renewed for the duplicate, or ends: an honest error as well. */
+/* A reused connection is replaced by a new one for the duplicate, or it ends: an error is right
+ * as well. */
 static void duplicated(void)
 {
     static const char request[] = "get nothing\r\n";
 
     for (int i = 0; i < 2; i++) {
-        int fd, twin;
+        int fd, copy;
 
         cycles();
         fd = dial();
-        twin = dup(fd);
-        MUST(twin >= 0);
-        if (send(twin, request, strlen(request), MSG_NOSIGNAL) == -1)
+        copy = dup(fd);
+        MUST(copy >= 0);
+        if (send(copy, request, strlen(request), MSG_NOSIGNAL) == -1)
             MUST(errno == EPIPE);
         else
-            hear_text(twin, "END\r\n");
-        MUST(close(twin) == 0 && close(fd) == 0);
+            hear_text(copy, "END\r\n");
+        MUST(close(copy) == 0 && close(fd) == 0);
     }
 }
 
@@ -352,7 +353,7 @@ int main(int argc, char **argv)
         scenes[i].play();
     }
     scene = "end";
-    MUST(setuid(getuid()) == 0); /* which makes the pool give everything up */
+    MUST(setuid(getuid()) == 0); /* which makes the pool close everything */
     MUST(open_descriptors() == before);
     return 0;
 }

@@ -1,6 +1,6 @@
 /*
  * Writes the dialogues of tests/unit/wire_vectors.c as inputs of wire_fuzz.c: make_corpus
- * FOLDER, below which text, meta and binary exist.
+ * FOLDER. The folders text, meta and binary exist below FOLDER.
  */
 #include <stdbool.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""Fuzzes the wire tracker with what was found worth keeping before.
+"""Fuzzes the wire tracker, beginning with the inputs kept from earlier runs.
 
 Usage: run.py BUILD_DIRECTORY [SECONDS]. Runs each fuzzer found there for so long (default: 10) from the
 committed corpus, of which it works on a copy. An input that fails is kept in BUILD_DIRECTORY. The
@@ -18,7 +18,7 @@ KINDS = ("text", "meta", "binary")
 
 
 def fuzz(kind, build, seconds):
-    """True when nothing was found."""
+    """True when no input failed."""
     seed = random.SystemRandom().randrange(1, 2**31)
     with tempfile.TemporaryDirectory() as directory:
         corpus = os.path.join(directory, "corpus")

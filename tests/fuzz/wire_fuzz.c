@@ -1,10 +1,10 @@
 /*
- * Fuzzing of the wire tracker with libFuzzer: text, meta or binary, as the program is called
- * (fuzz-text, fuzz-meta, fuzz-binary). An input is a sequence of records: a byte whose highest
- * bit says whether the server sent it and whose other bits are its length, and then its bytes.
+ * Fuzzes the wire tracker with libFuzzer. The program's name selects the dialogues: fuzz-text,
+ * fuzz-meta or fuzz-binary. An input is a sequence of records. The first byte of a record has a
+ * bit (the highest) for bytes from the server, and the number of the bytes that follow.
  *
- * What must hold for every input, beside the absence of undefined behaviour, is in the
- * functions named after it below.
+ * Every input must cause no undefined behaviour, and keep the rules that the functions below
+ * are named after.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -47,7 +47,8 @@ static void demand(bool holds, const char *what)
     abort();
 }
 
-/* A copy of its own, so that the sanitizer sees every byte read beyond it. */
+/* The bytes are copied to a block of their own size, so that the sanitizer sees every read
+ * beyond it. */
 static void feed(struct wire *wire, bool from_server, const uint8_t *bytes, size_t n)
 {
     uint8_t *copy = malloc(n ? n : 1);
@@ -60,7 +61,7 @@ static void feed(struct wire *wire, bool from_server, const uint8_t *bytes, size
     free(copy);
 }
 
-/* What may be looked at, a few bytes at a time: only then are they there. */
+/* The bytes that the tracker may look at, a few at a time: the others are not readable. */
 struct sight {
     const uint8_t *real;
     uint8_t *shown;
@@ -76,7 +77,7 @@ static size_t look(void *context, const void *at, size_t n)
     return n;
 }
 
-/* What the hook of send() does when the kernel first takes SENT of the N bytes. */
+/* What the hook of send() does when the kernel takes only SENT of the N bytes at first. */
 static void feed_in_sight(struct wire *wire, const uint8_t *bytes, size_t n, size_t sent)
 {
     struct sight sight = {bytes, malloc(n ? n : 1)};
@@ -97,8 +98,8 @@ static void feed_in_sight(struct wire *wire, const uint8_t *bytes, size_t n, siz
         feed_in_sight(wire, bytes + sent, n - sent, n - sent);
 }
 
-/* The same bytes four times: whole, one by one, cut at places that depend on them, and seen
- * only where that was asked for. */
+/* The same bytes four times: whole, one by one, cut at places that depend on them, and visible
+ * only where the tracker asked. */
 struct trackers {
     struct wire whole, single, cut, sighted;
 };
@@ -165,7 +166,7 @@ static void clean_is_a_boundary(const struct wire *wire)
     demand(wire_verdict(&next) == WIRE_CLEAN, "clean and a whole exchange are clean");
 }
 
-/* No byte can come that belongs to anybody. */
+/* No byte can come that any user waits for. */
 static void nothing_is_owed_when_clean(const struct wire *wire)
 {
     static const uint8_t bytes[] = {'E', 0x81, '\r', '\n', 0};
@@ -174,7 +175,7 @@ static void nothing_is_owed_when_clean(const struct wire *wire)
         struct wire next = *wire;
 
         feed(&next, true, &bytes[i], 1);
-        demand(wire_verdict(&next) == WIRE_DIRTY, "a byte nobody asked for is noticed");
+        demand(wire_verdict(&next) == WIRE_DIRTY, "an unrequested byte is noticed");
     }
 }
 
@@ -194,7 +195,7 @@ static void a_fence_confirms(const struct wire *wire)
     demand(wire_verdict(&next) == WIRE_CLEAN, "and then nothing is owed");
 }
 
-static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
+static void a_quit_that_is_sent_is_the_end(const struct wire *wire)
 {
     static const uint8_t quitq[WIRE_PACKET_HEADER] = {0x80, 0x17};
     struct wire next = *wire;
@@ -205,7 +206,7 @@ static void a_goodbye_that_is_sent_is_the_end(const struct wire *wire)
         feed(&next, false, quitq, sizeof(quitq));
     else
         return;
-    demand(wire_refusal(&next) == REASON_QUIT, "behind a goodbye nothing is lent");
+    demand(wire_refusal(&next) == REASON_QUIT, "nothing is reused after a quit");
 }
 
 static void check(const struct wire *wire, bool replied)
@@ -215,7 +216,7 @@ static void check(const struct wire *wire, bool replied)
         demand(replied, "nothing is clean before the first reply");
         clean_is_a_boundary(wire);
         nothing_is_owed_when_clean(wire);
-        a_goodbye_that_is_sent_is_the_end(wire);
+        a_quit_that_is_sent_is_the_end(wire);
         break;
     case WIRE_UNCONFIRMED:
     case WIRE_UNPROVEN:
@@ -226,7 +227,7 @@ static void check(const struct wire *wire, bool replied)
     }
 }
 
-/* A dialogue of another kind is another program's. */
+/* Dialogues of another kind are for another fuzz program. */
 static bool is_of_kind(uint8_t first)
 {
     return (wire_protocol_of(first) == WIRE_BINARY) == (kind == BINARY);
@@ -243,7 +244,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     wire_init(&trackers.cut);
     wire_init(&trackers.sighted);
     if (kind ==
-        META) { /* meta commands prove nothing before the server was heard to know them */
+        META) { /* meta commands prove nothing before the server is known to understand them */
         feed_all(&trackers, false, (const uint8_t *)"mn\r\n", 4);
         feed_all(&trackers, true, (const uint8_t *)"MN\r\n", 4);
         sent = replied = true;

@@ -1,6 +1,6 @@
 /*
- * Children: each process has connections of its own, whatever made it; and calls from places
- * where our constructor has not run or our destructor has.
+ * Children: each process has its own pooled connections, whatever call made it. Also calls made
+ * before our constructor has run, or after our destructor has.
  */
 #include "harness.h"
 
@@ -30,12 +30,12 @@ static int exchange_quietly(int fd)
 Test(children, fork_leaves_the_pool_to_the_parent, .timeout = 20)
 {
     int port = park();
-    int number = private_number();
+    int shadow = shadow_fd();
     pid_t child = fork();
     int fd;
 
     if (child == 0) {
-        int closed = unseen(SYS_fcntl, number, F_GETFD) == -EBADF;
+        int closed = unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF;
         int first, again;
 
         fd = dial_server();
@@ -72,7 +72,7 @@ Test(children, connection_in_use_is_shared_for_good, .timeout = 20)
     EXPECT_NOT_KEPT("FORKED");
 }
 
-/* A child of vfork() runs in our memory: what it does to its numbers must not show in ours. */
+/* A child of vfork() shares our memory. What it does to its fds must not change our records. */
 Test(children, vfork, .timeout = 20)
 {
     int port = park();
@@ -108,7 +108,7 @@ Test(children, vfork, .timeout = 20)
     EXPECT_EVENT(": reused as ");
 }
 
-/* Children that run no handler of fork(), and what tells the shim. */
+/* Children made by calls that run no fork handlers, and the reason the library gives. */
 enum orphan {
     BY_BARE_FORK,
     BY_CLONE,
@@ -122,9 +122,9 @@ enum orphan {
 static char stack[ORPHANS][65536] __attribute__((aligned(16)));
 static int wake[2];
 
-/* Waits until the parent says so, then reads what there is at its fds: the exit code is how
- * many of them had something. Only calls that the shim does not see. */
-static int look_at_our_numbers(void *unused)
+/* Waits until the parent says so, then reads from its fds, by calls that the library does not
+ * see. The exit code is the number of fds that had something to read. */
+static int look_at_our_fds(void *unused)
 {
     char byte;
     int found = 0;
@@ -176,10 +176,10 @@ static void expect_nothing_for_orphan(enum orphan way)
     int fd;
 
     cr_assert(pipe(wake) == 0);
-    child = make_orphan(way, look_at_our_numbers);
+    child = make_orphan(way, look_at_our_fds);
     cr_assert(child > 0);
     fd = dial_server();
-    cr_expect(local_port(fd) != port, "way %d: lent although a child has it", way);
+    cr_expect(local_port(fd) != port, "way %d: reused although a child has it", way);
     EXPECT_EVENT(": discarded: FORKED ");
     send_text(fd, "get nothing\r\n");
     cr_expect(recv(fd, (char[1]){0}, 1, MSG_PEEK) == 1);
@@ -192,8 +192,8 @@ static void expect_nothing_for_orphan(enum orphan way)
     close(wake[1]);
 }
 
-/* The parent's idle connections are open in such a child, and the parent lends them no more;
- * what it opens from then on it lends. */
+/* Such a child has the parent's idle connections open, so the parent does not reuse them. It
+ * reuses connections that it opens later. */
 Test(children, orphans, .timeout = 20)
 {
     not_under_valgrind();
@@ -203,7 +203,7 @@ Test(children, orphans, .timeout = 20)
 
 static int parked;
 
-/* Each call is a plain one. */
+/* Every call is the real one. */
 static int connect_as_orphan(void *unused)
 {
     int fd = dial_server();
@@ -253,7 +253,8 @@ static void make_passing_child(int way)
         expect_good_end(child);
 }
 
-/* What runs the handlers, or is about to exec, costs the parent no connection. */
+/* A call that runs the fork handlers, or a child that is about to exec, costs the parent no
+ * connection. */
 Test(children, that_cost_nothing, .timeout = 20)
 {
     int port = park();
@@ -270,7 +271,7 @@ Test(children, that_cost_nothing, .timeout = 20)
     }
 }
 
-/* A process that closes and opens private fds unseen. */
+/* A process that closes shadow fds and opens others in their place, unseen by the library. */
 Test(children, that_share_the_table, .timeout = 20)
 {
     int port = park();
@@ -279,7 +280,7 @@ Test(children, that_share_the_table, .timeout = 20)
     not_under_valgrind();
     cr_assert(pipe(wake) == 0 && write(wake[1], "!", 1) == 1);
     expect_good_end(
-        clone(look_at_our_numbers, stack[0] + sizeof(stack[0]), SIGCHLD | CLONE_FILES, NULL));
+        clone(look_at_our_fds, stack[0] + sizeof(stack[0]), SIGCHLD | CLONE_FILES, NULL));
     fd = dial_server();
     EXPECT_EVENT(": discarded: NAMESPACE ");
     cr_expect(local_port(fd) != port);
@@ -308,7 +309,7 @@ static pid_t run_early(char *const program[])
     return child;
 }
 
-/* Before, every call is a plain one; after main() the pool still works. */
+/* Before our constructor every call is the real one. After main() the pool still works. */
 Test(children, before_our_constructor_and_after_main, .timeout = 20)
 {
     pid_t child = run_early((char *const[]){"/bin/true", NULL});
@@ -317,7 +318,7 @@ Test(children, before_our_constructor_and_after_main, .timeout = 20)
     cr_expect(log_count_of(child, ": reused as ") == 3);
 }
 
-/* What went through it before is not known. */
+/* The library does not know what went through the fd earlier. */
 Test(children, ring_made_before_our_constructor, .timeout = 20)
 {
     struct io_uring_params parameters = {0};
@@ -331,8 +332,8 @@ Test(children, ring_made_before_our_constructor, .timeout = 20)
     cr_expect(log_count_of(child, ": not kept: IO_URING ") >= 4);
 }
 
-/* Handlers of fork() that were registered before ours run while the tables are locked for the
- * child: they are turned away, not hung. */
+/* Fork handlers registered before ours run in the child while the tables are locked. Their
+ * calls must be real ones, and must not hang. */
 Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
 {
     pid_t child = run_early((char *const[]){"/bin/sh", "-c", "( : ); :", NULL});
@@ -340,8 +341,8 @@ Test(children, reentered_in_a_handler_of_fork, .timeout = 20)
     cr_expect(log_count_of(child, "not tracked: REENTERED ") == 6);
 }
 
-/* A lock of the program's, which a handler of fork() takes, as libraries do to be consistent in
- * the child. The handler was registered before the library's own, so it runs after it. */
+/* A lock of the program, which its fork handler takes, as libraries do to keep the child
+ * consistent. The handler was registered before ours, so it runs after ours. */
 static pthread_mutex_t account = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool is_guarded, forking;
 
@@ -367,7 +368,7 @@ static void register_first(void)
 static void (*const before_every_constructor)(void)
     __attribute__((used, section(".preinit_array"))) = register_first;
 
-/* Speaks with the server under that lock, at the moment in which another thread forks. */
+/* Talks to the server under that lock while another thread forks. */
 static void *speak_while_forking(void *argument)
 {
     struct timespec began, ended;

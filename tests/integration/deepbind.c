@@ -1,8 +1,8 @@
 /*
- * Objects loaded with RTLD_DEEPBIND: those that are named meet the hooks, others do not; and
- * the RUNPATH of who calls dlopen() still counts. run.sh makes the objects of plugin.c: in
- * TEST_PLUGINS memcached.so and other.so, whose RUNPATH is the folder `below` with hidden.so in
- * it, and which open that.
+ * Objects loaded with RTLD_DEEPBIND. Those named in the configuration meet the hooks, others do
+ * not. The RUNPATH of the object that calls dlopen() still counts. run.sh builds plugin.c three
+ * times in TEST_PLUGINS: memcached.so and other.so, whose RUNPATH is the folder `below`, and
+ * below/hidden.so, which they open.
  */
 #include "harness.h"
 
@@ -16,7 +16,7 @@ struct plugin {
     void *(*load)(const char *file);
 };
 
-/* ASan ends a program that uses RTLD_DEEPBIND, and its own dlopen() loses the caller. */
+/* ASan ends a program that uses RTLD_DEEPBIND, and its own dlopen() hides the caller. */
 static struct plugin load(const char *name, int flags)
 {
     char path[4096];

@@ -1,6 +1,6 @@
 /*
- * Connections left with something owed: noreply tails get a fence, abandoned replies are read
- * later, and nobody gets the connection before that is over.
+ * Connections closed with replies outstanding. Behind a noreply request goes a fence; abandoned
+ * replies are read later. No user gets the connection before that is done.
  */
 #include "harness.h"
 
@@ -24,7 +24,7 @@ static void leave_after(int port, const char *request)
     close(fd);
 }
 
-/* A server played by the test itself, past the shim. */
+/* A server that the test itself plays, with calls that the library does not see. */
 static int port_here;
 static int listener;
 
@@ -88,7 +88,7 @@ Test(draining, quiet_binary_against_memcached, .timeout = 20)
     cr_expect(opened_at_server() - before <= 3);
 }
 
-/* A plainly clean one costs the server nothing. */
+/* A connection that is known to be clean costs the server nothing. */
 Test(draining, no_fence_without_need, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
@@ -103,12 +103,12 @@ Test(draining, no_fence_without_need, .timeout = 20, .init = listen_for_us)
     cr_expect(nothing_to_read(server));
 }
 
-/* Nothing but its very answer, and nothing behind it. */
+/* Only the exact answer to the fence counts, with no byte behind it. */
 Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
 {
     static const struct {
         const char *answer;
-        bool lent;
+        bool reused;
     } cases[] = {
         {"MN\r\n", true},
         {"NM\r\n", false},
@@ -126,7 +126,7 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
 
         send_text(fd, "mn\r\n");
         serve_expect(server, "mn\r\n", 4);
-        serve_text(server, "MN\r\n"); /* so that no failure makes it forgo the fence */
+        serve_text(server, "MN\r\n"); /* a failure would stop the fences */
         expect_text(fd, "MN\r\n");
         send_text(fd, removal);
         serve_expect(server, removal, strlen(removal));
@@ -135,14 +135,14 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
         serve_text(server, cases[i].answer);
         usleep(20000);
         fd = dial(port_here);
-        cr_expect((strstr(last_event(), ": reused as ") != NULL) == cases[i].lent, "%s: %s",
+        cr_expect((strstr(last_event(), ": reused as ") != NULL) == cases[i].reused, "%s: %s",
                   cases[i].answer, last_event());
-        if (cases[i].lent) {
+        if (cases[i].reused) {
             send_text(fd, "bogus\r\n");
             serve_expect(server, "bogus\r\n", 7);
         }
         close(fd);
-        if (!cases[i].lent)
+        if (!cases[i].reused)
             unseen(SYS_close, accept_here());
         unseen(SYS_close, server);
     }
@@ -150,8 +150,8 @@ Test(draining, fence_answers, .timeout = 20, .init = listen_for_us)
               6);
 }
 
-/* Until it is answered the connection is nobody's. */
-Test(draining, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
+/* Until the fence is answered no user gets the connection. */
+Test(draining, not_reused_before_the_answer, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), other;
     long server = accept_here(), second;
@@ -176,8 +176,8 @@ Test(draining, not_lent_before_the_answer, .timeout = 20, .init = listen_for_us)
     unseen(SYS_close, second);
 }
 
-/* A server that does not know `mn` is not asked again for a while: what `version` can prove is
- * proved by it, what it cannot is not kept. */
+/* A server that does not know `mn` is not asked again for a while. `version` proves what it
+ * can; a connection that it cannot prove is not kept. */
 Test(draining, server_without_mn, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port;
@@ -207,7 +207,8 @@ Test(draining, server_without_mn, .timeout = 20, .init = listen_for_us)
     EXPECT_NOT_KEPT("UNCONFIRMED");
 }
 
-/* One that understood it before, on whatever connection, was restarted, perhaps. */
+/* If the server understood `mn` earlier, on any connection, it may have been restarted with
+ * another version. */
 Test(draining, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), other;
@@ -240,7 +241,7 @@ Test(draining, one_failure_is_forgiven, .timeout = 20, .init = listen_for_us)
     close(fd);
 }
 
-/* What the program itself asked shows as much, on that connection. */
+/* The program's own requests prove as much, on their connection. */
 Test(draining, the_program_asked_mn, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
@@ -282,7 +283,8 @@ Test(draining, late_replies_against_memcached, .timeout = 20)
     }
 }
 
-/* Not even when a byte is missing, and never a byte of them to the next one. */
+/* A connection is not reused when even one byte is missing, and the next user never gets a byte
+ * of the old reply. */
 Test(draining, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
 {
     static const char reply[] = "VALUE a 0 3\r\nabc\r\nEND\r\n";
@@ -308,7 +310,7 @@ Test(draining, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
     expect_text(fd, "END\r\n");
 }
 
-/* The replies first, and the fence when they are in. */
+/* First the replies, then the fence. */
 Test(draining, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port = local_port(fd);
@@ -378,12 +380,12 @@ Test(draining, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
     cr_expect(log_count(": discarded: DRAIN_LIMIT ") == 1);
 }
 
-/* Of the bytes that COUNT servers sent, how many are still unread. */
+/* How many of the bytes that COUNT servers sent are still unread. */
 static size_t unread_of(const long *servers, int count)
 {
     size_t sum = 0;
 
-    usleep(100000); /* what was delivered is acknowledged after it */
+    usleep(100000); /* the kernel acknowledges what was delivered a little later */
     for (int i = 0; i < count; i++) {
         int undelivered = 0;
 
@@ -402,7 +404,7 @@ static size_t unread_of(const long *servers, int count)
     return sum;
 }
 
-/* The user that asked has gone: what a server sends without end is read a little at a time. */
+/* The user that asked has gone. What a server sends without end is read a little at a time. */
 Test(draining, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
 {
     enum { CONNECTIONS = 4, MOST = 65536 };
@@ -431,7 +433,7 @@ Test(draining, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
     cr_expect(read <= MOST, "%zu bytes were read", read);
 }
 
-/* A login that was given up on is a login still. */
+/* An abandoned login is still a login. */
 Test(draining, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
@@ -446,7 +448,7 @@ Test(draining, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_u
     EXPECT_EVENT(": discarded: MAYBE_AUTH ");
 }
 
-/* What is read behind our back is never made up for by what comes late. */
+/* Bytes read unseen are not made up for by bytes that come later. */
 Test(draining, read_behind_our_back, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
@@ -464,19 +466,19 @@ Test(draining, read_behind_our_back, .timeout = 20, .init = listen_for_us)
     cr_expect(strstr(last_event(), ": discarded: ") != NULL, "%s", last_event());
 }
 
-/* A private number that was closed past the hooks may be the program's by now. */
-Test(draining, private_number_reused_unseen, .timeout = 20, .init = listen_for_us)
+/* A shadow fd that was closed unseen may be the program's by now. */
+Test(draining, shadow_fd_reused_unseen, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here);
     long server = accept_here();
-    int pair[2], number;
+    int pair[2], shadow;
 
     send_text(fd, "get a\r\n");
     close(fd);
     EXPECT_EVENT(": kept, draining");
-    number = private_number();
+    shadow = shadow_fd();
     cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    cr_assert(unseen(SYS_dup3, pair[0], number, 0) == number);
+    cr_assert(unseen(SYS_dup3, pair[0], shadow, 0) == shadow);
     serve_text(pair[1], "END\r\n");
     serve_text(server, "END\r\n");
     usleep(20000);
@@ -485,7 +487,7 @@ Test(draining, private_number_reused_unseen, .timeout = 20, .init = listen_for_u
     expect_text(pair[0], "END\r\n");
 }
 
-/* What was said past the hooks is found at once, and not only when somebody wants it. */
+/* Bytes sent unseen are noticed at once, not only when the connection would be reused. */
 Test(draining, said_behind_our_back, .timeout = 20)
 {
     int fd = dial_server();
@@ -497,7 +499,7 @@ Test(draining, said_behind_our_back, .timeout = 20)
     EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }
 
-/* The child of a fork leaves them alone, and the parent can still drain them. */
+/* A forked child leaves the draining connections alone, and the parent can still drain them. */
 Test(draining, over_a_fork, .timeout = 20, .init = listen_for_us)
 {
     int fd = dial(port_here), port = local_port(fd);

@@ -1,6 +1,7 @@
 /*
- * Duplicates: a holder of one reads what the next user is sent. So a connection is kept when
- * all its fds are closed, and never when one was made by another call than dup() and its kin.
+ * Duplicates of fds. The holder of one could read the replies of the next user. So a connection
+ * is kept only when all its fds are closed, and never after a duplicate was made by a call that
+ * we do not follow, that is by any other than dup() and its kin.
  */
 #include "harness.h"
 
@@ -17,10 +18,11 @@
 
 #define ROUNDS 30
 
-/* pidfd_getfd(), which came with glibc 2.36: the function if there is one, and by syscall(). */
+/* pidfd_getfd() came with glibc 2.36. Called by its function where there is one, and by
+ * syscall(). */
 extern int pidfd_getfd(int pidfd, int fd, unsigned int flags) __attribute__((weak));
 
-enum way { BY_FUNCTION, BY_NUMBER };
+enum way { BY_FUNCTION, BY_SYSCALL };
 
 static int duplicate(enum way way, int pidfd, int fd)
 {
@@ -33,13 +35,13 @@ static int own_pidfd(void)
 {
     int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 
-    if (pidfd < 0 || duplicate(BY_NUMBER, pidfd, 2) < 0)
+    if (pidfd < 0 || duplicate(BY_SYSCALL, pidfd, 2) < 0)
         cr_skip_test("this kernel gives no duplicates by pidfd");
     return pidfd;
 }
 
-/* The next user gets its own reply. */
-static void expect_nothing_at(int twin)
+/* The next user gets its own reply; the duplicate COPY sees none of it. */
+static void expect_nothing_at(int copy)
 {
     struct pollfd ready = {.events = POLLIN};
     char byte;
@@ -47,7 +49,7 @@ static void expect_nothing_at(int twin)
     ready.fd = dial_server();
     send_text(ready.fd, "get nothing\r\n");
     cr_expect(poll(&ready, 1, 1000) == 1);
-    cr_assert(unseen(SYS_recvfrom, twin, &byte, 1, MSG_DONTWAIT | MSG_PEEK, NULL, NULL) ==
+    cr_assert(unseen(SYS_recvfrom, copy, &byte, 1, MSG_DONTWAIT | MSG_PEEK, NULL, NULL) ==
                   -EAGAIN,
               "the duplicate has another user's reply");
     expect_text(ready.fd, "END\r\n");
@@ -59,62 +61,62 @@ Test(duplicates, pidfd, .timeout = 20)
     int pidfd = own_pidfd();
 
     for (int i = 0; i < ROUNDS; i++) {
-        enum way way = i % 2 ? BY_NUMBER : BY_FUNCTION;
+        enum way way = i % 2 ? BY_SYSCALL : BY_FUNCTION;
         int fd = dial_server();
-        int twin;
+        int copy;
 
         exchange(fd);
-        twin = duplicate(way, pidfd, fd);
-        cr_assert(twin >= 0);
+        copy = duplicate(way, pidfd, fd);
+        cr_assert(copy >= 0);
         close(fd);
-        expect_nothing_at(twin);
-        close(twin);
+        expect_nothing_at(copy);
+        close(copy);
     }
     cr_expect(log_count(": not kept: DUPLICATED ") + log_count(": not kept: RAW_SYSCALL ") ==
               ROUNDS);
 }
 
-static void expect_idle_one_is_given_up(int (*duplicate_of)(int number))
+static void expect_idle_one_is_given_up(int (*duplicate_of)(int fd))
 {
-    int twin;
+    int copy;
 
     park();
-    twin = duplicate_of(private_number());
-    if (twin >= 0)
-        expect_nothing_at(twin);
+    copy = duplicate_of(shadow_fd());
+    if (copy >= 0)
+        expect_nothing_at(copy);
     exchange(dial_server());
 }
 
-static int by_pidfd(int number)
+static int by_pidfd(int fd)
 {
-    return duplicate(BY_FUNCTION, own_pidfd(), number);
+    return duplicate(BY_FUNCTION, own_pidfd(), fd);
 }
 
-static int by_dup(int number)
+static int by_dup(int fd)
 {
-    return dup(number);
+    return dup(fd);
 }
 
-static int by_fcntl(int number)
+static int by_fcntl(int fd)
 {
-    return fcntl(number, F_DUPFD_CLOEXEC, 20);
+    return fcntl(fd, F_DUPFD_CLOEXEC, 20);
 }
 
-static int by_message(int number)
+static int by_message(int fd)
 {
     struct fd_message message;
     int pair[2];
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    fill_fd_message(&message, number);
-    /* The idle connection there was closed before the call: without us that fd is not open. */
+    fill_fd_message(&message, fd);
+    /* The library closed that connection before the call: without us the fd is not open. */
     if (sendmsg(pair[0], &message.msg.msg_hdr, 0) == -1 && errno == EBADF)
         return -1;
     cr_assert(recvmsg(pair[1], &message.msg.msg_hdr, 0) == 1);
     return fd_of_message(&message);
 }
 
-/* A program may go through all fds that /proc/self/fd shows. */
+/* A program may duplicate any fd that /proc/self/fd shows. */
 Test(duplicates, of_an_idle_connection, .timeout = 20)
 {
     expect_idle_one_is_given_up(by_dup);
@@ -123,22 +125,23 @@ Test(duplicates, of_an_idle_connection, .timeout = 20)
     expect_idle_one_is_given_up(by_pidfd);
 }
 
-/* While it is lent, a connection has its private fd as well. */
-Test(duplicates, of_a_lent_connection, .timeout = 20)
+/* A connection in use that came from the pool has a shadow fd as well. */
+Test(duplicates, of_a_reused_connection, .timeout = 20)
 {
-    int fd, twin;
+    int fd, copy;
 
     park();
     fd = dial_server();
     exchange(fd);
-    twin = dup(private_number());
-    cr_assert(twin >= 0);
+    copy = dup(shadow_fd());
+    cr_assert(copy >= 0);
     close(fd);
     EXPECT_NOT_KEPT("DUPLICATED");
-    expect_nothing_at(twin);
+    expect_nothing_at(copy);
 }
 
-/* Lengths of a control message for which the kernel refuses the call are not believed. */
+/* Control messages with a length for which the kernel refuses the call do not count as passed
+ * fds. */
 Test(duplicates, message_with_a_bad_length, .timeout = 20)
 {
     static const size_t lengths[] = {0, 1, CMSG_LEN(0) - 1, CMSG_SPACE(sizeof(int)) + 1,
@@ -168,8 +171,8 @@ Test(duplicates, message_with_a_bad_length, .timeout = 20)
     }
 }
 
-/* A connection whose close was not seen, and its fd is given out again for one in a message. */
-Test(duplicates, number_that_was_received, .timeout = 20)
+/* A connection is closed unseen, and its fd is given to one that comes in a message. */
+Test(duplicates, fd_that_was_received, .timeout = 20)
 {
     int fd = dial_server();
     int file = open("/dev/null", O_RDWR);
@@ -201,7 +204,7 @@ Test(duplicates, number_that_was_received, .timeout = 20)
     }
 }
 
-/* The ways that are followed. */
+/* The ways to duplicate that the library follows. */
 #define DUPS 5
 
 static int dup_by(int way, int fd)
@@ -220,7 +223,7 @@ static int dup_by(int way, int fd)
     }
 }
 
-/* One of several was closed: the connection is still in use. */
+/* Closes one of several fds: the connection is still in use. */
 static void close_one(int fd)
 {
     int kept = log_count(": kept");
@@ -232,21 +235,21 @@ static void close_one(int fd)
 Test(duplicates, that_are_gone_again, .timeout = 20)
 {
     for (int round = 0; round < 4 * DUPS; round++) {
-        bool lent = round / DUPS % 2, original_first = round / DUPS / 2;
-        int fd, twin, port;
+        bool reused = round / DUPS % 2, original_first = round / DUPS / 2;
+        int fd, copy, port;
 
-        if (lent)
+        if (reused)
             port = park();
         fd = dial_server();
         exchange(fd);
         port = local_port(fd);
-        twin = dup_by(round % DUPS, fd);
-        cr_assert(twin >= 0);
-        send_text(twin, "get nothing\r\n");
+        copy = dup_by(round % DUPS, fd);
+        cr_assert(copy >= 0);
+        send_text(copy, "get nothing\r\n");
         expect_text(fd, "END\r\n");
-        close_one(original_first ? fd : twin);
-        exchange(original_first ? twin : fd);
-        close(original_first ? twin : fd);
+        close_one(original_first ? fd : copy);
+        exchange(original_first ? copy : fd);
+        close(original_first ? copy : fd);
         EXPECT_KEPT();
         fd = dial_server();
         cr_expect(local_port(fd) == port, "round %d", round);
@@ -256,24 +259,24 @@ Test(duplicates, that_are_gone_again, .timeout = 20)
     }
 }
 
-/* While one duplicate is open the connection is not lent: the next user has another. */
+/* While one duplicate is open the connection is not reused: the next user gets another. */
 Test(duplicates, that_are_open, .timeout = 20)
 {
     for (int way = 0; way < DUPS; way++) {
         int fd = dial_server();
-        int twin;
+        int copy;
 
         exchange(fd);
-        twin = dup_by(way, fd);
+        copy = dup_by(way, fd);
         close(fd);
-        expect_nothing_at(twin);
-        exchange(twin);
-        close(twin);
+        expect_nothing_at(copy);
+        exchange(copy);
+        close(copy);
         EXPECT_KEPT();
     }
 }
 
-/* Duplicates of duplicates, and one over another. */
+/* Duplicates of duplicates, and one put over another. */
 Test(duplicates, of_duplicates, .timeout = 20)
 {
     int fd = dial_server();
@@ -309,19 +312,19 @@ static void expect_binary(int from, int to)
     cr_expect(memcmp(answer, no_op_answer, sizeof(answer)) == 0);
 }
 
-/* Made before the first byte: it stays what was lent if there was never a doubt what that is.
- */
+/* A duplicate made before the first byte. The connection stays, because the guess of its
+ * protocol was never in doubt. */
 Test(duplicates, made_before_the_first_byte, .timeout = 20)
 {
     for (int round = 0; round < 3; round++) {
         int port = park();
         int fd = dial_server();
-        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-        cr_expect(local_port(fd) == port && local_port(twin) == port);
-        exchange(twin);
+        cr_expect(local_port(fd) == port && local_port(copy) == port);
+        exchange(copy);
         close(fd);
-        close(twin);
+        close(copy);
         EXPECT_KEPT();
     }
 }
@@ -331,37 +334,38 @@ Test(duplicates, that_speak_the_other_protocol, .timeout = 20)
 {
     int port = park();
     int fd = dial_server();
-    int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0), third = fcntl(twin, F_DUPFD_CLOEXEC, 0);
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0), third = fcntl(copy, F_DUPFD_CLOEXEC, 0);
 
-    cr_expect(local_port(fd) == port && fcntl(twin, F_SETFD, 0) == 0);
-    expect_binary(twin, fd);
+    cr_expect(local_port(fd) == port && fcntl(copy, F_SETFD, 0) == 0);
+    expect_binary(copy, fd);
     cr_expect(log_count(": swapped at ") == 1);
-    cr_expect(local_port(fd) != port && local_port(fd) == local_port(twin) &&
+    cr_expect(local_port(fd) != port && local_port(fd) == local_port(copy) &&
               local_port(fd) == local_port(third));
-    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0);
+    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(copy, F_GETFD) == 0);
     expect_binary(fd, third);
     close(fd);
     close_one(third);
-    expect_binary(twin, twin);
-    close(twin);
+    expect_binary(copy, copy);
+    close(copy);
     EXPECT_KEPT();
-    /* Now that two were spoken each is renewed before it is duplicated. */
+    /* Now both protocols have been seen at this server, so the guess is in doubt: the
+     * connection is replaced by a new one before it is duplicated. */
     port = park();
     fd = dial_server();
-    twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    cr_expect(local_port(fd) != port && local_port(twin) == local_port(fd));
-    expect_binary(twin, fd);
+    copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    cr_expect(local_port(fd) != port && local_port(copy) == local_port(fd));
+    expect_binary(copy, fd);
 }
 
-/* A stream on a duplicate may speak unseen: a new connection takes all fds. */
+/* A stdio stream on a duplicate may send unseen, so all fds get a new connection. */
 Test(duplicates, of_which_one_becomes_a_stream, .timeout = 20)
 {
     int port = park();
     int fd = dial_server();
-    int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    FILE *stream = fdopen(twin, "w");
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    FILE *stream = fdopen(copy, "w");
 
-    cr_expect(local_port(fd) != port && local_port(twin) == local_port(fd));
+    cr_expect(local_port(fd) != port && local_port(copy) == local_port(fd));
     fwrite(no_op, sizeof(no_op), 1, stream);
     fflush(stream);
     cr_expect(recv(fd, (char[sizeof(no_op)]){0}, sizeof(no_op), MSG_WAITALL) == sizeof(no_op));
@@ -370,8 +374,8 @@ Test(duplicates, of_which_one_becomes_a_stream, .timeout = 20)
     EXPECT_NOT_KEPT("STDIO");
 }
 
-/* So may one that takes the place of a standard stream. */
-Test(duplicates, at_the_number_of_a_stream, .timeout = 20)
+/* The same for a duplicate at the fd of a standard stream. */
+Test(duplicates, at_the_fd_of_a_stream, .timeout = 20)
 {
     int port = park();
     int fd = dial_server();
@@ -385,83 +389,83 @@ Test(duplicates, at_the_number_of_a_stream, .timeout = 20)
     EXPECT_KEPT();
 }
 
-static void half_a_request(int fd, int twin)
+static void half_a_request(int fd, int copy)
 {
     (void)fd;
-    send_text(twin, "get no");
+    send_text(copy, "get no");
 }
 
-static void reply_unread(int fd, int twin)
+static void reply_unread(int fd, int copy)
 {
     struct pollfd ready = {fd, POLLIN, 0};
 
-    send_text(twin, "get nothing\r\n");
+    send_text(copy, "get nothing\r\n");
     cr_expect(poll(&ready, 1, 5000) == 1);
-    cr_expect(unseen(SYS_recvfrom, twin, &(char){0}, 1, 0, NULL, NULL) == 1);
+    cr_expect(unseen(SYS_recvfrom, copy, &(char){0}, 1, 0, NULL, NULL) == 1);
 }
 
-static void watch_twin(int fd, int twin)
+static void register_copy(int fd, int copy)
 {
-    struct epoll_event event = {EPOLLIN, {.fd = twin}};
+    struct epoll_event event = {EPOLLIN, {.fd = copy}};
 
     (void)fd;
-    cr_expect(epoll_ctl(epoll_create1(EPOLL_CLOEXEC), EPOLL_CTL_ADD, twin, &event) == 0);
+    cr_expect(epoll_ctl(epoll_create1(EPOLL_CLOEXEC), EPOLL_CTL_ADD, copy, &event) == 0);
 }
 
-static void child_of_fork(int fd, int twin)
+static void child_of_fork(int fd, int copy)
 {
     pid_t child = fork();
 
     (void)fd;
-    (void)twin;
+    (void)copy;
     if (child == 0)
         _exit(0);
     expect_good_end(child);
 }
 
-static void stdio_on_twin(int fd, int twin)
+static void stdio_on_copy(int fd, int copy)
 {
     (void)fd;
-    cr_expect(fdopen(twin, "r") != NULL);
+    cr_expect(fdopen(copy, "r") != NULL);
 }
 
-static void unseen_duplicate(int fd, int twin)
+static void unseen_duplicate(int fd, int copy)
 {
     (void)fd;
-    cr_expect(syscall(SYS_dup, twin) >= 0);
+    cr_expect(syscall(SYS_dup, copy) >= 0);
 }
 
-static void pass_twin(int fd, int twin)
+static void pass_copy(int fd, int copy)
 {
     (void)fd;
-    close((int)unseen(SYS_dup, by_message(twin)));
+    close((int)unseen(SYS_dup, by_message(copy)));
 }
 
-static void say_quit(int fd, int twin)
+static void say_quit(int fd, int copy)
 {
-    send_text(twin, "quit\r\n");
+    send_text(copy, "quit\r\n");
     cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server was not told");
 }
 
-static void shut_down(int fd, int twin)
+static void shut_down(int fd, int copy)
 {
-    cr_expect(shutdown(twin, SHUT_WR) == 0);
+    cr_expect(shutdown(copy, SHUT_WR) == 0);
     cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server was not told");
 }
 
-static void close_all(int fd, int twin)
+static void close_all(int fd, int copy)
 {
     needs_close_range();
-    cr_expect(close_range((unsigned int)(fd < twin ? fd : twin),
-                          (unsigned int)(fd < twin ? twin : fd), 0) == 0);
+    cr_expect(close_range((unsigned int)(fd < copy ? fd : copy),
+                          (unsigned int)(fd < copy ? copy : fd), 0) == 0);
 }
 
-static void close_twin_unseen(int fd, int twin)
+static void close_copy_unseen(int fd, int copy)
 {
     (void)fd;
-    unseen(SYS_close, twin);
-    cr_expect(dup2(open("/dev/null", O_RDONLY), twin) == twin);
-    unseen(SYS_close, twin);
+    unseen(SYS_close, copy);
+    cr_expect(dup2(open("/dev/null", O_RDONLY), copy) == copy);
+    unseen(SYS_close, copy);
     cr_expect(socket(AF_INET, SOCK_STREAM, 0) >= 0);
 }
 
@@ -469,14 +473,14 @@ static void close_twin_unseen(int fd, int twin)
 Test(duplicates, by_which_something_happened, .timeout = 40)
 {
     static const struct {
-        void (*happens)(int fd, int twin);
+        void (*happens)(int fd, int copy);
         const char *event;
     } things[] = {{half_a_request, "REQUEST_PARTIAL"},
-                  {watch_twin, "DUPLICATED"},
+                  {register_copy, "DUPLICATED"},
                   {child_of_fork, "FORKED"},
-                  {stdio_on_twin, "STDIO"},
+                  {stdio_on_copy, "STDIO"},
                   {unseen_duplicate, "RAW_SYSCALL"},
-                  {pass_twin, "PASSED"},
+                  {pass_copy, "PASSED"},
                   {say_quit, "QUIT"},
                   {shut_down, "SHUT_DOWN"},
                   {close_all, "CLOSED_IN_BULK"},
@@ -485,13 +489,13 @@ Test(duplicates, by_which_something_happened, .timeout = 40)
     for (size_t i = 0; i < 2 * sizeof(things) / sizeof(things[0]); i++) {
         int kept = log_count(": kept");
         int fd = dial_server();
-        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
         exchange(fd);
-        exchange(twin);
-        things[i / 2].happens(fd, twin);
-        close(i % 2 ? fd : twin);
-        close(i % 2 ? twin : fd);
+        exchange(copy);
+        things[i / 2].happens(fd, copy);
+        close(i % 2 ? fd : copy);
+        close(i % 2 ? copy : fd);
         if (things[i / 2].event)
             cr_expect(strstr(last_event(), things[i / 2].event) &&
                           strstr(last_event(), ": not kept: "),
@@ -502,33 +506,34 @@ Test(duplicates, by_which_something_happened, .timeout = 40)
     }
 }
 
-/* A close that no hook saw: as long as the count is too high nothing is kept. */
+/* A close that no hook saw: nothing is kept while the count of open fds is too high. */
 Test(duplicates, closed_unseen, .timeout = 20)
 {
     int fd = dial_server();
-    int twin = dup(fd);
+    int copy = dup(fd);
 
-    exchange(twin);
-    close_twin_unseen(fd, twin);
+    exchange(copy);
+    close_copy_unseen(fd, copy);
     exchange(fd);
     close(fd);
     cr_expect(log_count(": kept") == 0 || strstr(last_event(), ": kept") == NULL);
     exchange(dial_server());
 }
 
-/* O_NONBLOCK is of the file, FD_CLOEXEC of the fd: the next user has what it asked for. */
+/* O_NONBLOCK belongs to the open file, FD_CLOEXEC to the fd. The next user has the flags it
+ * asked for. */
 Test(duplicates, flags, .timeout = 20)
 {
     int fd = dial_server();
     int port = local_port(fd);
-    int twin = fcntl(fd, F_DUPFD, 0);
+    int copy = fcntl(fd, F_DUPFD, 0);
 
     exchange(fd);
-    cr_expect(fcntl(twin, F_SETFL, O_NONBLOCK) == 0);
+    cr_expect(fcntl(copy, F_SETFL, O_NONBLOCK) == 0);
     cr_expect(fcntl(fd, F_GETFL) & O_NONBLOCK);
-    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(twin, F_GETFD) == 0);
+    cr_expect(fcntl(fd, F_GETFD) == FD_CLOEXEC && fcntl(copy, F_GETFD) == 0);
     close(fd);
-    close(twin);
+    close(copy);
     EXPECT_KEPT();
     fd = dial_server();
     cr_expect(local_port(fd) == port);
@@ -536,12 +541,12 @@ Test(duplicates, flags, .timeout = 20)
     exchange(fd);
 }
 
-/* Threads close the fds of their connections at the same time, and duplicate what another is
- * about to close. Each must get its own answers. */
+/* Threads close each other's fds, and duplicate what another thread is about to close. Each
+ * must get its own answers. */
 #define STRESSED 3
 #define STRESS   400
 
-static _Atomic int handed[STRESSED]; /* an fd to be closed by another thread, plus 1 */
+static _Atomic int handed[STRESSED]; /* an fd that another thread is to close, plus 1 */
 
 static void *close_handed(void *unused)
 {
@@ -568,19 +573,19 @@ static void *use_and_hand(void *argument)
 
     for (int i = 0; i < STRESS; i++) {
         int fd = dial_server();
-        int twin = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-        int side = i % 2 ? fd : twin;
+        int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        int side = i % 2 ? fd : copy;
 
         snprintf(request, sizeof(request), "set own-%d-%d 0 0 4\r\n%04d\r\n", which, i, i);
         send_text(side, request);
-        expect_text(i % 2 ? twin : fd, "STORED\r\n");
+        expect_text(i % 2 ? copy : fd, "STORED\r\n");
         snprintf(request, sizeof(request), "get own-%d-%d\r\n", which, i);
         snprintf(reply, sizeof(reply), "VALUE own-%d-%d 0 4\r\n%04d\r\nEND\r\n", which, i, i);
         send_text(side, request);
         expect_text(side, reply);
         while (handed[which] != 0)
             sched_yield();
-        handed[which] = twin + 1;
+        handed[which] = copy + 1;
         if (i % 4 == 3) {
             send_text(fd, request);
             expect_text(fd, reply);

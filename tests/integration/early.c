@@ -1,9 +1,9 @@
 /*
- * A library that speaks to memcached in its constructor, in handlers of fork() and atexit() and
- * in its destructor, and ends the process with code 1 when something goes wrong. Not part of
- * the test program: run.sh makes early.so of it, which is preloaded after libmcpool.so into
- * another one and so is initialised before it. With TEST_EARLY_RING it makes a ring of io_uring
- * in its constructor, and enters that later.
+ * A library that talks to memcached in its constructor, its destructor, and handlers of fork()
+ * and atexit(). It ends the process with code 1 when something goes wrong. It is not part of
+ * the test program: run.sh builds early.so, which is preloaded into another program after
+ * libmcpool.so, and so is initialised before it. With TEST_EARLY_RING it makes an io_uring in
+ * its constructor and enters it later.
  */
 #include <arpa/inet.h>
 #include <linux/io_uring.h>
@@ -30,10 +30,10 @@ static void converse(void)
     for (int i = 0; i < 3; i++) {
         int epfd = epoll_create1(0);
         int fd = socket(AF_INET, SOCK_STREAM, 0);
-        int twin = i == 0 ? dup(fd) : socket(AF_INET, SOCK_STREAM, 0);
+        int copy = i == 0 ? dup(fd) : socket(AF_INET, SOCK_STREAM, 0);
         int same = dup2(fd, fd);
 
-        if (twin < 0 || close(twin) != 0 || same != fd || dup2(-1, -1) != -1 ||
+        if (copy < 0 || close(copy) != 0 || same != fd || dup2(-1, -1) != -1 ||
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) != 0 ||
             connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
             epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) != 0 || write(fd, "get a\r\n", 7) != 7 ||
@@ -42,8 +42,7 @@ static void converse(void)
     }
 }
 
-/* dash has a handler for the end of its children, without SA_RESTART: it would interrupt
- * recv(). */
+/* dash handles SIGCHLD without SA_RESTART, which would interrupt recv(). */
 static void speak(void)
 {
     sigset_t every, before;

@@ -1,5 +1,6 @@
 /*
- * Epoll registrations: those of the former user are gone, those of the fresh socket remain.
+ * Epoll registrations. Those of the connection's former user are gone, those of the fresh
+ * socket remain.
  */
 #include "harness.h"
 
@@ -42,8 +43,8 @@ static void expect_silence(int epfd)
     cr_expect(epoll_wait(epfd, &event, 1, 50) == 0);
 }
 
-/* As libev does: closed without EPOLL_CTL_DEL. The idle connection must not report to the old
- * set, and the number can be registered anew. */
+/* As libev does: the fd is closed without EPOLL_CTL_DEL. The idle connection must not report to
+ * the old set, and the fd can be registered again. */
 static void reuse_without_del(uint32_t mode)
 {
     int epfd = epoll_create1(0);
@@ -78,7 +79,7 @@ Test(epoll, edge, .timeout = 20)
     reuse_without_del(EPOLLET);
 }
 
-/* As nginx does: registered before connect(), and never again. */
+/* As nginx does: the fd is registered once, before connect(). */
 static void registered_before_connect(uint32_t mode)
 {
     struct sockaddr_in addr;
@@ -114,7 +115,8 @@ Test(epoll, edge_before_connect, .timeout = 20)
     registered_before_connect(EPOLLET);
 }
 
-/* If the registrations cannot be made again the fresh socket must be as it was. */
+/* If the registrations cannot be made on the pooled connection, the fresh socket must stay as
+ * it was. */
 Test(epoll, set_lost_before_connect, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -131,13 +133,13 @@ Test(epoll, set_lost_before_connect, .timeout = 20)
     exchange(fd);
 }
 
-/* The server ends a connection that idles: nobody may be woken for it. */
-Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
+/* The server closes an idle connection: no thread may be woken by it. */
+Test(epoll, end_of_an_idle_connection_wakes_no_thread, .timeout = 20)
 {
     int epfd = epoll_create1(0);
     int fd = dial(scripted_server("END\r\n", 2));
     char byte;
-    int number;
+    int shadow;
 
     cr_assert(add(epfd, fd, EPOLLIN | EPOLLRDHUP, 1) == 0);
     send_text(fd, "get a\r\n");
@@ -145,15 +147,15 @@ Test(epoll, end_of_an_idle_connection_wakes_nobody, .timeout = 20)
     expect_text(fd, "END\r\n");
     close(fd);
     EXPECT_KEPT();
-    number = private_number();
-    unseen(SYS_write, number, "x", 1);
-    while (unseen(SYS_read, number, &byte, 1) > 0)
+    shadow = shadow_fd();
+    unseen(SYS_write, shadow, "x", 1);
+    while (unseen(SYS_read, shadow, &byte, 1) > 0)
         ;
     expect_silence(epfd);
 }
 
-/* With one thread a set ends when its fd is closed, and the connection is kept as any other.
- * The test's own process has threads, so another program is run. */
+/* In a process with one thread an epoll set ends when its fd is closed, and the connection is
+ * kept as usual. The test's own process has more threads, so another program is run. */
 Test(epoll, set_closed_before_the_connection, .timeout = 20)
 {
     static const char program[] = "import os, select, socket\n"
@@ -194,7 +196,7 @@ Test(epoll, deregistered_by_the_program, .timeout = 20)
     cr_expect(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL) == -1 && errno == EBADF);
 }
 
-/* A connection may be in several sets at once, each with data of its own. */
+/* A connection may be in several sets at once, with other data in each. */
 Test(epoll, several_sets, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -225,7 +227,7 @@ Test(epoll, several_sets, .timeout = 20)
     }
 }
 
-/* A one-shot registration that has fired is one still. */
+/* A one-shot registration that has fired is still one-shot. */
 Test(epoll, one_shot_in_use, .timeout = 20)
 {
     int epfd = epoll_create1(0);
@@ -244,19 +246,19 @@ Test(epoll, one_shot_in_use, .timeout = 20)
     expect_event(epfd, EPOLLIN, 2);
 }
 
-/* One set under two numbers is two sets to us: nothing is lent over such a socket, and its
- * registration is as the program made it. */
-Test(epoll, changed_through_a_twin_of_the_set, .timeout = 20)
+/* We take two fds of one set for two sets. So the fresh socket gets no pooled connection, and
+ * its registration stays as the program made it. */
+Test(epoll, changed_through_a_duplicate_of_the_set, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 2}};
     struct sockaddr_in addr;
     int port = park();
     int epfd = epoll_create1(0);
-    int twin = dup(epfd);
+    int copy = dup(epfd);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
 
     cr_assert(add(epfd, fd, EPOLLIN, 1) == 0);
-    cr_assert(epoll_ctl(twin, EPOLL_CTL_MOD, fd, &event) == 0);
+    cr_assert(epoll_ctl(copy, EPOLL_CTL_MOD, fd, &event) == 0);
     cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
               0);
     cr_expect(local_port(fd) != port);
@@ -265,7 +267,7 @@ Test(epoll, changed_through_a_twin_of_the_set, .timeout = 20)
     expect_text(fd, "END\r\n");
 }
 
-/* A thread that waits in a set keeps it alive when its fd is closed. */
+/* A thread that waits in a set keeps the set alive after its fd is closed. */
 struct waiter {
     int epfd;
     int patience; /* milliseconds */
@@ -304,7 +306,7 @@ static void end_by_close(int epfd)
     cr_assert(close(epfd) == 0);
 }
 
-static void end_by_number(int epfd)
+static void end_by_syscall(int epfd)
 {
     cr_assert(syscall(SYS_close, epfd) == 0);
 }
@@ -324,11 +326,11 @@ static void end_by_bulk_close(int epfd)
     cr_assert(close_range((unsigned int)epfd, (unsigned int)epfd, 0) == 0);
 }
 
-static void (*const ends[])(int epfd) = {end_by_close, end_by_number, end_by_dup2, end_by_dup3,
+static void (*const ends[])(int epfd) = {end_by_close, end_by_syscall, end_by_dup2, end_by_dup3,
                                          end_by_bulk_close};
 
-/* The program closes the set and then the connection. The thread gets no event for the next
- * user of that connection: its data may point to freed memory by now. */
+/* The program closes the set and then the connection. The waiting thread gets no event of the
+ * connection's next user: the event's data may point to freed memory by now. */
 Test(epoll, set_closed_while_a_thread_waits_in_it, .timeout = 60)
 {
     int stale = 0;
@@ -352,7 +354,7 @@ Test(epoll, set_closed_while_a_thread_waits_in_it, .timeout = 60)
     cr_expect(stale == 0, "%d of 20 threads were told of a connection that was closed", stale);
 }
 
-/* What is still open is still told to the thread. */
+/* Fds that are still open still report to the thread. */
 Test(epoll, open_connection_of_a_closed_set, .timeout = 20)
 {
     struct waiter waiter;
@@ -373,7 +375,8 @@ Test(epoll, open_connection_of_a_closed_set, .timeout = 20)
 
 #define NOT_TRAPPED 4711
 
-/* A filter that has each epoll_ctl() made by a handler, but for those with a fifth argument. */
+/* A seccomp filter: every epoll_ctl() raises a signal whose handler makes the call, except
+ * those with a fifth argument. */
 static struct sock_filter trap[] = {
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_epoll_ctl, 0, 3),
@@ -399,7 +402,7 @@ static void wait_until(_Atomic int *done)
         sched_yield();
 }
 
-/* The kernel has registered it, and the thread is held up before its call returns. */
+/* The kernel has made the registration, and the thread is held up before its call returns. */
 static void hold_up(int signal, siginfo_t *info, void *context)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
@@ -420,7 +423,7 @@ static void *register_in(void *unused)
     return NULL;
 }
 
-/* The thread that waits in the set may close the connection before epoll_ctl() has returned to
+/* The thread that waits in the set may close the connection before epoll_ctl() has returned in
  * the thread that registers it. */
 Test(epoll, closed_before_its_registration_returns, .timeout = 20)
 {

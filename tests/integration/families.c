@@ -31,7 +31,8 @@ Test(families, v6, .timeout = 20)
     exchange(fd);
 }
 
-/* The same server and so the same endpoint, but a socket of the other family would show. */
+/* The same server, so the same endpoint. But a program would notice a socket of the other
+ * family. */
 Test(families, v4_mapped, .timeout = 20)
 {
     struct in6_addr mapped = {

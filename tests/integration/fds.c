@@ -1,5 +1,5 @@
 /*
- * Numbers: an application sees the ones it would see without us.
+ * Fds: an application gets the same ones as without us.
  */
 #include "harness.h"
 
@@ -16,7 +16,7 @@
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
 
-Test(fds, lowest_free_number_after_close, .timeout = 20)
+Test(fds, lowest_free_fd_after_close, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -83,10 +83,10 @@ Test(fds, every_call_says_ebadf_after_close, .timeout = 20)
 Test(fds, idle_connections_end_with_exec, .timeout = 20)
 {
     park();
-    cr_expect(unseen(SYS_fcntl, private_number(), F_GETFD) == FD_CLOEXEC);
+    cr_expect(unseen(SYS_fcntl, shadow_fd(), F_GETFD) == FD_CLOEXEC);
 }
 
-/* How many fds the kernel's table of this process has room for. */
+/* For how many fds the kernel's table of this process has room. */
 static int table_size(void)
 {
     FILE *file = fopen("/proc/self/status", "r");
@@ -100,7 +100,7 @@ static int table_size(void)
     return size;
 }
 
-/* A fork copies the table up to the highest fd. */
+/* fork() copies the table up to the highest fd. */
 Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
 {
     int before = table_size();
@@ -112,15 +112,15 @@ Test(fds, an_idle_connection_fits_in_the_table, .timeout = 20)
     cr_expect(table_size() == before);
 }
 
-/* The fds of a program are counted up from the bottom of the table. When they reach the quarter
- * of the private fds, these are closed, and new ones are made in the next larger table. */
+/* A program's fds grow from the bottom of the table. When they reach the top quarter, where
+ * shadow fds are, these are closed, and new ones are made in the next larger table. */
 static void come_near(int (*get)(void))
 {
     int fd, port, next;
 
     not_under_valgrind();
     park();
-    fd = private_number();
+    fd = shadow_fd();
     cr_expect(fd >= LOWEST_PRIVATE && fd < 64);
     while ((next = get()) < LOWEST_PRIVATE)
         cr_assert(next > 0 && log_count("discarded") == 0);
@@ -148,7 +148,7 @@ static int another_epoll_set(void)
     return epoll_create1(0);
 }
 
-/* By a client that the library does not see and that is gone at once. */
+/* By a client that the library does not see and that ends at once. */
 static int another_accepted(void)
 {
     static int listener = -1, port;
@@ -183,7 +183,7 @@ Test(fds, accepted_ones_come_near, .timeout = 20)
     come_near(another_accepted);
 }
 
-/* What is opened by calls that are not hooked is seen when the next connection is kept. */
+/* Fds opened by calls that are not hooked are noticed when the next connection is kept. */
 Test(fds, files_come_near, .timeout = 20)
 {
     int port, fd;
@@ -197,7 +197,7 @@ Test(fds, files_come_near, .timeout = 20)
     cr_expect(park() == port);
 }
 
-/* Many connections get the room they need, and no more. */
+/* Many connections get the room they need and no more. */
 Test(fds, tables_for_a_crowd, .timeout = 20)
 {
     static const struct {
@@ -219,20 +219,20 @@ Test(fds, tables_for_a_crowd, .timeout = 20)
     }
 }
 
-/* A private number was never the application's: closing it works and says so. */
+/* A shadow fd never was the application's. A close() of it works, and fails with EBADF. */
 Test(fds, close_loop_over_idle_connections, .timeout = 20)
 {
-    int number;
+    int shadow;
 
     park();
-    number = private_number();
+    shadow = shadow_fd();
     errno = 0;
-    cr_expect(close(number) == -1 && errno == EBADF);
+    cr_expect(close(shadow) == -1 && errno == EBADF);
     EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
     park();
-    for (number = LOWEST_PRIVATE; number < 20000; number++)
-        cr_expect(close(number) == -1 && errno == EBADF);
+    for (shadow = LOWEST_PRIVATE; shadow < 20000; shadow++)
+        cr_expect(close(shadow) == -1 && errno == EBADF);
     cr_expect(log_count("discarded: CLOSED_IN_BULK") == 2);
     park();
 }
@@ -257,7 +257,7 @@ Test(fds, close_range_over_idle_and_used, .timeout = 20)
     exchange(used);
 }
 
-Test(fds, closefrom_sweeps, .timeout = 20)
+Test(fds, closefrom_closes_in_bulk, .timeout = 20)
 {
     park();
     closefrom(LOWEST_PRIVATE);
@@ -265,7 +265,7 @@ Test(fds, closefrom_sweeps, .timeout = 20)
     park();
 }
 
-/* The way of Java's NIO: what is duplicated over the connection closes it. */
+/* As Java's NIO does: a dup2() over the connection's fd closes it. */
 Test(fds, dup2_over_a_connection_is_a_check_in, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
@@ -299,7 +299,7 @@ Test(fds, dup2_that_fails_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* The same where the kernel has other reasons to refuse than the first number. */
+/* The same where the kernel refuses the call for another reason than its first fd. */
 Test(fds, dup_that_is_refused_closes_nothing, .timeout = 20)
 {
     struct rlimit before, limit;
@@ -323,19 +323,19 @@ Test(fds, dup_that_is_refused_closes_nothing, .timeout = 20)
     EXPECT_KEPT();
 }
 
-Test(fds, dup2_over_a_private_number, .timeout = 20)
+Test(fds, dup2_over_a_shadow_fd, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
-    int number;
+    int shadow;
 
     park();
-    number = private_number();
-    cr_assert(dup2(null, number) == number);
+    shadow = shadow_fd();
+    cr_assert(dup2(null, shadow) == shadow);
     EXPECT_EVENT(": discarded: CLOSED_IN_BULK ");
-    cr_expect(write(number, "x", 1) == 1);
+    cr_expect(write(shadow, "x", 1) == 1);
     park();
-    cr_expect(write(number, "x", 1) == 1, "the program's own number was touched");
-    cr_expect(close(number) == 0);
+    cr_expect(write(shadow, "x", 1) == 1, "the program's own number was touched");
+    cr_expect(close(shadow) == 0);
 }
 
 int __connect(int fd, const struct sockaddr *addr, socklen_t len);
@@ -346,7 +346,7 @@ int __fcntl(int fd, int command, ...);
 int __dup2(int fd, int to);
 int __close(int fd);
 
-/* What libc exports twice is the same to us. */
+/* The second name under which libc exports a function is hooked too. */
 Test(fds, second_names, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -373,7 +373,7 @@ Test(fds, second_names, .timeout = 20)
     }
 }
 
-Test(fds, duplicates_get_the_numbers_asked_for, .timeout = 20)
+Test(fds, duplicates_get_the_fds_asked_for, .timeout = 20)
 {
     int null = open("/dev/null", O_RDWR);
     int fd = dial_server();
@@ -392,8 +392,8 @@ Test(fds, duplicates_get_the_numbers_asked_for, .timeout = 20)
     cr_expect(fcntl(null, F_DUPFD, 300) == 301);
 }
 
-/* The lowest free fd from there on is taken by a private fd. */
-Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
+/* A shadow fd is at the lowest free fd from there on. */
+Test(fds, duplicates_from_a_shadow_fd_on, .timeout = 20)
 {
     static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC};
 
@@ -401,7 +401,7 @@ Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
         int fd, port;
 
         park();
-        fd = private_number();
+        fd = shadow_fd();
         cr_expect(fcntl(0, commands[i], fd) == fd);
         EXPECT_EVENT(": discarded: FD_PRESSURE ");
         cr_expect(fcntl(fd, F_GETFD) == (i == 0 ? 0 : FD_CLOEXEC));
@@ -413,7 +413,7 @@ Test(fds, duplicates_from_a_private_fd_on, .timeout = 20)
     }
 }
 
-/* Record locks (fcntl(2)) end when the process closes any fd of the file. */
+/* Record locks end when the process closes any fd of the file: fcntl(2). */
 Test(fds, duplicates_leave_the_locks, .timeout = 20)
 {
     struct flock all = {.l_type = F_WRLCK};
@@ -423,7 +423,7 @@ Test(fds, duplicates_leave_the_locks, .timeout = 20)
 
     cr_assert(file && fcntl(fileno(file), F_SETLK, &all) == 0);
     park();
-    fd = private_number();
+    fd = shadow_fd();
     cr_expect(fcntl(fileno(file), F_DUPFD, fd) == fd);
     child = fork();
     if (child == 0)
@@ -431,25 +431,25 @@ Test(fds, duplicates_leave_the_locks, .timeout = 20)
     expect_good_end(child);
 }
 
-static void sweep_one_by_one(void)
+static void close_one_by_one(void)
 {
     for (int fd = 3; fd < 9000; fd++)
         close(fd);
 }
 
-static void sweep_by_range(void)
+static void close_by_range(void)
 {
     close_range(3, ~0U, 0);
 }
 
-static void sweep_from(void)
+static void close_from(void)
 {
     closefrom(3);
 }
 
-/* As a daemon begins, in a child as the numbers of the test program must live: nothing of ours
- * is left behind, and pooling goes on. */
-static void sweep_everything(void (*sweep)(void))
+/* A daemon closes everything when it starts. Done in a child, because the test program needs
+ * its own fds. Nothing of ours stays open, and pooling goes on. */
+static void close_everything(void (*bulk_close)(void))
 {
     pid_t child = fork();
 
@@ -461,7 +461,7 @@ static void sweep_everything(void (*sweep)(void))
         used = dial_server();
         exchange(used);
         park();
-        sweep();
+        bulk_close();
         for (int fd = 3; fd < 65536; fd++)
             left += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
         port = park();
@@ -473,17 +473,17 @@ static void sweep_everything(void (*sweep)(void))
     expect_good_end(child);
 }
 
-Test(fds, sweeps_of_everything, .timeout = 20)
+Test(fds, everything_closed_in_bulk, .timeout = 20)
 {
     not_under_valgrind();
-    sweep_everything(sweep_one_by_one);
-    sweep_everything(sweep_from);
+    close_everything(close_one_by_one);
+    close_everything(close_from);
     needs_close_range();
-    sweep_everything(sweep_by_range);
+    close_everything(close_by_range);
 }
 
-/* What the pool keeps must not cost the program a descriptor it wants: GET must succeed with
- * all numbers taken, some of them by idle connections. */
+/* The pool must not cost the program an fd that it wants: GET must succeed when all fds are
+ * taken, some of them by idle connections. */
 static void make_way(int (*get)(int listener))
 {
     struct rlimit limit = {128, 128};
@@ -494,7 +494,7 @@ static void make_way(int (*get)(int listener))
     listener = listen_here(&port);
     dial(port);
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-    sleep(1); /* the limit is looked up once a second */
+    sleep(1); /* the library reads the limit once a second */
     for (size_t i = 0; i < 24; i++) {
         parked[i] = dial_server();
         exchange(parked[i]);
@@ -539,7 +539,7 @@ Test(fds, idle_connections_make_way_for_accept4, .timeout = 20)
     make_way(get_by_accept4);
 }
 
-Test(fds, no_private_number_left, .timeout = 20)
+Test(fds, no_shadow_fd_left, .timeout = 20)
 {
     struct rlimit limit;
     int fd, other;
@@ -549,10 +549,10 @@ Test(fds, no_private_number_left, .timeout = 20)
     other = dial_server();
     exchange(fd);
     exchange(other);
-    /* The limit is looked at now, and not again for a second. */
+    /* The library reads the limit now, and not again for a second. */
     close(other);
     EXPECT_KEPT();
-    /* One more for the log, which is opened line by line. */
+    /* One more fd for the log, which is opened for each line. */
     limit.rlim_cur = limit.rlim_max = (rlim_t)fd + 2;
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     cr_expect(close(fd) == 0);

@@ -1,6 +1,6 @@
 /*
- * The first byte of a user decides the protocol of its connection, whichever call sends that
- * byte: a user of either protocol that is lent a connection of the other gets an answer.
+ * The first byte of a user decides the protocol of its connection, whichever call sends it. A
+ * user that is given a connection of the other protocol still gets its answer.
  */
 #include "harness.h"
 
@@ -33,7 +33,7 @@ int pidfd_getfd(int pidfd, int fd, unsigned int flags);
 int __dprintf_chk(int fd, int flag, const char *format, ...);
 int __vdprintf_chk(int fd, int flag, const char *format, va_list list);
 
-/* What a user says first, and how the answer begins. */
+/* What a user sends first, and how the answer begins. */
 struct words {
     const char *said;
     size_t length;
@@ -64,8 +64,8 @@ static void expect_answer(int fd, const struct words *words, const char *how)
               how);
 }
 
-/* A lent connection on which USED was spoken before. */
-static int dial_lent(const struct words *used)
+/* A reused connection whose former user spoke USED. */
+static int dial_reused(const struct words *used)
 {
     int fd = dial_server();
 
@@ -111,7 +111,7 @@ static void say_unseen(int fd, const struct words *words)
 #define FORMAT "%.*s%s%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c%c"
 #define ZEROS  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 
-/* A printing call by which WORDS can be said: text as a string, binary with its zeros. */
+/* A printing call that can send WORDS: text as a string, binary with its zero bytes. */
 #define SAY_PRINTING(print, ...)                                                               \
     cr_assert((words == &text ? print(__VA_ARGS__, "%.*s", 13, words->said)                    \
                               : print(__VA_ARGS__, FORMAT, 1, noop, noop + 1, ZEROS)) ==       \
@@ -233,7 +233,7 @@ static void say_lio_listio64(int fd, const struct words *words)
     cr_assert(lio_listio64(LIO_WAIT, list, 1, NULL) == 0);
 }
 
-static void say_io_submit_by_number(int fd, const struct words *words)
+static void say_io_submit_by_syscall(int fd, const struct words *words)
 {
     struct iocb block = {.aio_lio_opcode = IOCB_CMD_PWRITE,
                          .aio_fildes = (uint32_t)fd,
@@ -247,18 +247,18 @@ static void say_io_submit_by_number(int fd, const struct words *words)
     cr_assert(syscall(SYS_io_submit, context, 1, list) == 1);
 }
 
-static void say_by_number(int fd, const struct words *words)
+static void say_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_write, fd, words->said, words->length) == (long)words->length);
 }
 
-static void say_sendto_by_number(int fd, const struct words *words)
+static void say_sendto_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_sendto, fd, words->said, words->length, 0, NULL, 0) ==
               (long)words->length);
 }
 
-static void say_splice_by_number(int fd, const struct words *words)
+static void say_splice_by_syscall(int fd, const struct words *words)
 {
     cr_assert(syscall(SYS_splice, pipe_of(words), NULL, fd, NULL, words->length, 0) ==
               (long)words->length);
@@ -277,7 +277,8 @@ static void say_dup(int fd, const struct words *words)
     say_unseen(dup(fd), words);
 }
 
-/* The number of the duplicate may have been tracked before; what is said on it is seen then. */
+/* The library may have known another connection at the duplicate's fd; it sees what is sent
+ * there. */
 static void say_seen_on_dup(int fd, const struct words *words)
 {
     say_seen(dup(fd), words);
@@ -325,12 +326,12 @@ static void say_pidfd_getfd(int fd, const struct words *words)
     say_unseen(pidfd_getfd(pidfd_of_self(), fd, 0), words);
 }
 
-static void say_pidfd_getfd_by_number(int fd, const struct words *words)
+static void say_pidfd_getfd_by_syscall(int fd, const struct words *words)
 {
     say_unseen((int)syscall(SYS_pidfd_getfd, pidfd_of_self(), fd, 0), words);
 }
 
-static void say_dup_by_number(int fd, const struct words *words)
+static void say_dup_by_syscall(int fd, const struct words *words)
 {
     say_unseen((int)syscall(SYS_dup, fd), words);
 }
@@ -371,7 +372,7 @@ static void say_passed_with_many(int fd, const struct words *words)
     pass(fd, words, true);
 }
 
-/* The WORDS as printf(1) knows them. */
+/* The WORDS in the notation of printf(1). */
 static const char *printed(const struct words *words)
 {
     static char octal[200];
@@ -395,7 +396,7 @@ static void say_spawned(int fd, const struct words *words)
     expect_good_end(child);
 }
 
-/* Events that end pooling before the first byte, which is seen then. */
+/* Events that end pooling before the first byte. The library sees that byte all the same. */
 
 static void say_after_unseen_reading(int fd, const struct words *words)
 {
@@ -432,7 +433,7 @@ static void say_after_fiosetown(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-static void say_after_polling_by_number(int fd, const struct words *words)
+static void say_after_polling_by_syscall(int fd, const struct words *words)
 {
     struct pollfd poller = {fd, POLLOUT, 0};
     struct timespec second = {1, 0};
@@ -453,12 +454,12 @@ static void say_after_changing_user(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* Registered in five sets, of which four are remembered: the connection cannot be exchanged,
- * and the program gets an error. */
+/* The connection is registered in five sets, and the library remembers four. So it cannot be
+ * swapped, and the program gets an error. */
 Test(swaps, first_write_in_too_many_epoll_sets, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
 
     for (int i = 0; i < 5; i++)
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
@@ -471,8 +472,8 @@ static void say_after_o_async(int fd, const struct words *words)
     say_seen(fd, words);
 }
 
-/* A one-shot registration cannot be made again at a new connection. That is no reason to cut
- * off a connection whose first byte will be seen, and fits. */
+/* A one-shot registration cannot be made again on a new connection. The connection is still not
+ * cut off when its first byte will be seen and is of the right protocol. */
 Test(swaps, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
 {
     static void (*const says[])(int fd, const struct words *words) = {
@@ -481,7 +482,7 @@ Test(swaps, first_write_in_an_epoll_set_for_one_shot, .timeout = 20)
     signal(SIGIO, SIG_IGN);
     for (size_t i = 0; i < sizeof(says) / sizeof(says[0]); i++) {
         struct epoll_event event = {EPOLLOUT | EPOLLONESHOT, {.u64 = 5}};
-        int fd = dial_lent(&text);
+        int fd = dial_reused(&text);
 
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
         says[i](fd, &text);
@@ -508,7 +509,7 @@ static void *read_answer(void *argument)
 /* A thread that waits for the answer would go on waiting on the old socket. */
 Test(swaps, first_write_while_a_thread_reads, .timeout = 20)
 {
-    struct reader reader = {.fd = dial_lent(&text)};
+    struct reader reader = {.fd = dial_reused(&text)};
     pthread_t thread;
 
     cr_assert(pthread_create(&thread, NULL, read_answer, &reader) == 0);
@@ -539,25 +540,25 @@ static void *look_again_and_again(void *unused)
     return NULL;
 }
 
-/* One whose calls begin and end while the connection is about to be renewed is no reason to cut
- * it off. */
+/* A thread whose calls begin and end while the connection is about to be replaced. That is no
+ * reason to cut the connection off. */
 Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 {
     pthread_t thread;
 
     cr_assert(pthread_create(&thread, NULL, look_again_and_again, NULL) == 0);
     for (int i = 0; i < 500; i++) {
-        int fd = dial_lent(&text);
-        int twin;
+        int fd = dial_reused(&text);
+        int copy;
 
         looked_at = fd;
         usleep(50);
-        twin = dup(fd);
-        /* The thread must not read the answer of what comes at this fd next. */
+        copy = dup(fd);
+        /* The thread must not read the next connection's answer at this fd. */
         looked_at = -1;
         while (looks)
             sched_yield();
-        close(twin);
+        close(copy);
         close(fd);
     }
     looked_at = -2;
@@ -568,7 +569,7 @@ Test(swaps, first_write_while_a_thread_comes_and_goes, .timeout = 60)
 
 static atomic_int asked_on = -1, lost;
 
-/* Asks at an unforeseen moment, and waits without being in a call. */
+/* Sends a request at a random moment, and waits for the answer outside of any call. */
 static void *ask_again_and_again(void *unused)
 {
     unsigned int random = 1;
@@ -593,8 +594,8 @@ static void *ask_again_and_again(void *unused)
     return NULL;
 }
 
-/* One that says its first words while the connection is about to be renewed has them answered.
- * Between the last look and the exchange itself is a microsecond, hence one may be lost. */
+/* A thread that sends its first request while the connection is about to be replaced gets its
+ * answer. Between our last check and the swap is a microsecond, so one answer may be lost. */
 Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
 {
     pthread_t thread;
@@ -602,16 +603,16 @@ Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
     cr_assert(pthread_create(&thread, NULL, ask_again_and_again, NULL) == 0);
     for (int i = 0; i < 1000; i++) {
         int fd = dial_server();
-        int twin;
+        int copy;
 
         exchange(fd);
         close(fd);
         fd = dial_server();
         asked_on = fd;
-        twin = dup(fd);
+        copy = dup(fd);
         while (asked_on >= 0)
             usleep(50);
-        close(twin);
+        close(copy);
         close(fd);
     }
     asked_on = -2;
@@ -619,12 +620,12 @@ Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
     cr_expect(lost <= 1, "%d answers of 1000 were lost", lost);
 }
 
-/* Another connection by now, to a server of the test. */
+/* The fd is another connection by now, to a server of the test. */
 Test(swaps, first_write_after_another_connect, .timeout = 20)
 {
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     struct sockaddr_in addr;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int port;
     int listener = listen_here(&port);
 
@@ -635,14 +636,14 @@ Test(swaps, first_write_after_another_connect, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 0);
 }
 
-/* The same, of a connection that is not pooled any more for another reason, while one that
- * speaks the other protocol idles. */
+/* The same with a connection that is no longer pooled for another reason, while a connection of
+ * the other protocol is idle. */
 Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}};
     struct sockaddr none = {.sa_family = AF_UNSPEC};
     struct sockaddr_in addr;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int other = dial_server();
     int port;
     int listener = listen_here(&port);
@@ -659,11 +660,11 @@ Test(swaps, first_write_after_another_connect_of_a_refused_one, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 0);
 }
 
-/* What cannot be renewed fails, like what cannot be repaired. */
+/* A connection that cannot be replaced fails, like one that cannot be repaired. */
 Test(swaps, first_write_without_descriptors, .timeout = 20)
 {
     struct rlimit limit;
-    int fd = dial_lent(&text);
+    int fd = dial_reused(&text);
     int in = file_of(&binary);
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
@@ -690,10 +691,10 @@ static const struct member {
     {"aio_write64", say_aio_write64},
     {"lio_listio", say_lio_listio},
     {"lio_listio64", say_lio_listio64},
-    {"syscall(SYS_io_submit)", say_io_submit_by_number},
-    {"syscall(SYS_write)", say_by_number},
-    {"syscall(SYS_sendto)", say_sendto_by_number},
-    {"syscall(SYS_splice)", say_splice_by_number},
+    {"syscall(SYS_io_submit)", say_io_submit_by_syscall},
+    {"syscall(SYS_write)", say_by_syscall},
+    {"syscall(SYS_sendto)", say_sendto_by_syscall},
+    {"syscall(SYS_splice)", say_splice_by_syscall},
     {"fdopen", say_fdopen},
     {"dup", say_dup},
     {"dup, seen", say_seen_on_dup},
@@ -702,9 +703,9 @@ static const struct member {
     {"dup2 over itself", say_dup_over_itself},
     {"F_DUPFD", say_dupfd},
     {"F_DUPFD_CLOEXEC", say_dupfd_cloexec},
-    {"syscall(SYS_dup)", say_dup_by_number},
+    {"syscall(SYS_dup)", say_dup_by_syscall},
     {"pidfd_getfd", say_pidfd_getfd},
-    {"syscall(SYS_pidfd_getfd)", say_pidfd_getfd_by_number},
+    {"syscall(SYS_pidfd_getfd)", say_pidfd_getfd_by_syscall},
     {"sendmsg with SCM_RIGHTS", say_passed},
     {"sendmmsg with SCM_RIGHTS", say_passed_with_many},
     {"posix_spawn with adddup2", say_spawned},
@@ -712,14 +713,14 @@ static const struct member {
     {"setsockopt, then send", say_after_option},
     {"F_SETOWN, then send", say_after_setown},
     {"FIOSETOWN, then send", say_after_fiosetown},
-    {"syscall(SYS_ppoll), then send", say_after_polling_by_number},
+    {"syscall(SYS_ppoll), then send", say_after_polling_by_syscall},
     {"system, then send", say_after_a_child},
     {"setuid, then send", say_after_changing_user},
 };
 
 #define MEMBERS (sizeof(members) / sizeof(members[0]))
 
-/* Every member for every pair of protocols, by its place in the table. */
+/* Every way to send, for every pair of protocols, by its place in the table. */
 ParameterizedTestParameters(swaps, first_write)
 {
     static size_t places[4 * MEMBERS];
@@ -739,7 +740,7 @@ ParameterizedTest(size_t *place, swaps, first_write, .timeout = 20)
 
     sprintf(how, "%s, %s after %s", member->name, wanted == &text ? "text" : "binary",
             used == &text ? "text" : "binary");
-    fd = dial_lent(used);
+    fd = dial_reused(used);
     member->say(fd, wanted);
     expect_answer(fd, wanted, how);
     say_seen(fd, wanted);
@@ -748,12 +749,12 @@ ParameterizedTest(size_t *place, swaps, first_write, .timeout = 20)
     close(fd);
 }
 
-/* What is inherited, or used in a ring of io_uring, is renewed where no other thread can be
- * sending on it: the child of a fork has none, Criterion's process has. FORKS: the words are
- * said by a child of that child. Its exit code is 0 when the answer came. */
+/* An inherited connection, or one used in an io_uring, is replaced before its first byte where
+ * no other thread can be sending on it. A forked child has no other thread; Criterion's process
+ * has. With FORKS a child of that child sends. The exit code is 0 when the answer came. */
 static int say_alone(bool forks)
 {
-    /* Of a ring that is not understood. */
+    /* For a ring that the library does not understand. */
     struct io_uring_params parameters = {.flags = IORING_SETUP_IOPOLL};
     struct sockaddr_in addr;
     struct pollfd poller;

@@ -103,8 +103,8 @@ int park(void)
     return port;
 }
 
-/* Nothing else in these tests has an fd so high. */
-int private_number(void)
+/* No other fd in these tests is so high. */
+int shadow_fd(void)
 {
     for (int fd = LOWEST_PRIVATE; fd < 65536; fd++) {
         if (unseen(SYS_fcntl, fd, F_GETFD) >= 0)
@@ -138,7 +138,7 @@ long opened_at_server(void)
     return opened;
 }
 
-/* Calls VISIT with the text of every line of the process PID. */
+/* Calls VISIT with each log line of the process PID. */
 static void each_log_line(pid_t pid, void (*visit)(const char *line, void *context),
                           void *context)
 {
@@ -203,13 +203,13 @@ int log_count(const char *text)
     return log_count_of(getpid(), text);
 }
 
-void wait_inside(pid_t tid, long number)
+void wait_inside(pid_t tid, long nr)
 {
     char path[64];
     long inside = -1;
 
     snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-    while (inside != number) {
+    while (inside != nr) {
         FILE *file = fopen(path, "r");
 
         cr_assert(file != NULL, "the thread is gone, or %s is not readable", path);

@@ -1,5 +1,5 @@
 /*
- * What the preloaded tests share. Each Criterion test runs in a process of its own, with
+ * What the integration tests share. Each Criterion test runs in its own process, with
  * libmcpool.so preloaded, against a real memcached at TEST_PORT or a scripted server of its
  * own. What the library did is read from its log, lines of this process only.
  */
@@ -30,48 +30,51 @@ int dial_server(void);
 struct sockaddr_in *loopback(struct sockaddr_in *addr, int port);
 
 void send_text(int fd, const char *text);
-/* Reads exactly what TEXT is and fails the test when something else comes. */
+/* Reads exactly TEXT; fails the test when something else comes. */
 void expect_text(int fd, const char *text);
 
-/* One exchange that leaves the connection clean. */
+/* One request with its reply, which leaves the connection clean. */
 void exchange(int fd);
 
-/* The port of this end, by which a connection is recognised. */
+/* The local port, by which a connection is recognised. */
 int local_port(int fd);
 
-/* A connection that was used, closed and kept; returns its local port. */
+/* Uses and closes a connection, which is kept; returns its local port. */
 int park(void);
 
-/* Private fds are in the top quarter of the table, which in these tests has 64 entries. */
+/* Shadow fds are in the top quarter of the table, which in these tests has 64 entries. */
 #define LOWEST_PRIVATE 48
 
-/* The number of the one connection that idles. */
-int private_number(void);
+/* The shadow fd of the one idle connection. */
+int shadow_fd(void);
 
-/* Connections the memcached has opened so far, asked for on a connection that is not pooled. */
+/* How many connections the memcached has opened so far. Asked on a connection that is not
+ * pooled. */
 long opened_at_server(void);
 
-/* The last thing the log says of this process among kept, not kept, reused, discarded. */
+/* This process's last log line with kept, not kept, reused or discarded. */
 const char *last_event(void);
-/* How many lines of this process, or of another, contain TEXT. */
+/* How many log lines of this process, or of another, contain TEXT. */
 int log_count(const char *text);
 int log_count_of(pid_t pid, const char *text);
 
 /* A listening socket at 127.0.0.1, and its port. */
 int listen_here(int *port);
 
-/* A server with one script: accepts connections on a port of its own and answers each chunk it
- * receives with ANSWER; after HANG_UP_AFTER answers it closes (0: never). Returns the port. It
- * runs in a thread whose calls the shim does not track as they are on accepted sockets. */
+/* A server with one script. It accepts connections on a port of its own and answers each chunk
+ * it receives with ANSWER. After HANG_UP_AFTER answers it closes (0: never). Returns the port.
+ * It runs in a thread; the library does not follow its calls, because they are on accepted
+ * sockets. */
 int scripted_server(const char *answer, int hang_up_after);
 
-/* Waits until the thread TID of this process is inside the system call NUMBER. */
-void wait_inside(pid_t tid, long number);
+/* Waits until the thread TID of this process is inside the system call NR. */
+void wait_inside(pid_t tid, long nr);
 
-/* Waits for CHILD, which answers by its exit code: 0 when all was well. */
+/* Waits for CHILD, whose exit code is 0 when all was well. */
 void expect_good_end(pid_t child);
 
-/* A message of one byte that passes an fd, see unix(7); it must stay where it was filled in. */
+/* A message of one byte that passes an fd (unix(7)). It must not be moved after
+ * fill_fd_message(). */
 struct fd_message {
     union {
         struct cmsghdr header;
@@ -87,18 +90,18 @@ void fill_fd_message(struct fd_message *message, int fd);
 /* The fd that came with MESSAGE. */
 int fd_of_message(const struct fd_message *message);
 
-/* Skips the test under ASan, which makes the program itself do otherwise. */
+/* Skips the test under ASan, which itself makes the program behave otherwise. */
 void not_under_asan(void);
 
-/* Skips the test under valgrind, which keeps numbers and a limit of its own, and speaks of
- * every bad address. */
+/* Skips the test under valgrind, which has fds and a limit of its own and reports every bad
+ * address. */
 void not_under_valgrind(void);
 
 /* Skips the test where the kernel has no close_range() with all its flags: before Linux 5.11.
  */
 void needs_close_range(void);
 
-/* A system call the shim cannot see. */
+/* A system call that the library cannot see. Returns -errno on failure. */
 #define unseen raw_syscall
 
 #define EXPECT_EVENT(text)                                                                     \

@@ -18,7 +18,7 @@ static int connect_to_server(int fd)
     return connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr));
 }
 
-/* Every pair of flags before and after: the former user's never show. */
+/* Every pair of flags, of the former user and of the next: the former user's never show. */
 Test(install, flags, .timeout = 20)
 {
     static const int flags[] = {0, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_NONBLOCK | SOCK_CLOEXEC};
@@ -50,7 +50,7 @@ Test(install, flags, .timeout = 20)
     }
 }
 
-/* The three ways in which programs switch blocking off. */
+/* The three ways to make a socket blocking again. */
 Test(install, nonblocking_by_any_call, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {
@@ -125,7 +125,7 @@ static void give(int fd, const struct setting *setting)
                              sizeof(setting->value)) == 0);
 }
 
-/* Every option a program can look at, of a socket treated in some way. */
+/* Every option that a program can read, of a socket treated in some way. */
 static void snapshot(int fd, char (*values)[32])
 {
     static const int options[][2] = {
@@ -170,8 +170,8 @@ static void snapshot(int fd, char (*values)[32])
 
 #define SNAPSHOT 28
 
-/* For each option: kept by one who gave it, taken by one who did not, and the other way round.
- * The yardstick is a socket treated the same whose connection is not from the pool. */
+/* For each option: set by the first user and not by the next, and the other way round. The
+ * reference is a socket treated alike whose connection is not from the pool. */
 Test(install, options_of_this_user_and_no_other, .timeout = 20)
 {
     for (size_t former = 0; former <= SETTINGS; former++) {
@@ -237,7 +237,8 @@ Test(install, options_set_late_do_not_leak, .timeout = 20)
     cr_expect(linger.l_onoff == 0);
 }
 
-/* A buffer that was set cannot be unset, so such connections keep to themselves. */
+/* A buffer size that was set cannot be unset, so such connections are only reused for the same
+ * size. */
 Test(install, buffer_sizes_are_not_mixed, .timeout = 20)
 {
     int size = 50000;
@@ -280,9 +281,10 @@ static int real_nodelay_of(int fd)
     return value;
 }
 
-/* On a new connection the server acknowledges at once, and a small request behind another is
- * not held back; a pooled one must not be slower. The program sees what it would have seen. */
-Test(install, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
+/* On a new connection the server acknowledges at once, and a small request is not held back
+ * behind another. A pooled one must not be slower. The program reads the options it would have
+ * read. */
+Test(install, reused_connections_do_not_wait_for_acknowledgements, .timeout = 20)
 {
     struct sockaddr_in addr;
     int value = 0;
@@ -319,7 +321,7 @@ Test(install, lent_connections_do_not_wait_for_acknowledgements, .timeout = 20)
     cr_expect(nodelay_of(fd) == 0 && real_nodelay_of(fd) == 0, "what is asked for is done");
 }
 
-/* bind() to the wildcard address and no port, as Tcl calls it before every connect(). */
+/* bind() to the wildcard address and port 0, as Tcl does before every connect(). */
 static void bind_to_nothing(int fd, int domain)
 {
     struct sockaddr_in in = {.sin_family = AF_INET};
@@ -344,12 +346,12 @@ static void connect_over(int fd, int domain)
 }
 
 /* The port is at the same place in both families. */
-static int port_of(int fd, bool by_number)
+static int port_of(int fd, bool by_syscall)
 {
     struct sockaddr_in6 name;
     socklen_t len = sizeof(name);
-    long result = by_number ? syscall(SYS_getsockname, fd, &name, &len)
-                            : getsockname(fd, (struct sockaddr *)&name, &len);
+    long result = by_syscall ? syscall(SYS_getsockname, fd, &name, &len)
+                             : getsockname(fd, (struct sockaddr *)&name, &len);
 
     cr_assert(result == 0);
     return ntohs(name.sin6_port);
@@ -376,7 +378,7 @@ Test(install, bound_to_nothing, .timeout = 20)
     bound_to_nothing(AF_INET6);
 }
 
-/* A program that asked for its port sees the same one when it is connected. */
+/* A program that read its port before connect() reads the same one afterwards. */
 Test(install, bound_to_nothing_and_asked, .timeout = 20)
 {
     for (int way = 0; way < 4; way++) {
@@ -395,8 +397,8 @@ Test(install, bound_to_nothing_and_asked, .timeout = 20)
     }
 }
 
-/* A connection that was not bound is not lent to a program that bound its socket, or the other
- * way round: a connect() to AF_UNSPEC would show the difference. */
+/* A connection whose socket was not bound is not reused for one that was bound, or the other
+ * way round: connect() to AF_UNSPEC would show the difference. */
 Test(install, bound_and_not_bound, .timeout = 20)
 {
     int port = park();

@@ -1,6 +1,6 @@
 /*
- * Signal handlers that jump out of a call in the very moment in which its real call is made:
- * the thread is as it would be without the library, and pooling goes on for other threads.
+ * Signal handlers that jump out of a call at the moment of its real call. The thread is as it
+ * would be without the library, and pooling goes on for other threads.
  */
 #include "harness.h"
 
@@ -17,17 +17,16 @@
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
 
-/* The low half of an argument, as the kernel shows it to a filter on a little-endian machine.
- */
+/* The low half of an argument, as a filter sees it on a little-endian machine. */
 #define ARGUMENT(index) (offsetof(struct seccomp_data, args) + 8 * (index))
 
-/* From here on the system call NUMBER of this thread, with VALUE as the argument at INDEX, is
- * not made but raises SIGSYS. The library does not see that there is a filter. */
-static void trap(long number, unsigned int index, int value)
+/* From here on the system call NR of this thread, with VALUE as its argument at INDEX, raises
+ * SIGSYS instead of being made. The library does not see that there is a filter. */
+static void trap(long nr, unsigned int index, int value)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)number, 0, 3),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)nr, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (unsigned int)ARGUMENT(index)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)value, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
@@ -49,7 +48,7 @@ static void jump(int signal)
 
 struct leaver {
     void (*call)(int fd);
-    long number;
+    long nr;
     unsigned int index;
     int fd;
     bool left;
@@ -59,7 +58,7 @@ static void *leave_and_be_cancelled(void *argument)
 {
     struct leaver *leaver = argument;
 
-    trap(leaver->number, leaver->index, leaver->fd);
+    trap(leaver->nr, leaver->index, leaver->fd);
     if (sigsetjmp(before_the_call, 1) == 0)
         leaver->call(leaver->fd);
     else
@@ -69,11 +68,11 @@ static void *leave_and_be_cancelled(void *argument)
     return NULL;
 }
 
-/* A signal handler jumps out of CALL(FD), whose system call NUMBER has FD as its argument at
- * INDEX. The thread can still be cancelled afterwards. */
-static void leave(void (*call)(int fd), long number, unsigned int index, int fd)
+/* A signal handler jumps out of CALL(FD), whose system call NR has FD as its argument at INDEX.
+ * The thread can still be cancelled afterwards. */
+static void leave(void (*call)(int fd), long nr, unsigned int index, int fd)
 {
-    struct leaver leaver = {call, number, index, fd, false};
+    struct leaver leaver = {call, nr, index, fd, false};
     pthread_t thread;
     void *result;
 
@@ -101,7 +100,7 @@ static void by_close(int fd)
     close(fd);
 }
 
-static void by_number(int fd)
+static void by_syscall(int fd)
 {
     syscall(SYS_close, fd);
 }
@@ -121,16 +120,15 @@ static void by_close_range(int fd)
     close_range((unsigned int)fd, (unsigned int)fd, 0);
 }
 
-/* The connection is given up, and its fd, which the kernel did not close, is still the
- * program's.
- */
-static void leave_a_connection(void (*call)(int fd), long number, unsigned int index)
+/* The library gives the connection up. The kernel did not close the fd, which is still the
+ * program's. */
+static void leave_a_connection(void (*call)(int fd), long nr, unsigned int index)
 {
     int fd = dial_server();
     int port = local_port(fd);
 
     exchange(fd);
-    leave(call, number, index, fd);
+    leave(call, nr, index, fd);
     EXPECT_NOT_KEPT("ABANDONED");
     cr_expect(local_port(fd) == port);
     exchange(fd);
@@ -148,13 +146,13 @@ Test(threads, jumps_out_of_closing_a_connection, .timeout = 20)
 {
     not_under_valgrind();
     leave_a_connection(by_close, SYS_close, 0);
-    leave_a_connection(by_number, SYS_close, 0);
+    leave_a_connection(by_syscall, SYS_close, 0);
     leave_a_connection(by_dup2, DUP2_CALL, 1);
     leave_a_connection(by_dup3, SYS_dup3, 1);
 }
 
-/* The close of a lent connection, which has a private fd already, is left in the same way. */
-Test(threads, jumps_out_of_closing_a_lent_connection, .timeout = 20)
+/* The same for the close of a reused connection, which has a shadow fd already. */
+Test(threads, jumps_out_of_closing_a_reused_connection, .timeout = 20)
 {
     int fd;
 
@@ -170,13 +168,13 @@ Test(threads, jumps_out_of_closing_a_lent_connection, .timeout = 20)
     expect_pooling();
 }
 
-/* Idle connections are closed whenever the identity is set, even to what it was. */
+/* Idle connections are closed whenever an identity is set, even to the same value. */
 static void lose_idle_ones(void)
 {
     cr_assert(setgid(getgid()) == 0);
 }
 
-/* A connection that the program opened itself gets a private fd when it is closed. */
+/* A connection that the program opened itself gets a shadow fd at its close. */
 static void expect_new_one_is_kept(void)
 {
     int busy = dial_server(), fd = dial_server();

@@ -1,5 +1,6 @@
 /*
- * SO_LINGER of a connection's last user: no other call waits for what that user left unsent.
+ * SO_LINGER set by a connection's last user: no other call waits until that user's bytes are
+ * sent.
  */
 #include "harness.h"
 
@@ -9,14 +10,14 @@
 #include <time.h>
 #include <unistd.h>
 
-/* How long close() may wait, and what counts as not having waited, in seconds. */
+/* How long close() may linger, and what counts as not having waited. In seconds. */
 #define LINGERS 5
 #define AT_ONCE 2
 
 static int port_here;
 static int listener;
 
-/* A server that takes little: its receive window is full soon. */
+/* A server that reads little: its receive window is soon full. */
 static void listen_narrowly(void)
 {
     int small = 4096;
@@ -60,7 +61,7 @@ static struct linger linger_of(int fd)
     return option;
 }
 
-/* More than the server takes: the rest stays in the kernel, unsent. */
+/* More than the server reads: the rest stays in the kernel, unsent. */
 static void store_much(int fd)
 {
     static char value[200000];
@@ -108,7 +109,7 @@ Test(draining, given_up_without_lingering, .timeout = 20, .init = listen_narrowl
     int number;
 
     leave_much();
-    number = private_number();
+    number = shadow_fd();
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     all = limit;
     limit.rlim_cur = (rlim_t)dup(0);
@@ -121,7 +122,7 @@ Test(draining, given_up_without_lingering, .timeout = 20, .init = listen_narrowl
     cr_assert(setrlimit(RLIMIT_NOFILE, &all) == 0);
 }
 
-/* Nor does a call that gets the fd of a connection which was closed past the hooks. */
+/* Nor does a call wait that is given the fd of a connection closed unseen. */
 Test(draining, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
 {
     int fd = dial(port_here), other;
@@ -144,8 +145,8 @@ Test(draining, lost_without_lingering, .timeout = 20, .init = listen_narrowly)
     EXPECT_NOT_KEPT("OTHER_SOCKET");
 }
 
-/* Whatever closes it: exec(), a child, a bulk close. The next user that sets SO_LINGER has
- * it again, and no other user has. */
+/* exec(), a child, or a bulk close may close it. The next user that sets SO_LINGER has it
+ * again, and no other user has. */
 Test(draining, idle_connections_do_not_linger, .timeout = 20)
 {
     int fd = dial_server(), port = local_port(fd);
@@ -154,7 +155,7 @@ Test(draining, idle_connections_do_not_linger, .timeout = 20)
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
-    cr_expect(linger_of(private_number()).l_onoff == 0);
+    cr_expect(linger_of(shadow_fd()).l_onoff == 0);
     for (int turn = 0; turn < 4; turn++) {
         struct sockaddr_in addr;
 
@@ -169,6 +170,6 @@ Test(draining, idle_connections_do_not_linger, .timeout = 20)
         exchange(fd);
         close(fd);
         EXPECT_KEPT();
-        cr_expect(linger_of(private_number()).l_onoff == 0);
+        cr_expect(linger_of(shadow_fd()).l_onoff == 0);
     }
 }

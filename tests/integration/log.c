@@ -108,7 +108,7 @@ Test(rare, a_child_begins_anew, .timeout = 20)
     expect_good_end(child);
 }
 
-/* To write beyond it would be SIGXFSZ. */
+/* A write beyond this limit would raise SIGXFSZ. */
 Test(places, limited_size_of_files, .timeout = 20)
 {
     struct stat before, after;

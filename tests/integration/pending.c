@@ -1,6 +1,6 @@
 /*
- * A receive that was begun and not waited for never gets what the next user of the connection
- * is sent.
+ * A receive that was begun and not waited for never gets what the connection's next user is
+ * sent.
  */
 #include "harness.h"
 
@@ -65,7 +65,7 @@ Test(pending, lio_listio, .timeout = 60)
     cr_expect(log_count(": not kept: UNTRACKED_IO ") == ROUNDS);
 }
 
-/* What glibc refuses, or does not look at, is treated as without us. */
+/* Calls that glibc refuses, or does not look at, are treated as without us. */
 Test(pending, lists_that_glibc_does_not_read, .timeout = 20)
 {
     struct aiocb **volatile nowhere = (struct aiocb **)8;
@@ -178,7 +178,7 @@ Test(pending, ring, .timeout = 20)
     EXPECT_NOT_KEPT("IO_URING");
 }
 
-/* Containers forbid the call. A ring that was refused is no ring. */
+/* Containers forbid the call. When the kernel refused it there is no ring. */
 Test(pending, ring_that_was_refused, .timeout = 20)
 {
     struct sock_filter code[] = {
@@ -190,7 +190,7 @@ Test(pending, ring_that_was_refused, .timeout = 20)
     struct sock_fprog filter = {sizeof(code) / sizeof(code[0]), code};
     int port;
 
-    /* Unseen, as a filter that was installed before the program started. */
+    /* Set unseen by the library, like a filter installed before the program started. */
     cr_assert(unseen(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     if (unseen(SYS_prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
         cr_skip_test("no seccomp filter can be made here");

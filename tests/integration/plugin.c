@@ -1,6 +1,6 @@
 /*
- * An object that is loaded by the tests of RTLD_DEEPBIND: speaks to memcached, reuses fds, and
- * loads others.
+ * An object that the tests of RTLD_DEEPBIND load. It talks to memcached, reuses fds and loads
+ * other objects.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>

@@ -34,7 +34,7 @@ Test(policy, last_in_first_out, .timeout = 20)
         cr_expect(local_port(dial_server()) == ports[i]);
 }
 
-/* More than the default of 32 were in use at once a moment ago: all are worth keeping. */
+/* More than the default of 32 were in use at once a moment ago, so all are worth keeping. */
 Test(policy, keeps_the_peak_of_the_last_minute, .timeout = 20)
 {
     crowd(MANY, NULL);
@@ -52,8 +52,8 @@ Test(policy, many_uses_one_connection, .timeout = 20)
     cr_expect(opened_at_server() - before <= 2);
 }
 
-/* One at a time, so that the peak never lifts the bound; each with another size of its buffer,
- * so that none can serve for another. The oldest makes room. */
+/* One at a time, so that the peak of use never raises the bound. Each has another buffer size,
+ * so that no one can be reused for another. The oldest makes room. */
 Test(two_idle, endpoint_full, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -79,8 +79,8 @@ Test(two_in_all, pool_full, .timeout = 20)
     cr_expect(log_count(": reused as ") == 2);
 }
 
-/* Also those of connections in use, and of spares. */
-Test(two_in_all, private_numbers, .timeout = 20)
+/* Connections in use and spares have shadow fds too. */
+Test(two_in_all, shadow_fds, .timeout = 20)
 {
     int count = 0;
 
@@ -123,8 +123,8 @@ Test(dry_run, counts_and_changes_nothing, .timeout = 20)
     cr_expect(log_count(": reused as ") == 0);
 }
 
-/* What is owed could only come later, and later there is no connection. */
-Test(dry_run, counts_no_connection_that_is_owing, .timeout = 20)
+/* The outstanding reply could only come later, and a dry run keeps no connection for later. */
+Test(dry_run, counts_no_connection_that_is_draining, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -164,7 +164,7 @@ Test(bad_config, warns_once_and_uses_the_default, .timeout = 20)
     park();
 }
 
-/* Every address of the loopback network is an endpoint, one server behind them all. */
+/* Every address of the loopback network is an endpoint; one server is behind them all. */
 static int dial_endpoint(int port, unsigned int n)
 {
     struct sockaddr_in addr;
@@ -176,8 +176,8 @@ static int dial_endpoint(int port, unsigned int n)
     return fd;
 }
 
-/* More endpoints at once than there is room for are not pooled; one that nobody uses any more
- * makes room. Criterion's own socket is an endpoint, too. */
+/* More endpoints in use at once than there is room for are not pooled. An unused endpoint makes
+ * room. Criterion's own socket is an endpoint, too. */
 Test(policy, no_room_for_more_endpoints, .timeout = 20)
 {
     enum { ROOM = 512 };

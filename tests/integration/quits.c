@@ -1,5 +1,5 @@
 /*
- * quit and shutdown(): what is clean is kept, and the number reads, writes and waits like one
+ * quit and shutdown(). A clean connection is kept, and its fd reads, writes and polls like one
  * whose server has hung up.
  */
 #include "harness.h"
@@ -31,7 +31,7 @@ static void expect_tombstone(int fd)
     cr_expect(fcntl(fd, F_GETFD) == -1);
 }
 
-/* The server must not hear of it, and the connection goes to the next one. */
+/* The server must not see the quit, and the connection goes to the next user. */
 static void expect_reuse(int port)
 {
     int fd = dial_server();
@@ -106,7 +106,7 @@ Test(quits, quit_with_replies_owed_is_passed_on, .timeout = 20)
     cr_expect(log_count(": not kept: QUIT ") == 1);
 }
 
-/* What FD gives up to end of file. */
+/* What FD receives up to end of file. */
 static size_t read_to_the_end(int fd, char *heard, size_t room)
 {
     size_t n = 0;
@@ -127,7 +127,7 @@ static size_t many_quiet_sets(char *bytes, int round)
     return n;
 }
 
-/* At the end of file everything that was sent has been done. */
+/* At end of file every request before the quit has been done. */
 Test(quits, are_a_barrier, .timeout = 60)
 {
     enum { ROUNDS = 60 };
@@ -156,15 +156,15 @@ Test(quits, are_a_barrier, .timeout = 60)
     cr_expect(log_count(": not kept: QUIT ") == ROUNDS);
 }
 
-/* How a conversation ends: by these bytes, or by shutdown(). */
+/* How a dialogue ends: by these bytes, or by shutdown(). */
 struct ending {
     const char *bytes;
     size_t n;
     int how;
 };
 
-/* What a client receives that sends BYTES and then a goodbye: on a lent connection, or PLAIN,
- * on one that the library does not know. */
+/* What a client receives that sends BYTES and then a quit. PLAIN: on a connection that the
+ * library does not know; else on a reused one. */
 static size_t converse(bool plain, int port, const char *bytes, size_t n,
                        const struct ending *ending, char *heard, size_t room)
 {
@@ -177,7 +177,7 @@ static size_t converse(bool plain, int port, const char *bytes, size_t n,
         cr_assert(unseen(SYS_connect, fd, loopback(&addr, server_port()), sizeof(addr)) == 0);
     } else {
         fd = dial_server();
-        cr_assert(local_port(fd) == port, "the connection is not lent");
+        cr_assert(local_port(fd) == port, "the connection is not reused");
     }
     cr_assert(send(fd, bytes, n, 0) == (ssize_t)n);
     if (ending->bytes)
@@ -236,7 +236,7 @@ struct quiet_request {
     size_t n;
 };
 
-/* Answered or not, what quiet requests bring comes before the end of file. */
+/* What quiet requests bring, an answer or none, comes before the end of file. */
 Test(quits, behind_quiet_requests_in_text, .timeout = 60)
 {
     static const struct quiet_request requests[] = {
@@ -290,8 +290,7 @@ Test(quits, behind_quiet_requests_in_binary, .timeout = 60)
     }
 }
 
-/* Whether answers that come after shutdown() are received is a race without the library, too.
- */
+/* Without the library, too, it is a race whether answers after shutdown() are received. */
 Test(quits, behind_quiet_requests_both_ways, .timeout = 20)
 {
     int port = park();
@@ -318,7 +317,7 @@ Test(quits, behind_confirmed_quiet_requests, .timeout = 20)
     expect_tombstone(fd);
 }
 
-/* The end of a value is no goodbye, and neither is one in two pieces. */
+/* The end of a value is not a quit, and a quit in two pieces is passed on. */
 Test(quits, what_looks_like_one, .timeout = 20)
 {
     int fd = dial_server();
@@ -402,7 +401,7 @@ Test(quits, shutdown_otherwise, .timeout = 20)
     cr_expect(shutdown(fd, 17) == -1 && errno == EINVAL);
 }
 
-/* libmemcached's way: everything, and then the close. */
+/* As libmemcached does: quit, shutdown() in both directions, close(). */
 Test(quits, quit_shutdown_and_close, .timeout = 20)
 {
     long before = opened_at_server();
@@ -420,7 +419,7 @@ Test(quits, quit_shutdown_and_close, .timeout = 20)
     cr_expect(opened_at_server() - before == 2);
 }
 
-Test(quits, the_number_keeps_its_looks, .timeout = 20)
+Test(quits, the_fd_keeps_its_flags, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -485,8 +484,8 @@ static int fired_once(int epfd)
     return fd;
 }
 
-/* A one-shot registration that has fired stays quiet until it is armed; then it tells the end.
- */
+/* A one-shot registration that has fired stays quiet until it is armed again; then it reports
+ * the end of file. */
 Test(quits, one_shot_registration, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}}, got = {0};
@@ -510,7 +509,8 @@ Test(quits, one_shot_registration, .timeout = 20)
     exchange(dial_server());
 }
 
-/* One that has fired can be taken off, and is no other file's at its fd, and no other set's. */
+/* A registration that has fired can be removed. It does not belong to another file at its fd,
+ * or to another set. */
 Test(quits, one_shot_registration_that_is_gone, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN | EPOLLONESHOT, {.u64 = 78}};
@@ -536,7 +536,7 @@ Test(quits, one_shot_registration_that_is_gone, .timeout = 20)
     cr_expect(epoll_ctl(epfd, EPOLL_CTL_MOD, fd, &event) == -1 && errno == ENOENT);
 }
 
-/* An armed one fires. */
+/* A registration that is still armed fires. */
 Test(quits, one_shot_registration_that_is_armed, .timeout = 20)
 {
     struct epoll_event got = {0};
@@ -553,8 +553,7 @@ Test(quits, one_shot_registration_that_is_armed, .timeout = 20)
     cr_expect(epoll_wait(epfd, &got, 1, 50) == 0);
 }
 
-/* Where a closed fd left a registration under the same number it cannot be told which is which.
- */
+/* A closed socket left a registration at the same fd: the two cannot be told apart. */
 Test(quits, one_shot_registration_of_two, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
@@ -573,7 +572,8 @@ Test(quits, one_shot_registration_of_two, .timeout = 20)
     close(other);
 }
 
-/* A registration that cannot be taken off is put back, and the goodbye is passed on. */
+/* When one registration cannot be removed, those already removed are put back, and the quit is
+ * passed on. */
 Test(quits, set_out_of_reach, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 77}}, got = {0};
@@ -604,7 +604,7 @@ Test(quits, no_descriptors_left, .timeout = 20)
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     send_text(fd, "quit\r\n");
     cr_expect(recv(fd, &(char){0}, 1, 0) == 0, "the server hears it and hangs up");
-    cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0); /* the log needs a descriptor */
+    cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0); /* the log needs an fd */
     close(fd);
     cr_expect(log_count(": not kept: QUIT ") == 1);
 }

@@ -1,5 +1,5 @@
 /*
- * Refusals for what the kernel says of the socket, and what is found stale at check-out.
+ * Refusals because of what the kernel says of the socket, and what is found stale at check-out.
  */
 #include "harness.h"
 
@@ -37,21 +37,21 @@ Test(reasons_kernel, closed_by_the_peer_while_idle, .timeout = 20)
 {
     int port = scripted_server("END\r\n", 2);
     int fd = dial(port);
-    int twin;
+    int first_port;
 
     send_text(fd, "get a\r\n");
     expect_text(fd, "END\r\n");
-    twin = local_port(fd);
+    first_port = local_port(fd);
     close(fd);
     EXPECT_KEPT();
     fd = dial(port);
-    cr_expect(local_port(fd) == twin);
+    cr_expect(local_port(fd) == first_port);
     send_text(fd, "get a\r\n");
     expect_text(fd, "END\r\n");
     close(fd);
     usleep(20000); /* whether the end arrives before or after the close, it must be noticed */
     fd = dial(port);
-    cr_expect(local_port(fd) != twin);
+    cr_expect(local_port(fd) != first_port);
     cr_expect(log_count("NOT_ESTABLISHED") == 1);
 }
 
@@ -67,8 +67,7 @@ Test(reasons_kernel, bytes_behind_our_back, .timeout = 20)
     EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }
 
-/* A request whose reply is still to come, sent past the hooks: only the kernel's counters know.
- */
+/* A request sent unseen whose reply is still to come: only the kernel's counters know of it. */
 Test(reasons_kernel, request_behind_our_back, .timeout = 20)
 {
     int fd = dial_server();
@@ -84,14 +83,14 @@ Test(reasons_kernel, bytes_behind_our_back_while_idle, .timeout = 20)
     int port = park();
     int fd;
 
-    unseen(SYS_write, private_number(), "get a\r\n", 7);
+    unseen(SYS_write, shadow_fd(), "get a\r\n", 7);
     fd = dial_server();
     cr_expect(local_port(fd) != port);
     EXPECT_EVENT(": discarded: UNSEEN_BYTES ");
 }
 
-/* A close we did not see, the number reused by accept(): it is another socket. */
-Test(reasons_kernel, number_reused_by_accept, .timeout = 20)
+/* A close that we did not see, and accept() gives the fd to another socket. */
+Test(reasons_kernel, fd_reused_by_accept, .timeout = 20)
 {
     int port, fd, client, accepted;
     int listener = listen_here(&port);
@@ -108,8 +107,8 @@ Test(reasons_kernel, number_reused_by_accept, .timeout = 20)
     cr_expect(recv(client, &byte, 1, 0) == 0, "the accepted socket was not really closed");
 }
 
-/* The hook of accept() notices by itself that what it knew of the number is wrong. */
-Test(reasons_kernel, number_reused_by_a_hooked_call, .timeout = 20)
+/* The hook of accept() itself notices that the fd is another socket now. */
+Test(reasons_kernel, fd_reused_by_a_hooked_call, .timeout = 20)
 {
     int fd = dial_server();
 
@@ -120,8 +119,8 @@ Test(reasons_kernel, number_reused_by_a_hooked_call, .timeout = 20)
     cr_expect(close(fd) == 0);
 }
 
-/* As daemon() does with the first three numbers. */
-Test(reasons_kernel, fresh_number_reused, .timeout = 20)
+/* As daemon() does with the first three fds. */
+Test(reasons_kernel, fresh_fd_reused, .timeout = 20)
 {
     struct sockaddr_in addr;
     int port = park();
@@ -133,7 +132,7 @@ Test(reasons_kernel, fresh_number_reused, .timeout = 20)
     cr_assert(connect(STDIN_FILENO, (struct sockaddr *)loopback(&addr, server_port()),
                       sizeof(addr)) == 0);
     cr_expect(local_port(STDIN_FILENO) != port,
-              "lent over a socket whose options are not known");
+              "reused for a socket whose options are not known");
 }
 
 Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
@@ -167,7 +166,7 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
     }
 }
 
-/* An empty read of bytes that are there: the kernel has counted what we have not read. */
+/* A read of no bytes although some are there: the kernel has counted what we have not read. */
 Test(reasons_kernel, unread_bytes, .timeout = 20)
 {
     char byte;
@@ -180,7 +179,7 @@ Test(reasons_kernel, unread_bytes, .timeout = 20)
     EXPECT_NOT_KEPT("UNSEEN_BYTES");
 }
 
-/* One exchange between FD and the socket its peer accepted. */
+/* One request and reply between FD and the socket that its peer accepted. */
 static void exchange_with(int peer, int fd)
 {
     send_text(fd, "get a\r\n");
@@ -223,7 +222,7 @@ Test(reasons_kernel, reset_by_the_peer, .timeout = 20)
     exchange_with(accept(listener, NULL, NULL), fd);
 }
 
-/* What the server says to a connection that idles is for nobody. */
+/* No user gets what the server sends on an idle connection. */
 Test(reasons_kernel, bytes_that_came_while_idle, .timeout = 20)
 {
     int port;
@@ -240,7 +239,7 @@ Test(reasons_kernel, bytes_that_came_while_idle, .timeout = 20)
     exchange_with(accept(listener, NULL, NULL), fd);
 }
 
-/* The newest is stale, the one behind it is not. */
+/* The newest idle connection is stale, the one behind it is not. */
 Test(reasons_kernel, stale_one_passed_over, .timeout = 20)
 {
     int port, older_port;
@@ -262,13 +261,13 @@ Test(reasons_kernel, stale_one_passed_over, .timeout = 20)
     exchange_with(older_peer, newer);
 }
 
-/* From now on the kernel refuses the system call NUMBER for this option. The library is not
- * told, as the end of pooling is another test's. */
-static void forbid(unsigned int number, unsigned int level, unsigned int name)
+/* From now on the kernel refuses the system call NR for this option. The library does not see
+ * the filter, because that would end pooling, which is another test's. */
+static void forbid(unsigned int nr, unsigned int level, unsigned int name)
 {
     struct sock_filter filter[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 5),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, level, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
@@ -299,7 +298,7 @@ Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
     EXPECT_EVENT(": discarded: NO_PROOF ");
 }
 
-/* A duplicate over it closes it, unless a filter has something against that. */
+/* A duplicate put over it closes it, unless a filter refuses the call. */
 Test(reasons_kernel, duplicates_that_a_filter_refuses, .timeout = 20)
 {
     int fd = dial_server();

@@ -1,5 +1,5 @@
 /*
- * Refusals for what the program did to its connection, each by its own reason.
+ * Refusals because of what the program did to its connection, each by its own reason.
  */
 #include "harness.h"
 
@@ -52,8 +52,8 @@ static void start_receiver(struct receiver *receiver, int fd)
     wait_inside(receiver->tid, SYS_recvfrom);
 }
 
-/* A thread that waits on a number which another closes stays where it is, as without the shim,
- * and never sees a byte of the next user. */
+/* A thread waits in recv() on an fd that another thread closes. It goes on waiting, as without
+ * the library, and never sees a byte of the next user. */
 Test(reasons_program, in_flight, .timeout = 20)
 {
     static struct receiver receiver;
@@ -87,26 +87,26 @@ Test(reasons_program, duplicated, .timeout = 20)
     for (int way = 0; way < 6; way++) {
         struct epoll_event event = {EPOLLIN, {.fd = 1}};
         int fd = used_connection();
-        int twin = -1;
+        int copy = -1;
 
-        /* An epoll set goes on reporting a closed fd while another fd names the socket. */
+        /* An epoll set keeps reporting a closed fd while another fd refers to the socket. */
         cr_assert(epoll_ctl(epoll_create1(0), EPOLL_CTL_ADD, fd, &event) == 0);
         if (way == 0)
-            twin = dup(fd);
+            copy = dup(fd);
         else if (way == 1)
-            twin = dup2(fd, 200);
+            copy = dup2(fd, 200);
         else if (way == 2)
-            twin = dup3(fd, 200, O_CLOEXEC);
+            copy = dup3(fd, 200, O_CLOEXEC);
         else if (way == 3)
-            twin = fcntl(fd, F_DUPFD, 100);
+            copy = fcntl(fd, F_DUPFD, 100);
         else if (way == 4)
-            twin = fcntl(fd, F_DUPFD_CLOEXEC, 100);
+            copy = fcntl(fd, F_DUPFD_CLOEXEC, 100);
         else
-            twin = (int)syscall(SYS_dup, fd);
-        cr_assert(twin >= 0);
+            copy = (int)syscall(SYS_dup, fd);
+        cr_assert(copy >= 0);
         close(fd);
-        exchange(twin);
-        close(twin);
+        exchange(copy);
+        close(copy);
         if (way < 5)
             EXPECT_NOT_KEPT("DUPLICATED");
         else
@@ -312,12 +312,12 @@ Test(reasons_program, raw_syscall, .timeout = 20)
     EXPECT_NOT_KEPT("RAW_SYSCALL");
 }
 
-/* What hooks/syscalls.def says of the system calls it lists. */
+/* What the library must do for each system call that hooks/syscalls.def lists. */
 #define NO_FD  0u
 #define FD(at) (1u << (at))
 static const struct {
     const char *name, *effect;
-    long number;
+    long nr;
     unsigned int fds;
 } listed_calls[] = {
 #define SYSCALL(name, fds, effect) {#name, #effect, SYS_##name, fds},
@@ -329,7 +329,7 @@ static const struct {
 };
 #define LISTED_CALLS (sizeof(listed_calls) / sizeof(listed_calls[0]))
 
-/* Each fails, as all but the fd is wrong, or makes a duplicate. */
+/* Each call fails, because all arguments but the fd are wrong, or it makes a duplicate. */
 Test(reasons_program, fds_of_raw_syscalls, .timeout = 20)
 {
     unsigned int checked = 0;
@@ -342,8 +342,8 @@ Test(reasons_program, fds_of_raw_syscalls, .timeout = 20)
             if (!(listed_calls[i].fds & FD(at)))
                 continue;
             a[at] = fd = used_connection();
-            result = syscall(listed_calls[i].number, a[0], a[1], a[2], a[3], a[4], a[5]);
-            cr_expect(result == -1 || listed_calls[i].number == SYS_dup, "%s",
+            result = syscall(listed_calls[i].nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+            cr_expect(result == -1 || listed_calls[i].nr == SYS_dup, "%s",
                       listed_calls[i].name);
             close(fd);
             if (result >= 0)
@@ -362,14 +362,13 @@ Test(reasons_program, identity_by_raw_syscalls, .timeout = 20)
     if (geteuid() != 0)
         cr_skip_test("only root can change its user");
     for (size_t i = 0; i < LISTED_CALLS; i++) {
-        long first = listed_calls[i].number == SYS_chroot ? (long)"/" : 0;
+        long first = listed_calls[i].nr == SYS_chroot ? (long)"/" : 0;
         int fd;
 
         if (strcmp(listed_calls[i].effect, "change_identity") != 0)
             continue;
         fd = used_connection();
-        cr_expect(syscall(listed_calls[i].number, first, 0L, 0L) == 0, "%s",
-                  listed_calls[i].name);
+        cr_expect(syscall(listed_calls[i].nr, first, 0L, 0L) == 0, "%s", listed_calls[i].name);
         close(fd);
         EXPECT_NOT_KEPT("IDENTITY");
         checked++;
@@ -377,7 +376,7 @@ Test(reasons_program, identity_by_raw_syscalls, .timeout = 20)
     cr_expect(checked >= 10);
 }
 
-/* A close by number is a close: libuv makes them so. */
+/* close() through syscall() counts as a close: libuv makes it so. */
 Test(reasons_program, close_by_syscall, .timeout = 20)
 {
     int fd = used_connection();
@@ -445,7 +444,8 @@ Test(reasons_program, identity, .timeout = 20)
     cr_assert(seteuid(0) == 0);
     close(fd);
     EXPECT_NOT_KEPT("IDENTITY");
-    cr_expect(local_port(dial_server()) != port, "lent to another user than it was opened by");
+    cr_expect(local_port(dial_server()) != port,
+              "reused by another user than the one that opened it");
 }
 
 Test(reasons_program, descriptors_unshared, .timeout = 20)

@@ -1,5 +1,5 @@
 /*
- * Refusals for what was said on the connection, each by its own reason.
+ * Refusals because of what was sent or received, each by its own reason.
  */
 #include "harness.h"
 
@@ -36,7 +36,8 @@ Test(reasons_wire, against_memcached, .timeout = 20)
         {"get nothing\r\nget b", "END\r\n", "REQUEST_PARTIAL"},
         {"me nothing\r\n", "EN\r\n", "META"},
         {"\x16\x03\x01", "", "TLS"},
-        {"get nothing\r\nquit\r\n", "END\r\n", "QUIT"}, /* one chunk: a reply is owed */
+        {"get nothing\r\nquit\r\n", "END\r\n",
+         "QUIT"}, /* in one chunk: a reply is outstanding */
         {"watch\r\n", "OK\r\n", "TAKEOVER"},
         {"verbosity 0\r\n", "OK\r\n", "TAKEOVER"},
         {"bogus\r\n", "ERROR\r\n", "UNKNOWN_COMMAND"},
@@ -50,7 +51,7 @@ Test(reasons_wire, against_memcached, .timeout = 20)
     cr_expect(log_count(": kept") == 0);
 }
 
-/* TLS is told whatever else was done to the connection: node calls shutdown(). */
+/* The reason is TLS whatever else was done to the connection: node calls shutdown(). */
 Test(reasons_wire, encrypted_and_shut_down, .timeout = 20)
 {
     static const char hello[] = "\x16\x03\x01\x02";
@@ -67,7 +68,7 @@ Test(reasons_wire, encrypted_and_shut_down, .timeout = 20)
     EXPECT_NOT_KEPT("SHUT_DOWN");
 }
 
-/* Clients write what they like for flags and expiry of a `set` that is a login. */
+/* Clients put any flags and expiry into a `set` that is a login. */
 Test(reasons_wire, login_of_another_form, .timeout = 20)
 {
     int fd = dial_server();
@@ -113,14 +114,14 @@ Test(reasons_wire, authentication_asked_for, .timeout = 20)
                   &(struct dialogue){"get a\r\n", "CLIENT_ERROR unauthenticated\r\n", "AUTH"});
 }
 
-/* Another connection that began otherwise has shown that nobody logs in here. */
-Test(reasons_wire, no_login_where_nobody_logs_in, .timeout = 20)
+/* Another connection to this server began without a login, so no client logs in here. */
+Test(reasons_wire, no_login_where_no_client_logs_in, .timeout = 20)
 {
     int suspect = dial_server();
 
     send_text(suspect, "set word 0 0 3\r\nx y\r\n");
     expect_text(suspect, "STORED\r\n");
-    usleep(20000); /* the proof must be younger than the connection, by the coarse clock */
+    usleep(20000); /* it must be later than the connection, by the coarse clock */
     park();
     close(suspect);
     EXPECT_KEPT();

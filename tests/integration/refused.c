@@ -1,6 +1,6 @@
 /*
- * Calls that the kernel refuses: they have done nothing, and the library must note nothing.
- * Seccomp filters are set as a container does, unseen by the library.
+ * Calls that the kernel refuses. They had no effect, so the library must record none. The
+ * seccomp filters are set as a container does, unseen by the library.
  */
 #include "harness.h"
 
@@ -34,11 +34,11 @@ static void install(struct sock_filter *filter, size_t n)
         _exit(2);
 }
 
-static void refuse_call(unsigned int number, unsigned int error)
+static void refuse_call(unsigned int nr, unsigned int error)
 {
     struct sock_filter filter[] = {
         LOAD(nr),
-        SKIP_UNLESS(number, 1),
+        SKIP_UNLESS(nr, 1),
         RETURN(REFUSED_WITH(error)),
         RETURN(SECCOMP_RET_ALLOW),
     };
@@ -61,7 +61,7 @@ static void refuse_close_range_with(unsigned int flag, unsigned int error)
     install(filter, sizeof(filter) / sizeof(filter[0]));
 }
 
-/* Nothing can tell beforehand that such a call is refused. */
+/* The library cannot know beforehand that this call will be refused. */
 static void refuse_close_range_but_an_empty_one(unsigned int error)
 {
     struct sock_filter filter[] = {
@@ -86,7 +86,8 @@ static int tcp_sockets(void)
     return n;
 }
 
-/* Says so and ends the child; Criterion's own checks are for the process of the test. */
+/* Prints the failure and ends the child. Criterion's checks only work in the process of the
+ * test. */
 #define MUST(truth)                                                                            \
     do {                                                                                       \
         if (!(truth)) {                                                                        \
@@ -122,8 +123,8 @@ static void in_a_child(void (*body)(unsigned int error), unsigned int error)
     expect_good_end(child);
 }
 
-/* Forty rounds of a program that tries to close everything, as before an exec that then fails.
- */
+/* Forty rounds of a program that tries to close everything, as before an exec(), which then
+ * fails. */
 static void close_range_is_refused(unsigned int error)
 {
     int port, others;
@@ -210,8 +211,8 @@ Test(fds, table_that_cannot_be_unshared, .timeout = 20)
     in_a_child(unshare_is_refused, EPERM);
 }
 
-/* Then private fds are closed and forgotten. The program's own fds stay open, and pooling goes
- * on. */
+/* Then the library closes and forgets its shadow fds. The program's own fds stay open, and
+ * pooling goes on. */
 static void close_range_fails_late(unsigned int error)
 {
     struct epoll_event event = {.events = EPOLLIN};
@@ -248,19 +249,19 @@ static void dup2_is_refused(unsigned int error)
 
     refuse_call(SYS_dup2, error);
     cycle();
-    fd = private_number();
+    fd = shadow_fd();
     MUST(dup2(0, fd) == -1 && errno == (int)error);
     MUST(tcp_sockets() == others);
     port = cycle();
     MUST(cycle() == port);
 }
 
-Test(fds, dup2_over_a_private_fd_that_a_filter_refuses, .timeout = 20)
+Test(fds, dup2_over_a_shadow_fd_that_a_filter_refuses, .timeout = 20)
 {
     in_a_child(dup2_is_refused, EPERM);
 }
 
-/* What waits for a connection goes on waiting for it. */
+/* A registration that waits for a connection goes on waiting. */
 static void dup2_over_a_connection_is_refused(unsigned int error)
 {
     struct epoll_event event = {.events = EPOLLIN, .data = {.u32 = 7}};
@@ -281,14 +282,14 @@ Test(fds, dup2_over_a_connection_that_a_filter_refuses, .timeout = 20)
     in_a_child(dup2_over_a_connection_is_refused, EPERM);
 }
 
-/* The program has something of its own there by now. */
+/* By now the program has a file of its own at that fd. */
 static void dup2_over_a_stranger_is_refused(unsigned int error)
 {
     int fd;
 
     refuse_call(SYS_dup2, error);
     cycle();
-    fd = private_number();
+    fd = shadow_fd();
     MUST(unseen(SYS_dup3, 0, fd, 0) == fd);
     MUST(dup2(0, fd) == -1 && errno == (int)error);
     MUST(unseen(SYS_fcntl, fd, F_GETFD) >= 0);
@@ -300,10 +301,10 @@ Test(fds, dup2_over_a_stranger_that_a_filter_refuses, .timeout = 20)
 }
 #endif
 
-Test(fds, dup3_by_number_that_fails, .timeout = 20)
+Test(fds, dup3_by_syscall_that_fails, .timeout = 20)
 {
     int port = park();
-    int fd = private_number();
+    int fd = shadow_fd();
 
     errno = 0;
     cr_expect(syscall(SYS_dup3, -1, fd, 0) == -1 && errno == EBADF);
@@ -317,8 +318,8 @@ Test(fds, dup3_by_number_that_fails, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* An epoll set on which listen() was refused is still a set: the registration there is taken
- * off before another user has the connection. */
+/* An epoll set on which listen() was refused is still an epoll set: its registration is removed
+ * before the connection is reused. */
 Test(fds, listen_that_fails, .timeout = 20)
 {
     struct epoll_event event = {.events = EPOLLIN};

@@ -1,6 +1,6 @@
 /*
- * A connection that was lent lives at two numbers, the program's and one of ours, and what it
- * is after close() is known without asking the kernel again. What must hold all the same.
+ * A reused connection is at two fds, the program's and its shadow fd. At close() the library
+ * knows most of its state without asking the kernel again. Here is what must hold all the same.
  */
 #include "harness.h"
 
@@ -12,8 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* A connection that was lent, in use, on which nothing was said yet. */
-static int lend(void)
+/* A reused connection on which nothing was sent yet. */
+static int dial_reused(void)
 {
     int port = park();
     int fd = dial_server();
@@ -22,7 +22,7 @@ static int lend(void)
     return fd;
 }
 
-/* Whether the next user gets the connection with the local port PORT. */
+/* True when the next user gets the connection with the local port PORT. */
 static bool next_gets(int port)
 {
     int fd = dial_server();
@@ -32,7 +32,7 @@ static bool next_gets(int port)
     return same;
 }
 
-/* Closes FD past the hooks, and has it be one end of PAIR. */
+/* Closes FD unseen, and puts one end of PAIR there. */
 static void reuse_unseen(int fd, int pair[2])
 {
     unseen(SYS_close, fd);
@@ -40,24 +40,24 @@ static void reuse_unseen(int fd, int pair[2])
     cr_assert(pair[0] == fd);
 }
 
-Test(reused, keeps_its_private_number, .timeout = 20)
+Test(reused, keeps_its_shadow_fd, .timeout = 20)
 {
-    int number;
-    int fd = lend();
+    int shadow;
+    int fd = dial_reused();
 
-    number = private_number();
+    shadow = shadow_fd();
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
-    cr_expect(private_number() == number);
+    cr_expect(shadow_fd() == shadow);
     cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == -EBADF);
 }
 
-/* The kernel is asked at the latest when it could be lent again. */
+/* The kernel's counters are read at the latest when the connection would be reused. */
 Test(reused, bytes_behind_our_back, .timeout = 20)
 {
     char answer[64];
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
 
     exchange(fd);
@@ -68,10 +68,10 @@ Test(reused, bytes_behind_our_back, .timeout = 20)
     cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
 }
 
-/* Closed unseen and its number reused: what moves there is not taken for the connection's. */
-Test(reused, number_reused_unseen, .timeout = 20)
+/* The fd was closed unseen and reused: bytes moved there are not the connection's. */
+Test(reused, fd_reused_unseen, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
     int pair[2];
 
@@ -86,10 +86,10 @@ Test(reused, number_reused_unseen, .timeout = 20)
     cr_expect(log_count(": discarded: UNSEEN_BYTES ") == 1);
 }
 
-/* The same, and nothing moved there: the connection is as it was. */
-Test(reused, number_reused_unseen_and_unused, .timeout = 20)
+/* The same, and no bytes moved there: the connection is still clean. */
+Test(reused, fd_reused_unseen_and_unused, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
     int pair[2];
 
@@ -102,13 +102,14 @@ Test(reused, number_reused_unseen_and_unused, .timeout = 20)
     exchange(fd);
 }
 
-/* Swept while in use: it stays the program's, and gets another number when it is kept. */
-Test(reused, private_number_swept, .timeout = 20)
+/* The program closes the shadow fd while the connection is in use. The connection stays the
+ * program's, and gets another shadow fd when it is kept. */
+Test(reused, shadow_fd_closed_by_the_program, .timeout = 20)
 {
-    int fd = lend();
+    int fd = dial_reused();
     int port = local_port(fd);
 
-    cr_expect(close(private_number()) == -1 && errno == EBADF);
+    cr_expect(close(shadow_fd()) == -1 && errno == EBADF);
     exchange(fd);
     close(fd);
     EXPECT_KEPT();
@@ -117,37 +118,37 @@ Test(reused, private_number_swept, .timeout = 20)
     exchange(fd);
 }
 
-/* A private number holds the connection open: it must go before a refused one is closed, or the
- * server would never know. */
+/* The shadow fd holds the connection open. It is closed before a refused connection is, or the
+ * server would not notice the close. */
 Test(reused, refused_ones_are_closed, .timeout = 20)
 {
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
 
     send_text(fd, "get incomplete");
     close(fd);
     EXPECT_NOT_KEPT("REQUEST_PARTIAL");
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
-Test(reused, swept_ones_are_closed, .timeout = 20)
+Test(reused, bulk_close_ends_the_shadow_fd, .timeout = 20)
 {
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
 
     needs_close_range();
     exchange(fd);
     cr_expect(close_range((unsigned int)fd, (unsigned int)fd, 0) == 0);
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) == -EBADF);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) == -EBADF);
 }
 
-/* Every way to change the flags is seen, also those that come late. */
+/* Every way to change the flags is noticed, also late changes. */
 Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
 {
     int on = 1;
 
     for (int way = 0; way < 4; way++) {
-        int fd = lend();
+        int fd = dial_reused();
         int port = local_port(fd);
 
         if (way == 0)
@@ -173,7 +174,7 @@ Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
     }
 }
 
-/* And those of the fresh socket, however they came about. */
+/* So are changes of the fresh socket's flags, however they are made. */
 Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
 {
     int on = 1;
@@ -212,21 +213,21 @@ Test(reused, takes_on_the_flags_of_the_fresh_socket, .timeout = 20)
     }
 }
 
-/* Descriptors are the program's first: all private numbers go when there are no others. */
-Test(reused, private_numbers_make_way, .timeout = 20)
+/* The program comes first: all shadow fds are closed when it needs their fds. */
+Test(reused, shadow_fds_make_way, .timeout = 20)
 {
     struct rlimit limit;
-    int fd = lend();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
     int last = -1, next;
 
     not_under_valgrind();
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-    limit.rlim_cur = (rlim_t)number + 1;
+    limit.rlim_cur = (rlim_t)shadow + 1;
     cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
     while ((next = dup(0)) >= 0)
         last = next;
-    cr_expect(last == number, "%d is the last, %d was ours", last, number);
+    cr_expect(last == shadow, "%d is the last, %d was ours", last, shadow);
     cr_expect(errno == EMFILE);
     exchange(fd);
 }

@@ -1,6 +1,6 @@
 /*
- * Rings of io_uring: those that only register for epoll pool, as libuv's do; everything else is
- * refused.
+ * io_uring: a ring that only registers for epoll leaves connections pooled, as libuv's does.
+ * Every other operation refuses its connection.
  */
 #include "harness.h"
 
@@ -148,7 +148,7 @@ static void expect_silence(int epfd)
     cr_expect(wait_for_event(epfd, &event, 50) == 0);
 }
 
-/* Registered before connect(), as libuv does; the former user's registration is gone, the new
+/* Registered before connect(), as libuv does. The former user's registration is gone, the new
  * one's is there. */
 static void expect_pooling(const struct ring *ring)
 {
@@ -217,7 +217,7 @@ Test(ring, modified_and_deleted, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* What was refused is no ring: containers forbid it. */
+/* When the kernel refused io_uring_setup() there is no ring: containers forbid it. */
 Test(ring, refused_is_none, .timeout = 20)
 {
     park();
@@ -249,7 +249,7 @@ Test(ring, many_at_once, .timeout = 20)
     expect_silence(epfd);
 }
 
-/* Another operation refuses only the connection that it is for. */
+/* Any other operation refuses only the connection that it names. */
 Test(ring, other_operation_refuses_the_connection, .timeout = 20)
 {
     struct ring ring;
@@ -303,7 +303,7 @@ static void push_one(const struct ring *ring, uint8_t opcode, uint8_t flags)
     push(ring);
 }
 
-/* It is not read which fds these operations touch. */
+/* The library does not read which fds these operations name. */
 Test(ring, operation_not_understood, .timeout = 20)
 {
     struct ring ring;
@@ -336,7 +336,7 @@ static void receive_unseen(const struct ring *ring, int fd, char *buf, unsigned 
     cr_assert(unseen(SYS_io_uring_enter, ring->fd, 1, 0, 0, NULL, 0) == 1);
 }
 
-/* Taken by a call that no hook saw, with a read of a connection among them. */
+/* The entries are submitted by a call that no hook saw, a read of a connection among them. */
 Test(ring, entered_unseen, .timeout = 20)
 {
     struct ring ring;
@@ -349,7 +349,7 @@ Test(ring, entered_unseen, .timeout = 20)
     EXPECT_NOT_KEPT("IO_URING");
 }
 
-/* The same, and the ring is closed: what is pending ends a little later only. */
+/* The same, and then the ring is closed: pending operations end a little later. */
 Test(ring, entered_unseen_and_closed, .timeout = 20)
 {
     struct ring ring;
@@ -440,7 +440,7 @@ static void *pool_with_own_ring(void *unused)
     return NULL;
 }
 
-/* While one thread is in io_uring_enter(), another one's connection is still kept. */
+/* While one thread is in io_uring_enter(), another thread's connection is still kept. */
 Test(ring, several_threads, .timeout = 60)
 {
     pthread_t threads[4];
@@ -521,7 +521,7 @@ static void *register_and_wait(void *argument)
     return NULL;
 }
 
-/* Closed by another thread while that call is under way, the connection must not get another
+/* Another thread closes the connection during that call. The connection must not get another
  * user, whose replies the epoll set would report. */
 Test(ring, closed_while_the_registration_is_under_way, .timeout = 20)
 {
@@ -552,8 +552,8 @@ static void jump_out(int signal)
     siglongjmp(out, signal);
 }
 
-/* A signal handler jumps out of a call that waits: what it has submitted is known all the same.
- */
+/* A signal handler jumps out of a call that waits: what the call submitted is known all the
+ * same. */
 Test(ring, jumped_out_of, .timeout = 20)
 {
     struct registers_and_waits call = {.fd = used_connection(), .epfd = epoll_create1(0)};
@@ -583,7 +583,7 @@ static void fork_in_handler(int signal)
     child_of_handler = fork();
 }
 
-/* The child goes on behind a call that it has no ring for any more. */
+/* The child goes on after a call on a ring that it no longer has. */
 Test(ring, fork_by_a_handler, .timeout = 20)
 {
     struct ring ring;
@@ -613,8 +613,8 @@ static bool any_ring_is_mapped(void)
     return found;
 }
 
-/* In a sandbox nothing of ours makes a system call, so our mapping has to go before: it would
- * keep the ring alive, and what is pending on it. */
+/* In a sandbox the library makes no system call. So it removes its mapping of the ring before:
+ * the mapping would keep the ring alive, and its pending operations. */
 Test(ring, closed_in_a_sandbox, .timeout = 20)
 {
     struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
@@ -630,7 +630,7 @@ Test(ring, closed_in_a_sandbox, .timeout = 20)
     cr_expect(!any_ring_is_mapped());
 }
 
-/* The sandbox was refused, and what was submitted meanwhile was not seen. */
+/* The kernel refused the sandbox, and entries submitted meanwhile were not seen. */
 Test(ring, used_after_a_refused_sandbox, .timeout = 20)
 {
     struct sock_fprog bad = {0, NULL};

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs the preloaded tests: run.sh LIBRARY TESTS [BEFORE [COMMAND...]]. Starts the memcacheds they talk
-# to. BEFORE is a library that must be preloaded before the other; COMMAND runs the program.
+# Runs the integration tests: run.sh LIBRARY TESTS [BEFORE [COMMAND...]]. Starts the memcacheds that they
+# use. BEFORE is a library that must be preloaded before LIBRARY; COMMAND runs the program.
 set -eu
 library=${3:+$3:}$(realpath "$1")
 tests=$(realpath "$2")
@@ -20,7 +20,7 @@ trap finish EXIT
 trap 'exit 1' INT TERM
 chmod 755 "$work"
 
-# A free port below the ephemeral ones.
+# A free port below the ephemeral ports.
 TEST_PORT=$(/usr/bin/python3 -c "
 import sys
 sys.path.insert(0, '$here/..')
@@ -59,18 +59,18 @@ for plugin in memcached.so other.so below/hidden.so; do
         -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
 done
 
-# The directory of the counters, as the package makes it.
+# The directory of the counters, with the modes that the package gives it.
 stats=$work/stats
 mkdir -m 1777 "$stats"
 
-# preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time as they
+# preloaded FILTER [VARIABLE=VALUE...]: runs the tests of one environment, one at a time, because they
 # count the connections at the server.
 result=0
 jobs=1
 preloaded() {
     filter=$1
     shift
-    rm -f "$work/log" # a process may have the number of one that wrote to it before
+    rm -f "$work/log" # a process may have the pid of one that wrote there before
     # shellcheck disable=SC2086 # the words of a command
     env MCPOOL_SERVERS='*' MCPOOL_LOG="$work/log" MCPOOL_LOG_LEVEL=debug MCPOOL_STATS="$stats" "$@" \
         LD_PRELOAD="$library" $command "$tests" --jobs "$jobs" --filter "$filter" || result=1
@@ -84,7 +84,7 @@ fi
 
 preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
-jobs=12 # they sleep
+jobs=12 # these tests sleep
 preloaded 'waits/*'
 jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
@@ -100,7 +100,7 @@ preloaded 'disabled/*' MCPOOL_DISABLE=1
 preloaded 'unix_rules/*' MCPOOL_SERVERS="$TEST_PATH,127.0.0.1:$TEST_PORT,!/elsewhere"
 preloaded 'bad_config/*' MCPOOL_MAX_IDLE=many MCPOOL_NONSENSE=1
 
-# A suite that no filter above names would never run, and nothing would tell.
+# A suite that is in no filter above would silently never run.
 for suite in $("$tests" --list | sed -n 's/: [0-9]* tests*$//p'); do
     grep -q "^preloaded '.*\\b$suite\\b" "$0" || {
         echo "[FAIL] the suite $suite is in no filter of run.sh"

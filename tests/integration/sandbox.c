@@ -1,7 +1,7 @@
 /*
- * What takes rights from the process while it has connections in the pool: a pooled connection
- * must not lead where a real connect() would be refused. Each way in is tried. Filters that
- * kill the process for an unexpected call are in tests/interop/test_sandbox.py.
+ * Calls that take rights from the process while it has pooled connections. A pooled connection
+ * must not lead where a real connect() would be refused. Each kind of call is tried. Filters
+ * that kill the process for an unexpected call are in tests/interop/test_sandbox.py.
  */
 #include "harness.h"
 
@@ -104,27 +104,28 @@ static int open_descriptors(void)
     return count;
 }
 
-/* With one connection idle and one lent. The lent one is used and closed as any other. */
+/* One connection is idle and one is in use. The one in use is used and closed as any other. */
 static void expect_refused_after(long (*enter)(void), int error)
 {
     int before = open_descriptors();
-    int lent, idle = dial_server();
+    int reused, idle = dial_server();
     int nodelay = 1;
     socklen_t len = sizeof(nodelay);
 
     park();
     exchange(idle);
     close(idle);
-    lent = dial_server();
+    reused = dial_server();
     EXPECT_EVENT(": reused as ");
-    exchange(lent);
+    exchange(reused);
     cr_assert(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
     cr_assert(enter() == 0, "%s", strerror(errno));
     EXPECT_EVENT(": discarded: SANDBOX ");
     expect_refused(error);
-    exchange(lent);
-    cr_expect(getsockopt(lent, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) == 0 && nodelay == 0);
-    cr_expect(close(lent) == 0);
+    exchange(reused);
+    cr_expect(getsockopt(reused, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) == 0 &&
+              nodelay == 0);
+    cr_expect(close(reused) == 0);
     cr_expect(open_descriptors() == before, "not all are closed");
     expect_refused(error);
     EXPECT_EVENT(": discarded: SANDBOX ");
@@ -135,7 +136,7 @@ Test(sandbox, seccomp_by_prctl, .timeout = 20)
     expect_refused_after(by_prctl, EPERM);
 }
 
-Test(sandbox, seccomp_by_its_number, .timeout = 20)
+Test(sandbox, seccomp_by_syscall, .timeout = 20)
 {
     expect_refused_after(by_seccomp, EPERM);
 }
@@ -150,7 +151,7 @@ Test(sandbox, seccomp_with_a_listener, .timeout = 20)
     expect_refused_after(with_a_listener, EPERM);
 }
 
-Test(sandbox, seccomp_by_the_number_of_prctl, .timeout = 20)
+Test(sandbox, seccomp_by_syscall_of_prctl, .timeout = 20)
 {
     expect_refused_after(by_the_number_of_prctl, EPERM);
 }
@@ -162,8 +163,8 @@ Test(sandbox, landlock, .timeout = 20)
     expect_refused_after(by_landlock, EACCES);
 }
 
-/* The lent connection speaks text, and inside the sandbox it could not be exchanged any more.
- * So it is renewed before, where no other thread can be sending on it: in a child of fork(). */
+/* The reused connection speaks text, and inside the sandbox it could no longer be swapped. So
+ * it is replaced before, where no other thread can be sending on it: in a child of fork(). */
 static int speak_binary_inside(void)
 {
     static const char noop[24] = {'\x80', '\x0a'};
@@ -215,7 +216,7 @@ Test(sandbox, nothing_changes_when_the_call_fails, .timeout = 20)
     expect_pooling();
 }
 
-/* In a child, which has one thread: a second thread might wait in the set. */
+/* In a child, which has one thread: another thread might wait in the set. */
 static void close_a_set_after_a_failure(void)
 {
     int set = epoll_create1(EPOLL_CLOEXEC);
@@ -241,7 +242,7 @@ Test(sandbox, epoll_sets_stay_known_when_the_call_fails, .timeout = 20)
     expect_good_end(child);
 }
 
-/* Whether a filter could be installed is asked by installing none. */
+/* Asks the kernel whether a filter could be installed, and installs none. */
 Test(sandbox, questions_cost_no_connection, .timeout = 20)
 {
     int port = park();
@@ -256,7 +257,7 @@ Test(sandbox, questions_cost_no_connection, .timeout = 20)
 static struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 static struct __user_cap_data_struct rights[2];
 
-/* The same rights again, which every process may ask for. */
+/* The same rights as before, which every process may set. */
 static long by_capset(void)
 {
     return capset(&header, rights);
@@ -282,7 +283,7 @@ static long by_secure_bits(void)
     return syscall(SYS_prctl, PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0);
 }
 
-/* A connection opened before is not lent any more, one opened afterwards is. */
+/* A connection opened before is no longer reused, one opened afterwards is. */
 Test(sandbox, rights_given_up, .timeout = 20)
 {
     static long (*const ways[])(void) = {by_capset, by_the_number_of_capset, by_bounding,

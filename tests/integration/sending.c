@@ -1,6 +1,6 @@
 /*
- * Requests of which the kernel takes only a part, because there is no room for more, or because
- * the rest of their memory is not there.
+ * Requests of which the kernel takes only a part: there is no room for more, or a part of their
+ * memory cannot be read.
  */
 #include "harness.h"
 
@@ -18,7 +18,7 @@
 
 enum way { BY_SEND, BY_WRITE, BY_SENDTO, BY_WRITEV, BY_SENDMSG, BY_SENDMMSG, WAYS };
 
-/* In pieces of an odd size where the call takes pieces. */
+/* In pieces of an odd size, for calls that send pieces. */
 static ssize_t send_by(enum way way, int fd, char *bytes, size_t n)
 {
     struct iovec iov[2] = {{bytes, n / 3}, {bytes + n / 3, n - n / 3}};
@@ -44,7 +44,7 @@ static ssize_t send_by(enum way way, int fd, char *bytes, size_t n)
     }
 }
 
-/* What the server of the test itself reads, past the library: at most N bytes. */
+/* What the test's own server reads, unseen by the library: at most N bytes. */
 static void serve_some(long server, size_t n)
 {
     static char bytes[1 << 16];
@@ -79,7 +79,7 @@ static int send_whole(enum way way, int fd, long server, char *bytes, size_t n)
     return parts;
 }
 
-/* Small values and some that fill a buffer, so that lines are cut as well. */
+/* Small values, and some that fill a buffer, so that lines are cut as well. */
 static size_t compose(char *bytes)
 {
     size_t n = 0;
@@ -179,7 +179,7 @@ static void send_over_the_edge(enum way way, const char *line, size_t before, si
     cr_assert(munmap(room, 2 * PAGE) == 0);
 }
 
-/* The library does not touch that memory, and the account is right all the same. */
+/* The library does not touch that memory, and what it has recorded is right all the same. */
 Test(reused_sending, memory_that_ends, .timeout = 20)
 {
     not_under_valgrind();
@@ -192,7 +192,7 @@ Test(reused_sending, memory_that_ends, .timeout = 20)
     }
 }
 
-/* Pieces of which the array itself ends too early. */
+/* The array of pieces itself ends too early. */
 Test(reused_sending, arrays_that_end, .timeout = 20)
 {
     char *room, text[] = "get sending-none\r\n";

@@ -1,7 +1,7 @@
 /*
- * A socket that was replaced lives on, and the next socket() gives it: as the kernel would have
- * made it, and only where nothing happened to it that cannot be undone. The kernel's name of a
- * socket, SO_COOKIE, tells which is which.
+ * A fresh socket that a pooled connection replaced becomes a spare, and the next socket()
+ * returns it. It is as the kernel would have made it, because a socket with lasting changes is
+ * no spare. SO_COOKIE is the kernel's name of a socket, and tells which one is at an fd.
  */
 #include "harness.h"
 
@@ -44,7 +44,7 @@ static int connect_to(int fd, int port)
     return connect(fd, (struct sockaddr *)loopback(&addr, port), sizeof(addr));
 }
 
-/* Lets FD be replaced by a pooled connection, and the number be free again. */
+/* Lets a pooled connection replace the socket at FD, and closes FD. */
 static void spend(int fd)
 {
     cr_assert(connect_to(fd, server_port()) == 0);
@@ -91,7 +91,7 @@ static int next_is(uint64_t name)
     return is;
 }
 
-/* What the kernel says of a socket it has just made, and of a spare. */
+/* What the kernel says of a socket that it has just made, and of a spare. */
 static void expect_pristine(int fd, int type)
 {
     static const int options[][2] = {
@@ -234,7 +234,7 @@ static void shut(int fd)
     shutdown(fd, SHUT_RDWR);
 }
 
-static void by_number(int fd)
+static void by_syscall(int fd)
 {
     syscall(SYS_fcntl, fd, F_GETFD);
 }
@@ -244,7 +244,7 @@ static void leave_alone(int fd)
     close(fd);
 }
 
-static int private_numbers(void)
+static int shadow_fds(void)
 {
     int count = 0;
 
@@ -253,9 +253,9 @@ static int private_numbers(void)
     return count;
 }
 
-/* None of these can be undone, or not by us: the socket goes with its number, whatever became
- * of it; and we let go of it at once where it may become something that must end with its
- * number. */
+/* None of these changes can be undone, or not by us. So the socket is no spare afterwards. The
+ * library drops its own fd of the socket at once where the change takes effect when the last fd
+ * is closed. */
 Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
 {
     static const struct {
@@ -272,16 +272,16 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
                   {make_child, false},
                   {connect_in_vain, true},
                   {shut, true},
-                  {by_number, true},
+                  {by_syscall, true},
                   {leave_alone, true}};
 
     for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++) {
         uint64_t name = make_spare();
-        int fd = fresh(), before = private_numbers();
+        int fd = fresh(), before = shadow_fds();
 
         cr_expect(name_of(fd) == name);
         things[i].do_it(fd);
-        cr_expect(private_numbers() == before - things[i].at_once, "thing %zu", i);
+        cr_expect(shadow_fds() == before - things[i].at_once, "thing %zu", i);
         connect_to(fd, server_port());
         close(fd);
         cr_expect(!next_is(name), "thing %zu", i);
@@ -296,7 +296,7 @@ Test(spares, end_when_the_process_changes, .timeout = 20)
     cr_expect(!next_is(name));
     name = make_spare();
     if (setgroups(0, NULL) == 0) {
-        cr_expect(private_numbers() == 0);
+        cr_expect(shadow_fds() == 0);
         cr_expect(!next_is(name));
     }
     name = make_spare();
@@ -315,7 +315,8 @@ Test(spares, are_of_the_right_family, .timeout = 20)
     cr_expect(next_is(name));
 }
 
-/* A connection of its own is nobody else's: when the program closes it, the server hears it. */
+/* A connection that the program made on a spare is closed by the program's close(), and the
+ * server sees it. */
 Test(spares, that_are_connected_are_none, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -335,7 +336,7 @@ Test(spares, that_are_connected_are_none, .timeout = 20)
     cr_expect(recv(accepted, &(char){0}, 1, 0) == 0, "it is still open");
 }
 
-/* So it is with a server's own socket. */
+/* So does a listening socket that the program made of a spare. */
 Test(spares, that_listen_are_none, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -363,7 +364,7 @@ Test(spares, that_were_closed_are_gone, .timeout = 20)
     name = make_spare();
     close_range(LOWEST_PRIVATE, ~0U, 0);
     cr_expect(!next_is(name));
-    /* Behind our back. */
+    /* Unseen by the library. */
     name = make_spare();
     for (int fd = LOWEST_PRIVATE; fd < 10000; fd++)
         unseen(SYS_close, fd);
@@ -371,7 +372,7 @@ Test(spares, that_were_closed_are_gone, .timeout = 20)
     exchange(dial_server());
 }
 
-/* More at once than are kept: nothing is left open, and every one works. */
+/* More spares at once than are kept: nothing stays open, and every connection works. */
 Test(spares, in_a_crowd, .timeout = 20)
 {
     enum { CROWD = 20 };
@@ -387,7 +388,7 @@ Test(spares, in_a_crowd, .timeout = 20)
         for (int i = 0; i < CROWD; i++)
             close(fds[i]);
     }
-    cr_expect(private_numbers() > CROWD && private_numbers() <= CROWD + 8);
+    cr_expect(shadow_fds() > CROWD && shadow_fds() <= CROWD + 8);
 }
 
 static void *connect_and_close(void *unused)
@@ -410,8 +411,8 @@ static void *connect_and_close(void *unused)
     return NULL;
 }
 
-/* While one thread sweeps all numbers above, others get theirs from there. */
-Test(spares, swept_while_in_use, .timeout = 40)
+/* One thread closes all high fds in bulk while other threads get shadow fds there. */
+Test(spares, bulk_closes_while_in_use, .timeout = 40)
 {
     pthread_t threads[4];
     uint64_t name;

@@ -1,6 +1,6 @@
 /*
- * The counters that others can read: of a process that works, forks, is killed, becomes another
- * program or another user.
+ * The counters that other processes can read: of a process that works, forks, is killed,
+ * executes another program or changes its user.
  */
 #include "harness.h"
 
@@ -22,7 +22,7 @@ static const char *directory(void)
     return getenv("MCPOOL_STATS");
 }
 
-/* The name of the file of PID, whenever that started; NULL when there is none. */
+/* The name of PID's file, whatever its start time; NULL when there is none. */
 static const char *file_of(pid_t pid)
 {
     static char path[600];
@@ -41,7 +41,7 @@ static const char *file_of(pid_t pid)
     return path[0] ? path : NULL;
 }
 
-/* In the shim's place: the test is no part of the library. */
+/* As in the library, which the test is not linked with. */
 bool stats_parse_name(const char *name, int *pid, uint64_t *start)
 {
     unsigned long number;
@@ -51,8 +51,8 @@ bool stats_parse_name(const char *name, int *pid, uint64_t *start)
     return good;
 }
 
-/* What the file of PID says of our server; NULL when it says nothing. Criterion has a
- * connection of its own. */
+/* What PID's file says of our server; NULL when it says nothing. Criterion has a connection of
+ * its own. */
 static const struct stats *stats_of(pid_t pid)
 {
     static union {
@@ -79,7 +79,7 @@ static const struct stats *stats_of(pid_t pid)
     return NULL;
 }
 
-/* After a wait that gave the library the time to write what it has counted. */
+/* After a wait, in which the library had time to write its counters. */
 static const struct stats *ours(void)
 {
     const struct stats *stats;
@@ -169,7 +169,7 @@ Test(stats, a_child_counts_for_itself, .timeout = 20)
     cr_expect(ours()->connects == 2 && ours()->idle == 1);
 }
 
-/* No handler runs in such a child, and our memory is its. */
+/* No fork handler runs in such a child, and it has our memory. */
 Test(stats, a_child_without_handlers_counts_nothing, .timeout = 20)
 {
     int fd = dial_server();
@@ -196,7 +196,7 @@ Test(stats, a_child_without_handlers_counts_nothing, .timeout = 20)
     cr_expect(memcmp(&before, ours(), sizeof(before)) == 0);
 }
 
-/* Runs LIFE in a child that makes a turn first; returns its number when that is done. */
+/* Runs LIFE in a child, which first uses one connection; returns its pid when that is done. */
 static pid_t child_with(void (*life)(void))
 {
     int ends[2];
@@ -246,7 +246,7 @@ Test(stats, a_normal_end_removes_the_file, .timeout = 20)
     cr_expect(file_of(child) == NULL);
 }
 
-/* The number and the start stay, and the program of before is gone. */
+/* The pid and the start time stay the same, and the old program is gone. */
 Test(stats, exec, .timeout = 20)
 {
     const char *again = getenv("TEST_AGAIN");
@@ -276,13 +276,13 @@ Test(stats, exec, .timeout = 20)
     expect_good_end(child);
 }
 
-/* A server begins as root and its workers do not. */
+/* A server starts as root and its workers do not. */
 Test(stats, another_user, .timeout = 20)
 {
     pid_t child;
 
     if (geteuid() != 0)
-        cr_skip_test("only root can become somebody else");
+        cr_skip_test("only root can become another user");
     turn();
     child = fork();
     if (child == 0) {

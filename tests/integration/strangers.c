@@ -1,6 +1,6 @@
 /*
- * An fd that the program closed and was given again for something else, by calls that the
- * library does not see: what is there by now is left alone.
+ * The program closes an fd and gets it again for another file, by calls that the library does
+ * not see. The library must leave that file alone.
  */
 #include "harness.h"
 
@@ -18,7 +18,7 @@
 
 static const char binary_quit[24] = {'\x80', '\x07'};
 
-static int dial_lent(void)
+static int dial_reused(void)
 {
     int fd;
 
@@ -28,7 +28,7 @@ static int dial_lent(void)
     return fd;
 }
 
-/* A file, open at FD, and removed. */
+/* A file, opened at FD and unlinked. */
 static char path[] = "/tmp/strangers-XXXXXX";
 
 static void open_file_at(int fd)
@@ -60,7 +60,7 @@ Test(strangers, quit_goes_to_the_file, .timeout = 20)
     int fd;
 
     for (int way = 0; way < 3; way++) {
-        fd = dial_lent();
+        fd = dial_reused();
         if (way == 2)
             exchange(fd);
         open_file_at(fd);
@@ -94,7 +94,7 @@ Test(strangers, binary_quit_goes_to_the_file, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* What is at the fd by now is a socket too. */
+/* The fd is another socket by now. */
 static int socketpair_at(int fd)
 {
     int pair[2];
@@ -108,7 +108,7 @@ static int socketpair_at(int fd)
 Test(strangers, shutdown_reaches_the_peer, .timeout = 20)
 {
     for (int how = SHUT_WR; how <= SHUT_RDWR; how++) {
-        int fd = dial_lent();
+        int fd = dial_reused();
         int peer = socketpair_at(fd);
 
         cr_expect(shutdown(fd, how) == 0);
@@ -121,7 +121,7 @@ Test(strangers, shutdown_reaches_the_peer, .timeout = 20)
 
 Test(strangers, quit_reaches_the_peer, .timeout = 20)
 {
-    int fd = dial_lent();
+    int fd = dial_reused();
     int peer = socketpair_at(fd);
 
     cr_expect(send(fd, "quit\r\n", 6, 0) == 6);
@@ -130,11 +130,11 @@ Test(strangers, quit_reaches_the_peer, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* The goodbye reaches the server on a connection that was opened there unseen. */
+/* A quit reaches the server on a connection opened unseen at that fd. */
 Test(strangers, quit_reaches_the_server, .timeout = 20)
 {
     struct sockaddr_in addr;
-    int fd = dial_lent();
+    int fd = dial_reused();
 
     cr_assert(unseen(SYS_close, fd) == 0);
     cr_assert(unseen(SYS_socket, AF_INET, SOCK_STREAM, 0) == fd);
@@ -144,13 +144,13 @@ Test(strangers, quit_reaches_the_server, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* A daemon that closed 0 has a connection there, and opens a file for it again. */
+/* A daemon that closed fd 0 has a connection there, and later opens a file there again. */
 Test(strangers, freopen_of_standard_input, .timeout = 20)
 {
     FILE *file;
 
     cr_assert(close(0) == 0);
-    cr_assert(dial_lent() == 0);
+    cr_assert(dial_reused() == 0);
     cr_assert(mkstemp(path) >= 0);
     file = freopen(path, "r+", stdin);
     cr_assert(file != NULL && fileno(file) == 0);
@@ -160,7 +160,8 @@ Test(strangers, freopen_of_standard_input, .timeout = 20)
     expect_forgotten(0);
 }
 
-/* An object that binds past the hooks. ASan ends a program that loads such a one. */
+/* An object that binds to libc without meeting the hooks. ASan ends a program that loads
+ * one. */
 Test(strangers, deep_bound_object, .timeout = 20)
 {
     char name[4096];
@@ -174,7 +175,7 @@ Test(strangers, deep_bound_object, .timeout = 20)
     cr_assert(object != NULL, "%s", dlerror());
     *(void **)&close_and_open = dlsym(object, "close_and_open");
     cr_assert(close_and_open);
-    fd = dial_lent();
+    fd = dial_reused();
     sprintf(path, "/tmp/strangers-%d", getpid());
     cr_assert(close_and_open(fd, path) == fd);
     unlink(path);
@@ -183,13 +184,13 @@ Test(strangers, deep_bound_object, .timeout = 20)
     expect_forgotten(fd);
 }
 
-/* Options set on the new socket are not taken for options of the connection. */
+/* Options set on the new socket do not count for the connection. */
 Test(strangers, options_are_not_remembered, .timeout = 20)
 {
     struct timeval limit = {3, 0}, got = {0, 0};
     socklen_t len = sizeof(got);
     struct sockaddr_in addr;
-    int fd = dial_lent();
+    int fd = dial_reused();
     int peer = socketpair_at(fd);
 
     cr_assert(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
@@ -202,12 +203,12 @@ Test(strangers, options_are_not_remembered, .timeout = 20)
     cr_expect(getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &got, &len) == 0 && got.tv_sec == 3);
 }
 
-/* Nor are options of the new socket hidden. */
+/* Options of the new socket are not hidden either. */
 Test(strangers, options_are_shown, .timeout = 20)
 {
     int on = 1, got = 0;
     socklen_t len = sizeof(got);
-    int fd = dial_lent();
+    int fd = dial_reused();
 
     cr_assert(unseen(SYS_close, fd) == 0);
     cr_assert(unseen(SYS_socket, AF_INET, SOCK_STREAM, 0) == fd);
@@ -215,8 +216,7 @@ Test(strangers, options_are_shown, .timeout = 20)
     cr_expect(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &got, &len) == 0 && got != 0);
 }
 
-/* A socket made unseen in the place of one that was not connected yet is not kept for others.
- */
+/* A socket made unseen, at the fd of one that was not connected yet, is not kept. */
 Test(strangers, are_no_spares, .timeout = 20)
 {
     struct sockaddr_in addr;
@@ -237,83 +237,83 @@ Test(strangers, are_no_spares, .timeout = 20)
               "the stranger was given out as a new socket");
 }
 
-/* A private fd that was closed unseen, and names /dev/null by now. */
-static int replaced_private_number(void)
+/* A shadow fd that was closed unseen, and is /dev/null by now. */
+static int replaced_shadow_fd(void)
 {
-    int number, null;
+    int shadow, null;
 
     park();
-    number = private_number();
+    shadow = shadow_fd();
     null = open("/dev/null", O_RDWR);
-    cr_assert(unseen(SYS_dup3, null, number, 0) == number);
-    return number;
+    cr_assert(unseen(SYS_dup3, null, shadow, 0) == shadow);
+    return shadow;
 }
 
 Test(strangers, are_not_closed_with_the_pool, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
 
     cr_assert(setuid(getuid()) == 0);
     EXPECT_EVENT(": discarded: IDENTITY ");
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) >= 0, "a stranger was closed");
 }
 
 Test(strangers, are_not_closed_for_another_user, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
 
     exchange(dial_server());
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) >= 0, "a stranger was closed");
 }
 
 Test(strangers, are_not_closed_with_their_user, .timeout = 20)
 {
-    int fd = dial_lent();
-    int number = private_number();
+    int fd = dial_reused();
+    int shadow = shadow_fd();
     int null = open("/dev/null", O_RDWR);
 
-    cr_assert(unseen(SYS_dup3, null, number, 0) == number);
+    cr_assert(unseen(SYS_dup3, null, shadow, 0) == shadow);
     cr_assert(dup(fd) >= 0);
     close(fd);
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) >= 0, "a stranger was closed");
 }
 
 Test(strangers, are_not_closed_in_a_child, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
     pid_t child = fork();
 
     if (child == 0)
-        _exit(unseen(SYS_fcntl, number, F_GETFD) < 0);
+        _exit(unseen(SYS_fcntl, shadow, F_GETFD) < 0);
     expect_good_end(child);
 }
 
-/* They are not closed either when the program duplicates them or passes them on. */
+/* Such files are not closed either when the program duplicates or passes them. */
 Test(strangers, are_not_closed_with_their_duplicates, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
 
-    cr_expect(close(dup(number)) == 0);
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
+    cr_expect(close(dup(shadow)) == 0);
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) >= 0, "a stranger was closed");
 }
 
 Test(strangers, are_not_closed_when_passed, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
     struct fd_message message;
     int pair[2];
 
     cr_assert(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-    fill_fd_message(&message, number);
+    fill_fd_message(&message, shadow);
     cr_expect(sendmsg(pair[0], &message.msg.msg_hdr, 0) == 1);
-    cr_expect(unseen(SYS_fcntl, number, F_GETFD) >= 0, "a stranger was closed");
+    cr_expect(unseen(SYS_fcntl, shadow, F_GETFD) >= 0, "a stranger was closed");
 }
 
 Test(strangers, are_closed_by_the_program, .timeout = 20)
 {
-    int number = replaced_private_number();
+    int shadow = replaced_shadow_fd();
 
-    cr_expect(close(number) == 0);
+    cr_expect(close(shadow) == 0);
     errno = 0;
-    cr_expect(close(number) == -1 && errno == EBADF);
+    cr_expect(close(shadow) == -1 && errno == EBADF);
 }

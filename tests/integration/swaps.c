@@ -1,5 +1,6 @@
 /*
- * Text and binary users of one server: a connection is one or the other for its whole life.
+ * Text and binary users of one server. A connection speaks one protocol for its whole life; a
+ * wrong guess is repaired by a swap.
  */
 #include "harness.h"
 
@@ -60,7 +61,7 @@ Test(swaps, wrong_guess_is_repaired, .timeout = 20)
     park_binary();
     cr_expect(log_count(": swapped at ") == 1);
     before = opened_at_server();
-    /* Both wait now; the last speaker is expected again. */
+    /* Both kinds are idle now; the library expects the protocol of the last user again. */
     for (int i = 0; i < 10; i++)
         park_binary();
     cr_expect(log_count(": swapped at ") == 1);
@@ -69,7 +70,7 @@ Test(swaps, wrong_guess_is_repaired, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 2);
 }
 
-/* Libraries that prepare their sockets differently are told apart. */
+/* Client libraries that prepare their sockets differently are told apart. */
 Test(swaps, habits_are_learned, .timeout = 20)
 {
     long before;
@@ -90,8 +91,8 @@ Test(swaps, habits_are_learned, .timeout = 20)
     cr_expect(log_count(": swapped at ") <= 1);
 }
 
-/* What was set and registered since connect() is there after the exchange. */
-Test(swaps, repaired_under_the_same_number, .timeout = 20)
+/* Options and registrations made since connect() are on the new connection after the swap. */
+Test(swaps, repaired_at_the_same_fd, .timeout = 20)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 5}}, got = {0};
     struct timeval limit = {3, 0}, limit_read = {0, 0};
@@ -156,7 +157,7 @@ Test(swaps, repaired_by_every_call, .timeout = 20)
         expect_noop(fd);
         close(fd);
         EXPECT_KEPT();
-        /* The habit goes back to text for the next round. */
+        /* The text user makes text the expected protocol again for the next round. */
         fd = dial_server();
         exchange(fd);
         close(fd);
@@ -188,7 +189,7 @@ Test(swaps, repaired_without_waiting, .timeout = 20)
     EXPECT_KEPT();
 }
 
-/* The bytes of a value are no first byte. */
+/* Bytes of a value are not taken for the first byte. */
 Test(swaps, only_the_first_byte_counts, .timeout = 20)
 {
     int fd;
@@ -205,23 +206,23 @@ Test(swaps, only_the_first_byte_counts, .timeout = 20)
     cr_expect(log_count(": swapped at ") == 0);
 }
 
-/* Nor are they on a socket whose first bytes nobody saw. */
+/* Nor are they when the first bytes were sent on a duplicate. */
 Test(swaps, not_after_unseen_bytes, .timeout = 20)
 {
-    int fd, twin;
+    int fd, copy;
 
     park();
     fd = dial_server();
     EXPECT_EVENT(": reused as ");
-    twin = dup(fd);
-    send_text(twin, "set binary-value 0 0 1\r\n");
+    copy = dup(fd);
+    send_text(copy, "set binary-value 0 0 1\r\n");
     send_text(fd, "\x80\r\n");
     expect_text(fd, "STORED\r\n");
     cr_expect(log_count(": swap failed at ") == 0);
 }
 
-/* The number is something else by now, which is not ours to exchange or to cut off. */
-Test(swaps, not_on_a_number_reused_unseen, .timeout = 20)
+/* The fd is something else by now, which the library may not swap or shut down. */
+Test(swaps, not_at_an_fd_reused_unseen, .timeout = 20)
 {
     for (int way = 0; way < 2; way++) {
         int pair[2];
@@ -240,8 +241,8 @@ Test(swaps, not_on_a_number_reused_unseen, .timeout = 20)
     }
 }
 
-/* A connection of a server played by the test, which was used, kept and is lent again. */
-static int dial_lent(int port, int listener, long *server)
+/* A reused connection of a server that the test plays. */
+static int dial_reused(int port, int listener, long *server)
 {
     int fd = dial(port);
 
@@ -263,13 +264,14 @@ static void expect_nothing_more(long server)
     cr_expect(unseen(SYS_recvfrom, server, got, sizeof(got), MSG_DONTWAIT, NULL, NULL) == 7);
 }
 
-/* No server any more to exchange it for: the call fails, and nothing reaches anybody. */
+/* The server is gone, so there is no connection to swap in: the call fails, and no byte reaches
+ * any server. */
 Test(swaps, server_gone, .timeout = 20)
 {
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_lent(port, listener, &server);
+    int fd = dial_reused(port, listener, &server);
 
     close(listener);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1);
@@ -279,14 +281,14 @@ Test(swaps, server_gone, .timeout = 20)
     expect_nothing_more(server);
 }
 
-/* Nothing to exchange it for: the same. */
+/* There is no connection to swap in: the same. */
 Test(swaps, no_descriptors_left, .timeout = 20)
 {
     struct rlimit limit, before;
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_lent(port, listener, &server);
+    int fd = dial_reused(port, listener, &server);
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
     limit = before;

@@ -1,6 +1,6 @@
 /*
- * Threads, signal handlers and cancellation: every answer is the one that was asked for,
- * nothing hangs, nothing leaks.
+ * Threads, signal handlers and cancellation. Every answer is the right one, nothing hangs and
+ * nothing leaks.
  */
 #include "harness.h"
 
@@ -22,8 +22,8 @@ static struct sockaddr_in server;
 static atomic_int mismatches;
 static atomic_int cycles;
 
-/* connect, set, get, close without Criterion's assertions, which are not for threads and signal
- * handlers. The value names the key. */
+/* connect, set, get, close without Criterion's assertions, which threads and signal handlers
+ * may not use. The value names the key. */
 static void cycle(unsigned int who, unsigned int number)
 {
     char request[128], wanted[128], answer[128];
@@ -88,7 +88,7 @@ static void on_alarm(int signal)
     errno = saved;
 }
 
-/* Handlers that do the same as the code they interrupt, wherever that is. */
+/* Signal handlers that do the same as the code they interrupt, wherever that is. */
 Test(threads, signal_handlers_use_the_pool, .timeout = 60)
 {
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
@@ -104,8 +104,8 @@ Test(threads, signal_handlers_use_the_pool, .timeout = 60)
     cr_expect(mismatches == 0, "%d of %d wrong", mismatches, cycles);
 }
 
-/* ASan does not see that a cancelled thread has left its frames, unless it is told, from below
- * them. */
+/* ASan does not notice that a cancelled thread has left its frames. It must be told so from a
+ * frame below them. */
 void __asan_handle_no_return(void) __attribute__((weak));
 
 static __attribute__((noinline)) void forget_frames(void)
@@ -134,7 +134,7 @@ static void *wait_for_a_reply(void *argument)
     return NULL;
 }
 
-/* More often than there are records: a cancelled call gives its record back. */
+/* More often than there are records: each cancelled call must give its record back. */
 Test(threads, cancelled_calls_leak_nothing, .timeout = 60)
 {
     for (int i = 0; i < 16500; i++) {
@@ -168,7 +168,7 @@ static void *connect_in_vain(void *argument)
     return NULL;
 }
 
-/* A server that accepts nobody: its queue is full, and what comes then gets no answer. */
+/* A server that accepts no connection: its queue is full, and further SYNs get no answer. */
 static int deaf_server(void)
 {
     struct sockaddr_in addr;
@@ -185,7 +185,7 @@ static int deaf_server(void)
     return port;
 }
 
-Test(threads, cancelled_connects_harm_nobody, .timeout = 20)
+Test(threads, cancelled_connects_harm_no_other, .timeout = 20)
 {
     static struct connector connector;
     int port;
@@ -246,7 +246,7 @@ static int wait_by_pselect(int fd)
                    NULL);
 }
 
-static int wait_by_number(int fd)
+static int wait_by_syscall(int fd)
 {
     struct pollfd wanted = {fd, POLLIN, 0};
 
@@ -254,7 +254,7 @@ static int wait_by_number(int fd)
                         NULL, 0);
 }
 
-static int select_by_number(int fd)
+static int select_by_syscall(int fd)
 {
     fd_set wanted;
 
@@ -280,9 +280,9 @@ static void *wait_for_it(void *argument)
     return NULL;
 }
 
-/* Another thread closes the number, and it becomes another user's: that reply is not what was
- * waited for. */
-static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
+/* Another thread closes the fd, and the connection gets another user. The waiting thread must
+ * not wake for that user's reply. */
+static void no_thread_wakes(int (*wait)(int fd), long call, const char *reason)
 {
     static struct waiter waiter;
     pthread_t thread;
@@ -313,16 +313,16 @@ static void nobody_wakes(int (*wait)(int fd), long call, const char *reason)
 
 Test(threads, replies_of_others_wake_no_waiter, .timeout = 20)
 {
-    nobody_wakes(wait_by_poll, POLL_CALL, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_ppoll, SYS_ppoll, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_select, SYS_pselect6, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
-    nobody_wakes(wait_by_number, SYS_ppoll, ": not kept: RAW_SYSCALL ");
-    nobody_wakes(select_by_number, SYS_pselect6, ": not kept: RAW_SYSCALL ");
+    no_thread_wakes(wait_by_poll, POLL_CALL, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_ppoll, SYS_ppoll, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_select, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_pselect, SYS_pselect6, ": not kept: IN_FLIGHT ");
+    no_thread_wakes(wait_by_syscall, SYS_ppoll, ": not kept: RAW_SYSCALL ");
+    no_thread_wakes(select_by_syscall, SYS_pselect6, ": not kept: RAW_SYSCALL ");
 }
 
-/* A thread of libc's waits in read(), which no hook sees. */
-Test(threads, asynchronous_reads_take_nobodys_reply, .timeout = 20)
+/* A thread of libc waits in read(), which no hook sees. */
+Test(threads, asynchronous_reads_take_no_reply_of_others, .timeout = 20)
 {
     static char taken[64];
     struct aiocb block = {.aio_buf = taken, .aio_nbytes = sizeof(taken)};
@@ -338,8 +338,8 @@ Test(threads, asynchronous_reads_take_nobodys_reply, .timeout = 20)
     cr_expect(aio_error(&block) == EINPROGRESS && taken[0] == '\0');
 }
 
-/* A shutdown must wake them, as the end of what they wait for. */
-Test(threads, a_goodbye_wakes_the_waiter, .timeout = 20)
+/* A quit or shutdown must wake the threads that wait for its end of file. */
+Test(threads, a_quit_wakes_the_waiter, .timeout = 20)
 {
     static struct waiter waiter = {.wait = wait_by_poll};
     pthread_t thread;
@@ -378,7 +378,7 @@ Test(threads, cancelled_waits_leave_the_connection_as_it_was, .timeout = 60)
     EXPECT_KEPT();
 }
 
-/* More connections than one call can guard: those beyond are never pooled again. */
+/* More connections than the record of one poll() can hold: the rest are never pooled again. */
 Test(threads, a_wait_for_very_many, .timeout = 20)
 {
     enum { MANY = 140 };
@@ -451,7 +451,7 @@ static void by_connect(int fd)
     connect(fd, (struct sockaddr *)&deaf, sizeof(deaf));
 }
 
-/* Afterwards it finds the list of cleanup handlers as the program left it. */
+/* After the jump the thread finds the list of cleanup handlers as the program left it. */
 static void *jump_out_and_be_cancelled(void *fd)
 {
     sigset_t alarm;
@@ -495,8 +495,8 @@ Test(threads, handlers_that_jump_out_of_calls, .timeout = 20)
     cr_expect(result == PTHREAD_CANCELED);
 }
 
-/* Jumps at any moment, also out of the pool itself, until that has happened: then nobody waits
- * for the lock, and every connection is the program's own. */
+/* Jumps at random moments until one was out of the pool itself. No thread then waits for the
+ * lock, and every connection is the program's own. */
 Test(threads, handlers_that_jump_out_of_the_pool, .timeout = 120)
 {
     volatile unsigned int turns = 0;

@@ -1,6 +1,6 @@
 /*
- * Unix sockets are not pooled: the kernel counts no bytes on them, so nothing would tell of a
- * request or an answer that no hook saw. Each way to send past the hooks is tried here.
+ * Unix sockets are not pooled. The kernel counts no bytes on them, so nothing would show a
+ * request or reply that no hook saw. Each way to send unseen is tried here.
  */
 #include "harness.h"
 
@@ -19,7 +19,7 @@
 
 #include <linux/sockios.h>
 
-/* The head of a store: a server that has it takes the next seven bytes for the value. */
+/* The head of a store: a server that has read it takes the next seven bytes for the value. */
 #define HALF_A_STORE "set half 0 0 5\r\n"
 
 static int dial_path(const char *path)
@@ -41,7 +41,7 @@ static uint64_t cookie_of(int fd)
     return cookie;
 }
 
-/* Until the server has read all that FD was given. */
+/* Waits until the server has read everything sent on FD. */
 static void wait_until_taken(int fd)
 {
     int unsent = 1;
@@ -74,7 +74,7 @@ Test(unix_sockets, each_connect_opens_one, .timeout = 20)
     cr_expect(log_count(server_path()) == 0, "tracked: %s", last_event());
 }
 
-Test(unix_sockets, a_goodbye_is_passed_on, .timeout = 20)
+Test(unix_sockets, a_quit_is_passed_on, .timeout = 20)
 {
     int fd = dial_path(server_path());
     uint64_t cookie = cookie_of(fd);
@@ -162,7 +162,7 @@ Test(unix_sockets, half_a_request_reaches_no_other, .timeout = 20)
     }
 }
 
-/* Answers each line with its second word, which "late" is given 100 ms after it was read. */
+/* Answers each line with its second word. To "late" the answer comes 100 ms later. */
 static void *answer_lines(void *arg)
 {
     int fd = (int)(intptr_t)arg;
@@ -228,7 +228,7 @@ Test(unix_sockets, a_late_answer_reaches_no_other, .timeout = 20)
     close(fd);
 }
 
-/* A rule that names a path, beside one that names the TCP server and an exclusion. */
+/* A rule that names a path, beside a rule for the TCP server and an exclusion. */
 Test(unix_rules, a_path_is_ignored_with_a_warning, .timeout = 20)
 {
     int port;

@@ -1,8 +1,8 @@
 /*
- * Waits that are cut so that counters can be written: the program sees one call, as long and as
- * easily ended as without us. Here something is counted before each wait, so that the library
- * cuts it. Only a process with one thread has its waits cut, and Criterion's has more: most of
- * this runs in a child, which tells by its exit code how it went.
+ * Waits that the library cuts in two so that it can write its counters. The program sees one
+ * call, as long and as easy to interrupt as without us. Something is counted before each wait,
+ * so that the library cuts it. Only in a process with one thread are waits cut, and Criterion's
+ * has more. So most of this runs in a child, whose exit code is the result.
  */
 #include "harness.h"
 
@@ -28,10 +28,10 @@
 
 #include "stats/stats_file.h"
 
-static int ends[2]; /* of a pipe, in which nothing is */
-static int set;     /* an epoll set of it */
+static int ends[2]; /* reading end of an empty pipe */
+static int set;     /* an epoll set with that end */
 
-/* In a child the checks of Criterion do not work. */
+/* In a child Criterion's checks do not work. */
 static int failures;
 
 #undef cr_assert
@@ -64,7 +64,7 @@ static void alone(void (*body)(void))
     expect_good_end(child);
 }
 
-/* A test of which BODY runs in a process with one thread. */
+/* A test whose BODY runs in a process with one thread. */
 #define TEST_ALONE(name)                                                                       \
     static void name(void);                                                                    \
     Test(waits, name##_alone, .timeout = 60)                                                   \
@@ -73,7 +73,7 @@ static void alone(void (*body)(void))
     }                                                                                          \
     static void name(void)
 
-/* What the file of PID says of all servers together. */
+/* What PID's file says of all servers together. */
 static uint64_t connects_in_file_of(pid_t pid)
 {
     static union {
@@ -109,13 +109,13 @@ static uint64_t connects_in_file(void)
     return connects_in_file_of(getpid());
 }
 
-/* Some connects, of which the last are not in the file yet. */
+/* Some connects, the last of which are not in the file yet. */
 static uint64_t count(void)
 {
     static uint64_t connects;
 
-    /* Only the waits of a process with one thread are cut. This one has more, none of which
-     * closes anything here. */
+    /* Only a process with one thread has its waits cut. This one has more threads, none of
+     * which closes anything here. */
     __libc_single_threaded = 1;
     if (connects == 0) {
         struct epoll_event event = {EPOLLIN, {.fd = 0}};
@@ -131,7 +131,7 @@ static uint64_t count(void)
     return connects;
 }
 
-/* The calls, each waiting for the pipe so many milliseconds, for ever if negative. */
+/* The calls. Each waits for the pipe for so many milliseconds, without end if negative. */
 
 static struct timespec *spec(int ms)
 {
@@ -228,7 +228,7 @@ TEST_ALONE(are_as_long_as_wanted)
     }
 }
 
-/* Another process writes so many microseconds later. */
+/* Another process writes to the pipe after so many microseconds. */
 static pid_t write_later(useconds_t after)
 {
     pid_t writer = fork();
@@ -239,7 +239,7 @@ static pid_t write_later(useconds_t after)
     _exit(write(ends[1], "x", 1) != 1);
 }
 
-/* In the first piece, and in the second. */
+/* The event comes in the first piece of the wait, and in the second. */
 TEST_ALONE(end_with_the_event)
 {
     static const useconds_t after[] = {200000, 1400000};
@@ -267,7 +267,7 @@ static void ignore(int number)
     (void)number;
 }
 
-/* And once more, in case the wait begins late on a busy machine. */
+/* And once more, because the wait may begin late on a busy machine. */
 static void interrupt_after(useconds_t after)
 {
     struct itimerval timer = {.it_value = {after / 1000000, after % 1000000},
@@ -290,7 +290,7 @@ TEST_ALONE(end_with_a_signal)
     }
 }
 
-/* Signals without a handler interrupt nothing, wherever they come. */
+/* Signals without a handler interrupt nothing, in either piece. */
 TEST_ALONE(do_not_end_with_an_ignored_signal)
 {
     signal(SIGALRM, SIG_IGN);
@@ -323,7 +323,8 @@ TEST_ALONE(of_select_tell_the_rest)
     cr_expect(timeout.tv_sec == 0 && timeout.tv_usec == 0);
 }
 
-/* Where the kernel does not tell the rest, neither do we; before glibc 2.34 it is asked to. */
+/* When the kernel does not report the remaining time, the library does not either; before glibc
+ * 2.34 the kernel is asked to. */
 TEST_ALONE(of_select_with_a_constant)
 {
     struct timeval *timeout =
@@ -365,7 +366,7 @@ static void *wait_for_ever(void *i)
     return NULL;
 }
 
-/* ASan does not see that a cancelled thread has left its frames. */
+/* ASan does not notice that a cancelled thread has left its frames. */
 Test(waits, can_be_cancelled, .timeout = 60)
 {
     not_under_asan();
@@ -384,7 +385,7 @@ Test(waits, can_be_cancelled, .timeout = 60)
     }
 }
 
-/* The mask of ppoll() and its kin counts in both pieces. */
+/* The signal mask of ppoll() and its kin holds in both pieces. */
 TEST_ALONE(with_a_mask)
 {
     sigset_t blocked, none;
@@ -448,7 +449,7 @@ Test(waits, in_a_sandbox, .timeout = 30)
     expect_good_end(child);
 }
 
-/* accept() is not cut, so counters are written before they are due. */
+/* accept() is not cut, so the counters are written before they are due. */
 Test(waits, of_accept, .timeout = 20)
 {
     int port, listener = listen_here(&port);
@@ -461,8 +462,8 @@ Test(waits, of_accept, .timeout = 20)
     cr_expect(connects_in_file() >= connects);
 }
 
-/* A child that ends without destructors has written all it counted: the file is read before the
- * child is waited for. */
+/* A child that ends without destructors has written everything it counted. The file is read
+ * before the child is waited for. */
 static void expect_all_written_by(void (*end)(int status))
 {
     pid_t child = fork();

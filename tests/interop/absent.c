@@ -1,7 +1,7 @@
 /*
- * Preloaded before the shim: the real function of the name in ABSENT cannot be found, as if
- * this libc had none, and the file ABSENT_TOLD is made to tell that it was asked for. All else
- * is looked up by a jump, which RTLD_NEXT needs to know for whom.
+ * Preloaded before the library. The function named in ABSENT cannot be found, as if this libc
+ * had none. The file ABSENT_TOLD is created when it is looked up. All other look-ups end in a
+ * jump to the real dlsym(), because RTLD_NEXT depends on the caller.
  */
 #include <dlfcn.h>
 #include <fcntl.h>

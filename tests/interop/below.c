@@ -1,5 +1,5 @@
 /*
- * A library below the shim, whose functions make the real call and then, before they return, do
+ * A library below libmcpool. Its functions make the real call and then, before they return, do
  * what the program wants done at that moment.
  */
 #include <dlfcn.h>

@@ -21,7 +21,7 @@ Outcome = collections.namedtuple("Outcome", "code out err")
 
 
 def run(command, environment):
-    """How COMMAND ends."""
+    """The outcome of COMMAND."""
     done = subprocess.run([str(word) for word in command], env=environment, timeout=60,
                           stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
                           preexec_fn=die_with_parent)
@@ -46,8 +46,8 @@ class Bench:
         return self.log_path.read_text() if self.log_path.exists() else ""
 
     def unnoticed(self, command, before=(), after=(), told=lambda outcome: outcome, **more):
-        """What COMMAND gives without the shim, which must be the same with it between the libraries
-        BEFORE and AFTER it. TOLD takes out of an outcome what differs from run to run."""
+        """The outcome of COMMAND without the shim. It must be the same with the shim between the libraries
+        BEFORE and AFTER it. TOLD removes from an outcome what differs from run to run."""
         plain = told(run(command, self.environment(*before, *after, **more)))
         assert self.log() == ""
         assert told(run(command, self.environment(*before, LIBRARY, *after, **more))) == plain
@@ -69,10 +69,10 @@ needs_mounts = pytest.mark.skipif(not may_mount(), reason="no mount namespace ma
 
 
 def run_among_mounts(script, *arguments, environment):
-    """How a shell script ends whose mounts nobody else sees and which end with it."""
+    """Runs a shell script in a mount namespace of its own, which ends with it; returns how it ends."""
     return run(["unshare", "--mount", "sh", "-euc", script, "sh", *arguments], environment)
 
 
 def without_numbers(text):
-    """TEXT without addresses and process numbers, which no two runs have in common."""
+    """TEXT without addresses and pids, which differ in every run."""
     return re.sub(r"0x[0-9a-f]+|process \d+|==\d+==", "N", text)

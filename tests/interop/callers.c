@@ -1,5 +1,5 @@
 /*
- * A library that connects without waiting; the test gives its file different names.
+ * A library that calls connect() without waiting. The test gives its file different names.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,8 +17,8 @@ static int answer_of(int fd, uint16_t port)
     return connect(fd, (struct sockaddr *)&server, sizeof(server)) == 0 ? 0 : errno;
 }
 
-/* What connect() on a socket that does not block said, 0 or its errno, when a connection to the
- * PORT had been used and closed before; -1 when that could not be done. */
+/* What connect() returned on a non-blocking socket, 0 or its errno, when a connection to PORT
+ * had been used and closed before; -1 when that could not be done. */
 int answer(uint16_t port)
 {
     char reply[5];

@@ -1,5 +1,5 @@
 /*
- * A library whose constructor clears the environment. Preloaded after the shim it is
+ * A library whose constructor clears the environment. Preloaded after libmcpool it is
  * initialised before it.
  */
 #include <stdlib.h>

@@ -21,7 +21,7 @@ def bench(server, tmp_path):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A function that compiles C files of the tests; what it made before it gives again."""
+    """A function that compiles C files of the tests, each set once."""
     made = {}
 
     def build(*sources, flags=(), compiler="gcc"):

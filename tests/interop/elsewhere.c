@@ -1,7 +1,8 @@
 /*
- * A program that shares its descriptors with an object that meets no hook, because it is in a
- * namespace of its own or is bound deeply: elsewhere PORT OBJECT namespace|deepbind, where
- * OBJECT is made of tests/integration/plugin.c. Exit code 1 when anything went wrong.
+ * A program that shares its fds with an object whose calls meet no hook, because the object is
+ * in a dlmopen() namespace or loaded with RTLD_DEEPBIND: elsewhere PORT OBJECT
+ * namespace|deepbind. OBJECT is built from tests/integration/plugin.c. Exit code 1 when
+ * anything went wrong.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -96,7 +97,7 @@ static void spoken_there(void)
     turns();
 }
 
-/* Another socket under the same number. */
+/* Another socket at the same fd. */
 static void replaced_there(void)
 {
     int fd = dial();

@@ -14,7 +14,7 @@ ACTIONS = {"kill": seccomp.KILL_PROCESS, "EPERM": seccomp.ERRNO(errno.EPERM)}
 
 
 def only(action, path):
-    """What no machine of this kind has is passed over: a list is for several."""
+    """Calls that this machine does not have are skipped: one list is for several machines."""
     rules = seccomp.SyscallFilter(ACTIONS[action])
     with open(path, encoding="ascii") as file:
         names = [name for line in file if line[0] != "#" for name in line.split()]
@@ -22,7 +22,7 @@ def only(action, path):
         if seccomp.resolve_syscall(seccomp.Arch(), name) >= 0:
             rules.add_rule(seccomp.ALLOW, name)
     if "clone3" not in names:
-        # As Docker and all others do it, so that libc falls back on clone().
+        # As Docker and all others do, so that libc falls back on clone().
         rules.add_rule(seccomp.ERRNO(errno.ENOSYS), "clone3")
     return rules
 

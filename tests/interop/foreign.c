@@ -1,6 +1,6 @@
 /*
- * A client to be linked with another libc: foreign PORT FILE. It makes calls of every kind that
- * is hooked, among them a message whose struct has other members than glibc's.
+ * A client that is linked with another libc: foreign PORT FILE. It makes calls of every kind
+ * that is hooked, among them sendmsg() with a struct whose members differ from glibc's.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -50,7 +50,7 @@ static void turn(int fd, int i)
     struct msghdr msg;
     struct pollfd ready = {fd, POLLIN, 0};
 
-    /* What lies between the members is whatever was there. */
+    /* Fills the padding between the members with other bytes. */
     memset(&msg, 0xff, sizeof(msg));
     memset(&control, 0xff, sizeof(control));
     msg.msg_name = NULL;

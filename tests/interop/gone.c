@@ -1,12 +1,12 @@
 /*
- * A client whose request is gone when the call that sent it returns, as when another thread has
- * got the reply meanwhile and gave the memory back:
+ * A client whose request is gone from memory when the call that sent it returns. Another thread
+ * may have received the reply meanwhile and freed the memory:
  *
  *     gone PORT CALL REQUEST
  *
  * Runs above the library of below.c. With the REQUEST "threads" another thread really gets the
- * reply, with "passed" an fd is sent, and with "watched" the event given to epoll_ctl() is
- * gone. Prints what came back.
+ * reply. With "passed" an fd is sent. With "watched" the event given to epoll_ctl() is gone.
+ * Prints what was received.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -28,7 +28,7 @@
 #define VALUE 9000 /* more than two pages */
 #define PIECE 7    /* bytes of the pieces that a request is sent in */
 
-/* All arguments of a call that are in memory lie here. */
+/* All of a call's arguments that are in memory lie here. */
 struct room {
     char control[CMSG_SPACE(sizeof(int))];
     struct mmsghdr message;
@@ -98,7 +98,7 @@ static int dial(const char *port)
     return fd;
 }
 
-/* What is received until as many answers have ended as were asked for. */
+/* Reads until as many answers have ended as were asked for. */
 static void hear(int fd, int ends)
 {
     static char reply[2 * VALUE];
@@ -174,8 +174,8 @@ static void pass(const char *port, const char *call)
     close(fd);
 }
 
-/* The registration is taken off when the connection is kept, and the end of file that
- * shutdown() brings is waited for in the same set. */
+/* The registration is removed when the connection is kept, and the set is waited on for the end
+ * of file that shutdown() brings. */
 static void watch(const char *port)
 {
     int epfd = epoll_create1(0), fd = dial(port);

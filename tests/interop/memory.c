@@ -1,9 +1,9 @@
 /*
- * A client whose address and requests lie in memory of one kind:
+ * A client whose address and requests are in one kind of memory:
  *
  *     memory PORT variables|heap|stack|mapped|given-back
  *
- * Of given-back memory it says what came of sending from it.
+ * For given-back memory, which is no longer mapped, it prints the results of sending from it.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define TURNS 6
-#define FAR   65536 /* bytes; further than a page */
+#define FAR   65536 /* bytes; more than a page */
 
 struct words {
     struct sockaddr_in server;
@@ -73,7 +73,7 @@ static int send_what_was_given_back(const struct words *words)
     return close(fd);
 }
 
-/* Far below what the caller has on the stack. */
+/* Far below the caller's part of the stack. */
 static __attribute__((noinline)) int speak_from_below(const struct words *words)
 {
     volatile char between[FAR] = {0};

@@ -1,5 +1,5 @@
 /*
- * Functions that have the names of libaio's and liburing's but are other ones, in a program or,
+ * Functions with the names of libaio's and liburing's that do something else, in a program or,
  * with -DPLUGIN, in a library.
  */
 #include <stdio.h>

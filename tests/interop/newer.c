@@ -1,6 +1,6 @@
 /*
- * Calls what older libcs lack, beside a client's connections: newer PORT FILE. Prints the
- * results.
+ * Calls functions that older libcs lack, while a connection is open: newer PORT FILE. Prints
+ * the results.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 
 static int port;
 
-/* An open connection, on which something was answered. */
+/* An open connection that was used. */
 static int dial(void)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET,

@@ -1,8 +1,8 @@
 /*
- * What liburing-ffi and newer versions of liburing have, which a distribution may not have yet:
- * with -DLIBRARY a library with their functions under the versions they have there, which make
- * the system call themselves; else newring PORT NAME, which calls the function NAME and then
- * uses a connection.
+ * Functions of liburing-ffi and of liburing versions that a distribution may not have yet. With
+ * -DLIBRARY: a library that has these functions under their symbol versions and makes the
+ * system call itself. Otherwise: newring PORT NAME, which calls the function NAME and then uses
+ * a connection.
  */
 #include <arpa/inet.h>
 #include <linux/io_uring.h>

@@ -1,7 +1,7 @@
 /*
  * A client whose receive is still pending when it closes the connection: rings PORT KIND,
- * linked with liburing and libaio. With -DPLUGIN a plugin that is linked with them, which
- * rings PORT KIND PLUGIN loads with RTLD_LOCAL. Prints what each receive got.
+ * linked with liburing and libaio. With -DPLUGIN it is a plugin linked with them, which rings
+ * PORT KIND PLUGIN loads with RTLD_LOCAL. Prints what each receive got.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>

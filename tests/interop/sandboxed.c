@@ -28,7 +28,7 @@
 
 #define THREADS 3
 
-/* Milliseconds; longer than the library puts off what it has to write. */
+/* Milliseconds; longer than the library delays writing its counters. */
 #define WAIT 1300
 
 static struct sockaddr_in server = {.sin_family = AF_INET};
@@ -67,7 +67,7 @@ static void make_a_child(void)
     check(waitpid(child, &status, 0) == child && status == 0, "wait");
 }
 
-/* poll() and select() are other system calls on some machines. */
+/* Some machines have other system calls for poll() and select(). */
 static const int allowed[] = {
     SYS_read,    SYS_write,  SYS_close,    SYS_socket,
     SYS_connect, SYS_ppoll,  SYS_pselect6, SYS_exit_group,
@@ -126,7 +126,7 @@ static void *take_turns(void *own_turns)
 
 static atomic_bool waits, waited;
 
-/* Begun outside of the sandbox, and ended in it. */
+/* Begins outside of the sandbox and ends inside. */
 static void *wait_long(void *unused)
 {
     atomic_store(&waits, true);
@@ -137,7 +137,7 @@ static void *wait_long(void *unused)
     return unused;
 }
 
-/* Of each thread so many more. */
+/* How many more each thread makes. */
 static void wait_for_turns(int more)
 {
     for (int i = 0; i < THREADS; i++) {

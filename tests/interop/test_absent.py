@@ -1,4 +1,4 @@
-"""A libc that lacks functions: older than this one, or than every one there is."""
+"""A libc that lacks functions: older than this machine's, or older than any."""
 
 import concurrent.futures
 import os
@@ -13,11 +13,11 @@ from symbols import NEWER, libc_path, listed_hooks
 
 OLDEST_LIBC = (2, 31)
 HOOKS, _ = listed_hooks()
-# Of what is called here: nothing stands in for it, and every libc has it.
+# Functions called here that nothing can replace, and that every libc has.
 INDISPENSABLE = {"fdopen", "popen", "system", "poll", "ppoll", "__poll_chk", "__ppoll_chk", "select", "pselect"}
 PROGRAMS = os.path.abspath(os.path.join(BUILD, "tests/programs"))
 CALLERS = ("read_and_write,in_pieces,as_messages,many_messages_at_once,fortified,"
-           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,twins,flags_of_numbers,"
+           "at_offsets,from_a_file,through_a_pipe,handed_to_a_neighbour,duplicates,flags_of_fds,"
            "a_server_of_its_own,identities_that_cannot_be_had,epoll_level,shut_for_writing,shells")
 
 
@@ -48,8 +48,8 @@ def versions(*nm):
 
 
 def test_oldest_libc_has_what_the_library_imports():
-    """Built here it asks for the versions of here. Names that moved into libc at 2.34 have a new one
-    and the one they had, which is what they are bound to when built there."""
+    """The library needs the versions of the libc it was built with. Names that moved into libc at 2.34 have a
+    new version and the old one, which they have when built with an older libc."""
     offered = versions("--defined-only", libc_path())
     imported = versions("--undefined-only", LIBRARY)
     assert len(imported) > 30
@@ -77,7 +77,7 @@ def test_what_a_plugin_brought_along_is_found(bench, built, absent, name):
 
 
 def test_what_is_called_may_be_absent(bench, absent):
-    """Each in a run of its own; they mostly sleep, so several at a time."""
+    """Each function in a run of its own. They mostly sleep, so several run at a time."""
     command = [PROGRAMS, CALLERS, bench.server.port, free_port()]
     bench.server.store({key: f"value-of-{key}" for key in ("one", "two", "three", "four")})
     plain = run(command, bench.environment())

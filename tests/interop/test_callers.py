@@ -1,4 +1,4 @@
-"""What connect() on a socket that does not block says of a pooled connection, and to which caller."""
+"""What connect() on a non-blocking socket returns for a pooled connection, and to which caller."""
 
 import errno
 import shutil
@@ -47,7 +47,7 @@ OTHERS = ["_socket.pypy39-pp73-x86_64-linux-gnu.so", "libpypy3.9-c.so", "libpyth
 
 
 def told(bench, *command):
-    """What a command prints with the shim, which must have lent it a connection."""
+    """What a command prints with the shim, which must have reused a connection."""
     done = run([PYTHON, "-c", *command], bench.environment(LIBRARY))
     assert (done.code, done.err) == (0, "")
     assert "reused as" in bench.log()
@@ -57,7 +57,7 @@ def told(bench, *command):
 @pytest.mark.parametrize("there", ["there", "gone"])
 @pytest.mark.parametrize("name", PYTHONS + OTHERS)
 def test_name_of_the_caller(bench, built, name, there):
-    """By the name of the file alone: the directory says nothing."""
+    """Only the name of the file counts, not the directory."""
     folder = bench.folder / "python3.11"
     folder.mkdir()
     shutil.copy(built("callers.c", flags=("-shared", "-fPIC")), folder / name)

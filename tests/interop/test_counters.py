@@ -1,5 +1,4 @@
-"""Whatever is done to the file of counters, and however often it is written, the program does not
-notice."""
+"""The program does not notice whatever is done to the file of counters, and however often it is written."""
 
 import os
 import re
@@ -39,7 +38,7 @@ def go_on():
 
 @pytest.fixture
 def counted(bench, tmp_path):
-    """A function that runs a program whose counters are in the folder it is given."""
+    """A function that runs a program with its counters in the folder it is given."""
     folder = tmp_path / "stats"
     folder.mkdir()
     folder.chmod(0o1777)
@@ -93,7 +92,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be anot
 
 @needs_root
 def test_another_user_cuts_the_file_of_a_daemon_short(counted):
-    """The daemon connects as that user, and is root again."""
+    """The daemon connects as that user, and becomes root again."""
     out = ends_well(counted("""
 os.seteuid(65534); turns(5); os.seteuid(0); turns(5)
 name = file()
@@ -110,16 +109,16 @@ print(os.stat(name).st_uid)
 
 @needs_root
 def test_another_user_puts_something_in_its_place(counted, tmp_path):
-    """A file of root must not be written to because a link leads there."""
-    victim = tmp_path / "victim"
-    victim.write_text("of root")
+    """Nothing is written to a file of root to which a link leads."""
+    other = tmp_path / "other"
+    other.write_text("of root")
     for make in (os.link, os.symlink):
         ends_well(counted(f"""
 os.seteuid(65534); turns(5); name = file(); os.unlink(name); os.seteuid(0)
-os.{make.__name__}({str(victim)!r}, name)
+os.{make.__name__}({str(other)!r}, name)
 go_on()
 """))
-        assert victim.read_text() == "of root"
+        assert other.read_text() == "of root"
 
 
 @needs_root

@@ -2,10 +2,10 @@
 
 import pytest
 
-# As elsewhere.c makes them: its own, and those of the object.
+# The turns that elsewhere.c makes: its own, and those of the object.
 CONNECTS = 19
 CONNECTS_THERE = 3
-# One to begin with, and one after each that the object had to do with.
+# One connection at first, and one after each that the object touched.
 OPENED = 5
 
 

@@ -13,13 +13,13 @@ LOADER = next(path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aa
 
 @pytest.mark.parametrize("command", [[LIBC], [LOADER, "--version"]], ids=["libc", "ld.so"])
 def test_shared_object_run_as_a_program(bench, command):
-    """libc does not initialise itself then: environ is NULL."""
+    """libc is not initialised then: environ is NULL."""
     assert bench.unnoticed(command).code == 0
     assert bench.log() == ""
 
 
 def test_cleared_by_an_earlier_constructor(bench, built):
-    """The variables are not known, so nothing is done, and nothing is logged."""
+    """The variables are unknown, so the library does nothing and logs nothing."""
     clearing = built("cleared.c", flags=("-shared", "-fPIC"))
     assert bench.unnoticed([SCENES, bench.server.port], after=[clearing]).code == 0
     assert bench.log() == ""

@@ -33,7 +33,7 @@ def test_it_runs_and_is_left_alone(bench, program):
 
 
 def imports(library):
-    """The names without which a library cannot be loaded."""
+    """The symbols that the library must find to be loaded."""
     listed = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, text=True,
                             stdout=subprocess.PIPE).stdout
     return set(re.findall(r"^ +U ([^@\n]+)", listed, re.MULTILINE))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("go"), reason="no go here")
 
 @pytest.fixture(scope="module", params=["", "-s -w -buildid="])
 def program(request, tmp_path_factory):
-    """Also when everything that names Go and can be stripped is gone."""
+    """Also when everything is stripped that names Go."""
     path = tmp_path_factory.mktemp("go") / "duplicates"
     subprocess.run(["go", "build", f"-ldflags={request.param}", "-o", path, "."], check=True,
                    cwd=f"{HERE}/golang", env={**os.environ, "CGO_ENABLED": "1",

@@ -15,14 +15,14 @@ def log_of(bench, built, call, request):
 def test_account_is_right(bench, built, call, request_):
     log = log_of(bench, built, call, request_)
     assert "not kept" not in log and "discarded" not in log
-    # Behind a quiet request the fence is not always answered when the next user asks.
+    # The fence behind a quiet request is not always answered by the time the next user comes.
     assert log.count(": kept") == 4 and "reused as" in log
 
 
 @pytest.mark.parametrize("call", ("sendmmsg", "pwritev2"))
 @pytest.mark.parametrize("request_", ("get", "many", "set", "quiet"))
 def test_unknown_account_is_a_refusal(bench, built, call, request_):
-    """The kernel says only in the message itself how much of it was sent."""
+    """The kernel reports only in the message itself how much of it was sent."""
     assert log_of(bench, built, call, request_).count("not kept: UNTRACKED_IO") == 4
 
 

@@ -7,8 +7,8 @@ from beside import BUILD, LIBRARIES, SCENES, TESTS, needs_mounts, run, run_among
 MAKE = ["make", "-s", "-C", os.path.join(TESTS, ".."), f"B={os.path.abspath(BUILD)}"]
 LIBDIR = LIBRARIES.replace("/usr/lib", "/usr/local/lib")
 
-# In a mount namespace where what is written to these directories is kept elsewhere: make install
-# runs ldconfig. The arguments are a directory for that, make, and a client, whose log is shown.
+# In a mount namespace where writes to these directories are kept elsewhere, because make install runs
+# ldconfig. The arguments are a directory for that, make, and a client, whose log is printed.
 INSTALLED = r"""
 written=$1 make=$2 client=$3
 mount -t tmpfs tmpfs "$written"
@@ -33,7 +33,7 @@ ldconfig -p | grep libmcpool || true
 
 
 def clean(environment):
-    """Without what another make would tell this one."""
+    """The environment, without the variables of an outer make."""
     return {name: value for name, value in environment.items()
             if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "DESTDIR", "PREFIX")}
 

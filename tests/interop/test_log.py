@@ -1,4 +1,4 @@
-"""The log in a program that closes the fd it goes to, or has reused it for something else."""
+"""The log in a program that closes the log's fd, or has reused it for another file."""
 
 import fcntl
 import os
@@ -41,7 +41,7 @@ def start(bench, program, *arguments, log="stderr", **more):
 
 
 def ends_well(process):
-    """What PROCESS has written on stdout."""
+    """What PROCESS wrote on stdout."""
     out = process.communicate(timeout=30)[0]
     assert process.returncode == 0
     return out

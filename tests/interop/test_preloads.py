@@ -21,7 +21,7 @@ PRELOADS = {
     "future": ([FAKETIME], "+15d"),
     "fast": ([FAKETIME], "+0 x10"),
     "slow": ([FAKETIME], "-15d x0.5"),
-    # jemalloc asks for the time as it starts, at which libfaketime allocates: a deadlock of theirs.
+    # jemalloc reads the clock as it starts, and libfaketime then allocates: they deadlock without us.
     "all but jemalloc": ([TCMALLOC, EATMYDATA, FAKETIME], "-15d"),
     "all but faketime": ([JEMALLOC, TCMALLOC, EATMYDATA], ""),
 }
@@ -35,7 +35,7 @@ def test_beside_another_preload(bench, preload, client, place):
     libraries, clock = PRELOADS[preload]
     done = bench.pools_unnoticed([*CLIENTS[client], bench.server.port], FAKETIME=clock,
                                  **{place: libraries})
-    # Where ld.so says so if there is no such library.
+    # Where ld.so warns of a missing library.
     assert done.err == ""
 
 
@@ -53,6 +53,6 @@ def test_clock_that_goes_back(bench, place):
 
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_clock_that_steps_whenever_it_is_asked(bench, place):
-    """Before us: libfaketime's destructor has run when we sum up, and asking it for the time then
+    """Before us: libfaketime's destructor has run when we write our summary, and reading its clock then
     crashes."""
     bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 i1", **{place: [FAKETIME]})

@@ -5,7 +5,7 @@ import pytest
 
 from beside import PYTHON
 
-# The rule is made by libseccomp, which has more than one way to install it.
+# libseccomp makes the rule; it has more than one way to install it.
 CONFINED = """
 import errno, os, socket, sys
 import seccomp

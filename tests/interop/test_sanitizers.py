@@ -9,7 +9,7 @@ OPTIONS = ("-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 
 
 def first_of(compiler, sanitizer):
-    """The runtime that must be preloaded before all others: gcc's AddressSanitizer says so."""
+    """The runtime that must be preloaded first, as gcc's AddressSanitizer demands."""
     if compiler != "gcc" or "address" not in sanitizer:
         return []
     found = subprocess.run(["gcc", "-print-file-name=libasan.so"], stdout=subprocess.PIPE,

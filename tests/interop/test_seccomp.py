@@ -1,4 +1,4 @@
-"""Programs under a seccomp filter, which may know nothing of what the shim needs."""
+"""Programs under a seccomp filter that may not allow what the shim needs."""
 
 import os
 import re
@@ -9,8 +9,10 @@ import pytest
 
 from beside import HERE, LIBRARY, PYTHON, SCENES, run
 
-# All the shim may call for itself, beside what it does for the program. openat, write and close also
-# write the log, ppoll, pwritev2, rt_sigpending and rt_sigtimedwait where that is stderr; getdents64 kill mkdirat newfstatat pwrite64 read unlinkat are for the counters, rt_sigaction for waits; futex, clock_gettime, getcwd and prlimit64 are libc's.
+# Every system call that the shim may make for itself. openat, write and close also write the log; ppoll,
+# pwritev2, rt_sigpending and rt_sigtimedwait do so where the log is stderr. getdents64, kill, mkdirat,
+# newfstatat, pwrite64, read and unlinkat are for the counters, rt_sigaction is for waits. futex,
+# clock_gettime, getcwd and prlimit64 are libc's.
 SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd "
                  "getdents64 getpeername getpid getsockopt kill madvise mkdirat mmap "
                  "newfstatat openat ppoll prlimit64 pwrite64 pwritev2 read recvfrom rt_sigaction "
@@ -40,14 +42,14 @@ def test_nothing_is_pooled_without_proof(bench, level, option):
 
 
 def calls_of(command, environment, trace):
-    """The names of the system calls a program makes."""
+    """The names of the system calls that a program makes."""
     subprocess.run(["strace", "-f", "-o", trace, *command], check=True, env=environment)
     return set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
 
 
 @pytest.fixture(params=["scenes", "turns"])
 def program(request, bench, built):
-    """What to run, and the system calls it makes without the shim."""
+    """The command, and the system calls that it makes without the shim."""
     path = SCENES if request.param == "scenes" else built("turns.c", "../integration/plugin.c")
     command = [path, str(bench.server.port)]
     return command, calls_of(command, bench.environment(), bench.folder / "trace")

@@ -1,12 +1,12 @@
-"""Programs with privileges their caller has not (AT_SECURE). There ld.so preloads only what is in a
-system directory and setuid itself; the shim is inert all the same."""
+"""Programs with privileges that their caller lacks (AT_SECURE). There ld.so preloads only libraries that are
+in a system directory and setuid; the shim does nothing even then."""
 
 import pytest
 
 from beside import LIBRARIES, LIBRARY, needs_mounts, run_among_mounts
 
-# The arguments: the library, its directory, a client and its port, and how the client is made
-# privileged. What nobody runs has to be where nobody may look. The log is shown behind its output.
+# The arguments: the library, its directory, a client and its port, and how the client is made privileged. The
+# user nobody runs the client, so it lies where that user may read. The log is printed after its output.
 PRIVILEGED = r"""
 library=$1 directory=$2 client=$3 port=$4 privilege=$5 preload=$6
 mount -t tmpfs tmpfs /mnt
@@ -25,7 +25,7 @@ find /mnt/log -type f -exec cat {} +
 
 @pytest.fixture
 def privileged(bench, built):
-    """A function that runs the client with a privilege as nobody: what it and the shim say, and how
+    """A function that runs the client with a privilege as user nobody: what it and the shim say, and how
     many connections it opened."""
     client = built("turns.c", "../integration/plugin.c")
 

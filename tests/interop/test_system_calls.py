@@ -1,5 +1,4 @@
-"""Which system calls a program makes that opens a connection for every get, and gets a pooled one.
-"""
+"""The system calls of a program that opens a connection for every get, and gets a pooled one."""
 
 import re
 
@@ -7,7 +6,7 @@ import pytest
 
 from beside import LIBRARY, PYTHON, run
 
-# Each turn is told from the next by a call that nobody else makes.
+# A call that nothing else makes separates the turns.
 PROGRAM = """
 import os, socket, sys
 port = int(sys.argv[1])
@@ -20,16 +19,16 @@ for _ in range(6):
 os.getpriority(os.PRIO_PROCESS, 0)
 """
 
-# In this order; those of the get itself are in the middle.
+# In this order; the calls of the get itself are in between.
 HIT = ["fcntl F_DUPFD_CLOEXEC", "getsockopt TCP_INFO", "dup3", "sendto", "recvfrom", "close"]
 
-# Whether the address and the request can be read is asked where nobody knows: at most once for each.
+# Probes whether the address and the request can be read, where that is not known: at most one each.
 LOOK = "rt_sigprocmask"
 LOOKS = 2
 
 
 def named(line):
-    """What the system call is and, of those that do many things, what it does."""
+    """The system call's name and, for those that do many things, its operation."""
     call, arguments = re.match(r"(?:\d+ +)?(\w+)\((.*)", line).groups()
     words = re.findall("F_DUPFD_CLOEXEC|F_DUPFD|TCP_INFO", arguments)
     return " ".join([call, *words])

@@ -8,12 +8,12 @@ from beside import LIBRARY, SCENES, run, without_numbers
 
 
 def told_by_valgrind(outcome):
-    """Without its remark, once for most things sent, on a system call that is meant to fail."""
+    """Without valgrind's remark on a system call that is meant to fail, once for most things sent."""
     remark = r"--\d+-- sigprocmask: unknown 'how' field -1\n"
     return outcome._replace(err=without_numbers(re.sub(remark, "", outcome.err)))
 
 
-# At the end of the scenes the pool gives everything up; elsewhere it keeps what is idle.
+# At the end of the scenes the pool closes everything; elsewhere it keeps idle connections.
 @pytest.mark.parametrize("source, files", [("../faults/scenes.c", "yes"), ("threads.c", "no")])
 def test_valgrind(bench, built, source, files):
     done = bench.pools_unnoticed(

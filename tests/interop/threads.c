@@ -1,7 +1,7 @@
 /*
- * Threads that make connections of their own, send from blocks of exactly the size of the
- * request, and hand the open connection on to be closed: threads PORT. Exit code 1 when an
- * answer was wrong.
+ * Threads that make their own connections, send from blocks of exactly the request's size, and
+ * hand the open connection to another thread to close: threads PORT. Exit code 1 when an answer
+ * was wrong.
  */
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -25,7 +25,7 @@ static void need(int holds)
     }
 }
 
-/* Closes what another thread handed on, and leaves FD to one. */
+/* Closes the fd that another thread handed on, and leaves FD for the next. */
 static void hand_on(int fd)
 {
     int last;

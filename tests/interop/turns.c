@@ -1,6 +1,6 @@
 /*
  * A client that needs little: turns PORT, linked with tests/integration/plugin.c. Prints
- * whether it runs with privileges its caller has not, and whether the shim is in it.
+ * whether it has privileges that its caller lacks, and whether the library is loaded.
  */
 #include <link.h>
 #include <stdio.h>

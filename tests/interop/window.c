@@ -1,8 +1,8 @@
 /*
- * What another thread may do after the shim has counted a child and before the child is made:
- * with -DLIBRARY, preloaded behind the shim, a _Fork(), a clone() and a handler of fork() that
- * open a socket first; else window PORT WAY, which connects that socket when the child is there
- * and closes it.
+ * Opens a socket after the library has counted a child and before the child is made, as another
+ * thread might. With -DLIBRARY, preloaded behind libmcpool: a _Fork(), a clone() and a fork
+ * handler that open the socket first. Otherwise: window PORT WAY, which connects that socket
+ * when the child is there and closes it.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -26,7 +26,7 @@ static void open_one(void)
     opened_meanwhile = socket(AF_INET, SOCK_STREAM, 0);
 }
 
-/* Its constructor runs before the shim's, so its handler runs after the shim's. */
+/* Its constructor runs before libmcpool's, so its handler runs after ours. */
 __attribute__((constructor)) static void start(void)
 {
     pthread_atfork(open_one, NULL, NULL);

@@ -1,4 +1,4 @@
 /*
- * The count of counted.h.
+ * The counter that counted.h increments.
  */
 unsigned long lookups_made __attribute__((visibility("default")));

@@ -4,7 +4,7 @@
  */
 #ifndef LOOKUPS_COUNTED_H
 #define LOOKUPS_COUNTED_H
-#ifndef __ASSEMBLER__ /* the compiler is told to include it everywhere */
+#ifndef __ASSEMBLER__ /* the compiler includes it in every file */
 
 #include "conn/fdmap.h"
 

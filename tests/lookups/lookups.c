@@ -1,8 +1,8 @@
 /*
- * How often one call on a tracked fd looks into the fd map. A record is looked up once, in the
- * hook, and handed down: a function that looks again may find another record at the fd, and
- * makes the path longer. Whether a word that was handed down is still there (fdmap_holds())
- * does not count, as it finds nothing new.
+ * How often one call on a tracked fd looks into the fd map. The hook looks a record up once and
+ * passes it down. A function that looks again may find another record at the fd, and makes the
+ * path longer. Checking that a known word is still there (fdmap_holds()) does not count,
+ * because it finds nothing new.
  *
  *     lookups PORT UNUSED_PORT     preloaded with the library of tests/lookups
  */
@@ -92,19 +92,19 @@ static void part(const char *text, const struct sockaddr_in *server, int by_shut
 
 int main(int argc, char **argv)
 {
-    struct sockaddr_in server, nobody;
+    struct sockaddr_in server, unused;
     int fd;
 
     need(argc == 3 && &lookups_made, "not preloaded");
     server = address_of(argv[1]);
-    nobody = address_of(argv[2]);
+    unused = address_of(argv[2]);
     cycle("connect(), a miss,", "close() of what the program opened", &server);
     cycle("connect(), a hit,", "close() of what was reused", &server);
     part("send() of quit", &server, 0);
     part("shutdown()", &server, 1);
     fd = new_socket(0);
     need(COUNTED("connect() that is refused", 2,
-                 connect(fd, (const void *)&nobody, sizeof(nobody))) < 0,
+                 connect(fd, (const void *)&unused, sizeof(unused))) < 0,
          "refusal");
     COUNTED("close() of a socket that is not connected", 2, close(fd));
     fd = new_socket(0);

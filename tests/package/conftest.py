@@ -10,7 +10,7 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 def quiet_environment(**more):
-    """Without what another make would tell this one."""
+    """The environment, without the variables of an outer make."""
     return {name: value for name, value in os.environ.items()
             if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "V", "B", "DESTDIR", "PREFIX")} | more
 
@@ -24,7 +24,7 @@ def read_makefiles():
 
 
 def make(kind, behind_name):
-    """The files that `make KIND` builds, but for symbols to debug with, by package."""
+    """The files that `make KIND` builds, without debugging symbols, by package."""
     # The unit tests are a stage of their own.
     done = subprocess.run(["make", "-C", TOP, kind], stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors="replace", check=False,

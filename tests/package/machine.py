@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
 from support import BUILD, Load, PYTHON, die_with_parent
 
-# What the machine of somebody with an application has; nothing of it is ours.
+# What a machine with an application has; nothing of it is ours.
 SOFTWARE = ["systemd-sysv", "iproute2", "memcached", "gunicorn", "python3-gevent",
             "python3-memcache", "php-fpm", "php-memcached", "libfcgi-bin", "uwsgi",
             "uwsgi-plugin-python3", "uwsgi-plugin-gevent-python3", "supervisor"]
@@ -42,8 +42,8 @@ def sources():
 
 
 def apt_settings():
-    """How this machine reaches its sources: proxies and the like. Nothing is installed because it
-    is recommended, neither by mmdebstrap nor later."""
+    """How this machine reaches its sources: proxies and the like. Recommended packages are not installed,
+    neither by mmdebstrap nor later."""
     return ['APT::Install-Recommends "false";',
             *(line for line in output_of("apt-config", "dump").splitlines()
               if line.startswith("Acquire::") and "IndexTargets" not in line)]
@@ -60,7 +60,7 @@ def is_reachable(uri):
 
 
 def why_not():
-    """Why there can be no such machine here; None when there can."""
+    """The reason why there can be no such machine here; None when there can."""
     if os.geteuid() != 0:
         return "only root can make a machine"
     for tool in TOOLS:
@@ -83,7 +83,7 @@ def suite():
 
 
 def root():
-    """The machine's root directory, made when there is none or one with other software."""
+    """The machine's root directory. It is made when there is none, or one with other software."""
     path = os.path.join(BUILD, "machine", suite())
     contents = os.path.join(path, "etc", "mcpool-test-machine")
     wanted = "\n".join([*SOFTWARE, *apt_settings()])
@@ -114,12 +114,12 @@ def children_of(pid):
 
 
 class Machine:
-    """A booted machine. Its memcached is at 11211, as everybody's."""
+    """A booted machine. Its memcached is at port 11211, the usual one."""
 
     def __init__(self):
         self.name = f"mcpool-test-{os.getpid()}-{next(numbers)}"
         self.nspawn = subprocess.Popen(
-            # In a space of processes of its own, with which all of it ends.
+            # In a pid namespace of its own, with which everything in it ends.
             ["unshare", "--pid", "--mount-proc", "--fork", "--kill-child",
              "systemd-nspawn", "--quiet", "--directory", root(), "--volatile=overlay", "--boot",
              "--private-network", "--register=no", "--keep-unit", "--console=pipe",
@@ -136,7 +136,7 @@ class Machine:
             raise
 
     def enter_cgroup(self):
-        """In nspawn before it starts: groups of its own, so that they can be found again."""
+        """In the child before nspawn starts: groups of its own, so that they can be found again."""
         die_with_parent()
         for group in self.cgroups():
             os.mkdir(group)
@@ -148,7 +148,7 @@ class Machine:
                 if os.path.exists(os.path.join(mount, "cgroup.procs"))]
 
     def until(self, what, condition):
-        """Waits for CONDITION, which is returned when it is true."""
+        """Waits until CONDITION is true and returns its value."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if self.nspawn.poll() is not None:
@@ -159,7 +159,7 @@ class Machine:
         raise RuntimeError(f"the machine does not {what}")
 
     def find_init(self):
-        """The process that is number 1 there."""
+        """The process that is pid 1 there."""
         for child in [grandchild for child in children_of(self.nspawn.pid)
                       for grandchild in children_of(child)]:
             if os.path.exists(f"/proc/{child}/root/run/systemd/private"):
@@ -170,12 +170,12 @@ class Machine:
         return self.run("systemctl is-system-running || true").strip() in ("running", "degraded")
 
     def memcached_listens(self):
-        """For systemd it runs as soon as it was begun."""
+        """systemd counts it as running as soon as it has begun."""
         return self.run("ss -Hltn 'sport = :11211'").strip()
 
     def command(self, command, network=False):
-        """The command line that runs the shell's COMMAND as root there, in the directory of the
-        application. With NETWORK it has this machine's."""
+        """The command line that runs the shell's COMMAND as root there, in the directory of the application.
+        NETWORK: in this machine's network."""
         spaces = ["--mount", "--uts", "--ipc", "--pid", "--cgroup", "--root", "--wd"]
         environment = ["HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
                        "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
@@ -184,7 +184,7 @@ class Machine:
                 f"if [ -d /srv/myapp ]; then cd /srv/myapp; fi; {command}"]
 
     def run(self, command, network=False, timeout=300):
-        """Runs it to its end, which must be a good one: what it printed."""
+        """Runs the command to its end, which must be a good one; returns its output."""
         done = subprocess.run(self.command(command, network), stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               errors="replace", timeout=timeout, check=False)
@@ -193,7 +193,7 @@ class Machine:
 
     @contextlib.contextmanager
     def running(self, command):
-        """Runs a server in the foreground there, without a word, until it is no longer needed."""
+        """Runs a server in the foreground there, silently, until it is no longer needed."""
         nsenter = subprocess.Popen(self.command(f"exec env {command}"), stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    preexec_fn=die_with_parent, start_new_session=True)
@@ -210,7 +210,7 @@ class Machine:
                 nsenter.wait()
 
     def connections(self):
-        """Connections that memcached ever had there, the one that asks among them."""
+        """Connections that memcached has accepted there so far, the one that asks among them."""
         return int(self.visitors("connections"))
 
     def visit(self, requests, concurrency, first_key):
@@ -228,7 +228,7 @@ class Machine:
             subprocess.run(self.command(f"cat >{place}"), stdin=file, check=True, timeout=60)
 
     def stop(self):
-        """Pulls the plug."""
+        """Stops the machine at once, as a power failure would."""
         self.nspawn.kill()
         self.nspawn.wait()
         self.nspawn.stderr.close()

@@ -1,4 +1,4 @@
-"""The build: the same bytes wherever it happens, folders with spaces in their names, what make says."""
+"""The build: the same bytes in every place, folders with spaces in their names, and what make prints."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ def copy_of_tree(path):
 
 
 def make(folder, *arguments):
-    """What make says in FOLDER."""
+    """What make prints in FOLDER."""
     done = subprocess.run(["make", *arguments], cwd=folder, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
                           env=quiet_environment(DEB_BUILD_OPTIONS="nocheck"))
@@ -111,14 +111,14 @@ def test_help_has_every_target():
 
 
 def test_help_has_every_variable():
-    """That a caller may set."""
+    """Variables that a caller may set."""
     said = make(TOP, "help")
     variables = set(re.findall(r"^([A-Z_]+) \?=", read_makefiles(), re.M)) | {"B", "CC"}
     assert set(re.findall(r"^  ([A-Z_]+) +\S", said, re.M)) == variables
 
 
 def test_compile_commands(plain):
-    """For every source file of the library and the command, and as they are compiled."""
+    """compile_commands.json has every source file of the library and the command, as it is compiled."""
     make(plain, "compile_commands")
     with open(plain / "compile_commands.json", encoding="utf-8") as file:
         commands = {entry["file"]: entry for entry in json.load(file)}

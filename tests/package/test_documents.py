@@ -1,4 +1,4 @@
-"""The documents are held against the source: what is there is written down, and as it is.
+"""The documents are compared with the source: they have everything that is there, as it is.
 
 The manual of the library is looked at by tests/cli as well.
 """
@@ -12,7 +12,7 @@ import pytest
 from conftest import TOP, read_makefiles
 
 DEFAULT_OFF = {"LOG": "off", "DRY_RUN": "off", "DISABLE": "off"}
-# Of no meaning to the library; the manual has it for the command.
+# Variables of the command only; its manual has them.
 OF_THE_COMMAND = {"LIBRARY"}
 
 
@@ -30,7 +30,7 @@ def defined(name):
 
 
 def variables():
-    """The variables in config.c and their defaults, as people would write them."""
+    """The variables in config.c and their defaults, as the documents write them."""
     rows = re.findall(r'^    {"(\w+)", read_\w+, (?:"(.*)"|(\w+))},$', read("shim/config/config.c"), re.M)
     return {name: DEFAULT_OFF.get(name, text or (macro and defined(macro)))
             for name, text, macro in rows}
@@ -83,7 +83,7 @@ def test_manual_has_every_reason():
     assert re.findall(r"^\.TP\n\.B ([A-Z_]+)\n(.*)$", page, re.M) == reasons
 
 
-# Limits that are written as #define in the library, and how the manual puts them.
+# Limits that the library defines, and their texts in the manual.
 NUMBERS = {"CONN_MAX": "16384", "FDMAP_SIZE": "65536", "POOL_ENDPOINTS": "512", "CONN_EPOLL_REGS": "4",
            "WIRE_RUNS": "64", "SPARE_MAX": "8", "CONFIG_MAX_RULES": "64",
            "POOL_DRAIN_TIMEOUT": "((msec_t)10 * 1000)", "DRAINED_MOST": "((size_t)1 << 20)",
@@ -109,7 +109,7 @@ def test_picture_has_every_state():
 
 
 def test_picture_has_every_move():
-    """Into each state lead arrows from the files that move connections there, and no others."""
+    """The arrows into each state are from the files that move connections there, and from no others."""
     drawn = {}
     for _, end, files in arrows():
         drawn.setdefault(end, set()).update(files)
@@ -133,7 +133,7 @@ def test_picture_is_drawn_from_its_text():
 # The README.
 
 def test_every_path_of_the_readme_is_followed():
-    """By test_paths.py, which takes each by its title."""
+    """test_paths.py runs these blocks, which it finds by their titles."""
     section = read("README.md").split("\n## Switch it on\n")[1].split("\n## ")[0]
     titles = re.findall(r"^\*\*(.*?)\*\*", section, re.M)
     followed = re.findall(r'\b(?:readme_section|shell)\("(.*?)"\)', read("tests/package/test_paths.py"))
@@ -146,7 +146,7 @@ def test_readme_is_short():
 
 
 def test_readme_has_what_was_measured():
-    """After `make bench` and bench/publish.py the numbers in the README may be others."""
+    """When this fails after `make bench` and bench/publish.py, update the figures in the README."""
     [measured] = re.findall(r"^\| gunicorn, gevent, python-memcached  .*?\n\n", read("bench/RESULTS.md"),
                             re.M | re.S)
     rate = dict(re.findall(r"^\| (.+?) +\| +\d+ \| +([\d.]+) \|", measured, re.M))

@@ -1,4 +1,4 @@
-"""What is in the packages, and what Debian's and Fedora's own checkers say of it."""
+"""What is in the packages, and what Debian's and Fedora's own checkers report."""
 
 import glob
 import os
@@ -51,7 +51,7 @@ def test_nothing_for_lintian_to_say(debs):
 
 
 def test_every_override_has_its_reason():
-    """In a comment before them."""
+    """Reasons stand in a comment before the overrides."""
     overrides = glob.glob(os.path.join(TOP, "packaging", "debian", "*.lintian-overrides"))
     assert overrides
     for path in overrides:
@@ -60,7 +60,7 @@ def test_every_override_has_its_reason():
 
 
 def test_library_package(debs):
-    """It can be there for several architectures at once: beside the library, only the same."""
+    """It can be installed for several architectures at once: beside the library it has only common files."""
     found = contents(debs["libmcpool"])
     assert found[f"/usr/lib/{TRIPLET}/libmcpool.so"] == "-rw-r--r--"
     others = {name for name in found if not re.match("/usr/(lib|share/doc|share/lintian)/", name)}
@@ -93,7 +93,7 @@ def test_library_depends_on_libc_alone(debs):
 
 
 def test_rpms_are_like_the_debs(debs, rpms):
-    """The same files, where the other kind of system has them."""
+    """The same files, at the places of the other kind of system."""
     def plain(name):
         name = re.sub(r"^/usr/lib(64|/[^/]+-linux-gnu)/", "/LIB/", name).removesuffix(".gz")
         name = name.replace(ZSH_OF_DEBIAN, ZSH)
@@ -107,7 +107,7 @@ def test_rpms_are_like_the_debs(debs, rpms):
 
 
 def test_rpmlint_has_no_errors():
-    """The source is not at an address, and a root to build in was given up long ago."""
+    """The rpm checker's remarks that do not apply: the source has no URL, and BuildRoot is obsolete."""
     code, output = output_of("rpmlint", os.path.join(TOP, "packaging", "rpm", "libmcpool.spec"))
     told = re.findall(r"[EW]: (\S+)", output)
     assert (code, set(told) - {"no-buildroot-tag", "invalid-url"}) == (0, set()), output

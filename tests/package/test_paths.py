@@ -1,4 +1,5 @@
-"""Every path of the README, followed to the letter on a clean Debian machine with the packages.
+"""Every way of the README to switch the library on, followed exactly on a clean Debian machine with the
+packages.
 
 Each is measured by memcached's own count of connections: as the machine was, and with the path
 followed. The last test takes the packages away and looks for what they left.
@@ -18,7 +19,7 @@ EXAMPLES = os.path.join(TOP, "packaging", "examples")
 INSTALLED = "/usr/share/doc/mcpool/examples"
 VISITS = 60
 AT_A_TIME = 4
-# Two workers, each of which may serve all that come at a time.
+# Two workers, each of which may serve all requests that come at a time.
 POOLED = 2 * AT_A_TIME + 2
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -60,7 +61,7 @@ def machine():
 
 @pytest.fixture(scope="module")
 def unpooled(machine):
-    """Connections that the visits cost before there is a package."""
+    """Connections that the visits cost without the package."""
     with machine.running("gunicorn -k gevent app:app"):
         return opened_by_visits(machine)
 
@@ -104,7 +105,7 @@ def test_uwsgi(ready):
 
 
 def test_uwsgi_service(ready):
-    """Debian's own, by the drop-in, as the example says."""
+    """Debian's own unit with the drop-in, as the example says."""
     ready.run(f"cp {INSTALLED}/uwsgi/app.ini /etc/uwsgi/apps-enabled/myapp.ini")
     ready.run("echo 'chdir = /srv/myapp' >>/etc/uwsgi/apps-enabled/myapp.ini")
     ready.run("systemctl restart uwsgi")
@@ -133,7 +134,7 @@ def test_systemd_and_off_again(ready):
 
 
 def test_php_fpm(ready):
-    """The pages are asked for as a web server would."""
+    """The pages are requested as a web server does."""
     ready.run("systemctl restart php8.2-fpm")
     assert opened_by_pages(ready) >= VISITS
     ready.run(shell("php-fpm"))
@@ -185,7 +186,7 @@ def dockerfile():
 
 
 def test_dockerfile(debs):
-    """There is no engine here, so its instructions are followed on a machine without the
+    """There is no container engine here, so its instructions are followed on a machine without the
     packages."""
     for line in readme_section("Docker")[0]:
         assert f"\n{line}" in read_example("docker/Dockerfile")
@@ -213,9 +214,9 @@ def test_dockerfile(debs):
             assert opened_by_visits(image) <= POOLED
 
 
-# Taking it away.
+# Removing the packages.
 
-# What changes on any machine that runs, or whenever apt does.
+# Files that change on any running machine, or whenever apt runs.
 RESTLESS = re.compile(
     r"/(var/(log|cache/(apt|ldconfig)|lib/(apt|systemd)|backups)|run/(systemd|log|lock)|tmp"
     r"|var/lib/dpkg/(status|lock|available|triggers|diversions|updates))(/|-old| |$)"

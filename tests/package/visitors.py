@@ -1,4 +1,4 @@
-"""Run in the network of a machine, for machine.py: visits its application, asks its memcached.
+"""Run in a machine's network for machine.py: visits its application, asks its memcached.
 
 Usage: visitors.py load REQUESTS CONCURRENCY FIRST_KEY | connections
 """

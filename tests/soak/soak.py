@@ -24,19 +24,18 @@ from matrix import Running, nginx_before_fpm, php_fpm
 from support import PYTHON, Memcached, Process, free_port, preloaded
 
 CONCURRENCY = 4
-# Seconds in which a client may still see that memcached was away.
+# For how many seconds a client may still fail after memcached is back.
 AFTERMATH = 3
-# Descriptors come and go with the load; a leak of one in a hundred requests is far above this.
+# The number of fds varies with the load; a leak of one in a hundred requests is far above this.
 MORE_DESCRIPTORS = 4
-# Pages in KiB that an allocator may still take after a quarter of the time; node takes 800 of them
-# without the shim as well. Looked at when the programs have had the time to warm up, in which they make
-# tens of thousands of requests.
+# Memory in KiB that an allocator may still take after a quarter of the time; node takes 800 without the shim
+# as well. Compared when the programs are warm, after tens of thousands of requests.
 MORE_MEMORY = 1024
 WARM = 60
 
 
 class SamePort(Memcached):
-    """A memcached that can be started anew where it was."""
+    """A memcached that can be restarted at the same port."""
 
     def start_again(self):
         self.process.kill()
@@ -60,7 +59,7 @@ def memory(pid):
 
 
 class Scenario:
-    """A server, how it is asked, and which of its processes live long."""
+    """A server, its requests, and which of its processes live long."""
 
     def __init__(self, name, port, lasting):
         self.name, self.port, self.lasting = name, port, lasting
@@ -91,11 +90,11 @@ class Scenario:
             time.sleep(0.002)
 
     def sample(self):
-        """Descriptors and memory of the processes that were there from the beginning."""
+        """Fds and memory of the processes that were there from the beginning."""
         self.samples.append([(descriptors(pid), memory(pid)) for pid in self.lasting])
 
     def growth(self):
-        """Of the process that grew most: descriptors and memory, from the second quarter to the last."""
+        """Fds and memory that the process which grew most gained, from the second quarter to the last."""
         quarter = max(1, len(self.samples) // 4)
         early, late = self.samples[quarter:2 * quarter], self.samples[-quarter:]
         return [max(statistics.median(sample[i][what] for sample in late)
@@ -104,7 +103,7 @@ class Scenario:
 
 
 def soak(scenarios, memcached, gunicorn, seconds):
-    """Loads all of them at once; returns the connections that memcached saw."""
+    """Loads all servers at once; returns the connections that memcached saw."""
     end = time.monotonic() + seconds
     away_until = [0]
     opened = []

@@ -10,7 +10,7 @@ import memcache
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../clients/apps"))
 from echo import looked_up, wsgi
 
-# One that forgives a server soon that was away.
+# A client that soon retries a server that was away.
 client = memcache.Client([os.environ["APP_SERVER"]], dead_retry=0.1)
 requests = itertools.count()
 

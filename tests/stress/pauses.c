@@ -1,7 +1,7 @@
 /*
- * The pauses: of each 64 three give the processor away and one sleeps for a moment. By raw
- * system calls, as libc's would be cancellation points. A program can have a function of its
- * own called as well.
+ * The pauses: of 64 operations three give up the processor and one sleeps for a moment. By raw
+ * system calls, because libc's functions would be cancellation points. A program can also have
+ * one of its functions called.
  */
 #include <stdint.h>
 #include <time.h>

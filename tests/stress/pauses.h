@@ -1,7 +1,7 @@
 /*
- * Included before everything else when the library is built for tests/stress: every atomic
- * operation and every system call of the shim may be preceded by a pause, so that threads meet
- * in moments in which they otherwise meet once a year.
+ * Included before everything else when the library is built for tests/stress. Before every
+ * atomic operation and every system call of the library may be a pause. So threads meet at
+ * moments at which they would otherwise meet once a year.
  */
 #ifndef SHAKE_H
 #define SHAKE_H
@@ -9,7 +9,7 @@
 
 #include <stdatomic.h>
 
-/* Before an operation on what is named AT. */
+/* Called before an operation on the variable at AT. */
 void pause_somewhere(const char *at) __attribute__((visibility("hidden")));
 
 #define PAUSED(at, operation) (pause_somewhere(#at), operation)

@@ -1,4 +1,4 @@
-"""Threads that do everything at once, with pauses wherever they may meet.
+"""Threads that do everything at once, with pauses at every point where they may meet.
 
 Usage: run.py BUILD_DIRECTORY SECONDS. First a thread is stopped under the pool's lock, in every way.
 Then half of the time with the key-echo oracle alone, half of it under
@@ -19,7 +19,7 @@ LONGEST = 20
 
 
 def run(folder, server, seconds, seed):
-    """True when all went well."""
+    """True when nothing failed."""
     library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
     environment = preloaded(library, server.address, TSAN_OPTIONS="die_after_fork=0 exitcode=66")
     command = [os.path.join(folder, "stress"), str(server.port), str(seconds), str(seed)]
@@ -37,7 +37,7 @@ def run(folder, server, seconds, seed):
 
 
 def run_stopped(folder, server):
-    """How many scenes of a stopped thread passed, and how many failed."""
+    """How many scenes with a stopped thread passed, and how many failed."""
     library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
     done = subprocess.run([os.path.join(folder, "stopped"), str(server.port)],
                           env=preloaded(library, server.address), text=True, stdout=subprocess.PIPE,

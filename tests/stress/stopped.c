@@ -1,8 +1,8 @@
 /*
- * A thread that is stopped while it has the pool's lock: stopped PORT. Collectors of garbage
- * stop all other threads by a signal whose handler waits in sigsuspend(), and go on themselves;
- * here the library calls the program before each of its atomic operations, so that the signal
- * always comes under the lock. The last line counts like a test runner.
+ * A thread that is stopped while it has the pool's lock: stopped PORT. Garbage collectors stop
+ * all other threads by a signal whose handler waits in sigsuspend(), and go on themselves. Here
+ * the library calls the program before each of its atomic operations, so that the signal always
+ * comes under the lock. The last line counts like a test runner.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -29,8 +29,8 @@ enum { PRIVATE = 20, CYCLES = 500, IDLE = 4, FEW_FDS = 64 };
 static struct sockaddr_in server;
 static int failed;
 
-/* Of the operations of one thread under the lock, which is read as &torn first: how many are to
- * come before it stops there. */
+/* How many of its operations under the lock the thread makes before it stops there. A thread
+ * reads &torn first when it has the lock. */
 static _Thread_local int until_stop;
 static atomic_bool is_stopped, may_go_on;
 
@@ -48,7 +48,7 @@ static void stop_the_thread(int signal)
     sigfillset(&all_but_go);
     sigdelset(&all_but_go, SIGUSR2);
     is_stopped = true;
-    /* setgid() interrupts it, too: libc tells every thread by a signal of its own. */
+    /* setgid() interrupts it, too: libc notifies every thread by a signal of its own. */
     while (!may_go_on)
         sigsuspend(&all_but_go);
 }
@@ -114,7 +114,7 @@ static int local_port(int fd)
     return ntohs(addr.sin_port);
 }
 
-/* All fds of this process that lead to the server, private ones too. */
+/* All fds of this process that lead to the server, shadow fds too. */
 static int fds_to_server(void)
 {
     struct sockaddr_in addr;
@@ -190,7 +190,7 @@ static void change_identity(void)
     setgid(getgid());
 }
 
-/* Where an idle connection was closed unseen, and the program has something of its own. */
+/* An idle connection was closed unseen, and its shadow fd is the program's now. */
 static void change_identity_over_a_stranger(void)
 {
     struct sockaddr_in addr;
@@ -233,7 +233,7 @@ static void few_fds(void)
     struct rlimit few = {FEW_FDS, FEW_FDS};
 
     setrlimit(RLIMIT_NOFILE, &few);
-    sleep(2); /* the library looks at it once a second */
+    sleep(2); /* the library reads it once a second */
 }
 
 static const struct scene scenes[] = {

@@ -1,9 +1,9 @@
 /*
  * Everything at once: stress PORT SECONDS SEED. Threads use connections in every way, while
- * others fork, flush, close private fds, cancel and interrupt, and one stops all others
- * by signals, as collectors of garbage do, and goes on itself. Every value names its
- * key; one that does not ends the run with exit code 1, and so does a call in vain at its end:
- * nothing here closes what another thread uses.
+ * others fork, flush, close shadow fds, cancel and interrupt. One stops all others by signals,
+ * as garbage collectors do, and goes on itself. Every value names its key; a value of another
+ * key ends the run with exit code 1. So does a failed call at the run's end, because nothing
+ * here closes what another thread uses.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -43,7 +43,7 @@ static void fail(const char *what, const char *got)
     _exit(1);
 }
 
-/* A call that did what it must not: without the library it never would. */
+/* A call did what it would never do without the library. */
 static void in_vain(const char *what)
 {
     char line[128];
@@ -67,7 +67,7 @@ static unsigned int roll(struct dice *dice, unsigned int sides)
     return (unsigned int)(dice->state >> 33) % sides;
 }
 
-/* False when there is no answer. */
+/* False when no answer comes. */
 static bool hear(int fd, const char *expected)
 {
     char got[256];
@@ -152,25 +152,25 @@ static void replaced(struct dice *dice)
     close(null);
 }
 
-/* Its duplicate is closed before, after, or by another thread at the same time. */
+/* Its duplicate is closed before, after, or at the same time by another thread. */
 static void duplicated(struct dice *dice)
 {
     static atomic_int left_open = -1;
-    int fd = dial(dice), twin = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    int fd = dial(dice), copy = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
 
-    if (twin >= 0) {
-        exchange(twin, 79, roll(dice, 1000000));
-        twin = roll(dice, 2) ? twin : atomic_exchange(&left_open, twin);
-        if (roll(dice, 2) && twin >= 0) {
-            close(twin);
-            twin = -1;
+    if (copy >= 0) {
+        exchange(copy, 79, roll(dice, 1000000));
+        copy = roll(dice, 2) ? copy : atomic_exchange(&left_open, copy);
+        if (roll(dice, 2) && copy >= 0) {
+            close(copy);
+            copy = -1;
         }
         exchange(fd, 80, roll(dice, 1000000));
     }
     if (fd >= 0)
         close(fd);
-    if (twin >= 0)
-        close(twin);
+    if (copy >= 0)
+        close(copy);
 }
 
 static void given_up(struct dice *dice)
@@ -189,7 +189,7 @@ static void quiet(struct dice *dice)
     close(fd);
 }
 
-static void goodbye(struct dice *dice)
+static void quit(struct dice *dice)
 {
     int fd = dial(dice);
 
@@ -199,7 +199,7 @@ static void goodbye(struct dice *dice)
         else
             shutdown(fd, SHUT_RDWR);
         if (recv(fd, &(char){0}, 1, 0) > 0)
-            fail("after a goodbye", "bytes");
+            fail("after a quit", "bytes");
     }
     close(fd);
 }
@@ -228,8 +228,8 @@ static void polled(struct dice *dice)
     close(fd);
 }
 
-/* Threads in a function of libc that takes locks of its own: one that is stopped there keeps
- * all others from forking, with any library. */
+/* Threads inside a libc function that takes libc's own locks. A thread stopped there keeps all
+ * others from forking, with any library. */
 static atomic_int in_libc;
 
 static void family(struct dice *dice)
@@ -251,9 +251,9 @@ static void family(struct dice *dice)
         fail("a child", "failed");
 }
 
-/* Under ThreadSanitizer signals come late, and block all others. libc's setuid() waits in every
- * thread for a signal of its own: for one in a handler that waits for ThreadSanitizer's locks,
- * which a fork() has that waits for setuid(). */
+/* Under ThreadSanitizer a signal is handled late and blocks all others. libc's setuid() waits
+ * until every thread has handled a signal of its own. One thread may be in a handler that waits
+ * for ThreadSanitizer's locks, held by a fork() that waits for setuid(): a deadlock. */
 static void flush(struct dice *dice)
 {
     (void)dice;
@@ -266,7 +266,7 @@ static void flush(struct dice *dice)
 #endif
 }
 
-static void sweep(struct dice *dice)
+static void bulk_close(struct dice *dice)
 {
     (void)dice;
     close_range(PRIVATE, ~0U, 0);
@@ -294,7 +294,7 @@ static void cancelled(struct dice *dice)
     close(fd);
 }
 
-/* One at a time: pauses may make a handler last longer than any interval. */
+/* One alarm at a time: with pauses a handler may take longer than any interval. */
 static void set_alarm(void)
 {
     struct itimerval soon = {{0, 0}, {0, 5000}};
@@ -317,11 +317,11 @@ static void on_alarm(int signal)
 static const struct {
     void (*act)(struct dice *dice);
     unsigned int weight;
-} acts[] = {{replaced, 8}, {duplicated, 8}, {given_up, 8}, {quiet, 8},
-            {goodbye, 8},  {watched, 8},    {polled, 8},   {family, 1},
-            {flush, 1},    {sweep, 16},     {cancelled, 4}};
+} acts[] = {{replaced, 8}, {duplicated, 8},  {given_up, 8}, {quiet, 8},
+            {quit, 8},     {watched, 8},     {polled, 8},   {family, 1},
+            {flush, 1},    {bulk_close, 16}, {cancelled, 4}};
 
-/* The collector is at work; threads that stand still for it; it has ended. */
+/* The collector is at work; how many threads are stopped for it; it has ended. */
 static atomic_bool collecting, collected;
 static atomic_int stopped;
 
@@ -358,14 +358,15 @@ static void stand_still(int signal)
     errno = saved;
 }
 
-/* Under ThreadSanitizer signals come late, and block all others, which setuid() waits for. */
+/* Under ThreadSanitizer a signal is handled late and blocks all others, which setuid() waits
+ * for. */
 #ifdef __SANITIZE_THREAD__
 #define CAN_COLLECT false
 #else
 #define CAN_COLLECT true
 #endif
 
-/* Stops all THREADS, wherever they are, and does what they do. */
+/* Stops all THREADS wherever they are, and then uses connections as they do. */
 static void *collect(void *threads)
 {
     struct dice dice = {4711};

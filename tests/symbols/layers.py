@@ -1,4 +1,4 @@
-"""The layers of shim/, held against its #include lines. Run by symbols.py.
+"""The layers of shim/, compared with its #include lines. symbols.py runs these checks.
 
 A folder uses itself and the folders below it, init.c uses all, and the command uses some. A module is a
 header with the source of that name; modules include each other without a circle.
@@ -11,7 +11,7 @@ import re
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 SHIM = os.path.join(TOP, "shim")
 
-# From the bottom; init.c lies in no folder.
+# From the bottom up; init.c is in no folder.
 FOLDERS = ("base", "config", "wire", "stats", "conn", "pool", "hooks", "")
 OF_THE_COMMAND = {"cli", "stats", "config", "base", "wire"}
 # The private header of a folder belongs to the module that offers the folder to others.
@@ -47,8 +47,8 @@ def no_include_points_up():
 
 
 def no_module_includes_itself_through_others():
-    """Takes away what uses nothing that is left, or is used by nothing: what stays is in circles, or
-    between two."""
+    """Repeatedly removes files that use nothing left, or that nothing left uses. Files that remain are in
+    circles, or between two."""
     arrows = {(module(path), module(name)) for path, name in includes()}
     arrows = {(user, used) for user, used in arrows if user != used}
     while inner := {(user, used) for user, used in arrows

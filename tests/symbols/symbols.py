@@ -1,8 +1,9 @@
 """The symbol audit: what the library exports, imports, and leaves unhooked.
 
 Usage: symbols.py LIBRARY. Compares the library with shim/hooks/hooks.def and with the libc of this machine:
-every other name under which libc offers a hooked function is hooked too, or stands in
-exceptions.txt with a reason. The layers of shim/ are looked at as well (layers.py). The last line counts like a test's.
+every other name of a hooked function in libc is hooked too, or is in exceptions.txt with a reason. Also checks
+the layers of shim/ (layers.py) and the words of code and documents (words.py). The last line counts like a
+test's.
 """
 
 import os
@@ -11,26 +12,28 @@ import subprocess
 import sys
 
 import layers
+import words
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 HOOKS = os.path.join(HERE, "..", "..", "shim", "hooks", "hooks.def")
 EXCEPTIONS = os.path.join(HERE, "exceptions.txt")
 
-# How glibc spells the relatives of a function: words before and behind its bare name.
+# How glibc names the relatives of a function: parts before and behind its bare name.
 BEFORE = ("", "_", "__", "__libc_", "_IO_", "_IO_new_", "_IO_old_", "__new_", "__old_")
 BEHIND = ("64", "v2", "64v2", "_chk", "64_chk", "_2", "_nocancel", "64_nocancel", "_unlocked",
           "_time64", "_internal")
 
-# What has no place in somebody else's process.
+# What a library may not call in another program's process.
 FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|exit|_exit|_Exit|"
                        r"quick_exit|raise|kill|__assert.*|(secure_)?getenv|setenv|putenv|"
                        r"pthread_create|dlopen|.*printf.*|f?puts|fopen|fwrite|perror|syslog|"
                        r"__tls_get_addr)$")
 
-# Thread-local variables found by a call, which may allocate, and not at a fixed offset.
+# Relocations of thread-local variables that are found by a call, which may allocate, instead of at a fixed
+# offset.
 DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
-# Newer than the oldest glibc supported; there the hook makes the bare system call.
+# Functions newer than the oldest supported glibc; where they are missing the hook makes the bare system call.
 NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
 
 
@@ -49,19 +52,19 @@ def hook_list():
 
 
 def foreign_hooks():
-    """Those of other libraries, as nm prints a version that is not the default one."""
+    """Hooks of other libraries' functions, as nm prints a version that is not the default."""
     return {f"{name}@{version}" for name, version
             in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
 
 
 def exported(library, nm="nm"):
-    """What a library defines, with the versions and without the names of these."""
+    """The names that a library defines, with symbol versions but without the versions' own names."""
     return {line.split()[-1]
             for line in output(nm, "-D", "--defined-only", library).splitlines() if " A " not in line}
 
 
 def listed_hooks():
-    """The names of libc in the list that makes the library."""
+    """The libc functions in hooks.def, and their aliases."""
     text = hook_list()
     hooks = set(re.findall(r"\bHOOK\([^,]+,\s*(\w+)\s*,", text))
     hooks |= set(re.findall(r"\bHOOK_CHILD\((\w+)\)", text))
@@ -106,11 +109,11 @@ class Audit:
         self.relocations = output("readelf", "-rW", library)
 
     def exports_are_the_list(self):
-        """Those of libc without a version, those of others with one."""
+        """Functions of libc have no version, those of other libraries have one."""
         return exported(self.library) ^ (self.hooks | self.aliases | foreign_hooks())
 
     def no_foreign_hook_has_the_first_version(self):
-        """The loader takes it for that of references without a version."""
+        """The loader binds references without a version to a library's first version."""
         defined = re.findall(r"Index: (\d+)\b.*?Name: (\S+)", output("readelf", "-VW", self.library))
         first = {name for index, name in defined if index in ("1", "2")}
         return {name for name in foreign_hooks() if not first or name.split("@")[1] in first}
@@ -119,7 +122,7 @@ class Audit:
         return (self.hooks | self.aliases) - self.libc - NEWER
 
     def no_relative_is_forgotten(self):
-        """Also of what is not hooked on purpose: each name has a reason of its own."""
+        """Also relatives of functions that are not hooked on purpose: each name needs a reason of its own."""
         known = self.hooks | self.aliases | {name for name, _ in self.exceptions}
         families = {bare(name) for name in known}
         return {name for name in self.libc if bare(name) in families} - known
@@ -151,10 +154,10 @@ class Audit:
         return set(DYNAMIC_TLS.findall(self.relocations))
 
     def children_are_made_by_a_jump(self):
-        """A call would leave a frame that the child of vfork() returns over."""
+        """A call would leave a frame on the stack, which the child of vfork() would overwrite."""
         wrong = set()
         for name in ("vfork", "popen", "system"):
-            # Shown under its last alias, so looked up by address.
+            # objdump shows it under its last alias, so it is looked up by address.
             address = re.search(rf"^0*([0-9a-f]+) . {name}$",
                                 output("nm", "-D", "--defined-only", self.library), re.MULTILINE)
             if not address:
@@ -169,7 +172,7 @@ class Audit:
         return wrong
 
     def dlopen_ends_in_a_jump(self):
-        """The real one finds its caller's RUNPATH by the return address. By both compilers."""
+        """The real dlopen() finds its caller's RUNPATH by the return address. Checked for both compilers."""
         wrong = set()
         built = os.path.dirname(self.library)
         for library in (self.library, *(os.path.join(built, compiler, "libmcpool.so")
@@ -187,10 +190,10 @@ CHECKS = [name for name in vars(Audit) if not name.startswith("_")]
 
 
 def checks(library):
-    """(name, function without arguments that returns what is wrong)."""
+    """(name, function without arguments that returns what is wrong) of every check."""
     audit = Audit(library)
     return ([(name, getattr(audit, name)) for name in CHECKS]
-            + [(check.__name__, check) for check in layers.CHECKS])
+            + [(check.__name__, check) for check in layers.CHECKS + words.CHECKS])
 
 
 def main():

@@ -1,18 +1,17 @@
-"""One word for one thing: the words that the trade has, in code, comments and documents.
+"""One word for one thing: code, comments and documents use the trade's word. symbols.py runs this check.
 
-Looks for words of a private language in shim/, tests/ and the documents, and for comments that speak of
-a thread, a process or a connection as of a person. A word that must stay somewhere stands in ALLOWED.
+Looks for the words of a private language in shim/, tests/, bench/ and the documents, and for comments that
+speak of a thread, a process or a connection as of a person.
 """
 
 import os
 import re
-import subprocess
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
-# The word, and what is said instead.
+# The word, and what to say instead.
 INSTEAD = {
-    r"twins?": "shadow fd",
+    r"twins?": "shadow fd, copy",
     r"sweeps?|swept": "bulk close, closed in bulk",
     r"lend(s|ing)?|lent": "check out, reuse",
     r"goodbyes?": "quit",
@@ -23,31 +22,41 @@ INSTEAD = {
     r"whoever|somebody|nobody|newcomers?": "the thread, the process, no thread",
     r"he|him|his|himself": "it, that thread",
 }
+WORDS = re.compile(r"\b(?:" + "|".join(f"(?:{word})" for word in INSTEAD) + r")\b", re.I)
 
 SEARCHED = re.compile(r"^(shim/.*|tests/.*\.(c|h|py|md|sh)|bench/.*\.(c|h|py)|[A-Z]+\.md)$")
 NOT_SEARCHED = re.compile(r"^(tests/clients/(registry|apps|matrix)/|tests/fuzz/corpus/|tests/symbols/words|"
-                          r"CHANGELOG|shim/life.svg|shim/cli/grafana/)")
+                          r"CHANGELOG|shim/life.svg|shim/cli/grafana/)|/__pycache__/|(~|\.bak|\.orig|\.rej|\.swp)$")
 
-# Of people, or names that are not ours to choose.
-ALLOWED = re.compile(r'"nobody"|nobody:|-u nobody|\bNOBODY\b|user nobody|nogroup')
+# The user of that name.
+ALLOWED = re.compile(r'"nobody"|nobody:|(-u|--reuid|chown|user) nobody\b')
 
 
-def found():
-    """(path:line, word, what to say) of each such word."""
-    files = subprocess.run(["git", "-C", TOP, "ls-files"], stdout=subprocess.PIPE, text=True,
-                           check=True).stdout.splitlines()
-    words = re.compile(r"\b(" + "|".join(f"(?:{word})" for word in INSTEAD) + r")\b", re.I)
-    for path in files:
-        if not SEARCHED.match(path) or NOT_SEARCHED.match(path):
-            continue
+def searched():
+    """The paths of the files to look at, from the top of the tree."""
+    for top in ("shim", "tests", "bench", ""):
+        for folder, _, names in os.walk(os.path.join(TOP, top)) if top else [(TOP, [], os.listdir(TOP))]:
+            for name in names:
+                path = os.path.relpath(os.path.join(folder, name), TOP)
+                if SEARCHED.match(path) and not NOT_SEARCHED.search(path):
+                    yield path
+
+
+def no_word_of_a_private_language():
+    """Each one with its place and what to say instead."""
+    wrong = set()
+    for path in searched():
         with open(os.path.join(TOP, path), encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                for match in words.finditer(ALLOWED.sub("", line).replace("_", " ")):
+                for match in WORDS.finditer(ALLOWED.sub("", line).replace("_", " ")):
                     instead = next(text for word, text in INSTEAD.items()
                                    if re.fullmatch(word, match.group(), re.I))
-                    yield f"{path}:{number}", match.group(), instead
+                    wrong.add(f"{path}:{number}: '{match.group()}': {instead}")
+    return wrong
 
+
+CHECKS = (no_word_of_a_private_language,)
 
 if __name__ == "__main__":
-    for place, word, instead in found():
-        print(f"{place}: '{word}': {instead}")
+    for found in sorted(no_word_of_a_private_language()):
+        print(found)

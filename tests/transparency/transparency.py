@@ -1,8 +1,8 @@
-"""Programs that must not notice: each runs without and with the shim, and both must come out equal.
+"""Programs that must not notice the library: each runs without and with it, and must do the same.
 
 Usage: transparency.py LIBRARY PROGRAMS [NAME...]. PROGRAMS is the program made of programs/*.c; scripts beside
-them are programs too. Compared is everything they print and how they end. Where a program is said to
-be lent connections, the log must show that it was. The last line counts programs like tests.
+them are programs too. Everything they print is compared, and how they end. For a program that is listed as
+reusing a connection, the log must show that it did. The last line counts programs like tests.
 """
 
 import collections
@@ -28,7 +28,7 @@ INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby
 
 LONGEST = 65536
 
-Program = collections.namedtuple("Program", "name command lent")
+Program = collections.namedtuple("Program", "name command reuses")
 
 
 def value(key, text):
@@ -36,20 +36,21 @@ def value(key, text):
 
 
 class Script(socketserver.StreamRequestHandler):
-    """One connection to a server that speaks memcached's text protocol and has its moods."""
+    """One connection to a server that speaks memcached's text protocol, with special behaviour for some
+    keys."""
 
     def handle(self):
         try:
             for line in iter(lambda: self.rfile.readline(LONGEST), b""):
                 if len(line) == LONGEST:
-                    time.sleep(1)  # in which who writes without end has to wait
+                    time.sleep(1)  # so that a client that writes without end must wait
                 if not line.endswith(b"\n") or not self.answer(line.decode("latin-1").split()):
                     break
         except OSError:
             pass
 
     def answer(self, words):
-        """False when the connection is to end."""
+        """Handles a request; false when the connection is to end."""
         if words[:1] == ["get"] and len(words) == 2:
             return self.get(words[1])
         if words[:1] == ["set"] and len(words) >= 5:
@@ -92,14 +93,14 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
 
     def shutdown_request(self, request):
-        """Without the shutdown(), which would come before a reset."""
+        """Closes without the shutdown(), which would come before a reset."""
         self.close_request(request)
 
 
 def c_programs(program):
     listed = subprocess.run([program, "--list"], stdout=subprocess.PIPE, text=True, check=True)
-    return [Program(name, [program, name], lent == "1")
-            for name, lent in map(str.split, listed.stdout.splitlines())]
+    return [Program(name, [program, name], reuses == "1")
+            for name, reuses in map(str.split, listed.stdout.splitlines())]
 
 
 def scripts():
@@ -110,7 +111,7 @@ def scripts():
 
 
 def run(program, library, ports, log):
-    """What it printed, and how it ended."""
+    """The program's output, and how it ended."""
     environment = preloaded(library, "*", MCPOOL_LOG=log, MCPOOL_LOG_LEVEL="debug")
     environment.update(LC_ALL="C", PYTHONUNBUFFERED="1")
     try:
@@ -123,7 +124,7 @@ def run(program, library, ports, log):
 
 
 def difference(program, library, ports):
-    """What was different with the library; empty when nothing was."""
+    """The differences with the library; empty when there are none."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
         log = os.path.join(folder, "log")
@@ -136,8 +137,8 @@ def difference(program, library, ports):
     found = list(difflib.unified_diff(without, with_it, "without", "with", lineterm="", n=2))
     if len(without) < 2 or "does not end" in without:
         found.append("is no program: says nothing, or does not end")
-    if program.lent and not re.search(r": reused as \d", said):
-        found.append("was lent no connection")
+    if program.reuses and not re.search(r": reused as \d", said):
+        found.append("reused no connection")
     return found
 
 
@@ -146,7 +147,7 @@ def main():
     programs = [program for program in c_programs(program) + scripts()
                if program.name in sys.argv[3:] or len(sys.argv) == 3]
     with socket.socket() as unused, Server(("127.0.0.1", free_port()), Script) as server:
-        unused.bind(("127.0.0.1", free_port()))  # taken, but nobody listens
+        unused.bind(("127.0.0.1", free_port()))  # bound, but not listening
         ports = [str(server.server_address[1]), str(unused.getsockname()[1])]
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with concurrent.futures.ThreadPoolExecutor(4) as threads:

@@ -1,5 +1,6 @@
 /*
- * The environment: every variable, its default, its range and what is said of a bad value.
+ * The environment: every variable, its default, its range, and what the log says of a bad
+ * value.
  */
 #include "config/config.h"
 
@@ -144,7 +145,7 @@ Test(config, paths_are_ignored_with_one_warning)
     cr_expect(config.warning_count == 1, "the bad value");
 }
 
-/* Exceptions to nothing would mean nothing. */
+/* Exclusions without a rule to exclude from would mean nothing. */
 Test(config, exclusions_alone_are_exceptions_to_the_default)
 {
     read_one("MCPOOL_SERVERS=!10.0.0.1:11211");
@@ -249,7 +250,7 @@ Test(config, many_warnings_are_bounded)
 
     for (int i = 0; i < CONFIG_MAX_WARNINGS + 2; i++)
         environment[i] =
-            "MCPOOL_A_VERY_LONG_NAME_THAT_NOBODY_EVER_GAVE_TO_ANY_VARIABLE_OF_OURS=1";
+            "MCPOOL_A_VERY_LONG_NAME_THAT_NO_PROGRAM_EVER_GAVE_TO_ANY_VARIABLE_OF_OURS=1";
     environment[CONFIG_MAX_WARNINGS + 2] = NULL;
     config_read(&config, environment);
     cr_expect(config.warning_count == CONFIG_MAX_WARNINGS);
@@ -300,7 +301,7 @@ Test(config, all_at_once)
     expect_defaults();
 }
 
-/* What one bad value undoes is its own variable. */
+/* One bad value changes its own variable only. */
 Test(config, bad_among_good)
 {
     char *environment[] = {"MCPOOL_MAX_IDLE=3", "MCPOOL_MAX_IDLE_TOTAL=0",
@@ -366,7 +367,7 @@ Test(config, longest_log_path)
     cr_expect(config.log_path[0] == '\0' && config.warning_count == 1);
 }
 
-/* No absolute path can be made then. */
+/* No absolute path can be made in that state. */
 Test(config, working_directory_is_gone)
 {
     char directory[] = "/tmp/mcpool-config-XXXXXX";
@@ -392,7 +393,8 @@ Test(config, warnings_are_cut_to_their_room)
     cr_expect(strlen(config.warnings[0]) < sizeof(config.warnings[0]));
 }
 
-/* No room for the default they would be exceptions to: a bad value, not a silence. */
+/* There is no room for the default rules, which these exclusions need: a bad value, and the log
+ * says so. */
 Test(config, too_many_exclusions)
 {
     char list[64 * 3 + 32] = "MCPOOL_SERVERS=!1";

@@ -1,5 +1,6 @@
 /*
- * Records of connections: their states, the calls under way on them, and the list of free ones.
+ * Records of connections: their states, the calls in flight on them, and the list of free
+ * records.
  */
 #include "conn/conn.h"
 
@@ -42,7 +43,7 @@ Test(conn, records_are_used_again)
     cr_expect(conn_of_word(FDMAP_EPOLL | 1) == NULL);
 }
 
-/* Nothing of one connection is left in the next that has its record. */
+/* Nothing of a connection is left in the record when the next one gets it. */
 Test(conn, records_begin_afresh)
 {
     struct endpoint endpoint = {.stats = &endpoint.early};
@@ -62,7 +63,7 @@ Test(conn, records_begin_afresh)
     cr_expect(conn->options.given == 0 && conn->epoll_regs.count == 0);
     cr_expect(conn->sent == 0 && conn->received == 0);
     cr_expect(wire_refusal(&conn->wire) == REASON_UNUSED);
-    cr_expect(conn_trylock(conn), "nobody holds it");
+    cr_expect(conn_trylock(conn), "no thread holds it");
 }
 
 Test(conn, records_run_out)
@@ -139,7 +140,7 @@ Test(conn, hold_never_waits)
     cr_expect(conn_trylock(conn));
 }
 
-/* Opens, uses and closes records of the same few numbers as others do. */
+/* Opens, uses and closes records of a few fds, the same as other threads. */
 static void *hammer(void *argument)
 {
     unsigned int seed = (unsigned int)(size_t)argument;
@@ -147,16 +148,16 @@ static void *hammer(void *argument)
     for (int i = 0; i < 20000; i++) {
         int fd = rand_r(&seed) % 4;
         struct conn *conn = conn_get(fd, CONN_CALL_SEND);
-        uint32_t slot = fdmap_get(fd);
+        uint32_t word = fdmap_get(fd);
 
         if (conn)
             conn_put(conn, CONN_CALL_SEND);
-        if (slot == FDMAP_NONE) {
+        if (word == FDMAP_NONE) {
             conn = conn_new(fd, AF_INET);
             if (!fdmap_replace(fd, FDMAP_NONE, conn_id(conn)))
                 conn_move(conn, CONN_CLOSED);
-        } else if (fdmap_replace(fd, slot, FDMAP_NONE)) {
-            conn_move(conn_of_word(slot), CONN_CLOSED);
+        } else if (fdmap_replace(fd, word, FDMAP_NONE)) {
+            conn_move(conn_of_word(word), CONN_CLOSED);
         }
     }
     return NULL;
@@ -172,10 +173,10 @@ Test(conn, four_threads_lose_no_record)
     for (size_t i = 0; i < 4; i++)
         pthread_join(threads[i], NULL);
     for (int fd = 0; fd < 4; fd++) {
-        uint32_t slot = fdmap_exchange(fd, FDMAP_NONE);
+        uint32_t word = fdmap_exchange(fd, FDMAP_NONE);
 
-        if (slot != FDMAP_NONE)
-            conn_move(conn_of_word(slot), CONN_CLOSED);
+        if (word != FDMAP_NONE)
+            conn_move(conn_of_word(word), CONN_CLOSED);
     }
     while (conn_new(3, AF_INET))
         n++;
@@ -190,7 +191,7 @@ static void visit(struct conn *conn, int argument)
     visited += argument;
 }
 
-/* A walk is for what the application holds: not for idle ones, not for free records. */
+/* A walk visits what the application has open: no idle connections, no free records. */
 Test(conn, walk)
 {
     struct endpoint endpoint = {.stats = &endpoint.early};
@@ -209,7 +210,7 @@ Test(conn, walk)
     cr_expect(visited == 20);
 }
 
-/* Every move between states counts once, whichever state lies between. */
+/* Every move between states counts once, whatever state lies between. */
 Test(conn, states_in_use)
 {
     static const struct {
@@ -228,7 +229,7 @@ Test(conn, states_in_use)
     }
 }
 
-/* The close that marks the slot first lets calls in flight find their connection. */
+/* The close that marks the word first lets calls in flight find their connection. */
 Test(conn, closing_is_still_found)
 {
     struct conn *conn = mapped(3);
@@ -238,7 +239,8 @@ Test(conn, closing_is_still_found)
     conn_put(conn, CONN_CALL_SEND);
 }
 
-/* The count of calls begun fills the word's top bits; running over, it must not spill. */
+/* The count of calls begun is in the top bits of the word. When it overflows it must not change
+ * the other bits. */
 Test(conn, calls_begun_may_run_over)
 {
     struct conn *conn = mapped(3);
@@ -268,7 +270,7 @@ Test(conn, calls_of_different_kinds_are_apart)
     cr_expect(!conn_calls_in_flight(conn) && conn_calls_begun(conn) == 4);
 }
 
-/* After a fork nobody will ever leave for the threads that are not there. */
+/* After a fork no call of the missing threads ever ends. */
 Test(conn, forgets_other_threads)
 {
     struct conn *conn = mapped(3);
@@ -298,8 +300,8 @@ static void *hold_and_count(void *argument)
     return (void *)held;
 }
 
-/* What is guarded is an ordinary variable: counts that are lost, or the thread sanitizer, tell.
- */
+/* The guarded variable is an ordinary one, so a lost count or ThreadSanitizer shows a broken
+ * lock. */
 Test(conn, hold_excludes_other_threads)
 {
     struct conn *conn = conn_new(3, AF_INET);
@@ -317,7 +319,7 @@ Test(conn, hold_excludes_other_threads)
     cr_expect((size_t)guarded == all, "%d of %zu", guarded, all);
 }
 
-/* One thread opens and closes number 3 all the time; the others call on it. */
+/* One thread opens and closes fd 3 all the time; the others make calls on it. */
 static atomic_bool stop_calling;
 
 static void *call(void *argument)
@@ -337,8 +339,8 @@ static void *call(void *argument)
     return argument;
 }
 
-/* Within a call the record stays what it is, though it is closed meanwhile; and in the end none
- * is lost. */
+/* During a call the record stays the same, though its connection is closed meanwhile. In the
+ * end no record is lost. */
 Test(conn, calls_race_with_close)
 {
     pthread_t threads[2];
@@ -365,7 +367,7 @@ Test(conn, calls_race_with_close)
     cr_expect(n == CONN_MAX, "%d of %d are left", n, CONN_MAX);
 }
 
-/* Changes what is guarded, as the walk for a closed epoll set does. */
+/* Changes the guarded variable, as the walk for a closed epoll set does. */
 static void change(struct conn *conn, int argument)
 {
     (void)argument;
@@ -385,7 +387,7 @@ static void *walk(void *argument)
     return argument;
 }
 
-/* A record stays what it is under a walk, too. */
+/* A record also stays the same during a walk. */
 Test(conn, walk_races_with_close)
 {
     pthread_t thread;
@@ -405,7 +407,7 @@ Test(conn, walk_races_with_close)
     cr_expect(visited == 0, "%d times a free record was visited", visited);
 }
 
-/* A record that only waited for a call of a thread that is not there is free. */
+/* A record that was only kept for a call of a missing thread is free. */
 Test(conn, forgotten_calls_free_their_records)
 {
     struct conn *conn = mapped(3);

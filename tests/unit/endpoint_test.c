@@ -176,8 +176,8 @@ Test(endpoint, malformed_rules)
         cr_expect(!rule_parse(&rule, bad[i], strlen(bad[i])), "'%s' is no rule", bad[i]);
 }
 
-/* For every length of a prefix: what differs in its last bit is outside, in the next one
- * inside. */
+/* For every length of a prefix: an address that differs in its last bit is outside, one that
+ * differs in the next bit is inside. */
 static void expect_prefix(const char *format, int base, int bits)
 {
     struct rule rule;
@@ -227,8 +227,8 @@ Test(endpoint, exclusions)
     cr_expect(!rules_match(NULL, 0, &(struct address){.port = 5}));
 }
 
-/* The pool hashes these bytes: whatever the caller's structure held elsewhere, they are the
- * same. */
+/* The pool hashes these bytes. They are the same whatever the caller's structure had in its
+ * padding. */
 Test(endpoint, the_key_is_defined)
 {
     struct sockaddr_in in;
@@ -256,7 +256,7 @@ Test(endpoint, longest_rules)
     cr_expect(!rule_parse(&rule, text, sizeof(text)));
 }
 
-/* The longest text an address can have fits, and its end is where it belongs. */
+/* The longest text of an address fits, with its end in the right place. */
 Test(endpoint, longest_text)
 {
     char text[ADDRESS_TEXT_SIZE + 1];

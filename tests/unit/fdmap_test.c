@@ -1,5 +1,5 @@
 /*
- * The map of numbers: its bounds, its changes, and two threads that change the same slot.
+ * The fd map: its bounds, its changes, and two threads that change the same word.
  */
 #include "conn/fdmap.h"
 
@@ -31,12 +31,12 @@ Test(fdmap, replace_needs_what_it_expects)
     cr_expect(fdmap_exchange(9, FDMAP_NONE) == 1 && fdmap_is_plain(9));
 }
 
-/* A bound for walks: it may be too high, never too low. */
+/* A bound for walks: it may be too high but never too low. */
 Test(fdmap, end_only_grows)
 {
     fdmap_exchange(9, 1);
     fdmap_exchange(20, FDMAP_NONE);
-    cr_expect(fdmap_end() == 10, "emptying a slot is no use of it");
+    cr_expect(fdmap_end() == 10, "emptying a word is no use of it");
     fdmap_exchange(9, FDMAP_NONE);
     fdmap_exchange(3, 1);
     cr_expect(fdmap_end() == 10);
@@ -93,7 +93,7 @@ static void *pass_on(void *argument)
     return NULL;
 }
 
-/* What goes in comes out once: nobody has the same value as another. */
+/* Each value that is put in comes out once: no two threads get the same one. */
 Test(fdmap, exchange_copies_nothing)
 {
     pthread_t threads[2];

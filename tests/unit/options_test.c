@@ -1,6 +1,6 @@
 /*
- * Socket options: which can be noted, which must be equal, and their transfer between two real
- * TCP connections.
+ * Socket options: which the library notes, which must be equal, and their transfer between two
+ * real TCP connections.
  */
 #include "conn/sockopts.h"
 
@@ -152,7 +152,7 @@ Test(options, two_values_of_the_same_option)
     cr_expect(equal(connection, fresh, SOL_SOCKET, SO_RCVTIMEO));
 }
 
-/* What is set last counts. */
+/* The value that was set last counts. */
 Test(options, set_twice)
 {
     struct sockopts have = {.given = 0}, want = {.given = 0};
@@ -166,7 +166,7 @@ Test(options, set_twice)
     cr_expect(equal(connection, fresh, IPPROTO_TCP, TCP_NODELAY));
 }
 
-/* Equal options cost no system call: with bad numbers any call would fail. */
+/* Equal options cost no system call: with these invalid fds any call would fail. */
 Test(options, nothing_to_do)
 {
     struct sockopts have = {.forced_nodelay = true}, want = {.given = 0};
@@ -238,9 +238,9 @@ static int nodelay_of(int fd)
     return value;
 }
 
-/* Lent to one who says nothing, to one who says no, yes, and nothing again: only changes cost a
- * call, and all see what they said. */
-Test(options, lent_connections_are_quick)
+/* Reused by a user that sets nothing, one that sets it to no, one to yes, and one that sets
+ * nothing again. Only changes cost a system call, and each user reads the value it set. */
+Test(options, reused_connections_are_quick)
 {
     static const struct {
         bool given;
@@ -312,7 +312,7 @@ Test(options, give_sets_all_of_them)
     cr_expect(!sockopts_give(-1, &options));
 }
 
-/* The kernel sets the priority when IP_TOS changes: what counts is which came last. */
+/* The kernel sets the priority when IP_TOS changes: the one set last counts. */
 Test(options, priority_comes_after_the_type_of_service)
 {
     struct sockopts have = {0}, want = {0};

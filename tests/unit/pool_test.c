@@ -1,5 +1,5 @@
 /*
- * The pool with an injected clock: order, bounds, ages, families, endpoints.
+ * The pool with an injected clock: order, bounds, ages, families and endpoints.
  */
 #include "pool/pool.h"
 
@@ -47,7 +47,8 @@ static struct address address_of(uint16_t port)
     return address;
 }
 
-/* On a busy machine another thread may sleep in the pool for longer than is waited. */
+/* On a busy machine another thread may sleep inside the pool for longer than a call waits for
+ * the lock. */
 #define UNTIL_UNLOCKED(call)                                                                   \
     ({                                                                                         \
         enum reason reason_ = (call);                                                          \
@@ -77,7 +78,7 @@ static void put(struct conn *conn, msec_t now)
     cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
 }
 
-/* What a connect() at NOW would be lent; it is in use then. */
+/* The connection that a connect() at NOW would reuse; it is in use afterwards. */
 static struct conn *take(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
@@ -152,7 +153,7 @@ Test(pool, expiry_takes_a_few_at_a_time)
     for (int i = 0; i < 20; i++)
         put(conns[i], 0);
     cr_expect(take(1, 10 * MINUTE) == NULL,
-              "an expired one is not lent though it still lies there");
+              "an expired one is not reused though it still lies there");
     cr_expect(evicted.count > 0 && evicted.count <= POOL_EVICTED_MAX);
 }
 
@@ -209,7 +210,7 @@ Test(pool, keeps_the_peak_of_the_last_minute, .init = NULL)
     cr_expect(n == 10, "%d of 10 were kept", n);
     for (int i = 0; i < n; i++)
         put(conns[i], 59 * SECOND);
-    /* Minutes later, with one in use at a time, the crowd is forgotten. */
+    /* Minutes later, with one connection in use at a time, the crowd is forgotten. */
     for (int minute = 2; minute < 10; minute++) {
         struct conn *conn = take(1, minute * MINUTE);
 
@@ -263,7 +264,7 @@ Test(pool, flush_takes_all_in_portions)
     cr_expect(n == 20 && take(1, 0) == NULL);
 }
 
-Test(pool, private_number_closed_by_the_program)
+Test(pool, shadow_fd_closed_by_the_program)
 {
     struct conn *conn = connect_at(1, 0);
 
@@ -304,7 +305,8 @@ static void *enter_from_another_thread(void *argument)
     return NULL;
 }
 
-/* What a signal handler under the lock meets; the lock held over a fork stands in for it. */
+/* What a signal handler meets that interrupts the lock's holder. The lock held over a fork
+ * stands in for it. */
 Test(pool, turned_away_inside_and_free_after)
 {
     struct conn *conn = connect_at(1, 0);
@@ -323,7 +325,7 @@ Test(pool, turned_away_inside_and_free_after)
     cr_expect(take(1, 0) != NULL);
 }
 
-static atomic_int holding; /* 0: not yet, 1: a thread has the lock, 2: it is to give it back */
+static atomic_int holding; /* 0: not yet, 1: a thread has the lock, 2: it is to unlock */
 
 static void *hold_the_lock(void *argument)
 {
@@ -336,7 +338,7 @@ static void *hold_the_lock(void *argument)
     return NULL;
 }
 
-/* A thread that has the lock and keeps it. */
+/* A thread that takes the lock and keeps it. */
 static pthread_t stop_a_thread(void)
 {
     pthread_t thread;
@@ -362,8 +364,9 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* One call waits 10 ms, those after it do not wait: 1,000 that did would take 10 s. */
-Test(pool, nobody_waits_for_a_stopped_thread, .timeout = 60)
+/* The first call waits 10 ms, those after it do not wait: 1,000 calls that waited would take 10
+ * s. */
+Test(pool, no_thread_waits_for_a_stopped_one, .timeout = 60)
 {
     struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET);
     struct address address = address_of(1);
@@ -391,7 +394,7 @@ static void on_nothing(int signal)
     (void)signal;
 }
 
-/* Signals that come all the time do not make the wait longer. */
+/* Signals that arrive all the time do not make the wait longer. */
 Test(pool, interrupted_waits_end, .timeout = 60)
 {
     struct itimerval often = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
@@ -425,7 +428,7 @@ static struct conn *put_at(int fd)
     return conn;
 }
 
-/* The lists are left to the thread that has the lock. */
+/* The lists belong to the thread that has the lock. */
 Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
 {
     struct conn *conns[] = {put_at(1000), put_at(1001), put_at(1002)};
@@ -451,7 +454,8 @@ Test(pool, what_is_lost_while_a_thread_is_stopped, .timeout = 60)
     cr_expect(take(1, 0) == NULL);
 }
 
-/* When no thread has the lock, the thread that closed the fds takes the connections out. */
+/* When no thread has the lock, the thread that closed the fds takes the connections off the
+ * lists. */
 Test(pool, what_is_lost_while_no_thread_is_stopped, .timeout = 60)
 {
     struct conn *conn = put_at(1000);
@@ -529,7 +533,8 @@ Test(pool, four_threads_keep_the_counts)
     cr_expect(n < 4, "more than were ever in use at once");
 }
 
-/* The oldest of all endpoints first, half a call's room at a time, until none is left. */
+/* The oldest of all endpoints first, as many as one call has room for at a time, until none is
+ * left. */
 Test(pool, expiry_goes_on_at_the_next_call)
 {
     struct conn *conns[10];
@@ -551,9 +556,9 @@ Test(pool, expiry_goes_on_at_the_next_call)
               evicted.count == 0);
 }
 
-/* Whatever has to go, a call's evicted fit: expired ones, the endpoint's oldest, and the total.
- */
-Test(pool, victims_never_overflow)
+/* Whatever is evicted fits into one call's list: expired connections, the endpoint's oldest,
+ * and the oldest of all. */
+Test(pool, evicted_ones_never_overflow)
 {
     struct conn *conns[40];
 
@@ -593,7 +598,7 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     cr_expect(evicted.reason[7] == REASON_POOL_FULL);
 }
 
-/* A connection a child may hold a copy of is not kept. */
+/* A connection that a child may have open is not kept. */
 Test(pool, put_after_a_child)
 {
     struct conn *conn = connect_at(1, 0);
@@ -607,7 +612,7 @@ Test(pool, put_after_a_child)
     cr_expect(take(1, 0) != NULL);
 }
 
-static void limit_numbers(rlim_t n)
+static void limit_fds(rlim_t n)
 {
     struct rlimit limit;
 
@@ -626,9 +631,9 @@ static int idle_after_crowd(int n, msec_t now)
     return kept;
 }
 
-Test(pool, a_quarter_of_the_numbers)
+Test(pool, a_quarter_of_the_fds)
 {
-    limit_numbers(100);
+    limit_fds(100);
     config.max_idle_total = 30;
     limits_note(0, true);
     cr_expect(limits_fds() == 100);
@@ -637,47 +642,47 @@ Test(pool, a_quarter_of_the_numbers)
 
 Test(pool, limits_are_read_once_a_second)
 {
-    limit_numbers(400);
+    limit_fds(400);
     limits_note(5000, true);
     cr_expect(limits_fds() == 400);
-    limit_numbers(200);
+    limit_fds(200);
     limits_note(5999, false);
     cr_expect(limits_fds() == 400);
     limits_note(6000, false);
     cr_expect(limits_fds() == 200);
-    limit_numbers(400);
+    limit_fds(400);
     limits_note(6001, true);
     cr_expect(limits_fds() == 400);
 }
 
-Test(pool, private_numbers_stay_low)
+Test(pool, shadow_fds_stay_low)
 {
     struct rlimit limit;
 
     cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
     if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
-    limit_numbers(8192);
+    limit_fds(8192);
     limits_note(0, true);
     cr_expect(limits_fds() == 8192);
-    limit_numbers(limit.rlim_max);
+    limit_fds(limit.rlim_max);
     limits_note(0, true);
     cr_expect(limits_fds() == 8192);
 }
 
-Test(pool, too_few_numbers_to_keep_any)
+Test(pool, too_few_fds_to_keep_any)
 {
     struct conn *conn = connect_at(1, 0);
 
-    limit_numbers(3);
+    limit_fds(3);
     limits_note(0, true);
     conn_move(conn, CONN_CHECKING_IN);
     cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_POOL_FULL &&
               evicted.count == 0);
-    limit_numbers(1024);
+    limit_fds(1024);
 }
 
-/* The peak raises an endpoint's bound, not its neighbour's, and never the process's. */
+/* The peak raises its own endpoint's bound, not another's, and never the process's. */
 Test(pool, the_peak_is_the_endpoint_s_own, .init = NULL)
 {
     struct conn *conns[3];
@@ -693,7 +698,7 @@ Test(pool, the_peak_is_the_endpoint_s_own, .init = NULL)
     cr_expect(idle_after_crowd(20, 1) == 8);
 }
 
-/* A crowd counts in its own minute and in the next one, if that one follows at once. */
+/* A crowd counts in its own minute, and in the next one if that follows at once. */
 Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
 {
     static const struct {
@@ -763,7 +768,7 @@ Test(pool, nothing_is_taken_out_from_inside)
     cr_expect(take(1, 0) == conn);
 }
 
-Test(pool, private_number_among_others)
+Test(pool, shadow_fd_among_others)
 {
     struct conn *conns[5];
 
@@ -798,7 +803,7 @@ Test(pool, every_endpoint_is_visited)
     cr_expect(visited == 20);
 }
 
-/* An endpoint that took the place of another begins at nought. */
+/* An endpoint that replaced another starts at zero. */
 Test(pool, reclaimed_endpoints_are_new)
 {
     struct conn *conn = NULL;
@@ -828,7 +833,7 @@ Test(pool, no_memory_for_the_table)
     cr_expect(visited == 0);
 }
 
-/* The table stays whole when it cannot grow. */
+/* The table stays complete when it cannot grow. */
 Test(pool, no_memory_for_a_larger_table)
 {
     struct conn *last = NULL;
@@ -866,8 +871,8 @@ static void *work(void *argument)
     return NULL;
 }
 
-/* Forks while another thread is in and out of the pool: the child finds it whole and unlocked.
- */
+/* Forks while another thread goes in and out of the pool: the child finds it consistent and
+ * unlocked. */
 Test(pool, real_forks_under_load)
 {
     pthread_t thread;
@@ -898,7 +903,7 @@ Test(pool, real_forks_under_load)
     cr_expect(take(1, 0) != NULL, "the parent keeps its own");
 }
 
-/* It is turned away before anything has to make room for it. */
+/* The connection is refused before another is evicted for it. */
 Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
 {
     struct conn *kept;
@@ -915,8 +920,8 @@ Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
     cr_expect(take(1, 0) == kept);
 }
 
-/* Of an endpoint that took the place of another and found no place in the table, only itself is
- * lost: those that live are not written over. */
+/* An endpoint replaced another and found no place in the table. Only that endpoint is lost;
+ * endpoints in use are not overwritten. */
 Test(pool, no_memory_when_an_endpoint_is_reclaimed)
 {
     struct conn *conns[POOL_ENDPOINTS];
@@ -941,15 +946,15 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
 
-/* Owing connections. */
+/* Draining connections. */
 
-static void put_owing(struct conn *conn, msec_t now)
+static void put_draining(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
     cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted) == REASON_NONE);
 }
 
-static struct conn *take_owing(uint16_t port, msec_t now)
+static struct conn *take_draining(uint16_t port, msec_t now)
 {
     struct conn *fresh = connect_at(port, now);
     struct conn *conn = pool_check_out_draining(fresh, WIRE_UNDECIDED, now, &evicted);
@@ -964,12 +969,12 @@ Test(pool, draining_ones_wait_in_a_queue_of_their_own)
 
     for (int i = 0; i < 3; i++) {
         conns[i] = connect_at(1, 0);
-        put_owing(conns[i], i);
+        put_draining(conns[i], i);
     }
     cr_expect(take(1, 3) == NULL);
-    cr_expect(take_owing(2, 3) == NULL);
+    cr_expect(take_draining(2, 3) == NULL);
     for (int i = 0; i < 3; i++) {
-        struct conn *conn = take_owing(1, 3);
+        struct conn *conn = take_draining(1, 3);
 
         cr_expect(conn == conns[i]);
         cr_expect(conn_state(conn) == CONN_CHECKING_OUT);
@@ -977,33 +982,33 @@ Test(pool, draining_ones_wait_in_a_queue_of_their_own)
         cr_expect(conn_state(conn) == CONN_DRAINING);
     }
     for (int i = 0; i < 3; i++)
-        cr_expect(take_owing(1, 3) == conns[i]);
-    cr_expect(take_owing(1, 3) == NULL);
+        cr_expect(take_draining(1, 3) == conns[i]);
+    cr_expect(take_draining(1, 3) == NULL);
     cr_expect(evicted.count == 0);
 }
 
-/* The time runs on while they are put back. */
+/* Their time runs on while they are returned to the queue. */
 Test(pool, draining_ones_have_their_time)
 {
     struct conn *conn = connect_at(1, 0);
 
-    put_owing(conn, 0);
-    cr_assert(take_owing(1, POOL_DRAIN_TIMEOUT) == conn);
+    put_draining(conn, 0);
+    cr_assert(take_draining(1, POOL_DRAIN_TIMEOUT) == conn);
     cr_assert(pool_return(conn));
-    cr_expect(take_owing(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
+    cr_expect(take_draining(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
     cr_assert(evicted.count == 1);
     cr_expect(evicted.conn[0] == conn && evicted.reason[0] == REASON_DRAIN_TIMEOUT);
     cr_expect(conn_state(conn) == CONN_EVICTED);
 }
 
-/* Many that are late at once are taken out a few at a time, and none of them is lent. */
+/* Many that are late at once are evicted a few at a time, and none of them is reused. */
 Test(pool, many_late_ones)
 {
     for (int i = 0; i < 20; i++)
-        put_owing(connect_at(1, 0), 0);
+        put_draining(connect_at(1, 0), 0);
     for (unsigned int left = 20; left > 0; left -= (unsigned int)evicted.count) {
         evicted.count = 0;
-        cr_expect(take_owing(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
+        cr_expect(take_draining(1, POOL_DRAIN_TIMEOUT + 1) == NULL);
         cr_assert(evicted.count == (left < POOL_EVICTED_MAX ? left : POOL_EVICTED_MAX));
     }
 }
@@ -1013,7 +1018,7 @@ Test(pool, draining_ones_must_fit_too)
     struct conn *conn = connect_at(1, 0);
     struct conn *fresh = connect_at(1, 0);
 
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     fresh->domain = AF_INET6;
     cr_expect(pool_check_out_draining(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->domain = AF_INET;
@@ -1021,28 +1026,28 @@ Test(pool, draining_ones_must_fit_too)
     cr_expect(pool_check_out_draining(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
 }
 
-/* What is not proven makes room first, and takes nobody's place. */
+/* A draining connection is evicted first, and no other is evicted for it. */
 Test(pool, draining_ones_make_room)
 {
-    struct conn *clean, *owing, *more;
+    struct conn *clean, *draining, *more;
 
     set_up_with(1, 256);
     config.idle_timeout = 60 * MINUTE;
     clean = connect_at(1, 0);
     put(clean, 0);
-    owing = connect_at(1, 0);
-    conn_move(owing, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(owing, CONN_DRAINING, 3 * MINUTE, &evicted) ==
+    draining = connect_at(1, 0);
+    conn_move(draining, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 3 * MINUTE, &evicted) ==
               REASON_ENDPOINT_FULL);
     cr_expect(evicted.count == 0);
     cr_expect(take(1, 1) == clean);
-    cr_expect(pool_check_in(owing, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
     more = connect_at(1, 6 * MINUTE);
     conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
     cr_expect(pool_check_in(more, CONN_IDLE, 9 * MINUTE, &evicted) == REASON_NONE);
     cr_assert(evicted.count == 1);
-    cr_expect(evicted.conn[0] == owing && evicted.reason[0] == REASON_ENDPOINT_FULL);
+    cr_expect(evicted.conn[0] == draining && evicted.reason[0] == REASON_ENDPOINT_FULL);
 }
 
 Test(pool, protocols_are_apart)
@@ -1060,22 +1065,22 @@ Test(pool, protocols_are_apart)
     cr_expect(pool_check_out(fresh, WIRE_TEXT, 0, &evicted) == text);
 }
 
-/* The child knows none of them, and a close of their private number ends them. */
+/* A forked child has no draining connections, and a close of their shadow fd ends them. */
 Test(pool, draining_ones_and_the_rest)
 {
     struct conn *conn = connect_at(1, 0);
 
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     cr_expect(pool_claim_shadow(conn, conn->fd) == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     pool_flush(REASON_IDENTITY, &evicted);
     cr_expect(evicted.count == 1 && evicted.conn[0] == conn);
     conn_move(conn, CONN_CLOSED);
     conn = connect_at(1, 0);
-    put_owing(conn, 0);
+    put_draining(conn, 0);
     cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
-    cr_expect(take_owing(1, 0) == NULL);
+    cr_expect(take_draining(1, 0) == NULL);
 }

@@ -1,6 +1,6 @@
 /*
- * The file of counters: what a reader finds in it, what becomes of it, and the many ways in
- * which there can be none.
+ * The file of counters: what a reader finds in it, what others may do to it, and the many
+ * reasons why there can be none.
  */
 #include "stats/stats.h"
 #include "stats/stats_file.h"
@@ -58,7 +58,7 @@ static struct stats *publish(size_t slot, const char *text)
     return stats;
 }
 
-/* As a call that has counted something does, a second after the last copy. */
+/* As a call does that has counted something a second after the file was last written. */
 static void write_out(void)
 {
     static msec_t now;
@@ -100,7 +100,7 @@ static const char *own_path(void)
     return path_in(directory, getpid(), own_start());
 }
 
-/* The file of this process, as a reader finds it. */
+/* This process's file, as a reader finds it. */
 static union {
     struct stats_header header;
     char bytes[65536];
@@ -175,7 +175,7 @@ Test(stats, a_reader_finds_what_was_counted)
     cr_expect(slot_in_file(0)->stats.discarded[REASON_TLS] == 0);
 }
 
-/* Counts in VALUE, and expects it where a reader looks for value number PLACE. */
+/* Counts in VALUE, and expects the result where a reader looks for value number PLACE. */
 static void expect_value_at(size_t place, _Atomic uint64_t *value)
 {
     uint64_t found;
@@ -230,7 +230,8 @@ Test(stats, values_lie_in_the_order_of_their_names)
         expect_value_at(place++, &stats->discarded[i]);
 }
 
-/* A library of any version looks there before it removes the file of another process. */
+/* A library of any version looks at this place before it removes the file of another
+ * process. */
 Test(stats, what_all_versions_find_at_the_same_place)
 {
     cr_expect(offsetof(struct stats_header, magic) == 0);
@@ -316,9 +317,7 @@ Test(stats, copies_are_a_second_apart)
     cr_expect(slot_in_file(0)->stats.connects == 2, "at the end it is written in any case");
 }
 
-/* After something was done to the file: the process goes on, and does not write to what is
- * there.
- */
+/* After the file was tampered with: the process goes on, and does not write there. */
 static void expect_nothing_written(const char *content)
 {
     char found[16] = "";
@@ -397,7 +396,7 @@ Test(stats, a_link_of_that_name)
     expect_nothing_written("");
 }
 
-/* Neither opening nor writing it may block, with a reader or without. */
+/* Neither opening nor writing it may block, whether it has a reader or not. */
 Test(stats, a_fifo_of_that_name)
 {
     int reader;
@@ -410,7 +409,7 @@ Test(stats, a_fifo_of_that_name)
     close(reader);
 }
 
-/* Without O_NONBLOCK opening it would wait until the holder of the lease lets go of it. */
+/* Without O_NONBLOCK open() would wait until the lease's holder gives it up. */
 Test(stats, a_lease_on_the_file)
 {
     struct stats *stats = publish(0, "a");
@@ -439,7 +438,7 @@ Test(stats, a_file_that_is_not_writable)
     cr_expect(read_file(own_path()) == 0);
 }
 
-/* Every fd that it opens is closed again. */
+/* Every fd that the library opens is closed again. */
 Test(stats, no_fd_stays)
 {
     int before = open("/dev/null", O_RDONLY), after;
@@ -516,7 +515,7 @@ Test(stats, a_name_that_leads_elsewhere_is_not_followed)
     cr_expect(access("/tmp/mcpool-elsewhere", F_OK) != 0);
 }
 
-/* To grow beyond it would be SIGXFSZ. */
+/* A write beyond the limit would raise SIGXFSZ. */
 Test(stats, limited_size_of_files)
 {
     struct rlimit limit = {100, 100};
@@ -541,7 +540,7 @@ Test(stats, limited_size_met_later)
     cr_expect(sigpending(&pending) == 0 && sigismember(&pending, SIGXFSZ) == 0);
 }
 
-/* A signal that the program has pending itself is not taken from it. */
+/* A signal that is pending for the program stays pending. */
 Test(stats, the_signal_is_taken_away_unless_it_was_there_before)
 {
     struct rlimit limit = {0, 4096};
@@ -634,7 +633,7 @@ Test(stats, a_child_tries_again_what_its_parent_could_not)
     cr_expect(stats_wanted && publish(0, "a") != NULL);
 }
 
-/* A number that nobody has now. */
+/* A pid that no process has. */
 static pid_t gone(void)
 {
     pid_t child = fork();
@@ -659,7 +658,7 @@ static bool is_there(pid_t pid)
     return access(path_in(directory, pid, 1), F_OK) == 0;
 }
 
-Test(stats, newcomers_remove_what_the_dead_left)
+Test(stats, new_processes_remove_what_the_dead_left)
 {
     pid_t dead = gone(), elsewhere = gone(), unborn = gone();
 
@@ -673,7 +672,7 @@ Test(stats, newcomers_remove_what_the_dead_left)
     cr_expect(is_there(getppid()));
 }
 
-Test(stats, newcomers_remove_a_few_each)
+Test(stats, new_processes_remove_a_few_each)
 {
     int before;
 
@@ -684,7 +683,7 @@ Test(stats, newcomers_remove_a_few_each)
     cr_expect(files_in(directory) == before + 1 - 8);
 }
 
-/* exec leaves the number and the start as they are. */
+/* exec() leaves the pid and the start time as they are. */
 Test(stats, an_earlier_image_of_the_process_is_gone)
 {
     struct stats_header header = {.pid_namespace = own_namespace()};

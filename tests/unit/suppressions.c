@@ -1,6 +1,6 @@
 /*
- * What LeakSanitizer is not to tell: Criterion itself loses a block now and then when tests end
- * at the same moment.
+ * Tells LeakSanitizer to be silent about Criterion, which loses a block now and then when tests
+ * end at the same moment.
  */
 const char *__lsan_default_suppressions(void);
 

@@ -1,5 +1,5 @@
 /*
- * The formatter against the one of libc.
+ * The formatter compared with libc's.
  */
 #include "base/fmt.h"
 
@@ -29,7 +29,7 @@ static void random_string(char *text, size_t room)
     text[n] = '\0';
 }
 
-/* Cut at every length, which snprintf() tells by its result and we by what was written. */
+/* Cut at every length. snprintf() returns the full length, ours what it wrote. */
 #define EXPECT_SAME(...)                                                                       \
     do {                                                                                       \
         char ours[64], theirs[64];                                                             \
@@ -86,7 +86,7 @@ Test(text, room_for_nothing)
     cr_expect(fmt_print(text, sizeof(text), "%s", "") == 0 && text[0] == '\0');
 }
 
-/* Arguments are read by their own widths: each is in its place behind the others. */
+/* Arguments are read by their own sizes: each is in its place behind the others. */
 Test(text, arguments_in_order)
 {
     char text[64];

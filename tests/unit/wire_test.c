@@ -1,6 +1,7 @@
 /*
  * The wire tracker against the dialogues of wire_vectors.c, in every fragmentation, and its
- * laws: poison stays, clean dialogues add up, the state does not depend on the cuts.
+ * laws: a refused connection stays refused, clean dialogues can be joined, the state does not
+ * depend on the cuts.
  */
 #include <criterion/criterion.h>
 
@@ -11,7 +12,7 @@
 
 #include "wire_vectors.h"
 
-/* Steps up to this length are cut at every place, longer ones at so many places. */
+/* Steps up to this length are cut at every byte, longer ones at so many places. */
 #define CUT_EVERYWHERE 400
 #define CUT_SAMPLES    50
 
@@ -21,12 +22,13 @@
 #define KEY_250 KEY_50 KEY_50 KEY_50 KEY_50 KEY_50
 #define KEY_251 KEY_250 "k"
 
-static const char *const verdict_names[] = {"CLEAN", "UNCONFIRMED", "UNPROVEN",
-                                            "OWING", "BUSY",        "DIRTY"};
+static const char *const verdict_names[] = {"CLEAN",      "UNCONFIRMED", "UNPROVEN",
+                                            "REPLY_OWED", "BUSY",        "DIRTY"};
 
 static void feed(struct wire *wire, char direction, const char *bytes, size_t n)
 {
-    /* A copy of its own, so that the sanitizer sees every byte read beyond it. */
+    /* The bytes are copied to a block of their own size, so that the sanitizer sees every read
+     * beyond it. */
     char *copy = malloc(n ? n : 1);
 
     memcpy(copy, bytes, n);
@@ -163,7 +165,7 @@ Test(wire, vectors_cut_in_two)
     }
 }
 
-/* What is left of words and lines that are done is no state. */
+/* Words and lines that are done are no part of the state. */
 static void clear_dead(struct wire_text_request *request, struct wire_text_reply *reply)
 {
     struct wire_word *tokens[] = {&request->token, &reply->token};
@@ -187,7 +189,7 @@ static bool same_state(struct wire a, struct wire b)
     return memcmp(&a, &b, sizeof a) == 0;
 }
 
-/* The state, not only the verdict: else a cut could still show later. */
+/* Compares the whole state, not only the verdict: else a cut could show later. */
 Test(wire, cuts_leave_no_trace)
 {
     const char *given = getenv("WIRE_SEED");
@@ -224,7 +226,7 @@ Test(wire, cuts_leave_no_trace)
     }
 }
 
-/* Every dirty ending, followed by all that could make up for it. */
+/* Every dirty ending, followed by bytes that could seem to make it clean again. */
 Test(wire, poison_stays)
 {
     for (size_t i = 0; i < wire_vector_count; i++) {
@@ -284,7 +286,7 @@ Test(wire, clean_dialogues_add_up)
     }
 }
 
-/* A few things are dirty only as long as the server is not known to be 1.6. */
+/* A few dialogues are dirty only until the server is known to be 1.6 or newer. */
 static bool dirty_after_mn(const struct wire_vector *vector)
 {
     struct wire wire;
@@ -317,7 +319,7 @@ Test(wire, dirt_spoils_what_was_clean)
     }
 }
 
-/* Replies of one line each, and after which request which of them are right. */
+/* Replies of one line each, and the requests after which they are right. */
 static const char *const replies[] = {
     "END",    "VALUE a 0 0", "STORED",      "NOT_STORED", "EXISTS", "NOT_FOUND", "1",
     "OK",     "TOUCHED",     "DELETED",     "VERSION 1",  "MN",     "STAT a b",  "HD",
@@ -381,7 +383,7 @@ struct dialogue {
     bool maybe;
 };
 
-/* What -Y servers say to a login and what others say to a store look alike. */
+/* The answer of a server with -Y to a login looks like the answer of others to a store. */
 static const struct dialogue dialogues[] = {
     {"get a\r\n", "END\r\n", true, false},
     {"get a\r\n", "", false, false},
@@ -430,7 +432,7 @@ Test(wire, login)
     }
 }
 
-/* The first good reply decides for good. */
+/* The first good reply decides, and no later one. */
 Test(wire, login_is_judged_once)
 {
     struct wire wire;
@@ -471,11 +473,11 @@ Test(wire, protocol)
     cr_assert_eq(wire_protocol(&wire), WIRE_UNDECIDED);
 }
 
-/* A look at N bytes of which only those before LIMIT may be read. */
+/* Looks at N bytes, of which only those before LIMIT may be read. */
 struct sight {
     const char *bytes;
     size_t limit;
-    size_t asked; /* bytes that were asked about */
+    size_t asked; /* bytes that the tracker asked about */
 };
 
 static size_t may_look(void *context, const void *at, size_t n)
@@ -516,7 +518,7 @@ Test(wire, a_look_is_no_send)
     check(&wire, WIRE_CLEAN, REASON_NONE, "look", 0, 0);
 }
 
-/* It is not asked whether a value may be read, unless it may be a login. */
+/* The tracker does not ask whether a value may be read, unless it may be a login. */
 Test(wire, a_look_spares_values)
 {
     static char long_set[20000] = "set a 0 0 10000\r\n";
@@ -555,7 +557,7 @@ Test(wire, a_look_ends_where_memory_does)
     }
 }
 
-/* What was learned between the look and its commit counts as if it had come before. */
+/* What the tracker learned between the look and its commit counts as if it had come before. */
 Test(wire, replies_between_look_and_commit)
 {
     static const char store[] = "set a 0 0 3 noreply\r\nb c\r\n";
@@ -574,7 +576,8 @@ Test(wire, replies_between_look_and_commit)
     check(&wire, WIRE_DIRTY, REASON_UNSOLICITED, "too early", 0, 0);
 }
 
-/* One look may find more requests than there is room for, alone or with those that wait. */
+/* One look may find more requests than there is room for, by itself or with those already
+ * waiting. */
 Test(wire, a_look_too_deep)
 {
     char requests[WIRE_RUNS * 20] = "";
@@ -600,7 +603,7 @@ Test(wire, a_look_too_deep)
     check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many at once", 0, 0);
 }
 
-/* The short way for the commonest request has the same result as the long one. */
+/* The short path for the commonest request gives the same result as the long one. */
 Test(wire, one_get)
 {
     static const char *const befores[] = {"",
@@ -653,12 +656,12 @@ Test(wire, one_get)
 static const char binary_quit[24] = {'\x80', '\x07', [12] = 'o', 'p', 'a', 'q'};
 static const char binary_quitq[24] = {'\x80', '\x17'};
 
-Test(wire, goodbyes_of_text)
+Test(wire, quits_of_text)
 {
     static const struct {
         const char *before;
         const char *bytes;
-        bool goodbye;
+        bool quit;
     } cases[] = {
         {"get a\r\n", "quit\r\n", true},
         {"get a\r\n", "get b\r\nquit\r\n", false},
@@ -676,12 +679,12 @@ Test(wire, goodbyes_of_text)
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct wire wire = after(cases[i].before, strlen(cases[i].before));
 
-        cr_expect_eq(wire_quit(&wire, cases[i].bytes, strlen(cases[i].bytes)), cases[i].goodbye,
+        cr_expect_eq(wire_quit(&wire, cases[i].bytes, strlen(cases[i].bytes)), cases[i].quit,
                      "'%s' '%s'", cases[i].before, cases[i].bytes);
     }
 }
 
-Test(wire, goodbyes_of_binary)
+Test(wire, quits_of_binary)
 {
     static const char noop[24] = {'\x80', '\x0a'};
     struct wire wire = after(noop, sizeof noop);
@@ -739,7 +742,7 @@ Test(wire, fences_of_text)
     cr_expect(fenced(&wire, true, "MN\r\nMN\r\n") == WIRE_DIRTY);
 }
 
-/* Only the very opaque that was sent proves anything. */
+/* Only the exact opaque that was sent proves anything. */
 Test(wire, fences_of_binary)
 {
     static const char deleteq[25] = {'\x80', '\x14', 0, 1, [11] = 1, [24] = 'k'};
@@ -779,7 +782,7 @@ Test(wire, nonce_of_a_fence_is_used_once)
     cr_expect(wire_verdict(&wire) == WIRE_CLEAN);
 }
 
-/* Four thousand million pipelined requests, of which all but one are pretended. */
+/* Four thousand million pipelined requests, of which all but one are simulated. */
 Test(wire, counts_do_not_wrap)
 {
     struct wire wire = AFTER("get a\r\n");

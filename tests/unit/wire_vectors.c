@@ -1,5 +1,5 @@
 /*
- * The dialogues: first those of the specification, under its numbers, then our own.
+ * The dialogues: first those of the specification with its numbers, then our own.
  */
 #include "wire_vectors.h"
 
@@ -274,7 +274,7 @@ const struct wire_vector wire_vectors[] = {
     {"95 binary stat of an unknown group",
      {SENT(ASK("\x10", "\3", "\0", "\3", "foo"), OWED),
       READ(TELL("\x10", "\0", "\0", "\1", "\11", "Not found"), CLEAN)}},
-    {"96 binary opcode that nobody knows",
+    {"96 binary opcode that no server knows",
      {SENT(ASK("\x77", "\4", "\0", "\4", "abcd"), DIRTY(UNKNOWN_COMMAND))}},
     {"97 binary verbosity",
      {SENT(ASK("\x1b", "\0", "\4", "\4", "\0\0\0\0"), DIRTY(UNKNOWN_COMMAND))}},

@@ -1,5 +1,5 @@
 /*
- * Dialogues with the verdict that the wire tracker must reach after each step.
+ * Dialogues, with the verdict that the wire tracker must reach after each step.
  */
 #ifndef WIRE_VECTORS_H
 #define WIRE_VECTORS_H
@@ -11,7 +11,7 @@
 #define WIRE_STEPS 8
 
 struct wire_step {
-    char direction; /* '>' to the server, '<' from it; 0 behind the last step */
+    char direction; /* '>' to the server, '<' from it, 0 after the last step */
     const char *bytes;
     size_t length;
     enum wire_verdict verdict;

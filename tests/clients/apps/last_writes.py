@@ -1,4 +1,4 @@
-"""Writes without waiting for answers, says goodbye, and asks what arrived: ROUNDS times.
+"""Writes without waiting for answers, sends quit, and checks what arrived: ROUNDS times.
 
 Usage: last_writes.py text|binary ROUNDS. Prints how many rounds lacked the last value.
 """

@@ -1,5 +1,6 @@
 // A new client for every operation. Usage: loop.js CLIENT [alone|threads|cluster]
-// The CLIENT is memjs, memcached, memcache, net, tls, or net that logs in. The second is who makes them: the program itself, four threads, or four processes of a cluster.
+// CLIENT is memjs, memcached, memcache, net, tls, or net with a login. The second argument says what makes the
+// clients: the program itself, four threads, or four processes of a cluster.
 // Ends with the line ANSWERED WRONG FDS.
 'use strict';
 const fs = require('fs');

@@ -128,7 +128,7 @@ def with_bmemcached(key):
 def with_limits():
     """A limit is a count: each key has one of its own, so that it names its key as well."""
     from limits.storage import MemcachedStorage
-    # It imports its client when first asked, which two threads must not do at once.
+    # limits imports its client at first use, and two threads must not do so at once.
     import pymemcache
 
     def look_up(key):
@@ -136,7 +136,7 @@ def with_limits():
         count = int(key.rpartition("-")[2]) + 1
         storage.incr(key, 60, amount=count)
         found = storage.get(key)
-        # Nothing of limits closes it.
+        # limits closes no connection.
         storage.storage.close()
         return value_of(key) if found == count else f"{found} of {count}"
     return look_up

@@ -52,7 +52,7 @@ func main() {
 		if C.ask(fd) == 0 || C.answer(fd) == 0 {
 			say("no answer")
 		}
-		twin, err := syscall.Dup(int(fd))
+		copy, err := syscall.Dup(int(fd))
 		if err != nil {
 			say(err.Error())
 		}
@@ -60,14 +60,14 @@ func main() {
 		fd = C.dial(C.int(port))
 		C.ask(fd)
 		bytes := make([]byte, 64)
-		n, _, _ := syscall.Recvfrom(twin, bytes, syscall.MSG_DONTWAIT)
+		n, _, _ := syscall.Recvfrom(copy, bytes, syscall.MSG_DONTWAIT)
 		if n > 0 {
 			say("the duplicate has another user's " + string(bytes[:n]))
 		} else if C.answer(fd) == 0 {
 			say("the second user has no answer")
 		}
 		C.close(fd)
-		syscall.Close(twin)
+		syscall.Close(copy)
 	}
 	say("done")
 }

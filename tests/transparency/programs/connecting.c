@@ -1,5 +1,5 @@
 /*
- * Beginnings: connect() in all its ways, and what may stand before it.
+ * The start of a connection: connect() in all its ways, and what a program may do before it.
  */
 #include "program.h"
 
@@ -38,7 +38,7 @@ POOLED_PROGRAM(connect_that_need_not_wait)
     }
 }
 
-/* A socket that has begun to connect, and is connected by now. */
+/* A socket that began to connect without waiting, and is connected by now. */
 static int connecting(void)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
@@ -74,7 +74,7 @@ POOLED_PROGRAM(asked_for_the_outcome_of_connect)
     }
 }
 
-/* What connect() says when it has worked once, whatever was done before. */
+/* What a second connect() returns, whatever the program did before. */
 POOLED_PROGRAM(connect_asked_late)
 {
     park();
@@ -100,7 +100,7 @@ POOLED_PROGRAM(connect_asked_late)
     }
 }
 
-/* While it connects the kernel does not look at the address. */
+/* While a socket connects the kernel does not look at the address. */
 POOLED_PROGRAM(connect_asked_with_another_address)
 {
     struct sockaddr_in6 other = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
@@ -110,15 +110,15 @@ POOLED_PROGRAM(connect_asked_with_another_address)
     park();
     fd = connecting();
     STEP(connect(fd, SERVER));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
     park();
     fd = connecting();
     STEP(connect(fd, (void *)8, sizeof(server)));
     STEP(connect(fd, (struct sockaddr *)&server, 1));
     STEP(connect(fd, (struct sockaddr *)&server, 4711));
-    STEP(connect(fd, NOBODY));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
     park();
     fd = connecting();
@@ -135,7 +135,7 @@ POOLED_PROGRAM(connect_asked_with_another_address)
     STEP(close(fd));
 }
 
-/* The former user did not ask how connect() ended, so the kernel has not told it yet. */
+/* The former user did not ask how connect() ended, so the kernel has not reported it yet. */
 POOLED_PROGRAM(connected_by_another)
 {
     for (int i = 0; i < 3; i++) {
@@ -170,21 +170,21 @@ PROGRAM(refused)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(send(fd, "x", 1, MSG_NOSIGNAL));
     STEP(recv(fd, &(char){0}, 1, 0));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(close(fd));
 }
 
-/* The same socket is used again. */
+/* The same socket is used again after a failure. */
 PROGRAM(refused_then_accepted)
 {
     int fd;
 
     park();
     fd = (int)STEP(socket(AF_INET, SOCK_STREAM, 0));
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(connect(fd, SERVER));
     ask(fd, "one");
     STEP(close(fd));
@@ -196,7 +196,7 @@ PROGRAM(refused_without_waiting)
     socklen_t len = sizeof(error);
     int fd = (int)STEP(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     wait_for(fd, POLLOUT | POLLIN);
     STEP(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len));
     SAY("SO_ERROR %d\n", error);
@@ -205,7 +205,7 @@ PROGRAM(refused_without_waiting)
     STEP(close(fd));
 }
 
-/* In a network without any route; where that may not be made, both runs are told so. */
+/* In a network namespace without any route. Where it may not be made, both runs print so. */
 PROGRAM(unreachable)
 {
     int fd;
@@ -216,7 +216,7 @@ PROGRAM(unreachable)
     STEP(close(fd));
 }
 
-/* The first bytes make the connection. */
+/* The call that sends the first bytes makes the connection. */
 PROGRAM(connected_by_what_is_said)
 {
     int on = 1;
@@ -299,7 +299,7 @@ PROGRAM(bound_before)
     STEP(close(fd));
 }
 
-/* Each on a socket of its own: what failed once is not looked at again. */
+/* Each on a socket of its own: after a failure the library does not look at a socket again. */
 static void try_address(int domain, const void *addr, socklen_t len)
 {
     int fd = (int)STEP(socket(domain, SOCK_STREAM, 0));
@@ -334,9 +334,8 @@ PROGRAM(bad_addresses)
     STEP(close(fd));
 }
 
-/* The server is known, and connections of either family wait, but not for a socket of the
- * other.
- */
+/* The server is known and connections of both families are idle, but none for a socket of the
+ * other family. */
 PROGRAM(addresses_of_the_other_family)
 {
     struct sockaddr_in6 mapped = {.sin6_family = AF_INET6, .sin6_port = server.sin_port};
@@ -491,7 +490,7 @@ POOLED_PROGRAM(names_of_both_ends)
     }
 }
 
-/* As Tcl does it. A program that asks for the port of a bound socket gets the final one. */
+/* As Tcl does. A program that reads the port of a bound socket gets the final one. */
 POOLED_PROGRAM(bound_before_connect)
 {
     for (int i = 0; i < 4; i++) {
@@ -521,7 +520,7 @@ POOLED_PROGRAM(bound_before_connect)
     }
 }
 
-/* The priority is that which was set last, by SO_PRIORITY or by IP_TOS. */
+/* The priority is the one set last, by SO_PRIORITY or by IP_TOS. */
 POOLED_PROGRAM(priorities)
 {
     int tos = 0x10;
@@ -567,7 +566,7 @@ PROGRAM(datagrams)
 {
     int fd = (int)STEP(socket(AF_INET, SOCK_DGRAM, 0));
 
-    STEP(connect(fd, NOBODY));
+    STEP(connect(fd, NO_SERVER));
     STEP(send(fd, "x", 1, 0));
     wait_for(fd, POLLIN);
     STEP(recv(fd, &(char){0}, 1, 0));
@@ -619,8 +618,8 @@ PROGRAM(a_server_of_its_own)
     STEP(close(listener));
 }
 
-/* The number of a connection closed behind everybody's back comes back from accept(). */
-PROGRAM(number_reused_by_accept)
+/* accept() returns the fd of a connection that was closed unseen. */
+PROGRAM(fd_reused_by_accept)
 {
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t len = sizeof(here);

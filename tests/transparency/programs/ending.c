@@ -1,5 +1,6 @@
 /*
- * Ends: shutdown() in each direction at each moment, goodbyes, lingering, hang-ups of the peer.
+ * The end of a connection: shutdown() in each direction at each moment, quits, SO_LINGER,
+ * hang-ups of the peer.
  */
 #include "program.h"
 
@@ -11,8 +12,7 @@ static void hear_the_end(int fd)
     struct pollfd wanted = {fd, POLLIN | POLLRDHUP, 0};
 
     STEP(poll(&wanted, 1, 5000));
-    /* POLLHUP comes with the pooled end of a connection whichever way it was said goodbye to.
-     */
+    /* A pooled connection reports POLLHUP at its end whichever way it was ended. */
     SAY("end: %x\n", wanted.revents & ~POLLHUP);
     STEP(recv(fd, &(char){0}, 1, 0));
     STEP(recv(fd, &(char){0}, 1, 0));
@@ -202,7 +202,7 @@ PROGRAM(reset)
     STEP(close(fd));
 }
 
-/* The server hangs up while the connection idles: the next user is not told. */
+/* The server closes the idle connection: the next user does not notice. */
 POOLED_PROGRAM(dropped_while_idle)
 {
     int fd;
@@ -219,7 +219,7 @@ POOLED_PROGRAM(dropped_while_idle)
     }
 }
 
-/* The server says something nobody asked for. */
+/* The server sends something that no request asked for. */
 PROGRAM(stray_bytes)
 {
     int fd;

@@ -1,6 +1,6 @@
 /*
- * Signals and threads: calls that are interrupted, cancelled, or made while another thread has
- * the number.
+ * Signals and threads: calls that are interrupted or cancelled, or made while another thread
+ * closes the fd.
  */
 #include "program.h"
 
@@ -117,7 +117,7 @@ static void close_it(int signal)
     alarms = alarms + 1;
 }
 
-/* The handler closes what the interrupted call waits for. */
+/* The handler closes the fd for which the interrupted call waits. */
 PROGRAM(handler_that_closes)
 {
     char byte;
@@ -329,7 +329,7 @@ static void by_ppoll_chk(int fd)
     __ppoll_chk(&wanted, 1, NULL, NULL, sizeof(wanted));
 }
 
-/* Waits for a lock that the same file has by another opening. */
+/* Waits for a lock that the same file has through another open(). */
 static void by_fcntl(int fd)
 {
     struct flock whole = {.l_type = F_WRLCK};
@@ -400,7 +400,7 @@ POOLED_PROGRAM(cancelled)
     }
 }
 
-/* close() is where a request to be cancelled is heard. */
+/* A cancellation request takes effect in close(). */
 static void *close_when_cancelled(void *argument)
 {
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
@@ -436,7 +436,8 @@ static void *receive(void *argument)
     return got;
 }
 
-/* Who waits when another thread closes the number gets what he waited for, and nothing else. */
+/* A thread that waits on an fd while another thread closes it gets what it waited for, and
+ * nothing else. */
 PROGRAM(closed_under_a_receiver)
 {
     pthread_t thread;
@@ -540,5 +541,5 @@ POOLED_PROGRAM(threads)
         pthread_join(threads[i], &wrong);
         SAY("%ld: %ld wrong\n", i, (long)wrong);
     }
-    say_open_numbers();
+    say_open_fds();
 }

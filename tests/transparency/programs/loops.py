@@ -9,7 +9,7 @@ import sys
 import threading
 
 SERVER = ("127.0.0.1", int(sys.argv[1]))
-NOBODY = ("127.0.0.1", int(sys.argv[2]))
+NO_SERVER = ("127.0.0.1", int(sys.argv[2]))
 
 
 def select_with(kind):
@@ -48,7 +48,7 @@ async def talk():
         print(await ask(key))
     print(sorted(await asyncio.gather(*(ask(b"key-%d" % i) for i in range(5)))))
     try:
-        await asyncio.open_connection(*NOBODY)
+        await asyncio.open_connection(*NO_SERVER)
     except OSError as error:
         print(type(error).__name__, error.errno)
     try:

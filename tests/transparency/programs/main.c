@@ -1,12 +1,16 @@
 /*
- *     programs --list                         names, and whether a pooled connection is
- * expected programs NAME[,NAME...] PORT NOBODY     runs one, or several one after the other
+ * The main program of all programs here.
+ *
+ *     programs --list                          prints each name, and 1 if it must reuse
+ *     programs NAME[,NAME...] PORT NO_SERVER   runs them one after the other
+ *
+ * PORT is the scripted server's; at NO_SERVER no server listens.
  */
 #include "program.h"
 
 FILE *out;
 struct sockaddr_in server;
-struct sockaddr_in nobody;
+struct sockaddr_in no_server;
 
 static struct program *programs;
 
@@ -112,7 +116,7 @@ struct sockaddr_in deaf_server(void)
     return addr;
 }
 
-void say_open_numbers(void)
+void say_open_fds(void)
 {
     SAY("open:");
     for (int fd = 0; fd < 48; fd++) {
@@ -155,7 +159,7 @@ int main(int argc, char **argv)
     if (argc != 4)
         return argc == 2 ? 0 : 2;
     server = loopback(argv[2]);
-    nobody = loopback(argv[3]);
+    no_server = loopback(argv[3]);
     for (char *name = strtok(argv[1], ","); name; name = strtok(NULL, ",")) {
         struct program *program = named(name);
 

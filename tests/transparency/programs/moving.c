@@ -1,5 +1,5 @@
 /*
- * Bytes: every call that moves them.
+ * Bytes: every call that sends or receives.
  */
 #include "program.h"
 
@@ -407,7 +407,7 @@ POOLED_PROGRAM(queues)
     }
 }
 
-/* An answer cut in two, and the patience of SO_RCVTIMEO. */
+/* An answer in two pieces, and the timeout of SO_RCVTIMEO. */
 PROGRAM(half_an_answer)
 {
     struct timeval patience = {0, 200000};

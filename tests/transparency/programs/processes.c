@@ -1,5 +1,5 @@
 /*
- * Processes: children of every kind, new programs, changes of identity, ends.
+ * Processes: children of every kind, exec(), changes of identity, ends.
  */
 #include "program.h"
 
@@ -42,7 +42,7 @@ POOLED_PROGRAM(child_with_its_own)
         fd = dial();
         ask(fd, "child");
         STEP(close(fd));
-        say_open_numbers();
+        say_open_fds();
         _exit(7);
     }
     say_end_of(child);
@@ -123,14 +123,14 @@ PROGRAM(child_without_handlers)
     bare_child(_Fork);
 }
 
-static pid_t make_by_number(void)
+static pid_t make_by_syscall(void)
 {
     return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
-PROGRAM(child_by_number)
+PROGRAM(child_by_syscall)
 {
-    bare_child(make_by_number);
+    bare_child(make_by_syscall);
 }
 
 static int in_a_clone(void *argument)
@@ -155,7 +155,7 @@ PROGRAM(child_of_clone)
     STEP(close(fd));
 }
 
-/* What every launcher does between vfork() and exec. */
+/* What programs do between vfork() and exec(). */
 POOLED_PROGRAM(child_of_vfork)
 {
     pid_t child;
@@ -178,7 +178,7 @@ POOLED_PROGRAM(child_of_vfork)
     ask(fd, "three");
 }
 
-/* Lists its numbers below OUT_FD, without what the shell itself opens. */
+/* Lists its fds below OUT_FD, without those that the shell itself opens. */
 #define LIST "for n in 3 4 5 6 7 8 9; do [ -e /proc/self/fd/$n ] && echo open $n; done; :"
 
 static char *const list[] = {"sh", "-c", LIST, NULL};
@@ -207,17 +207,17 @@ static void what_is_inherited(int type)
     say_end_of(child);
 }
 
-PROGRAM(numbers_of_a_new_program)
+PROGRAM(fds_of_a_new_program)
 {
     what_is_inherited(0);
 }
 
-PROGRAM(no_numbers_of_a_new_program)
+PROGRAM(no_fds_of_a_new_program)
 {
     what_is_inherited(SOCK_CLOEXEC);
 }
 
-POOLED_PROGRAM(lent_numbers_of_a_new_program)
+POOLED_PROGRAM(reused_fds_of_a_new_program)
 {
     int fd;
 
@@ -282,7 +282,7 @@ POOLED_PROGRAM(daemon_from_here)
         STEP(close(fd));
         fd = dial();
         ask(fd, "again");
-        say_open_numbers();
+        say_open_fds();
         exit(0);
     }
     close(pipes[1]);
@@ -330,7 +330,7 @@ POOLED_PROGRAM(killed)
     raise(SIGKILL);
 }
 
-/* Where the test is not root, both runs fail alike. */
+/* Both runs fail alike where the test is not root. */
 PROGRAM(another_user)
 {
     int fd;
@@ -365,7 +365,7 @@ PROGRAM(identities_that_cannot_be_had)
     use_a_connection();
 }
 
-/* Nothing changes, but that cannot be seen from the call. */
+/* Nothing changes, but the call itself does not show that. */
 POOLED_PROGRAM(identities_as_they_were)
 {
     gid_t groups[64];

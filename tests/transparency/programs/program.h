@@ -1,7 +1,7 @@
 /*
- * What the programs share: programs whose results must be the same with and without the shim.
- * A program prints every call with its result and errno, and what it read; run by
- * transparency.py.
+ * What the programs share. Their results must be the same with and without the library. A
+ * program prints every call with its result and errno, and what it read. transparency.py runs
+ * it.
  */
 #ifndef MCPOOL_PROGRAM_H
 #define MCPOOL_PROGRAM_H
@@ -20,20 +20,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Where the output goes: a number that no program closes by accident. */
+/* Where the output goes: an fd that no program closes by accident. */
 #define OUT_FD 500
 extern FILE *out;
 
-/* The scripted server, and a port where nobody listens. */
+/* The scripted server, and a port without a server. */
 extern struct sockaddr_in server;
-extern struct sockaddr_in nobody;
-#define SERVER ((struct sockaddr *)&server), sizeof(server)
-#define NOBODY ((struct sockaddr *)&nobody), sizeof(nobody)
+extern struct sockaddr_in no_server;
+#define SERVER    ((struct sockaddr *)&server), sizeof(server)
+#define NO_SERVER ((struct sockaddr *)&no_server), sizeof(no_server)
 
 struct program {
     const char *name;
     void (*run)(void);
-    bool pools; /* with the shim it must be lent a connection at least once */
+    bool pools; /* with the library it must reuse a connection */
     struct program *next;
 };
 void program_add(struct program *program);
@@ -51,7 +51,7 @@ void program_add(struct program *program);
 
 #define SAY(...) fprintf(out, __VA_ARGS__)
 
-/* A call, its result, and errno, which must stay what it was on success. */
+/* Prints a call, its result, and errno, which must stay unchanged on success. */
 #define STEP(call)                                                                             \
     ({                                                                                         \
         long result_;                                                                          \
@@ -61,16 +61,16 @@ void program_add(struct program *program);
         result_;                                                                               \
     })
 
-/* socket() and connect(), each a step; quietly; and the whole life of a connection, quietly, so
- * that from now on there is one to be lent. */
+/* dial() opens a connection and prints both steps. dial_quietly() prints nothing. park() opens,
+ * uses and closes a connection and prints nothing: one is idle from then on. */
 int dial(void);
 int dial_quietly(void);
 void park(void);
 
 void tell(int fd, const char *text);
-/* Reads until what came ends with TEXT, or for good, and prints it. */
+/* Reads until the input ends with TEXT or the peer closes, and prints it. */
 void hear_until(int fd, const char *text);
-/* get KEY, answered; see the script in transparency.py for what keys mean. */
+/* Asks for KEY and prints the answer. transparency.py has the meaning of keys. */
 void ask(int fd, const char *key);
 
 /* The length of the answer to `get one`, and of any other key with three letters. */
@@ -79,10 +79,11 @@ void ask(int fd, const char *key);
 /* Waits up to five seconds and prints what poll() gave. */
 void wait_for(int fd, short events);
 
-/* A server of this process that accepts nobody: its queue is full. */
+/* A server in this process that accepts no connection: its queue is full. */
 struct sockaddr_in deaf_server(void);
 
-/* Which fds are open below the top quarter of the smallest table, where private fds may be. */
-void say_open_numbers(void);
+/* Prints which fds are open below the top quarter of the smallest table, where shadow fds may
+ * be. */
+void say_open_fds(void);
 
 #endif

@@ -1,6 +1,6 @@
 <?php
 // PHP's streams, as the memcache extension uses them, in their ways.
-[, $server, $nobody] = $argv;
+[, $server, $no_server] = $argv;
 
 function ask($stream, $key)
 {
@@ -20,7 +20,7 @@ foreach ([null, 5.0] as $timeout) {
         var_dump(feof($stream), fclose($stream));
     }
 }
-var_dump(@fsockopen("127.0.0.1", $nobody, $code, $text), $code);
+var_dump(@fsockopen("127.0.0.1", $no_server, $code, $text), $code);
 
 $stream = stream_socket_client("tcp://127.0.0.1:$server", $code, $text, 5,
                                STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT);

@@ -8,7 +8,7 @@ use POSIX ();
 use Socket;
 
 $| = 1;
-my ($server, $nobody) = @ARGV;
+my ($server, $no_server) = @ARGV;
 
 sub ask {
     my ($connection, $key) = @_;
@@ -29,7 +29,7 @@ for my $timeout (undef, 5) {
         print "close ", close($connection), "\n";
     }
 }
-my $refused = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $nobody);
+my $refused = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $no_server);
 print "refused ", defined $refused ? "not" : $! + 0, "\n";
 
 for my $key (qw(one two)) {

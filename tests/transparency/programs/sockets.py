@@ -7,7 +7,7 @@ import socket
 import sys
 
 SERVER = ("127.0.0.1", int(sys.argv[1]))
-NOBODY = ("127.0.0.1", int(sys.argv[2]))
+NO_SERVER = ("127.0.0.1", int(sys.argv[2]))
 
 
 def say(what, call, *arguments):
@@ -76,12 +76,12 @@ lines.close()
 
 park()
 connection = socket.create_connection(SERVER)
-twin = connection.dup()
+copy = connection.dup()
 connection.close()
-say("twin", ask, twin, b"one")
-twin.close()
+say("copy", ask, copy, b"one")
+copy.close()
 
-say("refused", socket.create_connection, NOBODY)
+say("refused", socket.create_connection, NO_SERVER)
 with socket.create_connection(SERVER, 5, ("127.0.0.3", 0)) as connection:
     say("bound", lambda: connection.getsockname()[0])
 for how in socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR:

@@ -3,7 +3,7 @@ require "socket"
 require "timeout"
 
 $stdout.sync = true
-server, nobody = ARGV.map { |port| Integer(port) }
+server, no_server = ARGV.map { |port| Integer(port) }
 
 def ask(connection, key)
   connection.write("get #{key}\r\n")
@@ -17,7 +17,7 @@ end
   p connection.closed?
 end
 begin
-  TCPSocket.new("127.0.0.1", nobody)
+  TCPSocket.new("127.0.0.1", no_server)
 rescue SystemCallError => error
   p error.class
 end

@@ -1,5 +1,5 @@
 # Tcl's sockets: blocking and with events; bound to the wildcard address before every connect.
-lassign $argv server nobody
+lassign $argv server no_server
 
 proc ask {connection key} {
     puts -nonewline $connection "get $key\r\n"
@@ -18,7 +18,7 @@ foreach key {one two three} {
     puts [expr {[lindex [fconfigure $connection -peername] 2] == $server}]
     close $connection
 }
-puts [catch {socket 127.0.0.1 $nobody} problem]:$problem
+puts [catch {socket 127.0.0.1 $no_server} problem]:$problem
 set connection [dial -myaddr 127.0.0.1 127.0.0.1 $server]
 puts [ask $connection chosen]
 close $connection

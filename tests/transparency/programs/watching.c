@@ -138,7 +138,7 @@ PROGRAM(bad_waits)
     STEP(ppoll(NULL, 0, nowhere, NULL));
 }
 
-/* MODE added before or after connect(), in use twice on the same number. */
+/* Registered with MODE before or after connect(), and used twice at the same fd. */
 static void watched(uint32_t mode, bool before)
 {
     park();
@@ -153,7 +153,7 @@ static void watched(uint32_t mode, bool before)
         if (!before)
             epfd = epoll_on(fd, EPOLLIN | mode);
         else
-            say_events(epfd, 0); /* what an unconnected socket has to tell */
+            say_events(epfd, 0); /* what an unconnected socket reports */
         say_events(epfd, 0);
         tell(fd, "get one\r\n");
         say_events(epfd, 5000);
@@ -193,8 +193,8 @@ POOLED_PROGRAM(epoll_edge_and_hang_up)
     watched(EPOLLET | EPOLLRDHUP, false);
 }
 
-/* One set for several connections that come and go without being taken off. */
-POOLED_PROGRAM(epoll_without_goodbyes)
+/* One set for several connections that are closed without being removed from it. */
+POOLED_PROGRAM(epoll_without_removals)
 {
     struct epoll_event event = {EPOLLIN, {.u64 = 1}};
     int epfd = (int)STEP(epoll_create1(0));
@@ -234,41 +234,41 @@ PROGRAM(epoll_of_epolls)
     say_events(outer, 20);
 }
 
-PROGRAM(epoll_with_a_twin)
+PROGRAM(epoll_with_a_duplicate)
 {
     struct epoll_event event = {EPOLLIN | EPOLLOUT, {.u64 = 9}};
-    int fd, epfd, twin;
+    int fd, epfd, copy;
 
     park();
     fd = dial();
     epfd = epoll_on(fd, EPOLLIN);
-    twin = (int)STEP(dup(epfd));
-    STEP(epoll_ctl(twin, EPOLL_CTL_MOD, fd, &event));
+    copy = (int)STEP(dup(epfd));
+    STEP(epoll_ctl(copy, EPOLL_CTL_MOD, fd, &event));
     STEP(close(epfd));
-    say_events(twin, 0);
+    say_events(copy, 0);
     tell(fd, "get one\r\n");
     wait_for(fd, POLLIN);
-    say_events(twin, 5000);
+    say_events(copy, 5000);
     hear_until(fd, "END\r\n");
     STEP(close(fd));
-    say_events(twin, 20);
+    say_events(copy, 20);
 }
 
-/* A twin keeps the registration alive. */
-PROGRAM(epoll_on_a_twin)
+/* A duplicate keeps the registration alive. */
+PROGRAM(epoll_on_a_duplicate)
 {
-    int fd, twin, epfd;
+    int fd, copy, epfd;
 
     park();
     fd = dial();
     epfd = epoll_on(fd, EPOLLIN);
-    twin = (int)STEP(dup(fd));
+    copy = (int)STEP(dup(fd));
     STEP(close(fd));
-    tell(twin, "get one\r\n");
+    tell(copy, "get one\r\n");
     say_events(epfd, 5000);
-    hear_until(twin, "END\r\n");
+    hear_until(copy, "END\r\n");
     STEP(epoll_ctl(epfd, EPOLL_CTL_DEL, fd, NULL));
-    STEP(close(twin));
+    STEP(close(copy));
     say_events(epfd, 20);
 }
 
@@ -344,9 +344,9 @@ PROGRAM(signals_asked_for_by_ioctl)
     signalled(true);
 }
 
-/* As Java's virtual threads wait: the registration stays, and has fired, when the goodbye
- * comes. */
-POOLED_PROGRAM(one_shot_until_the_goodbye)
+/* As Java's virtual threads wait: the registration is still there, and has fired, when the
+ * program sends its quit. */
+POOLED_PROGRAM(one_shot_until_the_quit)
 {
     int set = (int)STEP(epoll_create1(EPOLL_CLOEXEC));
 

@@ -1,5 +1,5 @@
 /*
- * Descriptor numbers: twins, sweeps, limits, and who gets which.
+ * Fds: duplicates, bulk closes, limits, and which fd a call returns.
  */
 #include "program.h"
 
@@ -22,7 +22,7 @@ static void move_out_to(int fd)
     close(OUT_FD);
 }
 
-POOLED_PROGRAM(lowest_free_number)
+POOLED_PROGRAM(lowest_free_fd)
 {
     int first, second;
 
@@ -37,11 +37,11 @@ POOLED_PROGRAM(lowest_free_number)
     STEP(dial());
     STEP(dial());
     STEP(dup(0));
-    say_open_numbers();
+    say_open_fds();
 }
 
-/* Standard input is closed, becomes a connection, and becomes a file again by a call that only
- * libc sees. */
+/* Standard input is closed, becomes a connection, and becomes a file again by a call inside
+ * libc that no hook sees. */
 POOLED_PROGRAM(standard_input_reopened)
 {
     char path[] = "/tmp/program-XXXXXX", got[16] = "";
@@ -78,30 +78,30 @@ POOLED_PROGRAM(closed_twice)
     STEP(close(70000));
 }
 
-PROGRAM(twins)
+PROGRAM(duplicates)
 {
-    int fd, twin, other;
+    int fd, copy, other;
 
     park();
     fd = dial();
     ask(fd, "one");
-    twin = (int)STEP(dup(fd));
+    copy = (int)STEP(dup(fd));
     STEP(close(fd));
-    ask(twin, "two");
-    STEP(dup2(twin, 40));
+    ask(copy, "two");
+    STEP(dup2(copy, 40));
     other = (int)STEP(dup3(40, 41, O_CLOEXEC));
     STEP(fcntl(other, F_GETFD));
-    STEP(close(twin));
+    STEP(close(copy));
     ask(41, "three");
-    twin = (int)STEP(fcntl(41, F_DUPFD, 50));
+    copy = (int)STEP(fcntl(41, F_DUPFD, 50));
     other = (int)STEP(fcntl(41, F_DUPFD_CLOEXEC, 50));
     STEP(close(40));
     STEP(close(41));
-    STEP(close(twin));
+    STEP(close(copy));
     STEP(fcntl(other, F_GETFD));
     ask(other, "four");
     STEP(close(other));
-    say_open_numbers();
+    say_open_fds();
 }
 
 /* As Rust's try_clone() makes them: one to read from, one to write to. */
@@ -126,7 +126,7 @@ POOLED_PROGRAM(clones)
             STEP(read(clone, &(char){0}, 1));
         }
         STEP(close(i < 3 ? clone : fd));
-        say_open_numbers();
+        say_open_fds();
     }
 }
 
@@ -190,7 +190,7 @@ POOLED_PROGRAM(one_connection_takes_the_place_of_another)
     STEP(close(second));
     ask(first, "four");
     STEP(close(first));
-    say_open_numbers();
+    say_open_fds();
 }
 
 PROGRAM(duplicates_that_fail)
@@ -229,7 +229,7 @@ POOLED_PROGRAM(standard_streams_are_connections)
         STEP(close(fd));
     STEP(dial());
     ask(0, "two");
-    STEP(puts("nobody hears this"));
+    STEP(puts("no terminal shows this"));
 }
 
 PROGRAM(stdio_on_a_connection)
@@ -252,7 +252,7 @@ PROGRAM(stdio_on_a_connection)
     STEP(fdopen(fd, "x") == NULL);
     ask(fd, "one");
     STEP(close(fd));
-    say_open_numbers();
+    say_open_fds();
 }
 
 PROGRAM(stream_opened_anew)
@@ -270,7 +270,7 @@ PROGRAM(stream_opened_anew)
     STEP(fgets(line, sizeof(line), stream) == NULL);
     STEP(fclose(stream));
     STEP(dial());
-    say_open_numbers();
+    say_open_fds();
 }
 
 POOLED_PROGRAM(closed_in_a_loop)
@@ -299,7 +299,7 @@ POOLED_PROGRAM(closed_by_range)
     STEP(close_range(0, 5, 4711));
     STEP(close_range(4, OUT_FD - 1, 0));
     STEP(close_range(OUT_FD + 1, ~0U, 0));
-    say_open_numbers();
+    say_open_fds();
     ask(3, "one");
     STEP(close(3));
     STEP(dial());
@@ -348,7 +348,7 @@ POOLED_PROGRAM(closed_from)
     ask(3, "two");
 }
 
-POOLED_PROGRAM(closed_by_number)
+POOLED_PROGRAM(closed_by_syscall)
 {
     int fd;
 
@@ -363,7 +363,7 @@ POOLED_PROGRAM(closed_by_number)
     STEP(close(fd));
 }
 
-/* By a call that needs all six of its arguments. */
+/* By a system call that has all six arguments. */
 static char *second_page(void)
 {
     enum { PAGE = 4096 };
@@ -374,7 +374,7 @@ static char *second_page(void)
     return (char *)syscall(SYS_mmap, NULL, PAGE, PROT_READ, MAP_PRIVATE, file, PAGE);
 }
 
-PROGRAM(calls_by_number)
+PROGRAM(calls_by_syscall)
 {
     char byte;
     int fd;
@@ -393,8 +393,8 @@ PROGRAM(calls_by_number)
     ask(fd + 1, "two");
 }
 
-/* On the connection, over it, and across it. */
-POOLED_PROGRAM(more_calls_by_number)
+/* System calls on the connection, and duplicates over it and of it. */
+POOLED_PROGRAM(more_calls_by_syscall)
 {
     char byte;
     int pipes[2], fd;
@@ -426,14 +426,14 @@ POOLED_PROGRAM(more_calls_by_number)
     park();
     fd = dial();
     ask(fd, "five");
-    STEP(syscall(SYS_clone, CLONE_SIGHAND, 0, 0, 0, 0)); /* without CLONE_VM: refused */
+    STEP(syscall(SYS_clone, CLONE_SIGHAND, 0, 0, 0, 0)); /* refused: no CLONE_VM */
     STEP(syscall(SYS_clone3, NULL, 0));
     STEP(close(fd));
     park();
 }
 
-/* select() knows no number above 1023. */
-POOLED_PROGRAM(numbers_near_the_end_of_select)
+/* select() takes no fd above 1023. */
+POOLED_PROGRAM(fds_near_the_end_of_select)
 {
     struct rlimit limit = {2048, 4096};
     fd_set wanted;
@@ -459,8 +459,8 @@ POOLED_PROGRAM(numbers_near_the_end_of_select)
     }
 }
 
-/* How the numbers run out; which ones is another matter, as the idle connections have some of
- * the highest and give them up only when there are no more. */
+/* What a program sees when its fds run out. Which fds it gets may differ: idle connections have
+ * some of the highest, and give them up only when there are no others. */
 static void open_until_there_are_no_more(rlim_t most)
 {
     struct rlimit limit = {most, most};
@@ -521,7 +521,7 @@ static int new_epoll1(void)
     return epoll_create1(0);
 }
 
-/* All descriptors that a limit of 64 allows, with connections that idle. */
+/* All fds that a limit of 64 allows, while connections are idle. */
 static void use_up_by(int (*make)(void))
 {
     struct rlimit limit = {64, 64};
@@ -584,7 +584,7 @@ POOLED_PROGRAM(a_limit_that_is_used_up)
     }
 }
 
-POOLED_PROGRAM(flags_of_numbers)
+POOLED_PROGRAM(flags_of_fds)
 {
     park();
     for (int i = 0; i < 4; i++) {
@@ -623,9 +623,9 @@ POOLED_PROGRAM(files_between_connections)
     STEP(open("/dev/null", O_RDONLY));
 }
 
-/* Fds beyond each size of the kernel's table, opened by calls that the shim sees and calls that
- * it does not, while connections come and go. */
-POOLED_PROGRAM(numbers_are_given_out_in_order)
+/* Fds beyond each size of the kernel's table, opened by calls that the library sees and by
+ * calls that it does not, while connections come and go. */
+POOLED_PROGRAM(fds_are_given_out_in_order)
 {
     int fds[3];
 
