@@ -58,6 +58,24 @@ static bool nothing_to_read(long fd)
     return unseen(SYS_recvfrom, fd, &byte, 1, MSG_DONTWAIT, NULL, NULL) == -EAGAIN;
 }
 
+/* Waits until an idle connection has the answer to its fence, which begins with the N bytes at
+ * FENCE and is REST bytes longer, as the last of what is unread. */
+static void wait_for_answer(const char *fence, size_t n, size_t rest)
+{
+    char unread[4096];
+
+    for (int tries = 0; tries < 1000; tries++) {
+        for (int fd = 0; fd < 1024; fd++) {
+            long got = unseen(SYS_recvfrom, fd, unread, sizeof(unread), MSG_PEEK | MSG_DONTWAIT,
+                              NULL, NULL);
+
+            if (got >= (long)(n + rest) && memcmp(unread + got - n - rest, fence, n) == 0)
+                return;
+        }
+        usleep(1000);
+    }
+}
+
 Test(draining, noreply_tails_against_memcached, .timeout = 20)
 {
     static const char *const requests[] = {store, removal, "get nothing\r\nmd nothing q\r\n",
@@ -66,7 +84,7 @@ Test(draining, noreply_tails_against_memcached, .timeout = 20)
 
     for (size_t i = 0; i < 50; i++) {
         leave_after(server_port(), requests[i % 5]);
-        usleep(5000);
+        wait_for_answer("MN\r\n", 4, 0);
     }
     cr_expect(opened_at_server() - before <= 3);
     cr_expect(log_count(": kept, draining") == 50);
@@ -83,7 +101,7 @@ Test(draining, quiet_binary_against_memcached, .timeout = 20)
         cr_assert(send(fd, deleteq, sizeof(deleteq), 0) == sizeof(deleteq));
         close(fd);
         EXPECT_EVENT(": kept, draining");
-        usleep(5000);
+        wait_for_answer("\x81\x0a", 2, 22); /* NOOP */
     }
     cr_expect(opened_at_server() - before <= 3);
 }

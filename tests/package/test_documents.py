@@ -172,6 +172,7 @@ def test_map_has_every_file():
     for path in glob.glob(os.path.join(TOP, "tests", "*", "")):
         name = os.path.basename(os.path.dirname(path))
         assert name.startswith(("_", ".")) or f"`{name}`" in table, path
+        assert name.startswith(("_", ".")) or f"`{name}`" in read("tests/README.md"), path
 
 
 def test_versions_agree():
