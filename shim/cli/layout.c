@@ -4,6 +4,7 @@
 #include "cli/layout.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/reasons.h"
@@ -139,7 +140,7 @@ static bool add_value(struct layout *layout, const char *text)
     layout->reason_count += is_reason;
     value->kind = kind;
     value->index = is_reason ? find_reason(name) : find_stat(name, kind);
-    strcpy(value->name, name);
+    snprintf(value->name, sizeof(value->name), "%s", name);
     return true;
 }
 
