@@ -2,8 +2,8 @@
  * mcpool run: puts the library in front of LD_PRELOAD and executes the program.
  *
  * The program runs in the same process, so it has the same fds and signals, and the caller gets
- * its exit code. If the library cannot be preloaded, a message on stderr says so, and the
- * program runs without it.
+ * its exit code. Wrong options are refused. If the library cannot be preloaded, or a variable
+ * is wrong, a line on stderr says so, and the program runs.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/settings.h"
 
 /* The options of `run` that set a variable of the library. */
 static const struct setting {
@@ -43,7 +44,9 @@ static void print_help(void)
     for (size_t i = 0; i < SETTINGS; i++)
         printf("  --%-14s %-5s  %s\n", settings[i].option,
                settings[i].argument ? settings[i].argument : "", settings[i].help);
-    puts("  -v                      say on stderr what will run, and why it cannot be "
+    puts("  --strict                do not run COMMAND without the library or with wrong "
+         "variables\n"
+         "  -v                      say on stderr what will run, and why it cannot be "
          "pooled\n\n"
          "See mcpool-run(1) and libmcpool(7).");
 }
@@ -94,7 +97,7 @@ static const char *find_library(void)
 
 /* Checked here, as the loader would print its message for the program and each of its children.
  * A name without a directory is not checked: the loader searches it. */
-static bool can_be_loaded(const char *library)
+static bool can_be_loaded(const char *library, bool strict)
 {
     const char *why = NULL;
 
@@ -103,7 +106,8 @@ static bool can_be_loaded(const char *library)
     else if (strchr(library, '/') && access(library, R_OK) != 0)
         why = strerror(errno);
     if (why)
-        fprintf(stderr, "mcpool: %s: %s; running without it\n", library, why);
+        fprintf(stderr, "mcpool: %s: %s; %s\n", library, why,
+                strict ? "not run (--strict)" : "running without it");
     return !why;
 }
 
@@ -124,20 +128,21 @@ bool is_preloaded(const char *preload)
     return false;
 }
 
-static void preload_library(void)
+/* False when it cannot be preloaded. */
+static bool preload_library(bool strict)
 {
     const char *others = getenv("LD_PRELOAD");
     const char *library;
     char *joined;
 
     if (others && is_preloaded(others))
-        return;
+        return true;
     library = find_library();
-    if (!can_be_loaded(library))
-        return;
+    if (!can_be_loaded(library, strict))
+        return false;
     if (!others || !*others) {
         set("LD_PRELOAD", library);
-        return;
+        return true;
     }
     if (asprintf(&joined, "%s:%s", library, others) < 0) {
         perror("mcpool");
@@ -145,6 +150,7 @@ static void preload_library(void)
     }
     set("LD_PRELOAD", joined);
     free(joined);
+    return true;
 }
 
 static void tell(char *const *command)
@@ -163,11 +169,23 @@ static void tell(char *const *command)
     fputc('\n', stderr);
 }
 
+/* Sets the variable of SETTING. False when VALUE is wrong, which a line on stderr says. */
+static bool set_option(const struct setting *setting, const char *value)
+{
+    const char *problem = settings_problem(setting->variable, value);
+
+    if (problem)
+        fprintf(stderr, "mcpool: run: --%s: %s\n", setting->option, problem);
+    else
+        set(setting->variable, value);
+    return !problem;
+}
+
 /* The first argument that is no option is the command: getopt_long() stops there ("+"). */
 int command_run(int argc, char **argv)
 {
-    struct option options[SETTINGS + 2] = {0};
-    bool verbose = false;
+    struct option options[SETTINGS + 3] = {0};
+    bool verbose = false, strict = false;
     int option, which, error;
 
     for (size_t i = 0; i < SETTINGS; i++) {
@@ -175,21 +193,27 @@ int command_run(int argc, char **argv)
         options[i].has_arg = settings[i].argument ? required_argument : no_argument;
     }
     options[SETTINGS].name = "help";
+    options[SETTINGS + 1].name = "strict";
     while ((option = getopt_long(argc, argv, "+v", options, &which)) != -1) {
         if (option == 'v')
             verbose = true;
         else if (option == 0 && which == SETTINGS)
             return print_help(), flushed(EXIT_SUCCESS);
-        else if (option == 0)
-            set(settings[which].variable, settings[which].argument ? optarg : "on");
-        else
+        else if (option == 0 && which == SETTINGS + 1)
+            strict = true;
+        else if (option != 0)
             return usage_error("run");
+        else if (!set_option(&settings[which], settings[which].argument ? optarg : "on"))
+            return EXIT_USAGE;
     }
     if (optind == argc) {
         fputs("mcpool: run: no command given\n", stderr);
         return usage_error("run");
     }
-    preload_library();
+    if (!settings_warn(strict) && strict)
+        return EXIT_USAGE;
+    if (!preload_library(strict) && strict)
+        return EXIT_CANNOT_RUN;
     if (verbose) {
         tell(argv + optind);
         check_program(argv[optind], stderr);
