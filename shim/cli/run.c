@@ -111,32 +111,52 @@ static bool can_be_loaded(const char *library, bool strict)
     return !why;
 }
 
-bool is_preloaded(const char *preload)
+/* Finds the library in PRELOAD, a value of LD_PRELOAD. Sets N to the length of its path. NULL
+ * if it is not there. */
+static const char *find_preloaded(const char *preload, size_t *n)
 {
     while (*preload) {
-        size_t n = strcspn(preload, ": ");
-        const char *name = preload + n;
+        const char *end = preload + strcspn(preload, ": ");
+        const char *name = end;
 
         while (name > preload && name[-1] != '/')
             name--;
-        if ((size_t)(preload + n - name) == strlen(LIBRARY) &&
+        *n = (size_t)(end - preload);
+        if ((size_t)(end - name) == strlen(LIBRARY) &&
             strncmp(name, LIBRARY, strlen(LIBRARY)) == 0)
-            return true;
-        preload += n;
-        preload += strspn(preload, ": ");
+            return preload;
+        preload = end + strspn(end, ": ");
     }
-    return false;
+    return NULL;
+}
+
+bool is_preloaded(const char *preload)
+{
+    size_t n;
+
+    return find_preloaded(preload, &n) != NULL;
+}
+
+/* Whether the library can be loaded that LD_PRELOAD names: its path is FOUND, of length N. */
+static bool check_preloaded(const char *found, size_t n, bool strict)
+{
+    char *path = strndup(found, n);
+    bool loads = !path || can_be_loaded(path, strict);
+
+    free(path);
+    return loads;
 }
 
 /* False when it cannot be preloaded. */
 static bool preload_library(bool strict)
 {
     const char *others = getenv("LD_PRELOAD");
-    const char *library;
+    const char *found, *library;
     char *joined;
+    size_t n;
 
-    if (others && is_preloaded(others))
-        return true;
+    if (others && (found = find_preloaded(others, &n)))
+        return check_preloaded(found, n, strict);
     library = find_library();
     if (!can_be_loaded(library, strict))
         return false;

@@ -79,6 +79,14 @@ def test_strict_refuses_a_missing_library():
         assert done.stderr == f"mcpool: /missing/libmcpool.so: No such file or directory; {end}\n"
 
 
+def test_strict_refuses_a_missing_library_that_is_preloaded():
+    """The loader complains as well, of mcpool itself and of the program."""
+    for arguments, code, end in ([], 0, "running without it"), (["--strict"], 126, "not run (--strict)"):
+        done = run(*arguments, "echo", "ran", LD_PRELOAD="libm.so.6:/missing/libmcpool.so libdl.so.2")
+        assert (done.returncode, done.stdout) == (code, "ran\n" if code == 0 else "")
+        assert f"mcpool: /missing/libmcpool.so: No such file or directory; {end}\n" in done.stderr
+
+
 def test_strict_runs_when_all_is_right():
     done = run("--strict", "--servers", "localhost", "sh", "-c", "echo $LD_PRELOAD; exit 3")
     assert (done.returncode, done.stdout, done.stderr) == (3, f"{LIBRARY}\n", "")
@@ -181,6 +189,13 @@ ctypes.memset(start, ord("t"), end - start - 1)
 def test_process_that_has_overwritten_its_environment():
     shown = settings_of(OVERWRITE, {"MCPOOL_SERVERS": "31211"})
     assert "note: these settings may be wrong" in shown
+
+
+def test_localhost_is_pooled(server, host):
+    client = host.client(MCPOOL_SERVERS=f"11211, localhost:{server.port}").turns(3)
+    shown = mcpool("check", client.pid, environment=preloaded(None, None, MCPOOL_STATS=str(host.stats)))
+    assert f"pools: 11211, 127.0.0.1:{server.port}, [::1]:{server.port}\n" in shown.stdout
+    assert f"    127.0.0.1:{server.port}: 2 of 3 connects reused\n" in shown.stdout
 
 
 def test_nothing_is_told_of_a_right_environment():
