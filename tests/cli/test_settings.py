@@ -1,6 +1,5 @@
 """A wrong setting is told where a person sees it: by run, by check --config, and by check of a process."""
 
-import re
 import subprocess
 
 import pytest
@@ -201,4 +200,5 @@ def test_localhost_is_pooled(server, host):
 def test_nothing_is_told_of_a_right_environment():
     shown = settings_of("", {})
     assert "pools: 11211\n" in shown
-    assert "MCPOOL_" not in re.sub(r"note: it shows no counters\n(    .*\n)*", "", shown)
+    for words in ("bad value", "no such variable", "may be wrong", "unknown"):
+        assert words not in shown
