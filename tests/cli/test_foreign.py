@@ -4,6 +4,7 @@ metrics` does no harm. The command runs under sanitizers."""
 import json
 import mmap
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -293,6 +294,16 @@ def test_no_file_of_another_effective_user(host, become):
         assert process.wait(20) == 0
 
 
+def with_own_run(script, *arguments, environment=None, text=None):
+    """Runs SCRIPT by a shell that has a /run of its own."""
+    done = subprocess.run(["unshare", "-m", "sh", "-ec", "mount -t tmpfs none /run || exit 77\n" + script, "sh",
+                           *map(str, arguments)], env=environment, input=text, capture_output=True, text=True,
+                          timeout=60, check=False)
+    if done.returncode == 77 or done.stderr.startswith("unshare"):
+        pytest.skip("no mount namespaces here: " + done.stderr)
+    return done
+
+
 @as_root
 def test_a_link_in_another_users_runtime_directory(host, tmp_path):
     """Root with the environment of that user, as after `su` or `sudo -E`."""
@@ -300,22 +311,75 @@ def test_a_link_in_another_users_runtime_directory(host, tmp_path):
     target.mkdir()
     runtime.mkdir(mode=0o700)
     (runtime / "mcpool").symlink_to(target)
-    os.chown(runtime, OTHER, OTHER)
     environment = preloaded(observed.LIBRARY, host.server.address, XDG_RUNTIME_DIR=str(runtime))
     code = observed.CLIENT.replace('print("done"', 'print(*__import__("os").listdir(sys.argv[2]), "done"')
-    # Where /run/mcpool can be written to, its substitute is not used.
-    done = subprocess.run(["unshare", "-m", "sh", "-ec",
-                           'mkdir -p /run/mcpool; mount -t tmpfs -o ro none /run/mcpool; exec "$@"', "sh",
-                           PYTHON, "-c", code, str(host.server.port), str(target)], env=environment,
-                          input="1\n", capture_output=True, text=True, timeout=60, check=False)
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip("no mount namespaces here")
+    client = [PYTHON, "-c", code, host.server.port, target]
+    done = with_own_run('exec "$@"', *client, environment=environment, text="1\n")
+    assert done.returncode == 0 and len(done.stdout.split()) == 2, "a link of its own is followed"
+    os.chown(runtime, OTHER, OTHER)
+    done = with_own_run('exec "$@"', *client, environment=environment, text="1\n")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
-    os.chown(runtime, 0, 0)
-    (runtime / "mcpool").unlink()
-    code = code.replace("sys.argv[2]", "sys.argv[2] + '/mcpool'")
-    done = subprocess.run(["unshare", "-m", "sh", "-ec",
-                           'mount -t tmpfs -o ro none /run/mcpool; exec "$@"', "sh",
-                           PYTHON, "-c", code, str(host.server.port), str(runtime)], env=environment,
-                          input="1\n", capture_output=True, text=True, timeout=60, check=False)
-    assert len(done.stdout.split()) == 2, "its own is used"
+
+
+def postrm(kind):
+    """The script that runs when the package was removed."""
+    if kind == "deb":
+        return 'set -- remove\n' + read("packaging", "debian", "mcpool.postrm")
+    return "set -- 0\n" + re.search(r"^%postun -n mcpool\n(.*?)\n\n%", read("packaging", "rpm", "libmcpool.spec"),
+                                    re.M | re.S)[1]
+
+
+def read(*path):
+    with open(os.path.join(observed.SHIM, "..", *path), encoding="utf-8") as file:
+        return file.read()
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["deb", "rpm"])
+def test_removal_where_the_directory_is_a_mount(kind):
+    leave = "mkdir -p /run/mcpool/3-4; touch /run/mcpool/1-2\n"
+    done = with_own_run(f"mkdir /run/mcpool; mount -t tmpfs none /run/mcpool\n{leave}"
+                        f"({postrm(kind)})\nls -A /run/mcpool; mountpoint -q /run/mcpool")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = with_own_run(f"{leave}({postrm(kind)})\ntest ! -e /run/mcpool")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def mount_options():
+    """As the unit and the manual have them."""
+    unit = read("packaging", "examples", "systemd", "run-mcpool.mount")
+    [options] = re.findall(r"^Options=(.*)$", unit, re.M)
+    assert f"\ntmpfs /run/mcpool tmpfs {options} 0 0\n" in read("shim", "man", "libmcpool.7")
+    return options
+
+
+def test_unit_of_the_mount():
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("no systemd-analyze here")
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", os.path.join(
+        observed.SHIM, "..", "packaging", "examples", "systemd", "run-mcpool.mount")], capture_output=True, text=True,
+        timeout=60, check=False)
+    assert "run-mcpool" not in done.stdout + done.stderr
+
+
+@as_root
+@pytest.mark.parametrize("fill", ["cat /dev/zero | head -c 100000000 >/run/mcpool/1-1",
+                                  "seq -f /run/mcpool/1-%.0f 20000 | xargs touch"])
+def test_one_user_cannot_fill_run(host, fill):
+    """Neither with bytes nor with names; and who finds it full works as ever."""
+    script = f"""mkdir /run/mcpool; echo 'tmpfs /run/mcpool tmpfs {mount_options()} 0 0' >/run/fstab
+        mount --fstab /run/fstab /run/mcpool
+        setpriv --reuid {OTHER} --clear-groups sh -c '{fill}' 2>/dev/null || echo full
+        du --apparent-size -s -BM /run/mcpool | cut -f1; ls /run/mcpool | wc -l
+        "$@"
+        exec {SANITIZED} stat 2>&1"""
+    done = with_own_run(script, PYTHON, "-c", observed.CLIENT, host.server.port, text="3\n",
+                        environment=preloaded(None, None))
+    assert done.stdout.endswith("done\nmcpool: no process shows counters\n"), done.stdout + done.stderr
+    full, size, names = done.stdout.split("\n")[:3]
+    assert full == "full" and int(size.strip("M")) <= 17 and int(names) <= 8192
+    done = with_own_run(script.replace('"$@"', 'LD_PRELOAD=$LIBRARY "$@"'), PYTHON, "-c", observed.CLIENT,
+                        host.server.port, text="3\n",
+                        environment=preloaded(None, None, LIBRARY=observed.LIBRARY,
+                                              MCPOOL_SERVERS=host.server.address))
+    assert done.stdout.endswith("done\nmcpool: no process shows counters\n"), done.stdout + done.stderr
