@@ -47,22 +47,22 @@ def test_one_file_has_one_name(host):
 
 def test_contents_are_read_last(host):
     """Of a file that is not shown, only the header is read."""
+    if not shutil.which("strace"):
+        pytest.skip("no strace here")
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
+    content = path.read_bytes()[:HEADER.size]
     os.truncate(path, 1 << 30)
+    trace = host.stats.parent / "trace"
     for index in (MAGIC, NAMESPACE, PID, START):
-        content = bytearray(path.read_bytes()[:HEADER.size])
         fields = list(HEADER.unpack(content))
         fields[index] ^= 1
         with open(path, "r+b") as file:
             file.write(HEADER.pack(*fields))
-        trace = host.stats.parent / "trace"
-        subprocess.run(["strace", "-f", "-e", "trace=pread64", "-o", trace, os.path.join(BUILD, "mcpool"), "stat"],
+        subprocess.run(["strace", "-e", "trace=pread64", "-o", trace, os.path.join(BUILD, "mcpool"), "stat"],
                        env=host.environment(), capture_output=True, timeout=60, check=False)
         sizes = [int(line.rsplit("=", 1)[1].split()[0]) for line in trace.read_text().splitlines()
                  if "pread64(" in line]
         assert 0 < max(sizes) < 100_000
-        with open(path, "r+b") as file:
-            file.write(content)
 
 
 def test_one_endpoint_is_shown_once(host):
