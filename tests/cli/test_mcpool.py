@@ -299,11 +299,21 @@ def test_usage_errors(arguments):
     assert re.search(r"mcpool (run --)?help", done.stderr)
 
 
-@pytest.mark.parametrize("word", ["help", "--help"])
+@pytest.mark.parametrize("word", ["help", "--help", "-h"])
 def test_help(word):
     done = mcpool(word)
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: mcpool COMMAND" in done.stdout
+
+
+def test_help_of_a_command_that_is_none():
+    done = mcpool("help", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mcpool: no such command: nonsense\n")
+
+
+def test_options_behind_the_program_are_its_own():
+    assert mcpool("run", "echo", "-h", "-V").stdout == "-h -V\n"
 
 
 def test_help_of_run():
@@ -313,7 +323,7 @@ def test_help_of_run():
         assert re.search(rf"^  {option}\b", done.stdout, re.M), option
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
 def test_version(word):
     done = mcpool(word)
     assert (done.returncode, done.stderr) == (0, "")
