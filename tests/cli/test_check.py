@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from observed import COMMAND, LIBRARY, mcpool
+from observed import COMMAND, LIBRARY, SHIM, mcpool
 from support import preloaded
 
 
@@ -164,6 +164,18 @@ def test_php():
     assert done.returncode == 0 and "note: PHP opens extensions with RTLD_DEEPBIND" in done.stdout
 
 
+FPM = "env[LD_PRELOAD] of a pool comes too late"
+
+
+def test_php_fpm_and_the_readme_say_the_same(folder):
+    with open(os.path.join(SHIM, "..", "README.md"), encoding="utf-8") as file:
+        assert f"**php-fpm** gets the same drop-in. {FPM}; clear_env does not matter" in file.read().replace("`", "")
+    done = check(copied(folder / "php-fpm8.2"))
+    assert done.returncode == 0
+    assert f"note: php-fpm gets LD_PRELOAD from its service: {FPM},\n    and clear_env does not matter\n" in done.stdout
+    assert "php-fpm" not in check("cat").stdout
+
+
 def test_no_such_program():
     done = check("no-such-program")
     assert (done.returncode, done.stdout) == (127, "")
@@ -196,6 +208,7 @@ def test_process_without(host):
     client = host.client(library=None).turns(0)
     done = host.mcpool("check", client.pid)
     assert done.returncode == 1 and "no: it was started without the library" in done.stdout
+    assert f"php-fpm too: {FPM}" in done.stdout and "clear_env" not in done.stdout
 
 
 def test_process_whose_library_was_replaced(host, tmp_path):
@@ -222,6 +235,7 @@ def test_process_whose_environment_was_cleared():
         process.communicate("\n")
     assert done.returncode == 1
     assert f"no: its parent {process.pid} has the library, and cleared the environment" in done.stdout
+    assert "php-fpm" not in done.stdout
 
 
 def test_process_that_could_not_load_it(tmp_path):
