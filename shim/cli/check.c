@@ -102,6 +102,15 @@ static void tell_of_php(const struct program *program)
              "env[LD_PRELOAD] of a pool comes too late,\n    and clear_env does not matter");
 }
 
+/* Root often asks about what others will run. For root, set-id bits change nothing. */
+static void tell_of_others(const struct program *program)
+{
+    if (program->is_privileged)
+        puts("note: for other users the loader ignores LD_PRELOAD: it has set-id bits or file "
+             "capabilities\n"
+             "    su - and sudo also clear the environment: sudo mcpool run -- ...");
+}
+
 static int check_command(const char *name)
 {
     struct program program;
@@ -114,6 +123,7 @@ static int check_command(const char *name)
     if (!judge(&program, stdout))
         return flushed(EXIT_NO);
     tell_of_php(&program);
+    tell_of_others(&program);
     puts("yes: the library can be preloaded");
     return flushed(EXIT_SUCCESS);
 }

@@ -109,10 +109,27 @@ def test_privileges(folder):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give capabilities")
 def test_capabilities(folder):
-    """For root these bits give no privileges."""
     path = copied(folder / "capable")
     subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
-    assert check(path).returncode == 0
+    expect_yes_for_root_only(folder, path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be asked about su as root")
+def test_su(folder):
+    """Root often asks about what others will run."""
+    path = copied(folder / "su")
+    path.chmod(0o4755)
+    expect_yes_for_root_only(folder, path)
+    if shutil.which("su"):
+        expect_yes_for_root_only(folder, shutil.which("su"))
+
+
+def expect_yes_for_root_only(folder, path):
+    """These bits give root no privileges."""
+    done = check(path)
+    assert done.returncode == 0
+    assert ("note: for other users the loader ignores LD_PRELOAD: it has set-id bits or file capabilities\n"
+            in done.stdout)
     command = shutil.copy(COMMAND, folder / "mcpool")
     for above in (folder, *folder.parents):
         if not os.stat(above).st_mode & 0o001:
@@ -121,6 +138,7 @@ def test_capabilities(folder):
                            command, "check", path], capture_output=True, text=True, timeout=60,
                           check=False)
     assert done.returncode == 1 and "no: it has set-id bits" in done.stdout
+    assert "note: for other users" not in done.stdout
 
 
 @pytest.mark.parametrize("first", ["#!/bin/cat", "#! /usr/bin/env cat", "#!/usr/bin/env -S A=b cat -n"])
