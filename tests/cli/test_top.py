@@ -61,13 +61,15 @@ class Top:
         return lines + [""] * (self.lines - len(lines))
 
     def wait_for(self, wanted, seconds=10):
-        """The lines of the screen once WANTED, a regular expression, is in them."""
-        deadline = time.monotonic() + seconds
+        """The lines of the screen once WANTED, a regular expression, is in them, and they are drawn to the
+        end: twice the same."""
+        deadline, before = time.monotonic() + seconds, None
         while True:
             lines = self.screen()
-            if re.search(wanted, "\n".join(lines), re.M):
+            if lines == before and re.search(wanted, "\n".join(lines), re.M):
                 return lines
             assert time.monotonic() < deadline, "\n".join(lines)
+            before = lines
             time.sleep(0.05)
 
     def press(self, *keys):
@@ -166,6 +168,7 @@ def test_keys_sort(host, top):
 def test_keys_scroll(host, top):
     write_rows(host)
     started = top(80, 24)
+    started.wait_for("^1-20 of")
     for key, first in [("Down", 2), ("Down", 3), ("Up", 2), ("NPage", 22), ("End", 31), ("Down", 31),
                        ("PPage", 11), ("Home", 1), ("Up", 1)]:
         started.press(key)
@@ -178,6 +181,7 @@ def test_keys_scroll(host, top):
 def test_the_screen_may_change_its_size(host, top):
     write_rows(host)
     started = top(80, 24)
+    started.wait_for("^1-20 of")
     started.press("End")
     started.wait_for("^31-50 of")
     started.columns, started.lines = 40, 10
