@@ -193,6 +193,13 @@ def test_the_screen_may_change_its_size(host, top):
     assert len([line for line in lines if "10.0.0." in line]) == ROWS
 
 
+def test_nothing_runs_into_the_next_line(host, top):
+    write_rows(host)
+    lines = top(15, 6).wait_for("PID")
+    assert len(lines[0]) == 15 and lines[1].split() == ["PID"]
+    assert lines[-1] == "1-2 of 50 rows,"
+
+
 @pytest.mark.parametrize("columns, lines", [(1, 1), (7, 3), (20, 4), (15, 5)])
 def test_tiny_screens(host, top, columns, lines):
     write_rows(host)
