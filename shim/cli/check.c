@@ -102,8 +102,8 @@ bool check_program(const char *name, FILE *to)
 }
 
 /* PHP opens its extensions with RTLD_DEEPBIND. Without the library's help they would call libc
- * past a preloaded library. */
-static void tell_of_deepbind(const struct program *program)
+ * past a preloaded library. And php-fpm sets a pool's variables long after it has started. */
+static void tell_of_php(const struct program *program)
 {
     const char *names = getenv("MCPOOL_DEEPBIND");
     const char *base = strrchr(program->path, '/');
@@ -112,6 +112,18 @@ static void tell_of_deepbind(const struct program *program)
         printf("note: PHP opens extensions with RTLD_DEEPBIND; the library removes it from %s\n"
                "    Add other clients of memcached to MCPOOL_DEEPBIND.\n",
                names ? names : "memcached.so and memcache.so");
+    if (base && strncmp(base + 1, "php-fpm", 7) == 0)
+        puts("note: php-fpm gets LD_PRELOAD from its service: "
+             "env[LD_PRELOAD] of a pool comes too late,\n    and clear_env does not matter");
+}
+
+/* Root often asks about what others will run. For root, set-id bits change nothing. */
+static void tell_of_others(const struct program *program)
+{
+    if (program->is_privileged)
+        puts("note: for other users the loader ignores LD_PRELOAD: it has set-id bits or file "
+             "capabilities\n"
+             "    su - and sudo also clear the environment: sudo mcpool run -- ...");
 }
 
 static int check_command(const char *name)
@@ -125,7 +137,8 @@ static int check_command(const char *name)
     tell_path(&program);
     if (!judge(&program, stdout))
         return flushed(EXIT_NO);
-    tell_of_deepbind(&program);
+    tell_of_php(&program);
+    tell_of_others(&program);
     puts("yes: the library can be preloaded");
     return flushed(EXIT_SUCCESS);
 }
@@ -232,16 +245,16 @@ static int tell_why_not(int pid)
              "lives\n"
              "    (container, chroot), or the process may have gained privileges.");
     else if (parent > 0 && has_preload(parent))
-        printf(
-            "no: its parent %d has the library, and cleared the environment for it\n"
-            "    php-fpm: clear_env = no or env[LD_PRELOAD]; sudo: sudo env LD_PRELOAD=...;\n"
-            "    elsewhere start the command by `mcpool run`.\n",
-            parent);
+        printf("no: its parent %d has the library, and cleared the environment for it\n"
+               "    Start the command by `mcpool run` behind what clears it: sudo mcpool run "
+               "-- ...\n",
+               parent);
     else
-        puts(
-            "no: it was started without the library\n"
-            "    Start it by `mcpool run`, or with LD_PRELOAD=" LIBRARY " in its environment;\n"
-            "    for a service: systemctl edit, [Service] Environment=LD_PRELOAD=" LIBRARY ".");
+        puts("no: it was started without the library\n"
+             "    Start it by `mcpool run`, or with LD_PRELOAD=" LIBRARY
+             " in its environment;\n"
+             "    for a service: systemctl edit, [Service] Environment=LD_PRELOAD=" LIBRARY "\n"
+             "    (php-fpm too: env[LD_PRELOAD] of a pool comes too late).");
     return EXIT_NO;
 }
 

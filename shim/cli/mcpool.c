@@ -25,11 +25,11 @@ static const struct command {
 static void print_help(void)
 {
     puts("usage: mcpool COMMAND [ARGUMENT...]\n"
-         "       mcpool version | help\n\n"
+         "       mcpool help [COMMAND] | version\n\n"
          "Pools the memcached connections of unmodified programs.\n");
     for (size_t i = 0; i < COMMANDS; i++)
         printf("  %-9s%s\n", commands[i].name, commands[i].help);
-    puts("\n`mcpool COMMAND --help` says more; see also mcpool(1) and libmcpool(7).");
+    puts("\n`mcpool help COMMAND` says more; see also mcpool(1) and libmcpool(7).");
 }
 
 int usage_error(const char *command)
@@ -56,25 +56,64 @@ bool parse_pid(const char *text, int *pid)
     return *text >= '0' && *text <= '9' && *end == '\0' && number > 0 && number <= INT32_MAX;
 }
 
+/* Runs COMMAND; argv[1] is its name, its arguments follow. */
+static int run(const struct command *command, int argc, char **argv)
+{
+    static char help[] = "--help";
+
+    if (argc > 2 && strcmp(argv[2], "-h") == 0)
+        argv[2] = help;
+    argv[1] = argv[0]; /* getopt_long() prints argv[0] in its messages */
+    return command->run(argc - 1, argv + 1);
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    }
+    return NULL;
+}
+
+static int no_such_command(const char *name)
+{
+    fprintf(stderr, "mcpool: no such command: %s\n", name);
+    return usage_error(NULL);
+}
+
+/* `mcpool help` and `mcpool help COMMAND`. */
+static int help(int argc, char **argv)
+{
+    static char option[] = "--help";
+    const struct command *command = argc > 2 ? find_command(argv[2]) : NULL;
+    char *arguments[] = {argv[0], option, NULL};
+
+    if (command)
+        return command->run(2, arguments);
+    if (argc > 2)
+        return no_such_command(argv[2]);
+    print_help();
+    return flushed(EXIT_SUCCESS);
+}
+
+static bool is_one_of(const char *word, const char *one, const char *other, const char *third)
+{
+    return strcmp(word, one) == 0 || strcmp(word, other) == 0 || strcmp(word, third) == 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
+    const struct command *command = find_command(what);
 
-    for (size_t i = 0; i < COMMANDS; i++) {
-        if (strcmp(what, commands[i].name) != 0)
-            continue;
-        argv[1] = argv[0]; /* getopt_long() prints argv[0] in its messages */
-        return commands[i].run(argc - 1, argv + 1);
-    }
-    if (strcmp(what, "version") == 0 || strcmp(what, "--version") == 0) {
+    if (command)
+        return run(command, argc, argv);
+    if (is_one_of(what, "version", "--version", "-V")) {
         puts("mcpool " MCPOOL_VERSION);
         return flushed(EXIT_SUCCESS);
     }
-    if (strcmp(what, "help") == 0 || strcmp(what, "--help") == 0) {
-        print_help();
-        return flushed(EXIT_SUCCESS);
-    }
-    if (*what)
-        fprintf(stderr, "mcpool: no such command: %s\n", what);
-    return usage_error(NULL);
+    if (is_one_of(what, "help", "--help", "-h"))
+        return help(argc, argv);
+    return *what ? no_such_command(what) : usage_error(NULL);
 }

@@ -459,6 +459,21 @@ static int listen_at(const char *where)
     return fd;
 }
 
+/* Whether WHERE, which is [ADDRESS:]PORT, ends in a number from 1 to 65535. Says so if not:
+ * getaddrinfo() would take 99999 for 34463. */
+static bool has_port(const char *where)
+{
+    const char *colon = strrchr(where, ':');
+    const char *port = colon ? colon + 1 : where;
+    size_t digits = strspn(port, "0123456789");
+    unsigned long number = strtoul(port, NULL, 10);
+
+    if (digits > 0 && port[digits] == '\0' && number > 0 && number <= UINT16_MAX)
+        return true;
+    fprintf(stderr, "mcpool: --listen %s: the port must be a number from 1 to 65535\n", where);
+    return false;
+}
+
 int command_metrics(int argc, char **argv)
 {
     static const struct option options[] = {{"output", required_argument, NULL, 'o'},
@@ -478,7 +493,7 @@ int command_metrics(int argc, char **argv)
         else
             return usage_error("metrics");
     }
-    if (optind < argc || (output && where))
+    if (optind < argc || (output && where) || (where && !has_port(where)))
         return usage_error("metrics");
     if (output)
         return write_file(output);

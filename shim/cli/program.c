@@ -127,15 +127,20 @@ static void read_elf(struct program *program, int fd, const Elf64_Ehdr *header)
     program->is_go = has_section(fd, header, ".go.buildinfo");
 }
 
-static bool gains_privileges(int fd)
+static void read_privileges(struct program *program, int fd)
 {
     struct stat found;
+    bool sets_uid, sets_gid, is_capable;
 
     if (fstat(fd, &found) != 0)
-        return false;
-    return (found.st_mode & S_ISUID && found.st_uid != geteuid()) ||
-           (found.st_mode & S_ISGID && found.st_mode & S_IXGRP && found.st_gid != getegid()) ||
-           (geteuid() != 0 && fgetxattr(fd, "security.capability", NULL, 0) > 0);
+        return;
+    sets_uid = found.st_mode & S_ISUID;
+    sets_gid = found.st_mode & S_ISGID && found.st_mode & S_IXGRP;
+    is_capable = fgetxattr(fd, "security.capability", NULL, 0) > 0;
+    program->is_privileged = sets_uid || sets_gid || is_capable;
+    program->gains_privileges = (sets_uid && found.st_uid != geteuid()) ||
+                                (sets_gid && found.st_gid != getegid()) ||
+                                (is_capable && geteuid() != 0);
 }
 
 static bool is_below(const char *path, const char *directory)
@@ -168,7 +173,7 @@ static bool step(struct program *program, int fd, char *name, size_t room)
             snprintf(program->script, sizeof(program->script), "%s", program->path);
         return true;
     }
-    program->gains_privileges = gains_privileges(fd);
+    read_privileges(program, fd);
     return false;
 }
 

@@ -17,6 +17,7 @@ struct program {
     bool is_musl;
     bool is_go;
     bool gains_privileges; /* set-id bits or file capabilities give more than our user has */
+    bool is_privileged;    /* there are such bits, whatever our user has */
     bool is_confined;      /* started by snap or flatpak, which change the environment */
 };
 

@@ -59,21 +59,39 @@ static void set(const char *variable, const char *value)
     exit(EXIT_CANNOT_RUN);
 }
 
-/* Fills PATH with the library in the directory of this command, where the build tree has it.
- * False when there is none. */
+/* Fills PATH with the library in DIRECTORY, below FOLDER and LAST. False when it is not there.
+ */
+static bool is_library_in(char *path, size_t room, const char *directory, const char *folder,
+                          const char *last)
+{
+    int n = snprintf(path, room, "%s%s%s/" LIBRARY, directory, folder, last);
+
+    return n > 0 && (size_t)n < room && access(path, R_OK) == 0;
+}
+
+/* Fills PATH with the library that belongs to this command: in the directory of the command,
+ * where the build tree has it, or below the same PREFIX, which `make` need not have known when
+ * it built the command for `make install`. False when there is none. */
 static bool find_beside_us(char *path, size_t room)
 {
-    ssize_t n = readlink("/proc/self/exe", path, room - 1);
+    const char *triplet = strrchr(MCPOOL_LIBDIR, '/'); /* /x86_64-linux-gnu */
+    char us[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", us, sizeof(us) - 1);
     char *name;
 
     if (n < 0)
         return false;
-    path[n] = '\0';
-    name = strrchr(path, '/') + 1;
-    if (room - (size_t)(name - path) < sizeof(LIBRARY))
+    us[n] = '\0';
+    *strrchr(us, '/') = '\0';
+    if (is_library_in(path, room, us, "", ""))
+        return true;
+    name = strrchr(us, '/');
+    if (!name)
         return false;
-    memcpy(name, LIBRARY, sizeof(LIBRARY));
-    return access(path, R_OK) == 0;
+    *name = '\0';
+    return is_library_in(path, room, us, "/lib", triplet ? triplet : "") ||
+           is_library_in(path, room, us, "/lib64", "") ||
+           is_library_in(path, room, us, "/lib", "");
 }
 
 /* Without this the loader would look a relative path up in the working directory of each child.

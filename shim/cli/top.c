@@ -1,5 +1,8 @@
 /*
  * mcpool top: shows the connects per second of each process, and refreshes them in place.
+ *
+ * A screen too narrow for all columns shows those that matter most. A row is a process and a
+ * server; rows that do not fit are counted in the last line, and can be scrolled to.
  */
 #include <curses.h>
 #include <getopt.h>
@@ -12,26 +15,69 @@
 #include "cli/command.h"
 #include "cli/processes.h"
 
-enum column { BY_CONNECTS, BY_REUSED, BY_OPENED, BY_HITS, BY_REFUSED, BY_IN_USE, BY_PID };
+/* From left to right. */
+enum column {
+    PID,
+    SERVICE,
+    SERVER,
+    IN_USE,
+    IDLE,
+    CONNECTS,
+    REUSED,
+    OPENED,
+    NOT_KEPT,
+    HITS,
+    COLUMNS_IN_ALL
+};
 
 static const struct {
-    char key;
-    const char *name;
-} columns[] = {
-    [BY_CONNECTS] = {'c', "connects"}, [BY_REUSED] = {'r', "reused"},
-    [BY_OPENED] = {'o', "opened"},     [BY_HITS] = {'h', "hits"},
-    [BY_REFUSED] = {'k', "not kept"},  [BY_IN_USE] = {'u', "in use"},
-    [BY_PID] = {'p', "pid"},
+    const char *title;
+    int least;        /* the width below which the column is not shown */
+    char key;         /* sorts by it; 0: none does */
+    const char *name; /* in "by NAME" */
+} columns[COLUMNS_IN_ALL] = {
+    [PID] = {"PID", 6, 'p', "pid"},
+    [SERVICE] = {"SERVICE", 10, 0, ""},
+    [SERVER] = {"SERVER", 15, 0, ""},
+    [IN_USE] = {"IN USE", 6, 'u', "in use"},
+    [IDLE] = {"IDLE", 5, 'i', "idle"},
+    [CONNECTS] = {"CONNECT/s", 9, 'c', "connects"},
+    [REUSED] = {"REUSED/s", 8, 'r', "reused"},
+    [OPENED] = {"OPENED/s", 8, 'o', "opened"},
+    [NOT_KEPT] = {"NOT KEPT", 8, 'k', "not kept"},
+    [HITS] = {"HITS", 6, 'h', "hits"},
 };
 
-#define COLUMNS_TO_SORT_BY (sizeof(columns) / sizeof(columns[0]))
+/* What matters most comes first. The column that is sorted by comes behind PID. */
+static const enum column by_rank[COLUMNS_IN_ALL] = {
+    PID, SERVICE, CONNECTS, HITS, SERVER, OPENED, NOT_KEPT, IN_USE, REUSED, IDLE,
+};
 
-/* A line of the screen: a process and a server. Rates are per second since the last refresh. */
-struct line {
+/* The lines above the rows (title, names of columns) and below them (sums, what is hidden). */
+#define ABOVE 2
+#define BELOW 2
+
+#define CELL_SIZE 160
+
+/* A row of the screen: a process and a server, or, without a process, the sums. Rates are per
+ * second since the last refresh. */
+struct row {
     const struct process *process;
-    const struct server *server;
-    double connects, reused, opened, refused;
+    const char *server;
+    struct numbers numbers;
+    double rates[COLUMNS_IN_ALL];
 };
+
+struct rows {
+    struct row *list;
+    int count;
+    struct row sum;
+    bool dry;                  /* there is a dry run */
+    int width[COLUMNS_IN_ALL]; /* of what is printed; 0: not shown */
+};
+
+static enum column sorted_by = CONNECTS;
+static int first_row; /* the first one that is shown */
 
 static void print_help(void)
 {
@@ -39,8 +85,9 @@ static void print_help(void)
          "Shows what each process does with its connections to memcached, refreshed in "
          "place.\n\n"
          "  --delay SECONDS  time between two refreshes (2)\n\n"
-         "Keys: c r o h k u p sort by connects, reused, opened, hits, not kept, in use, pid;\n"
-         "space refreshes at once; q quits. See mcpool-top(1).");
+         "Keys: c r o h k u i p sort by connects, reused, opened, hits, not kept, in use,\n"
+         "idle, pid; arrows, Page Up, Page Down, Home and End scroll; space refreshes at\n"
+         "once; q quits. See mcpool-top(1).");
 }
 
 /* The counters of SERVER at the last refresh; NULL when it is new. */
@@ -63,101 +110,278 @@ static double rate(uint64_t now, uint64_t then, double seconds)
     return now > then && seconds > 0 ? (double)(now - then) / seconds : 0;
 }
 
-static struct line make_line(const struct process *process, const struct server *server,
-                             const struct numbers *old, double seconds)
+static struct row make_row(const struct process *process, const struct server *server,
+                           const struct numbers *old, double seconds)
 {
     const struct numbers *now = &server->numbers;
-    struct line line = {.process = process, .server = server};
+    struct row row = {.process = process, .server = server->name, .numbers = *now};
 
     if (!old)
-        return line;
-    line.connects = rate(now->stats[STAT_connects], old->stats[STAT_connects], seconds);
-    line.reused = rate(now->stats[STAT_reused], old->stats[STAT_reused], seconds);
-    line.opened = rate(now->stats[STAT_opened], old->stats[STAT_opened], seconds);
-    line.refused = rate(now->all_refused, old->all_refused, seconds);
-    return line;
+        return row;
+    row.rates[CONNECTS] = rate(now->stats[STAT_connects], old->stats[STAT_connects], seconds);
+    row.rates[REUSED] = rate(now->stats[STAT_reused], old->stats[STAT_reused], seconds);
+    row.rates[OPENED] = rate(now->stats[STAT_opened], old->stats[STAT_opened], seconds);
+    row.rates[NOT_KEPT] = rate(now->all_refused, old->all_refused, seconds);
+    return row;
 }
 
-static double key_of(const struct line *line, enum column column)
+static double key_of(const struct row *row, enum column column)
 {
     switch (column) {
-    case BY_CONNECTS:
-        return line->connects;
-    case BY_REUSED:
-        return line->reused;
-    case BY_OPENED:
-        return line->opened;
-    case BY_HITS:
-        return numbers_hit_rate(&line->server->numbers);
-    case BY_REFUSED:
-        return line->refused;
-    case BY_IN_USE:
-        return (double)line->server->numbers.stats[STAT_in_use];
+    case HITS:
+        return numbers_hit_rate(&row->numbers);
+    case IN_USE:
+        return (double)row->numbers.stats[STAT_in_use];
+    case IDLE:
+        return (double)row->numbers.stats[STAT_idle];
+    case PID:
+        return -(double)row->process->pid;
     default:
-        return -(double)line->process->pid;
+        return row->rates[column];
     }
 }
 
-static enum column sorted_by = BY_CONNECTS;
-
-/* Largest first. Equal lines are sorted by pid, so that they keep their place. */
+/* Largest first. Equal rows are sorted by pid, then as their process has them, so that they
+ * keep their place. */
 static int compare(const void *a, const void *b)
 {
-    double one = key_of(a, sorted_by), other = key_of(b, sorted_by);
+    const struct row *one = a, *other = b;
+    double of_one = key_of(one, sorted_by), of_other = key_of(other, sorted_by);
 
-    if (one == other) {
-        one = key_of(a, BY_PID);
-        other = key_of(b, BY_PID);
+    if (of_one == of_other) {
+        of_one = key_of(one, PID);
+        of_other = key_of(other, PID);
     }
-    return (one < other) - (one > other);
+    if (of_one == of_other)
+        return (one->server > other->server) - (one->server < other->server);
+    return (of_one < of_other) - (of_one > of_other);
 }
 
-static void draw_head(const struct processes *processes, const struct line *lines, size_t n)
+/* Fills CELL with the text of ROW in COLUMN. */
+static void print_cell(char *cell, const struct row *row, enum column column)
 {
-    struct line all = {0};
-    char now[16];
+    const struct process *process = row->process;
+    const uint64_t *stats = row->numbers.stats;
+
+    switch (column) {
+    case PID:
+        if (process)
+            snprintf(cell, CELL_SIZE, "%d%c", process->pid, process->dry_run ? '*' : ' ');
+        else
+            snprintf(cell, CELL_SIZE, "total");
+        break;
+    case SERVICE:
+        snprintf(cell, CELL_SIZE, "%s", process ? process->service : "");
+        break;
+    case SERVER:
+        snprintf(cell, CELL_SIZE, "%s", row->server);
+        break;
+    case IN_USE:
+        snprintf(cell, CELL_SIZE, "%" PRIu64, stats[STAT_in_use]);
+        break;
+    case IDLE:
+        snprintf(cell, CELL_SIZE, "%" PRIu64, stats[STAT_idle]);
+        break;
+    case HITS:
+        snprintf(cell, CELL_SIZE, "%.1f%%", numbers_hit_rate(&row->numbers));
+        break;
+    default:
+        snprintf(cell, CELL_SIZE, "%.1f", row->rates[column]);
+    }
+}
+
+static bool is_text(enum column column)
+{
+    return column == SERVICE || column == SERVER;
+}
+
+/* The widest text of COLUMN. */
+static int widest(const struct rows *rows, enum column column)
+{
+    int most = (int)strlen(columns[column].title);
+    char cell[CELL_SIZE];
+
+    for (int i = 0; i <= rows->count; i++) {
+        print_cell(cell, i < rows->count ? &rows->list[i] : &rows->sum, column);
+        if (most < (int)strlen(cell))
+            most = (int)strlen(cell);
+    }
+    return most;
+}
+
+/* Shows COLUMN if *LEFT, the part of a line that is still free, has room for it. False when it
+ * has not. */
+static bool show_column(struct rows *rows, enum column column, int *left)
+{
+    int width = widest(rows, column);
+
+    if (width < columns[column].least || is_text(column))
+        width = columns[column].least;
+    if (rows->width[column] > 0)
+        return true;
+    if (width + 1 > *left)
+        return false;
+    rows->width[column] = width;
+    *left -= width + 1;
+    return true;
+}
+
+/* Columns of text get what is left; the servers first, which differ in their ends. */
+static void widen(struct rows *rows, enum column column, int *left)
+{
+    int more = widest(rows, column) - rows->width[column];
+
+    if (rows->width[column] == 0 || more <= 0)
+        return;
+    if (more > *left)
+        more = *left;
+    rows->width[column] += more;
+    *left -= more;
+}
+
+static void choose_columns(struct rows *rows)
+{
+    int left = COLS + 1; /* there is no blank before the first column */
+
+    show_column(rows, PID, &left);
+    show_column(rows, sorted_by, &left);
+    for (int i = 0; i < COLUMNS_IN_ALL && show_column(rows, by_rank[i], &left);)
+        i++;
+    widen(rows, SERVER, &left);
+    widen(rows, SERVICE, &left);
+}
+
+/* Adds TEXT to the line, and no more than fits: curses would go on in the next line. */
+static void add_clipped(const char *text)
+{
+    int room = COLS - getcurx(stdscr);
+
+    if (room > 0)
+        addnstr(text, room);
+}
+
+/* Shortens CELL to WIDTH. Of a server the end is kept, which has the port. */
+static void shorten(char *cell, enum column column, int width)
+{
+    size_t n = strlen(cell);
+
+    if (n <= (size_t)width)
+        return;
+    if (column == SERVER)
+        memmove(cell, cell + n - (size_t)width, (size_t)width + 1);
+    cell[width] = '\0';
+    cell[column == SERVER ? 0 : width - 1] = '~';
+}
+
+/* Draws ROW in LINE; if it is NULL, the names of the columns. */
+static void draw_row(int line, const struct rows *rows, const struct row *row)
+{
+    move(line, 0);
+    for (int i = 0; i < COLUMNS_IN_ALL; i++) {
+        int width = rows->width[i];
+        char cell[CELL_SIZE], padded[CELL_SIZE + 1];
+
+        if (width == 0)
+            continue;
+        if (row)
+            print_cell(cell, row, (enum column)i);
+        else
+            snprintf(cell, sizeof(cell), "%s", columns[i].title);
+        shorten(cell, (enum column)i, width);
+        snprintf(padded, sizeof(padded), "%s%*s", i == PID ? "" : " ",
+                 is_text((enum column)i) ? -width : width, cell);
+        add_clipped(padded);
+    }
+}
+
+static void draw_title(const struct processes *processes, const struct rows *rows)
+{
+    char now[16], text[160];
     time_t seconds = time(NULL);
-    bool dry = false;
 
-    for (size_t i = 0; i < n; i++) {
-        all.connects += lines[i].connects;
-        all.reused += lines[i].reused;
-        all.opened += lines[i].opened;
-        dry |= lines[i].process->dry_run;
-    }
     strftime(now, sizeof(now), "%H:%M:%S", localtime(&seconds));
-    mvprintw(0, 0, "mcpool top - %s, %zu process%s, by %s%s", now, processes->count,
+    snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s",
+             COLS < 60 ? "" : "mcpool top - ", now, processes->count,
              processes->count == 1 ? "" : "es", columns[sorted_by].name,
-             dry ? "; some in a dry run (*): there, reused is what would be" : "");
-    mvprintw(1, 0, "per second: %.1f connects, %.1f reused, %.1f opened", all.connects,
-             all.reused, all.opened);
-    attron(A_REVERSE);
-    mvprintw(3, 0, "%7s  %-20s %-22s %6s %5s %9s %9s %9s %9s %6s", "PID", "SERVICE", "SERVER",
-             "IN USE", "IDLE", "CONNECT/s", "REUSED/s", "OPENED/s", "NOT KEPT", "HITS");
-    attroff(A_REVERSE);
+             rows->dry ? "; *: dry run, its reused are what would be" : "");
+    move(0, 0);
+    add_clipped(text);
 }
 
-static void draw_line(int row, const struct line *line)
+/* Says which of the rows are shown, SHOWN of them, and how many are hidden. */
+static void draw_foot(const struct rows *rows, int shown)
 {
-    const struct numbers *numbers = &line->server->numbers;
+    int last = first_row + shown;
+    char text[160];
 
-    mvprintw(
-        row, 0,
-        "%7d%c %-20.20s %-22.22s %6" PRIu64 " %5" PRIu64 " %9.1f %9.1f %9.1f %9.1f %5.1f%%",
-        line->process->pid, line->process->dry_run ? '*' : ' ', line->process->service,
-        line->server->name, numbers->stats[STAT_in_use], numbers->stats[STAT_idle],
-        line->connects, line->reused, line->opened, line->refused, numbers_hit_rate(numbers));
+    if (shown == rows->count)
+        snprintf(text, sizeof(text), "%d-%d of %d rows; c r o h k u i p sort, q quits",
+                 rows->count > 0, last, rows->count);
+    else
+        snprintf(text, sizeof(text), "%d-%d of %d rows, %d hidden; arrows scroll",
+                 first_row + 1, last, rows->count, rows->count - shown);
+    move(LINES - 1, 0);
+    add_clipped(text);
+}
+
+static int rows_on_screen(void)
+{
+    return LINES > ABOVE + BELOW ? LINES - ABOVE - BELOW : 0;
+}
+
+/* Keeps the last page full. */
+static void limit_scrolling(const struct rows *rows)
+{
+    int last = rows->count - rows_on_screen();
+
+    if (first_row > last)
+        first_row = last;
+    if (first_row < 0)
+        first_row = 0;
+}
+
+static void draw_rows(const struct processes *processes, const struct rows *rows)
+{
+    int shown = 0;
+
+    erase();
+    draw_title(processes, rows);
+    attron(A_REVERSE);
+    draw_row(1, rows, NULL);
+    attroff(A_REVERSE);
+    for (; shown < rows_on_screen() && first_row + shown < rows->count; shown++)
+        draw_row(ABOVE + shown, rows, &rows->list[first_row + shown]);
+    if (rows_on_screen() > 0 && rows->count == 0) {
+        move(ABOVE, 0);
+        add_clipped("no process shows counters; see mcpool stat");
+    }
+    if (rows_on_screen() > 0) {
+        attron(A_BOLD);
+        draw_row(LINES - BELOW, rows, &rows->sum);
+        attroff(A_BOLD);
+        draw_foot(rows, shown);
+    }
+    refresh();
+}
+
+static void add_row(struct rows *rows, struct row row)
+{
+    rows->list[rows->count++] = row;
+    rows->dry |= row.process->dry_run;
+    numbers_add(&rows->sum.numbers, &row.numbers);
+    for (int i = 0; i < COLUMNS_IN_ALL; i++)
+        rows->sum.rates[i] += row.rates[i];
 }
 
 static void draw(const struct processes *now, const struct processes *last, double seconds)
 {
-    struct line *lines;
-    size_t n = 0, most = 1;
+    struct rows rows = {.sum = {.server = ""}};
+    size_t most = 1;
 
     for (size_t i = 0; i < now->count; i++)
         most += now->list[i].server_count;
-    lines = calloc(most, sizeof(*lines));
-    if (!lines)
+    rows.list = calloc(most, sizeof(*rows.list));
+    if (!rows.list)
         return;
     for (size_t i = 0; i < now->count; i++) {
         const struct process *process = &now->list[i];
@@ -165,22 +389,45 @@ static void draw(const struct processes *now, const struct processes *last, doub
         for (size_t j = 0; j < process->server_count; j++) {
             const struct server *server = &process->servers[j];
 
-            lines[n++] = make_line(process, server, before(last, process, server), seconds);
+            add_row(&rows, make_row(process, server, before(last, process, server), seconds));
         }
     }
-    qsort(lines, n, sizeof(*lines), compare);
-    erase();
-    draw_head(now, lines, n);
-    for (size_t i = 0; i < n && 4 + (int)i < LINES; i++)
-        draw_line(4 + (int)i, &lines[i]);
-    refresh();
-    free(lines);
+    qsort(rows.list, (size_t)rows.count, sizeof(*rows.list), compare);
+    choose_columns(&rows);
+    limit_scrolling(&rows);
+    draw_rows(now, &rows);
+    free(rows.list);
 }
 
-static bool sort_by_key(int key)
+/* Whether KEY sorts, scrolls, or says that the screen has another size. */
+static bool obey(int key)
 {
-    for (size_t i = 0; i < COLUMNS_TO_SORT_BY; i++) {
-        if (columns[i].key != key)
+    switch (key) {
+    case KEY_UP:
+        first_row--;
+        return true;
+    case KEY_DOWN:
+        first_row++;
+        return true;
+    case KEY_PPAGE:
+        first_row -= rows_on_screen();
+        return true;
+    case KEY_NPAGE:
+        first_row += rows_on_screen();
+        return true;
+    case KEY_HOME:
+        first_row = 0;
+        return true;
+    case KEY_END:
+        first_row = INT32_MAX / 2;
+        return true;
+    case KEY_RESIZE:
+        return true;
+    default:
+        break;
+    }
+    for (int i = 0; i < COLUMNS_IN_ALL; i++) {
+        if (columns[i].key == 0 || columns[i].key != key)
             continue;
         sorted_by = (enum column)i;
         return true;
@@ -196,26 +443,32 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* Waits for a key until the time UNTIL. Returns ERR when none came. */
+static int wait_for_key(double until)
+{
+    double left = until - seconds_now();
+
+    timeout(left > 0 ? (int)(left * 1000) + 1 : 0);
+    return getch();
+}
+
 static void look_until_quit(double delay)
 {
     struct processes last = {0}, now = processes_read(NULL, 0);
     double then = seconds_now(), between = 0;
     int key;
 
-    timeout((int)(delay * 1000));
-    while (true) {
+    do {
         draw(&now, &last, between);
-        key = getch();
-        if (key == 'q' || key == 'Q')
-            break;
-        if (sort_by_key(key) || key == KEY_RESIZE)
+        key = wait_for_key(then + delay);
+        if (obey(key) || (key != ERR && key != ' '))
             continue;
         processes_free(&last);
         last = now;
         now = processes_read(NULL, 0);
         between = seconds_now() - then;
         then += between;
-    }
+    } while (key != 'q' && key != 'Q');
     processes_free(&last);
     processes_free(&now);
 }

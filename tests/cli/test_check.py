@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from observed import COMMAND, LIBRARY, mcpool
+from observed import COMMAND, LIBRARY, SHIM, mcpool
 from support import preloaded
 
 
@@ -109,10 +109,27 @@ def test_privileges(folder):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give capabilities")
 def test_capabilities(folder):
-    """For root these bits give no privileges."""
     path = copied(folder / "capable")
     subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
-    assert check(path).returncode == 0
+    expect_yes_for_root_only(folder, path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be asked about su as root")
+def test_su(folder):
+    """Root often asks about what others will run."""
+    path = copied(folder / "su")
+    path.chmod(0o4755)
+    expect_yes_for_root_only(folder, path)
+    if shutil.which("su"):
+        expect_yes_for_root_only(folder, shutil.which("su"))
+
+
+def expect_yes_for_root_only(folder, path):
+    """These bits give root no privileges."""
+    done = check(path)
+    assert done.returncode == 0
+    assert ("note: for other users the loader ignores LD_PRELOAD: it has set-id bits or file capabilities\n"
+            in done.stdout)
     command = shutil.copy(COMMAND, folder / "mcpool")
     for above in (folder, *folder.parents):
         if not os.stat(above).st_mode & 0o001:
@@ -121,6 +138,7 @@ def test_capabilities(folder):
                            command, "check", path], capture_output=True, text=True, timeout=60,
                           check=False)
     assert done.returncode == 1 and "no: it has set-id bits" in done.stdout
+    assert "note: for other users" not in done.stdout
 
 
 @pytest.mark.parametrize("first", ["#!/bin/cat", "#! /usr/bin/env cat", "#!/usr/bin/env -S A=b cat -n"])
@@ -164,6 +182,18 @@ def test_php():
     assert done.returncode == 0 and "note: PHP opens extensions with RTLD_DEEPBIND" in done.stdout
 
 
+FPM = "env[LD_PRELOAD] of a pool comes too late"
+
+
+def test_php_fpm_and_the_readme_say_the_same(folder):
+    with open(os.path.join(SHIM, "..", "README.md"), encoding="utf-8") as file:
+        assert f"**php-fpm** gets the same drop-in. {FPM}; clear_env does not matter" in file.read().replace("`", "")
+    done = check(copied(folder / "php-fpm8.2"))
+    assert done.returncode == 0
+    assert f"note: php-fpm gets LD_PRELOAD from its service: {FPM},\n    and clear_env does not matter\n" in done.stdout
+    assert "php-fpm" not in check("cat").stdout
+
+
 def test_no_such_program():
     done = check("no-such-program")
     assert (done.returncode, done.stdout) == (127, "")
@@ -196,6 +226,7 @@ def test_process_without(host):
     client = host.client(library=None).turns(0)
     done = host.mcpool("check", client.pid)
     assert done.returncode == 1 and "no: it was started without the library" in done.stdout
+    assert f"php-fpm too: {FPM}" in done.stdout and "clear_env" not in done.stdout
 
 
 def test_process_whose_library_was_replaced(host, tmp_path):
@@ -222,6 +253,7 @@ def test_process_whose_environment_was_cleared():
         process.communicate("\n")
     assert done.returncode == 1
     assert f"no: its parent {process.pid} has the library, and cleared the environment" in done.stdout
+    assert "php-fpm" not in done.stdout
 
 
 def test_process_that_could_not_load_it(tmp_path):

@@ -85,6 +85,7 @@ def test_every_subcommand_has_help_and_a_page(name):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: mcpool {name} ")
     assert f"See mcpool-{name}(1)" in done.stdout or f"see mcpool-{name}(1)" in done.stdout.lower()
+    assert mcpool("help", name).stdout == mcpool(name, "-h").stdout == done.stdout
     assert f"mcpool-{name}.1" in PAGES
     assert re.search(rf"^  {name} ", mcpool("help").stdout, re.M)
     for option in re.findall(r"^  (--[a-z-]+)", done.stdout, re.M):
@@ -141,6 +142,7 @@ def completed(*words):
 def test_completion_of_subcommands():
     assert completed("") == SUBCOMMANDS + ["version", "help"]
     assert completed("c") == ["check"]
+    assert completed("help", "") == SUBCOMMANDS and completed("help", "e") == ["explain"]
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -151,6 +153,8 @@ def test_completion_of_options(name):
 
 def test_completion_of_values():
     assert completed("explain", "NO_F") == ["NO_FENCE"]
+    assert completed("explain", "no_f") == ["no_fence"]
+    assert len(completed("explain", "")) == len(reasons()) + 1
     assert completed("run", "--log-level", "w") == ["warning"]
     assert completed("run", "--servers", "") == []
     assert "cat" in completed("run", "ca") and "cat" in completed("check", "ca")

@@ -222,6 +222,39 @@ def test_library_beside_a_linked_command_is_found(alone, tmp_path):
     assert found["LD_PRELOAD"] == str(library)
 
 
+def compiled_in(command):
+    """The path of the library that COMMAND has from its build."""
+    with open(command, "rb") as binary:
+        return re.search(rb"\0(/[^\0]*/libmcpool\.so)\0", binary.read()).group(1).decode()
+
+
+@pytest.mark.parametrize("folder", ["lib/TRIPLET", "lib64", "lib"])
+def test_library_below_the_same_prefix_is_found(folder, tmp_path):
+    """As `make && make install PREFIX=$HOME/.local` leaves it, however the command was started."""
+    for name in ("bin", "path"):
+        os.mkdir(tmp_path / name)
+    command = shutil.copy(COMMAND, tmp_path / "bin" / "mcpool")
+    (tmp_path / "path" / "mcpool").symlink_to(command)
+    triplet = os.path.basename(os.path.dirname(compiled_in(COMMAND)))
+    library = tmp_path / folder.replace("TRIPLET", triplet) / "libmcpool.so"
+    os.makedirs(library.parent)
+    shutil.copy(LIBRARY, library)
+    for name in ("bin", "path"):
+        found = environment_under(command=str(tmp_path / name / "mcpool"), environment={"MCPOOL_LIBRARY": None})
+        assert found["LD_PRELOAD"] == str(library)
+
+
+def test_the_folders_of_the_build_are_the_first_choice(tmp_path):
+    os.mkdir(tmp_path / "bin")
+    command = shutil.copy(COMMAND, tmp_path / "bin" / "mcpool")
+    triplet = os.path.basename(os.path.dirname(compiled_in(COMMAND)))
+    for folder in ("lib", "lib64", f"lib/{triplet}", "bin"):
+        os.makedirs(tmp_path / folder, exist_ok=True)
+        library = shutil.copy(LIBRARY, tmp_path / folder / "libmcpool.so")
+        found = environment_under(command=command, environment={"MCPOOL_LIBRARY": None})
+        assert found["LD_PRELOAD"] == str(library)
+
+
 def test_variable_wins_over_the_neighbour(alone, tmp_path):
     shutil.copy(LIBRARY, tmp_path / "libmcpool.so")
     assert environment_under(command=alone)["LD_PRELOAD"] == LIBRARY
@@ -241,15 +274,14 @@ def test_bare_name_is_left_to_the_loader(tmp_path):
 
 
 def test_installed_library_is_the_last_resort(alone):
-    with open(alone, "rb") as binary:
-        compiled_in = re.search(rb"\0(/[^\0]*/libmcpool\.so)\0", binary.read()).group(1).decode()
+    expected = compiled_in(alone)
     done = mcpool("run", "sh", "-c", "echo $LD_PRELOAD", command=alone,
                   environment={"MCPOOL_LIBRARY": None})
-    if os.path.exists(compiled_in):
-        assert done.stdout == f"{compiled_in}\n"
+    if os.path.exists(expected):
+        assert done.stdout == f"{expected}\n"
     else:
         assert done.stdout == "\n"
-        assert one_line(done.stderr) and compiled_in in done.stderr
+        assert one_line(done.stderr) and expected in done.stderr
 
 
 @pytest.mark.parametrize("name", ["missing.so", "a blank.so", "a:colon.so"])
@@ -310,11 +342,21 @@ def test_usage_errors(arguments):
     assert re.search(r"mcpool (run --)?help", done.stderr)
 
 
-@pytest.mark.parametrize("word", ["help", "--help"])
+@pytest.mark.parametrize("word", ["help", "--help", "-h"])
 def test_help(word):
     done = mcpool(word)
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage: mcpool COMMAND" in done.stdout
+
+
+def test_help_of_a_command_that_is_none():
+    done = mcpool("help", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mcpool: no such command: nonsense\n")
+
+
+def test_options_behind_the_program_are_its_own():
+    assert mcpool("run", "echo", "-h", "-V").stdout == "-h -V\n"
 
 
 def test_help_of_run():
@@ -324,7 +366,7 @@ def test_help_of_run():
         assert re.search(rf"^  {option}\b", done.stdout, re.M), option
 
 
-@pytest.mark.parametrize("word", ["version", "--version"])
+@pytest.mark.parametrize("word", ["version", "--version", "-V"])
 def test_version(word):
     done = mcpool(word)
     assert (done.returncode, done.stderr) == (0, "")

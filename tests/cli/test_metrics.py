@@ -189,10 +189,19 @@ def test_too_long_a_request(exporter):
     assert exporter.ask()[0] == 200
 
 
-@pytest.mark.parametrize("where", ["", "nonsense", "127.0.0.1:", ":http-no", "256.1.1.1:9855"])
+@pytest.mark.parametrize("where", ["256.1.1.1:9855", "[::1%nonsense]:9855", "memcached:9855"])
 def test_addresses_that_are_none(host, where):
     done = host.mcpool("metrics", "--listen", where)
     assert done.returncode == 1 and done.stderr.startswith("mcpool: ")
+
+
+@pytest.mark.parametrize("where", ["", "nonsense", "127.0.0.1:", ":http-no", "99999", "65536", "0", "-1", "+9855",
+                                   "9855x", "127.0.0.1:74071", "[::1]:74071", "18446744073709561471"])
+def test_ports_that_are_none(host, where):
+    """getaddrinfo() takes each number modulo 65536."""
+    done = host.mcpool("metrics", "--listen", where)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"mcpool: --listen {where}: the port must be a number from 1 to 65535\n")
 
 
 def test_both_at_once(host):

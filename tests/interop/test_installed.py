@@ -65,3 +65,21 @@ def test_staged(bench):
     assert "reused as" in bench.log()
     assert run([*MAKE, "uninstall", destination], environment) == (0, "", "")
     assert [path for path in stage.rglob("*") if not path.is_dir()] == []
+
+
+def test_a_prefix_that_the_build_did_not_know(bench):
+    """As a user without rights installs it: make && make install PREFIX=$HOME/.local. To make, the user is
+    not root, so that it leaves the machine's cache of libraries alone."""
+    prefix = bench.folder / ".local"
+    someone = bench.folder / "someone"
+    someone.mkdir()
+    (someone / "id").write_text("#!/bin/sh\necho 1000\n")
+    (someone / "id").chmod(0o755)
+    environment = clean(bench.environment())
+    environment["PATH"] = f"{someone}:{os.environ['PATH']}"
+    assert run([*MAKE, "install", f"PREFIX={prefix}"], environment) == (0, "", "")
+    client = [prefix / "bin" / "mcpool", "run", "--", SCENES, bench.server.port]
+    assert run(client, clean(bench.environment())) == (0, "", "")
+    assert "reused as" in bench.log()
+    assert run([*MAKE, "uninstall", f"PREFIX={prefix}"], environment) == (0, "", "")
+    assert [path for path in prefix.rglob("*") if not path.is_dir()] == []

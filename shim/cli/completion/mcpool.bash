@@ -13,6 +13,16 @@ _mcpool_reasons() {
     mcpool explain 2>/dev/null | cut -d' ' -f1
 }
 
+# Reasons, in lower case when the word is.
+_mcpool_complete_reason() {
+    local reasons
+    reasons=$(_mcpool_reasons)
+    case $1 in
+    [a-z]*) reasons=${reasons,,} ;;
+    esac
+    _mcpool_complete -W "--help $reasons" -- "$1"
+}
+
 _mcpool_complete() {
     mapfile -t COMPREPLY < <(compgen "$@")
 }
@@ -77,7 +87,8 @@ _mcpool() {
         *) _mcpool_complete -W "--output --listen --help" -- "$word" ;;
         esac
         ;;
-    explain) _mcpool_complete -W "--help $(_mcpool_reasons)" -- "$word" ;;
+    explain) _mcpool_complete_reason "$word" ;;
+    help) _mcpool_complete -W "run check stat top metrics explain" -- "$word" ;;
     esac
 }
 
