@@ -7,7 +7,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,43 +285,17 @@ static bool is_wanted(const struct search *search, int pid)
     return search->pid_count == 0;
 }
 
-static void read_directory(struct search *search, const char *path)
+/* CONTEXT is a struct search. */
+static void read_directory(void *context, DIR *directory)
 {
-    DIR *directory = opendir(path);
+    struct search *search = context;
     struct dirent *entry;
     uint64_t start;
     int pid;
 
-    if (!directory)
-        return;
     while ((entry = readdir(directory))) {
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
-    }
-    closedir(directory);
-}
-
-/* Reads the directories in which the library creates files; for root, those of all users. */
-static void read_directories(struct search *search)
-{
-    const char *asked = getenv("MCPOOL_STATS");
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    char path[CONFIG_DIRECTORY_SIZE + 16];
-    glob_t others;
-
-    if (asked && *asked) {
-        read_directory(search, asked);
-        return;
-    }
-    read_directory(search, STATS_DIRECTORY);
-    if (geteuid() == 0 &&
-        glob("/run/user/*/" STATS_SUBDIRECTORY, GLOB_ONLYDIR, NULL, &others) == 0) {
-        for (size_t i = 0; i < others.gl_pathc; i++)
-            read_directory(search, others.gl_pathv[i]);
-        globfree(&others);
-    } else if (runtime) {
-        snprintf(path, sizeof(path), "%s/" STATS_SUBDIRECTORY, runtime);
-        read_directory(search, path);
     }
 }
 
@@ -343,7 +316,7 @@ struct processes processes_read(const int *pids, size_t n)
 
     if (stat("/proc/self/ns/pid", &found) == 0)
         search.pid_namespace = found.st_ino;
-    read_directories(&search);
+    places_read(&search.found.places, read_directory, &search);
     if (search.found.count > 0)
         qsort(search.found.list, search.found.count, sizeof(*search.found.list), compare);
     return search.found;

@@ -15,6 +15,7 @@
 
 #include "base/reasons.h"
 #include "cli/layout.h"
+#include "cli/places.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {
@@ -56,8 +57,9 @@ struct process {
 struct processes {
     struct process *list; /* by service, dry runs last, then by pid */
     size_t count;
-    size_t forbidden; /* files of other users that may not be read */
-    size_t strange;   /* files of a version of the library that is not known */
+    size_t forbidden;     /* files of other users that may not be read */
+    size_t strange;       /* files of a version of the library that is not known */
+    struct places places; /* where they were looked for */
 };
 
 enum outcome { REFUSED, DISCARDED };
