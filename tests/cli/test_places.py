@@ -51,22 +51,27 @@ def tools(tmp_path):
 AS_USER = ["setpriv", "--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
 
 
+def apart():
+    """What runs a command that can mount something of its own."""
+    command = ["unshare", "--mount"]
+    if subprocess.run([*command, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True,
+                      check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    return command
+
+
 class Lonely:
     """A process of a user of its own, with an empty /run."""
 
     def __init__(self, server, tools, **more):
         self.tools = tools
-        apart = ["unshare", "--mount"]
-        if subprocess.run([*apart, "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True,
-                          check=False).returncode != 0:
-            pytest.skip("nothing can be mounted here")
         environment = preloaded(str(tools / "libmcpool.so"), server.address, **more)
         for name in ("MCPOOL_STATS", "XDG_RUNTIME_DIR"):
             if name not in more:
                 environment.pop(name, None)
         script = 'mount -t tmpfs none /run; exec "$@"'
         self.process = subprocess.Popen(
-            [*apart, "sh", "-ec", script, "sh", *AS_USER, PYTHON, "-c", CLIENT, str(server.port)],
+            [*apart(), "sh", "-ec", script, "sh", *AS_USER, PYTHON, "-c", CLIENT, str(server.port)],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             preexec_fn=die_with_parent)
         self.pid = self.process.pid
@@ -223,15 +228,12 @@ def test_root_follows_no_link_of_a_user(host, tmp_path, fallback):
     (USER, "chown root .", False)])
 def test_root_reads_the_runtime_directories_of_users(host, tmp_path, owner, script, shown):
     made = fill(host, tmp_path / "mcpool", owner)
-    apart = ["unshare", "--mount", "sh", "-ec", f"""mount -t tmpfs none /run
+    before = [*apart(), "sh", "-ec", f"""mount -t tmpfs none /run
         mkdir -p /run/user/{USER} && chown {USER} /run/user/{USER}
         cp -a {made} /run/user/{USER}/mcpool
         (cd /run/user/{USER}; {script or 'true'})
         exec "$@" """, "sh"]
-    if subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True,
-                      check=False).returncode != 0:
-        pytest.skip("nothing can be mounted here")
-    assert is_shown(*apart) == shown
+    assert is_shown(*before) == shown
 
 
 @ONLY_ROOT
@@ -259,11 +261,16 @@ def test_the_runtime_directory_of_the_process_is_looked_at_too(server, tools, fa
         assert "can make no file" not in lonely.mcpool("stat", lonely.pid, root=True).stderr
 
 
+@ONLY_ROOT
 def test_a_directory_is_read_once(host, tmp_path):
-    """Under sudo it is a user's and that of XDG_RUNTIME_DIR."""
-    (tmp_path / "mcpool").mkdir(mode=0o700)
-    copy_of(host, host.client().turns(1), own_name(), in_our_name).rename(tmp_path / "mcpool" / own_name())
-    done = mcpool("stat", "--json", environment=dict(default_environment(), XDG_RUNTIME_DIR=str(tmp_path)))
+    """It is a user's and that of XDG_RUNTIME_DIR."""
+    made = fill(host, tmp_path / "mcpool", 0)
+    script = f"""mount -t tmpfs none /run
+        mkdir -p -m 755 /run/user/0
+        cp -a {made} /run/user/0/mcpool
+        XDG_RUNTIME_DIR=/run/user/0 exec {COMMAND} stat --json"""
+    done = subprocess.run([*apart(), "sh", "-ec", script], env=default_environment(), capture_output=True,
+                          text=True, timeout=60, check=False)
     assert [process["pid"] for process in json.loads(done.stdout)["processes"]].count(os.getpid()) == 1
 
 
