@@ -29,7 +29,7 @@ uninstall:
 	  "$(DESTDIR)$(ZSHDIR)/_mcpool" "$(DESTDIR)$(TMPFILESDIR)/mcpool.conf"; \
 	rm -rf "$(DESTDIR)$(DOCDIR)"
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
-	  ldconfig; rm -rf "$(STATSDIR)"; \
+	  ldconfig; mountpoint -q "$(STATSDIR)" || rm -rf "$(STATSDIR)"; \
 	fi
 
 # Packages are built in a copy, as building one begins with `make clean`; Debian's tools look for

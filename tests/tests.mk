@@ -120,6 +120,12 @@ STRESS_SECONDS ?= 600
 $(SANITIZED): $(SHIM_FILES)
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/asan CFLAGS='-O1 -g $(SANITIZE)' LDFLAGS='$(SANITIZE)' $@
 
+# The command under sanitizers.
+SANITIZED_COMMAND := $(B)/asan/mcpool
+
+$(SANITIZED_COMMAND): $(SHIM_FILES)
+	$(call say,MAKE,$@)$(MAKE) B=$(B)/asan CFLAGS='-O1 -g $(SANITIZE)' LDFLAGS='$(SANITIZE)' $@
+
 $(B)/%/pauses.o: tests/stress/pauses.c tests/stress/pauses.h
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(SHIM_CFLAGS) -O2 -c $< -o $@
@@ -176,7 +182,7 @@ PLAIN_PROGRAMS := $(addprefix $(B)/,tests/unit tests/integration_tests tests/dif
                     bench/instructions bench/lib/turns faults/scenes)
 
 ## test-programs builds what the tests run
-test-programs: all $(PLAIN_PROGRAMS) $(FUZZERS) $(FAULTY) $(COUNTED) $(SANITIZED) $(STRESSED)
+test-programs: all $(PLAIN_PROGRAMS) $(FUZZERS) $(FAULTY) $(COUNTED) $(SANITIZED) $(SANITIZED_COMMAND) $(STRESSED)
 
 ## test runs every test; the last line is the count
 test:

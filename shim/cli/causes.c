@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "config/config.h"
 
 #define MOST_VARIABLES 1024
@@ -35,14 +36,6 @@ struct subject {
     gid_t groups[MOST_GROUPS];
     size_t group_count;
 };
-
-static void make_printable(char *text)
-{
-    for (; *text; text++) {
-        if (*text < ' ' || *text > '~')
-            *text = '?';
-    }
-}
 
 /* Reads /proc/PID/NAME into BYTES, with a final NUL. Returns the length; 0 when it cannot be
  * read. */

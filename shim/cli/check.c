@@ -14,6 +14,7 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "cli/processes.h"
 #include "cli/program.h"
 
@@ -80,6 +81,16 @@ static void tell_path(const struct program *program)
         printf("%s\n", program->path);
 }
 
+/* As program_find(). The paths of PROGRAM are only printed. */
+static bool find_program(struct program *program, const char *name)
+{
+    if (!program_find(program, name))
+        return false;
+    make_printable(program->path);
+    make_printable(program->script);
+    return true;
+}
+
 bool check_program(const char *name, FILE *to)
 {
     struct program program;
@@ -104,7 +115,7 @@ static int check_command(const char *name)
 {
     struct program program;
 
-    if (!program_find(&program, name)) {
+    if (!find_program(&program, name)) {
         fprintf(stderr, "mcpool: %s: %s\n", name, strerror(errno));
         return errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT_RUN;
     }
@@ -116,8 +127,8 @@ static int check_command(const char *name)
     return flushed(EXIT_SUCCESS);
 }
 
-/* Fills PATH with the first file mapped by the process PID whose path contains PART. False when
- * there is none. */
+/* Fills PATH, which is only printed, with the first file mapped by the process PID whose path
+ * contains PART. False when there is none. */
 static bool find_mapped(int pid, const char *part, char *path, size_t room)
 {
     char name[64], *line = NULL;
@@ -134,6 +145,7 @@ static bool find_mapped(int pid, const char *part, char *path, size_t room)
             continue;
         file[strcspn(file, "\n")] = '\0';
         snprintf(path, room, "%s", file);
+        make_printable(path);
         found = true;
     }
     if (maps)
@@ -234,8 +246,11 @@ static void tell_counters(const struct process *process)
 {
     char since[64];
     time_t start = (time_t)process->since;
+    struct tm *local = localtime(&start);
 
-    strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", localtime(&start));
+    /* The file may have a time whose year is not in the range of int. */
+    if (!local || strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", local) == 0)
+        snprintf(since, sizeof(since), "at an unknown time");
     printf("libmcpool %s, first connection %s%s\n", process->version, since,
            process->dry_run ? ", dry run" : "");
     for (size_t i = 0; i < process->server_count; i++) {
@@ -267,7 +282,7 @@ static bool find_executed(int pid, struct program *program)
     char name[64];
 
     snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    return program_find(program, name);
+    return find_program(program, name);
 }
 
 /* Netty 4.2 (IoUringIoHandler) sends, receives and closes through io_uring, without libc. */

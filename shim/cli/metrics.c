@@ -260,7 +260,8 @@ struct client {
     char *answer; /* NULL while the request is being read */
     size_t answer_size;
     size_t answered;
-    time_t until; /* when it is dropped, in seconds of CLOCK_MONOTONIC */
+    time_t until;    /* when it is dropped, in seconds of CLOCK_MONOTONIC */
+    uint64_t number; /* clients that came later have higher ones */
 };
 
 /* Entry 0 is the listening socket, the others are clients; -1: no client. */
@@ -283,16 +284,35 @@ static void drop(size_t i)
     clients[i] = (struct client){0};
 }
 
+/* A place for a new client: a free one, else that of the oldest client that has not asked yet,
+ * which is dropped. So clients that never ask do not lock out others. 0 when all have asked. */
+static size_t find_place(void)
+{
+    size_t oldest = 0;
+
+    for (size_t i = 1; i <= CLIENTS; i++) {
+        if (polled[i].fd < 0)
+            return i;
+        if (!clients[i].answer && (oldest == 0 || clients[i].number < clients[oldest].number))
+            oldest = i;
+    }
+    if (oldest > 0)
+        drop(oldest);
+    return oldest;
+}
+
 static void add_client(int fd)
 {
-    for (size_t i = 1; i <= CLIENTS; i++) {
-        if (polled[i].fd >= 0)
-            continue;
-        polled[i] = (struct pollfd){.fd = fd, .events = POLLIN};
-        clients[i].until = seconds_now() + PATIENCE;
+    static uint64_t number;
+    size_t i = find_place();
+
+    if (i == 0) {
+        close(fd);
         return;
     }
-    close(fd);
+    polled[i] = (struct pollfd){.fd = fd, .events = POLLIN};
+    clients[i].until = seconds_now() + PATIENCE;
+    clients[i].number = number++;
 }
 
 static bool asks_for(const char *request, const char *path)
@@ -371,11 +391,13 @@ static void serve_client(size_t i, time_t now)
 {
     if (polled[i].fd < 0)
         return;
-    if (polled[i].revents & POLLIN && polled[i].events & POLLIN)
+    if (now > clients[i].until)
+        drop(i);
+    else if (polled[i].revents & POLLIN && polled[i].events & POLLIN)
         read_request(i);
     else if (polled[i].revents & POLLOUT)
         write_answer(i);
-    else if (polled[i].revents || now > clients[i].until)
+    else if (polled[i].revents)
         drop(i);
 }
 
@@ -387,14 +409,15 @@ static int serve(int listening)
     while (true) {
         if (poll(polled, 1 + CLIENTS, 1000) < 0 && errno != EINTR)
             return failed("poll");
+        /* Before a new client may take a place: these may have asked by now. */
+        for (size_t i = 1; i <= CLIENTS; i++)
+            serve_client(i, seconds_now());
         if (polled[0].revents & POLLIN) {
             int fd = accept4(listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
             if (fd >= 0)
                 add_client(fd);
         }
-        for (size_t i = 1; i <= CLIENTS; i++)
-            serve_client(i, seconds_now());
     }
 }
 

@@ -3,7 +3,6 @@
  */
 #include "cli/processes.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -13,14 +12,32 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Limits for what is read of a file: its slots and its bytes. No process has as many. */
-#define MOST_SLOTS 4096
-#define MOST_BYTES (8 << 20)
+#include "cli/printable.h"
+
+/* Limits for what is read of a file: its endpoints, as many as the library has
+ * (POOL_ENDPOINTS), and its bytes. No process has more. */
+#define MOST_ENDPOINTS 512
+#define MOST_BYTES     (8 << 20)
+
+/* Limits for all files of a user together: bytes that are read, and values that are shown. Each
+ * endpoint counts as ENDPOINT_COST values. They suffice for several thousand processes, and
+ * keep the output near 100 MB. */
+#define USER_BYTES    (64 << 20)
+#define USER_VALUES   300000
+#define ENDPOINT_COST 16
+
+struct user {
+    uid_t uid;
+    size_t bytes;  /* that were read */
+    size_t values; /* that are shown */
+};
 
 struct search {
     const int *pids;        /* the processes that are asked for */
     size_t pid_count;       /* 0: all processes */
     uint64_t pid_namespace; /* ours */
+    struct user *users;     /* the owners of the files */
+    size_t user_count;
     struct processes found;
 };
 
@@ -31,16 +48,6 @@ static void *must(void *memory)
         return memory;
     perror("mcpool");
     exit(EXIT_FAILURE);
-}
-
-/* Other users choose these texts: they must not control the terminal, nor end a quoted string
- * in JSON. */
-static void make_printable(char *text)
-{
-    for (; *text; text++) {
-        if (!isprint((unsigned char)*text) || *text == '"' || *text == '\\')
-            *text = '?';
-    }
 }
 
 /* Reads /proc/PID/NAME into TEXT, with a final NUL, cut to what fits. Returns the length; 0
@@ -59,6 +66,19 @@ static size_t read_proc(int pid, const char *name, char *text, size_t room)
     }
     text[n < 0 ? 0 : n] = '\0';
     return n < 0 ? 0 : (size_t)n;
+}
+
+/* Valid until the next call. */
+static struct user *find_user(struct search *search, uid_t uid)
+{
+    for (size_t i = 0; i < search->user_count; i++) {
+        if (search->users[i].uid == uid)
+            return &search->users[i];
+    }
+    search->users =
+        must(reallocarray(search->users, search->user_count + 1, sizeof(*search->users)));
+    search->users[search->user_count] = (struct user){.uid = uid};
+    return &search->users[search->user_count++];
 }
 
 static bool is_alive(int pid, uint64_t start)
@@ -119,8 +139,8 @@ static void name_process(struct process *process)
     process->command[strcspn(process->command, "\n")] = '\0';
     if (!find_unit(process->pid, process->service, sizeof(process->service)))
         snprintf(process->service, sizeof(process->service), "%s", process->command);
-    make_printable(process->command);
-    make_printable(process->service);
+    make_quotable(process->command);
+    make_quotable(process->service);
 }
 
 static void add_derived(struct numbers *numbers)
@@ -165,6 +185,16 @@ static void read_values(struct server *server, const struct layout *layout, cons
     }
 }
 
+static bool has_server(const struct process *process, const char *name)
+{
+    for (size_t i = 0; i < process->server_count; i++) {
+        if (strcmp(process->servers[i].name, name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Prometheus rejects all metrics when two have the same labels. */
 static void read_slot(struct process *process, const struct layout *layout, const char *slot)
 {
     struct server *server = &process->servers[process->server_count];
@@ -177,8 +207,11 @@ static void read_slot(struct process *process, const struct layout *layout, cons
         return;
     if (room > sizeof(server->name) - 1)
         room = sizeof(server->name) - 1;
+    memset(server->name, 0, sizeof(server->name));
     memcpy(server->name, slot + name_at, room);
-    make_printable(server->name);
+    make_quotable(server->name);
+    if (has_server(process, server->name))
+        return;
     server->unknown = process->unknown_numbers + process->server_count * process->unknown_count;
     read_values(server, layout, slot);
     add_derived(&server->numbers);
@@ -190,8 +223,8 @@ static void read_slots(struct process *process, const struct layout *layout, con
 {
     size_t n = (size - layout->slots_at) / layout->slot_size;
 
-    if (n > MOST_SLOTS)
-        n = MOST_SLOTS;
+    if (n > MOST_ENDPOINTS)
+        n = MOST_ENDPOINTS;
     process->servers = must(calloc(n + 1, sizeof(*process->servers)));
     process->unknown_numbers =
         must(calloc(n * process->unknown_count + 1, sizeof(*process->unknown_numbers)));
@@ -212,10 +245,38 @@ static void read_names(struct process *process, const struct layout *layout)
     }
 }
 
-static void add_process(struct search *search, const struct stats_header *header, size_t size)
+static void free_process(struct process *process)
+{
+    free(process->servers);
+    free(process->unknown);
+    free(process->unknown_numbers);
+}
+
+/* How many values are shown of PROCESS, at most. */
+static size_t count_values(const struct process *process, const struct layout *layout)
+{
+    size_t stats = layout->value_count - layout->reason_count;
+    size_t n = ENDPOINT_COST + process->unknown_count;
+
+    for (size_t i = 0; i < process->server_count; i++) {
+        const struct server *server = &process->servers[i];
+        struct reason_row row;
+
+        n += ENDPOINT_COST + stats;
+        for (size_t at = 0; process_next_reason(process, server, REFUSED, &at, &row);)
+            n++;
+        for (size_t at = 0; process_next_reason(process, server, DISCARDED, &at, &row);)
+            n++;
+    }
+    return n;
+}
+
+static void add_process(struct search *search, struct user *user,
+                        const struct stats_header *header, size_t size)
 {
     static struct layout layout;
     struct process *process;
+    size_t values;
 
     if (!layout_read(&layout, header, size)) {
         search->found.strange++;
@@ -223,57 +284,102 @@ static void add_process(struct search *search, const struct stats_header *header
     }
     search->found.list = must(
         reallocarray(search->found.list, search->found.count + 1, sizeof(*search->found.list)));
-    process = &search->found.list[search->found.count++];
+    process = &search->found.list[search->found.count];
     memset(process, 0, sizeof(*process));
     process->pid = header->pid;
+    process->start = header->start;
     process->dry_run = header->dry_run;
     process->since = header->since;
     memcpy(process->version, header->version, sizeof(process->version) - 1);
-    make_printable(process->version);
+    make_quotable(process->version);
     name_process(process);
     read_names(process, &layout);
     read_slots(process, &layout, (const char *)header, size);
+    values = count_values(process, &layout);
+    if (user->values + values > USER_VALUES) {
+        search->found.too_many++;
+        free_process(process);
+        return;
+    }
+    user->values += values;
+    search->found.count++;
 }
 
-/* The file is not mapped: if its owner truncated it, an access would raise SIGBUS. */
-static size_t read_all(int fd, void *bytes, size_t room)
+/* Reads the bytes of FD from FROM to TO into BYTES, less at the end of the file. Returns where
+ * it ended. The file is not mapped: if its owner truncated it, an access would raise SIGBUS. */
+static size_t read_bytes(int fd, char *bytes, size_t from, size_t to)
 {
-    size_t n = 0;
     ssize_t more;
 
-    while (n < room && (more = pread(fd, (char *)bytes + n, room - n, (off_t)n)) > 0)
-        n += (size_t)more;
-    return n;
+    while (from < to && (more = pread(fd, bytes + from, to - from, (off_t)from)) > 0)
+        from += (size_t)more;
+    return from;
 }
 
-static void read_file(struct search *search, int directory, const char *name, int pid,
-                      uint64_t start)
+/* Where the part of a file ends that is read. */
+static size_t end_of(const struct stats_header *header)
+{
+    uint64_t end = header->header_size + (uint64_t)MOST_ENDPOINTS * header->slot_size;
+
+    return end < MOST_BYTES ? (size_t)end : MOST_BYTES;
+}
+
+static bool is_known(const struct search *search, int pid, uint64_t start)
+{
+    for (size_t i = 0; i < search->found.count; i++) {
+        if (search->found.list[i].pid == pid && search->found.list[i].start == start)
+            return true;
+    }
+    return false;
+}
+
+/* Reads FD, the file NAME in DIRECTORY about the process PID, which started at START. The
+ * header tells whether the rest is read at all. A file of another user is never removed. */
+static void read_open_file(struct search *search, int fd, int directory, const char *name,
+                           int pid, uint64_t start)
 {
     static union {
         struct stats_header header;
         char bytes[MOST_BYTES];
     } file;
-    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    const size_t fixed = offsetof(struct stats_header, names);
+    struct user *user;
     struct stat found;
     size_t n;
+
+    if (fstat(fd, &found) != 0 || !S_ISREG(found.st_mode) ||
+        read_bytes(fd, file.bytes, 0, fixed) < fixed || file.header.magic != STATS_MAGIC ||
+        file.header.pid_namespace != search->pid_namespace || file.header.pid != pid ||
+        file.header.start != start)
+        return;
+    if (!is_alive(pid, start)) {
+        if (found.st_uid == geteuid())
+            unlinkat(directory, name, 0);
+        return;
+    }
+    if (!may_speak_for(found.st_uid, pid) || is_known(search, pid, start))
+        return;
+    user = find_user(search, found.st_uid);
+    if (user->bytes >= USER_BYTES) {
+        search->found.too_many++;
+        return;
+    }
+    n = read_bytes(fd, file.bytes, fixed, end_of(&file.header));
+    user->bytes += n;
+    add_process(search, user, &file.header, n);
+}
+
+static void read_file(struct search *search, int directory, const char *name, int pid,
+                      uint64_t start)
+{
+    int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 
     if (fd < 0) {
         search->found.forbidden += errno == EACCES;
         return;
     }
-    memset(&file.header, 0, sizeof(file.header));
-    n = fstat(fd, &found) == 0 && S_ISREG(found.st_mode)
-            ? read_all(fd, file.bytes, sizeof(file.bytes))
-            : 0;
+    read_open_file(search, fd, directory, name, pid, start);
     close(fd);
-    if (n < offsetof(struct stats_header, names) || file.header.magic != STATS_MAGIC ||
-        file.header.pid_namespace != search->pid_namespace || file.header.pid != pid ||
-        file.header.start != start)
-        return;
-    if (!is_alive(pid, start))
-        unlinkat(directory, name, 0);
-    else if (may_speak_for(found.st_uid, pid))
-        add_process(search, &file.header, n);
 }
 
 static bool is_wanted(const struct search *search, int pid)
@@ -319,15 +425,14 @@ struct processes processes_read(const int *pids, size_t n)
     places_read(&search.found.places, read_directory, &search);
     if (search.found.count > 0)
         qsort(search.found.list, search.found.count, sizeof(*search.found.list), compare);
+    free(search.users);
     return search.found;
 }
 
 void processes_free(struct processes *processes)
 {
     for (size_t i = 0; i < processes->count; i++) {
-        free(processes->list[i].servers);
-        free(processes->list[i].unknown);
-        free(processes->list[i].unknown_numbers);
+        free_process(&processes->list[i]);
     }
     free(processes->list);
     *processes = (struct processes){0};

@@ -2,9 +2,10 @@
  * The processes that have the library, and their counters, read from the files of counters.
  *
  * Any user can write such a file. A file is passed over if it does not have the form of
- * shim/stats/stats_file.h, or does not belong to the user of the process. Files of processes
- * that have ended are removed. Files of other versions of the library are read by the names in
- * them (layout.h).
+ * shim/stats/stats_file.h, or does not belong to the user of the process. Only its header is
+ * read then. How much is read and shown of a user is limited. Files of the caller about
+ * processes that have ended are removed. Files of other versions of the library are read by the
+ * names in them (layout.h).
  */
 #ifndef MCPOOL_PROCESSES_H
 #define MCPOOL_PROCESSES_H
@@ -41,6 +42,7 @@ struct server {
 
 struct process {
     int pid;
+    uint64_t start; /* in clock ticks since boot */
     bool dry_run;
     int64_t since; /* seconds since 1970 */
     char version[24];
@@ -58,6 +60,7 @@ struct processes {
     struct process *list; /* by service, dry runs last, then by pid */
     size_t count;
     size_t forbidden;     /* files of other users that may not be read */
+    size_t too_many;      /* processes beyond the limits for a user */
     size_t strange;       /* files of a version of the library that is not known */
     struct places places; /* where they were looked for */
 };

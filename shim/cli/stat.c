@@ -213,6 +213,9 @@ static void tell_what_is_missing(const struct processes *processes, const int *p
     if (processes->forbidden > 0)
         fprintf(stderr, "mcpool: %zu more of other users; only root sees them\n",
                 processes->forbidden);
+    if (processes->too_many > 0)
+        fprintf(stderr, "mcpool: %zu more of users who show too much; see mcpool-stat(1)\n",
+                processes->too_many);
     if (processes->strange > 0)
         fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",
                 processes->strange);

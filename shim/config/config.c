@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fmt.h"
@@ -253,12 +254,21 @@ static void read_assignment(struct config *config, const char *assignment)
     warn(config, assignment, n + strlen(PREFIX), "no such variable");
 }
 
+/* Another user could lead us elsewhere by a link in a directory of that user. Root has such a
+ * variable after `su` or `sudo -E`. */
+static bool is_own_directory(const char *path)
+{
+    struct stat found;
+
+    return lstat(path, &found) == 0 && S_ISDIR(found.st_mode) && found.st_uid == geteuid();
+}
+
 /* The substitute for STATS_DIRECTORY, which does not exist everywhere. */
 static void read_runtime_directory(struct config *config, const char *value)
 {
     size_t n = strlen(value) + sizeof("/" STATS_SUBDIRECTORY);
 
-    if (value[0] == '/' && n <= sizeof(config->stats_instead))
+    if (value[0] == '/' && n <= sizeof(config->stats_instead) && is_own_directory(value))
         fmt_print(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
 }
 

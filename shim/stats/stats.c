@@ -93,17 +93,31 @@ static uint64_t pid_namespace(void)
     return found.st_ino;
 }
 
-/* Whether the process PID, which made the file NAME, has ended. That is known only if the file
- * was made in our PID namespace. Our own pid counts as ended: this process made the file before
- * an exec, or the pid was reused. */
-static bool is_gone(const char *name, int pid)
+/* Whether a process of our user made the file NAME in our PID namespace. Any file may have such
+ * a name. */
+static bool is_of_our_kind(const char *name)
 {
     struct stats_header header = {0};
-    size_t wanted = offsetof(struct stats_header, names);
+    const size_t wanted = offsetof(struct stats_header, names);
+    struct stat found = {0};
+    int fd = ownfile_open(name, O_RDONLY);
+    bool good;
 
-    if (pid != getpid() && raw_syscall(SYS_kill, pid, 0) != -ESRCH)
+    if (fd < 0)
         return false;
-    return read_some(name, &header, wanted) < wanted || header.pid_namespace == pid_namespace();
+    good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) &&
+           found.st_uid == (uid_t)raw_syscall(SYS_geteuid) &&
+           raw_syscall(SYS_read, fd, &header, wanted) == (long)wanted &&
+           header.magic == STATS_MAGIC && header.pid_namespace == pid_namespace();
+    ownfile_close(fd);
+    return good;
+}
+
+/* Whether the process PID, which made the file NAME, has ended. Our own pid counts as ended:
+ * this process made the file before an exec, or the pid was reused. */
+static bool is_gone(const char *name, int pid)
+{
+    return (pid == getpid() || raw_syscall(SYS_kill, pid, 0) == -ESRCH) && is_of_our_kind(name);
 }
 
 /* struct linux_dirent64 of getdents64(2). */
@@ -186,10 +200,22 @@ static void fill_header(struct stats_header *header, uint64_t start)
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
 }
 
-/* Writes the image to FD, a new and empty file, and notes which file it is. */
+/* Whether the process is one user only. Else a file would belong to a user that the process is
+ * for a while, and that user could write to it. */
+static bool is_one_user(void)
+{
+    uid_t real = 0, effective = 0, saved = 0;
+
+    return raw_syscall(SYS_getresuid, &real, &effective, &saved) == 0 && real == effective &&
+           effective == saved;
+}
+
+/* Writes the image to FD, a new and empty file, and notes which file it is. The file belongs to
+ * another user after a call of setfsuid(2). */
 static bool fill_file(int fd)
 {
-    return ownfile_identify(fd, &identity) && ownfile_may_grow(used) &&
+    return ownfile_identify(fd, &identity) &&
+           identity.st_uid == (uid_t)raw_syscall(SYS_geteuid) && ownfile_may_grow(used) &&
            raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 
@@ -243,7 +269,7 @@ static bool make_file(void)
 {
     char fallback[sizeof(STATS_FALLBACK) + 10];
 
-    if (image->start == 0)
+    if (image->start == 0 || !is_one_user())
         return false;
     if (make_file_in(AT_FDCWD, settings->stats))
         return true;

@@ -17,10 +17,11 @@ const struct stats_names stats_names = {
 };
 
 /* Parses a decimal number at TEXT. Returns the text behind it; NULL when there is no number, or
- * it is larger than MOST. */
+ * it is larger than MOST, or it has leading zeros: with them, one file could have many names.
+ */
 static const char *parse_number(const char *text, uint64_t most, uint64_t *number)
 {
-    if (*text < '0' || *text > '9')
+    if (*text < '0' || *text > '9' || (text[0] == '0' && text[1] >= '0' && text[1] <= '9'))
         return NULL;
     for (*number = 0; *text >= '0' && *text <= '9'; text++) {
         uint64_t digit = (uint64_t)(*text - '0');
@@ -37,7 +38,7 @@ bool stats_parse_name(const char *name, int *pid, uint64_t *start)
     uint64_t number;
     const char *end = parse_number(name, INT32_MAX, &number);
 
-    if (!end || *end != '-')
+    if (!end || *end != '-' || number == 0)
         return false;
     *pid = (int)number;
     end = parse_number(end + 1, UINT64_MAX, start);

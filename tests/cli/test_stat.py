@@ -398,12 +398,19 @@ def test_values_that_do_not_fit_into_the_slot(host):
     assert set(host.seen()) == {os.getpid()}
 
 
-def test_more_servers_than_any_process_has(host):
-    path = write_file(host, ["counter connects"], [7])
+def with_endpoints(path, number):
+    """Repeats the one slot of the file at PATH under NUMBER names."""
     content = path.read_bytes()
-    fields = HEADER.unpack(content[:HEADER.size])
-    path.write_bytes(content + content[fields[HEADER_SIZE]:] * 5000)
-    assert len(host.seen()[os.getpid()]["servers"]) == 4096
+    slots_at = HEADER.unpack(content[:HEADER.size])[HEADER_SIZE]
+    slots = b"".join(SLOT.pack(2, 0, b"10.0.%d.%d:11211" % divmod(i, 256)) + content[slots_at + SLOT.size:]
+                     for i in range(number))
+    path.write_bytes(content[:slots_at] + slots)
+
+
+def test_more_servers_than_any_process_has(host):
+    with_endpoints(write_file(host, ["counter connects"], [7]), 5000)
+    servers = host.seen()[os.getpid()]["servers"]
+    assert len(servers) == 512 and {server["connects"] for server in servers} == {7}
 
 
 def test_damaged_bytes(host):

@@ -79,7 +79,7 @@ def test_packages_have_all_that_is_installed(debs):
 def test_command_package(debs):
     found = contents(debs["mcpool"])
     assert found["/usr/bin/mcpool"] == "-rwxr-xr-x"
-    for name in ("systemd/mcpool.conf", "gunicorn/gunicorn.conf.py", "uwsgi/app.ini",
+    for name in ("systemd/mcpool.conf", "systemd/run-mcpool.mount", "gunicorn/gunicorn.conf.py", "uwsgi/app.ini",
                  "php-fpm/mcpool.conf", "supervisord/myapp.conf", "docker/Dockerfile"):
         assert f"/usr/share/doc/mcpool/examples/{name}" in found
     manuals = {name for name in found if name.startswith("/usr/share/man/")}

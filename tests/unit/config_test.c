@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <criterion/criterion.h>
@@ -202,11 +203,15 @@ Test(config, log_path_too_long)
 
 Test(config, stats)
 {
-    char *environment[] = {"XDG_RUNTIME_DIR=/run/user/7", NULL, NULL};
+    char runtime[] = "XDG_RUNTIME_DIR=/tmp/mcpool-config-XXXXXX";
+    char *environment[] = {runtime, NULL, NULL};
+    char instead[64];
 
+    cr_assert(mkdtemp(strchr(runtime, '/')));
     config_read(&config, environment);
     cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
-    cr_expect(strcmp(config.stats_instead, "/run/user/7/mcpool") == 0);
+    snprintf(instead, sizeof(instead), "%s/mcpool", strchr(runtime, '/'));
+    cr_expect(strcmp(config.stats_instead, instead) == 0);
     cr_expect(config.stats_default);
     environment[1] = "MCPOOL_STATS=/var/tmp";
     config_read(&config, environment);
@@ -217,6 +222,33 @@ Test(config, stats)
     config_read(&config, environment);
     cr_expect(config.stats[0] == '\0' && config.stats_instead[0] == '\0');
     cr_expect(config.warning_count == 0);
+    rmdir(strchr(runtime, '/'));
+}
+
+/* Its owner could lead us elsewhere by a link in it. */
+Test(config, stats_in_a_directory_of_another_user)
+{
+    char runtime[] = "/tmp/mcpool-config-XXXXXX";
+    char assignment[128], name[64];
+
+    cr_assert(mkdtemp(runtime));
+    snprintf(name, sizeof(name), "%s/link", runtime);
+    cr_assert(symlink(runtime, name) == 0);
+    snprintf(assignment, sizeof(assignment), "XDG_RUNTIME_DIR=%s", name);
+    read_one(assignment);
+    cr_expect(config.stats_instead[0] == '\0', "a link");
+    unlink(name);
+    snprintf(assignment, sizeof(assignment), "XDG_RUNTIME_DIR=%s", runtime);
+    read_one(assignment);
+    cr_expect(config.stats_instead[0] != '\0');
+    if (geteuid() == 0) {
+        cr_assert(chown(runtime, 65534, 65534) == 0);
+        read_one(assignment);
+        cr_expect(config.stats_instead[0] == '\0');
+    }
+    rmdir(runtime);
+    read_one(assignment);
+    cr_expect(config.stats_instead[0] == '\0', "there is none");
 }
 
 Test(config, stats_paths_too_long)
