@@ -31,6 +31,7 @@ struct subject {
     struct config config;
     char servers[128]; /* the value of MCPOOL_SERVERS, printable; empty: not set */
     char runtime[CONFIG_DIRECTORY_SIZE]; /* that of XDG_RUNTIME_DIR; empty: not set */
+    bool is_one_user;                    /* real, effective and saved user are the same */
     uid_t uid;                           /* the effective ones */
     gid_t gid;
     gid_t groups[MOST_GROUPS];
@@ -75,28 +76,36 @@ static void read_settings(struct subject *subject)
     config_read(&subject->config, variables);
 }
 
-/* The second number of the line NAME of /proc/PID/status: the effective user or group. */
-static unsigned int effective(const char *status, const char *name)
+/* The numbers in the line NAME of /proc/PID/status. */
+struct ids {
+    unsigned long real, effective, saved;
+};
+
+static struct ids find_ids(const char *status, const char *name)
 {
+    struct ids ids = {UINT32_MAX, UINT32_MAX, UINT32_MAX};
     char *at = strstr(status, name);
-    unsigned long number = 0;
 
     if (!at)
-        return UINT32_MAX;
+        return ids;
     at += strlen(name);
-    for (int i = 0; i < 2; i++)
-        number = strtoul(at, &at, 10);
-    return (unsigned int)number;
+    ids.real = strtoul(at, &at, 10);
+    ids.effective = strtoul(at, &at, 10);
+    ids.saved = strtoul(at, &at, 10);
+    return ids;
 }
 
 static void read_identity(struct subject *subject)
 {
     static char status[16 << 10];
     char *at, *end;
+    struct ids users;
 
     read_proc(subject->pid, "status", status, sizeof(status));
-    subject->uid = effective(status, "\nUid:");
-    subject->gid = effective(status, "\nGid:");
+    users = find_ids(status, "\nUid:");
+    subject->uid = (uid_t)users.effective;
+    subject->is_one_user = users.real == users.effective && users.effective == users.saved;
+    subject->gid = (gid_t)find_ids(status, "\nGid:").effective;
     at = strstr(status, "\nGroups:");
     if (!at)
         return;
@@ -436,6 +445,11 @@ static void tell_why(struct subject *subject, FILE *to)
         fputs("    MCPOOL_DISABLE is on, so nothing is pooled.\n", to);
     else if (subject->config.stats[0] == '\0')
         fputs("    MCPOOL_STATS is off in it.\n", to);
+    else if (!subject->is_one_user)
+        fputs("    Its real, effective and saved user differ: another user could write to its "
+              "file.\n"
+              "    It shows counters if it gives up the others before its first connection.\n",
+              to);
     else if (tell_other_directory(subject, to) && tell_directories(subject, to)) {
         tell_refused_list(subject, to);
         tell_peers(subject, to);

@@ -369,6 +369,18 @@ def test_counters_that_are_off(host):
         assert why(host, holder.pid) == "    MCPOOL_STATS is off in it.\n"
 
 
+@ONLY_ROOT
+def test_a_process_that_is_two_users(host):
+    become = f"import os; os.setresuid(-1, {USER}, -1)\n"
+    with subprocess.Popen([PYTHON, "-c", become + HOLDER, "127.0.0.1", str(host.server.port)], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          env=preloaded(LIBRARY, host.server.address, MCPOOL_STATS=str(host.stats))) as process:
+        assert process.stdout.readline() == "done\n"
+        text = why(host, process.pid)
+        process.communicate()
+    assert text.startswith("    Its real, effective and saved user differ: another user could write to its file.\n")
+
+
 def test_a_library_that_is_off(host):
     with Holder(host, MCPOOL_DISABLE="on") as holder:
         assert why(host, holder.pid) == "    MCPOOL_DISABLE is on, so nothing is pooled.\n"
