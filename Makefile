@@ -90,8 +90,8 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 # The command.
 
-COMMAND_SOURCES := $(sort $(wildcard shim/cli/*.c shim/config/*.c)) shim/stats/stats_file.c \
-  shim/base/reasons.c shim/base/fmt.c
+COMMAND_SOURCES := $(sort $(wildcard shim/cli/*.c)) shim/stats/stats_file.c shim/base/reasons.c \
+                   shim/base/fmt.c $(sort $(wildcard shim/config/*.c))
 COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
 
 $(B)/command/%.c.o: %.c Makefile

@@ -141,8 +141,8 @@ $(B)/stressed/stress: tests/stress/stress.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
-# The library calls a function of this program.
-$(B)/stressed/stopped: tests/stress/stopped.c
+# The library calls a function of these.
+$(B)/stressed/stopped $(B)/stressed/stopped_swap: $(B)/stressed/%: tests/stress/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
@@ -150,7 +150,8 @@ $(B)/tsan/stress: tests/stress/stress.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
-STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B)/tsan/stress
+STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B)/stressed/stopped_swap \
+            $(B)/tsan/stress
 
 ## stress runs threads under pauses and ThreadSanitizer
 stress: $(STRESSED)

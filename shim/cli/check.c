@@ -17,12 +17,16 @@
 #include "cli/printable.h"
 #include "cli/processes.h"
 #include "cli/program.h"
+#include "cli/settings.h"
 
 static void print_help(void)
 {
-    puts("usage: mcpool check [--] COMMAND | PID\n\n"
+    puts("usage: mcpool check [--] COMMAND | PID\n"
+         "       mcpool check --config\n\n"
          "Says whether the library can be preloaded into COMMAND, or whether the process\n"
-         "PID has it, and what to do if not. Exit code 0: yes; 1: no.\n\n"
+         "PID has it, and what to do if not. Of a PID it also shows the settings.\n"
+         "Exit code 0: yes; 1: no.\n\n"
+         "  --config  check the MCPOOL_ variables of this environment\n\n"
          "See mcpool-check(1).");
 }
 
@@ -309,6 +313,7 @@ static int tell_mapped(int pid, const char *path)
     }
     printf("yes: it has %s\n", path);
     tell_of_netty(pid);
+    settings_tell_process(pid);
     processes = processes_read(&pid, 1);
     if (strstr(path, " (deleted)"))
         puts("note: the file was replaced since; restart the process to load the new one");
@@ -353,15 +358,21 @@ static int check_process(int pid)
 
 int command_check(int argc, char **argv)
 {
-    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {
+        {"help", no_argument, NULL, 'h'}, {"config", no_argument, NULL, 'c'}, {0}};
+    bool settings = false;
     int option, pid;
 
     while ((option = getopt_long(argc, argv, "+", options, NULL)) != -1) {
         if (option == 'h')
             return print_help(), flushed(EXIT_SUCCESS);
-        return usage_error("check");
+        if (option != 'c')
+            return usage_error("check");
+        settings = true;
     }
-    if (optind == argc)
+    if (settings && optind == argc)
+        return flushed(settings_tell_own() ? EXIT_SUCCESS : EXIT_NO);
+    if (settings || optind == argc)
         return usage_error("check");
     return parse_pid(argv[optind], &pid) ? check_process(pid) : check_command(argv[optind]);
 }

@@ -2,8 +2,8 @@
  * mcpool run: puts the library in front of LD_PRELOAD and executes the program.
  *
  * The program runs in the same process, so it has the same fds and signals, and the caller gets
- * its exit code. If the library cannot be preloaded, a message on stderr says so, and the
- * program runs without it.
+ * its exit code. Wrong options are refused. If the library cannot be preloaded, or a variable
+ * is wrong, a line on stderr says so, and the program runs.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/settings.h"
 
 /* The options of `run` that set a variable of the library. */
 static const struct setting {
@@ -43,7 +44,9 @@ static void print_help(void)
     for (size_t i = 0; i < SETTINGS; i++)
         printf("  --%-14s %-5s  %s\n", settings[i].option,
                settings[i].argument ? settings[i].argument : "", settings[i].help);
-    puts("  -v                      say on stderr what will run, and why it cannot be "
+    puts("  --strict                do not run COMMAND without the library or with wrong "
+         "variables\n"
+         "  -v                      say on stderr what will run, and why it cannot be "
          "pooled\n\n"
          "See mcpool-run(1) and libmcpool(7).");
 }
@@ -94,7 +97,7 @@ static const char *find_library(void)
 
 /* Checked here, as the loader would print its message for the program and each of its children.
  * A name without a directory is not checked: the loader searches it. */
-static bool can_be_loaded(const char *library)
+static bool can_be_loaded(const char *library, bool strict)
 {
     const char *why = NULL;
 
@@ -103,41 +106,63 @@ static bool can_be_loaded(const char *library)
     else if (strchr(library, '/') && access(library, R_OK) != 0)
         why = strerror(errno);
     if (why)
-        fprintf(stderr, "mcpool: %s: %s; running without it\n", library, why);
+        fprintf(stderr, "mcpool: %s: %s; %s\n", library, why,
+                strict ? "not run (--strict)" : "running without it");
     return !why;
+}
+
+/* Finds the library in PRELOAD, a value of LD_PRELOAD. Sets N to the length of its path. NULL
+ * if it is not there. */
+static const char *find_preloaded(const char *preload, size_t *n)
+{
+    while (*preload) {
+        const char *end = preload + strcspn(preload, ": ");
+        const char *name = end;
+
+        while (name > preload && name[-1] != '/')
+            name--;
+        *n = (size_t)(end - preload);
+        if ((size_t)(end - name) == strlen(LIBRARY) &&
+            strncmp(name, LIBRARY, strlen(LIBRARY)) == 0)
+            return preload;
+        preload = end + strspn(end, ": ");
+    }
+    return NULL;
 }
 
 bool is_preloaded(const char *preload)
 {
-    while (*preload) {
-        size_t n = strcspn(preload, ": ");
-        const char *name = preload + n;
+    size_t n;
 
-        while (name > preload && name[-1] != '/')
-            name--;
-        if ((size_t)(preload + n - name) == strlen(LIBRARY) &&
-            strncmp(name, LIBRARY, strlen(LIBRARY)) == 0)
-            return true;
-        preload += n;
-        preload += strspn(preload, ": ");
-    }
-    return false;
+    return find_preloaded(preload, &n) != NULL;
 }
 
-static void preload_library(void)
+/* Whether the library can be loaded that LD_PRELOAD names: its path is FOUND, of length N. */
+static bool check_preloaded(const char *found, size_t n, bool strict)
+{
+    char *path = strndup(found, n);
+    bool loads = !path || can_be_loaded(path, strict);
+
+    free(path);
+    return loads;
+}
+
+/* False when it cannot be preloaded. */
+static bool preload_library(bool strict)
 {
     const char *others = getenv("LD_PRELOAD");
-    const char *library;
+    const char *found, *library;
     char *joined;
+    size_t n;
 
-    if (others && is_preloaded(others))
-        return;
+    if (others && (found = find_preloaded(others, &n)))
+        return check_preloaded(found, n, strict);
     library = find_library();
-    if (!can_be_loaded(library))
-        return;
+    if (!can_be_loaded(library, strict))
+        return false;
     if (!others || !*others) {
         set("LD_PRELOAD", library);
-        return;
+        return true;
     }
     if (asprintf(&joined, "%s:%s", library, others) < 0) {
         perror("mcpool");
@@ -145,6 +170,7 @@ static void preload_library(void)
     }
     set("LD_PRELOAD", joined);
     free(joined);
+    return true;
 }
 
 static void tell(char *const *command)
@@ -163,11 +189,23 @@ static void tell(char *const *command)
     fputc('\n', stderr);
 }
 
+/* Sets the variable of SETTING. False when VALUE is wrong, which a line on stderr says. */
+static bool set_option(const struct setting *setting, const char *value)
+{
+    const char *problem = settings_problem(setting->variable, value);
+
+    if (problem)
+        fprintf(stderr, "mcpool: run: --%s: %s\n", setting->option, problem);
+    else
+        set(setting->variable, value);
+    return !problem;
+}
+
 /* The first argument that is no option is the command: getopt_long() stops there ("+"). */
 int command_run(int argc, char **argv)
 {
-    struct option options[SETTINGS + 2] = {0};
-    bool verbose = false;
+    struct option options[SETTINGS + 3] = {0};
+    bool verbose = false, strict = false;
     int option, which, error;
 
     for (size_t i = 0; i < SETTINGS; i++) {
@@ -175,21 +213,27 @@ int command_run(int argc, char **argv)
         options[i].has_arg = settings[i].argument ? required_argument : no_argument;
     }
     options[SETTINGS].name = "help";
+    options[SETTINGS + 1].name = "strict";
     while ((option = getopt_long(argc, argv, "+v", options, &which)) != -1) {
         if (option == 'v')
             verbose = true;
         else if (option == 0 && which == SETTINGS)
             return print_help(), flushed(EXIT_SUCCESS);
-        else if (option == 0)
-            set(settings[which].variable, settings[which].argument ? optarg : "on");
-        else
+        else if (option == 0 && which == SETTINGS + 1)
+            strict = true;
+        else if (option != 0)
             return usage_error("run");
+        else if (!set_option(&settings[which], settings[which].argument ? optarg : "on"))
+            return EXIT_USAGE;
     }
     if (optind == argc) {
         fputs("mcpool: run: no command given\n", stderr);
         return usage_error("run");
     }
-    preload_library();
+    if (!settings_warn(strict) && strict)
+        return EXIT_USAGE;
+    if (!preload_library(strict) && strict)
+        return EXIT_CANNOT_RUN;
     if (verbose) {
         tell(argv + optind);
         check_program(argv[optind], stderr);

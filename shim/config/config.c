@@ -14,50 +14,143 @@
 
 #define PREFIX  "MCPOOL_"
 #define RUNTIME "XDG_RUNTIME_DIR="
+#define BLANKS  " \t"
 
-/* N is the length of NAME. More than CONFIG_MAX_WARNINGS are dropped. */
-static void warn(struct config *config, const char *name, size_t n, const char *problem)
+/* A part of a value. */
+struct part {
+    const char *text;
+    size_t n;
+};
+
+static struct part whole(const char *value)
 {
-    char copy[64];
+    return (struct part){value, strlen(value)};
+}
 
-    if (config->warning_count == CONFIG_MAX_WARNINGS)
+/* Copies PART to TEXT of ROOM bytes, printable, and cut to "...". */
+static void copy_part(char *text, size_t room, struct part part)
+{
+    bool cut = part.n >= room;
+    size_t n = cut ? room - sizeof("...") : part.n;
+
+    for (size_t i = 0; i < n; i++) {
+        text[i] = part.text[i];
+        if (text[i] < ' ' || text[i] > '~')
+            text[i] = '?';
+    }
+    fmt_print(text + n, sizeof("..."), "%s", cut ? "..." : "");
+}
+
+/* Adds the warning "NAME: ", CONSEQUENCE, DETAIL. More than CONFIG_MAX_WARNINGS are dropped. */
+static void warn(struct config *config, struct part name, const char *consequence,
+                 const char *detail)
+{
+    size_t i = config->warning_count;
+    char copy[64];
+    size_t n;
+
+    if (i == CONFIG_MAX_WARNINGS)
         return;
-    fmt_print(copy, n + 1 < sizeof(copy) ? n + 1 : sizeof(copy), "%s", name);
-    fmt_print(config->warnings[config->warning_count++], sizeof(config->warnings[0]), "%s: %s",
-              copy, problem);
+    name.n = name.n < sizeof(copy) ? name.n : sizeof(copy) - 1;
+    copy_part(copy, sizeof(copy), name);
+    n = fmt_print(config->warnings[i], CONFIG_WARNING_SIZE, "%s: %s", copy, consequence);
+    fmt_print(config->warnings[i] + n, CONFIG_WARNING_SIZE - n, "%s", detail);
+    config->details[i] = config->warnings[i] + n;
+    config->warning_count++;
+}
+
+/* Says that CULPRIT, in the value of NAME, is PROBLEM ("is not ..."). */
+static void warn_of_value(struct config *config, struct part name, struct part culprit,
+                          const char *problem)
+{
+    char copy[48], detail[CONFIG_WARNING_SIZE];
+
+    copy_part(copy, sizeof(copy), culprit);
+    fmt_print(detail, sizeof(detail), "'%s' %s", copy, problem);
+    warn(config, name, "bad value, the default is used: ", detail);
+}
+
+/* Takes the next item off the list at *LIST, without the blanks around it. False behind the
+ * last one. An item may be empty, and so is the one behind a final comma. */
+static bool next_item(const char **list, struct part *item)
+{
+    const char *at = *list;
+
+    if (!at)
+        return false;
+    at += strspn(at, BLANKS);
+    item->text = at;
+    item->n = strcspn(at, ",");
+    *list = at[item->n] == ',' ? at + item->n + 1 : NULL;
+    while (item->n > 0 && strchr(BLANKS, at[item->n - 1]))
+        item->n--;
+    return true;
+}
+
+static bool is_blank(const char *value)
+{
+    return value[strspn(value, BLANKS)] == '\0';
+}
+
+static const char wrong_form[] = "is not PORT, IP, IP:PORT, [V6]:PORT, IP/BITS:PORT, "
+                                 "localhost:PORT or *; other names are not looked up";
+static const char empty_item[] = "has an empty item";
+static const char too_many_items[] = "has more than 64 items";
+
+/* Adds the rules of ITEM. Returns NULL, or what is wrong with it. */
+static const char *add_rules(struct config *config, struct part item)
+{
+    struct rule rules[RULES_PER_ITEM];
+    size_t n = rules_parse(rules, item.text, item.n);
+
+    if (n == 0)
+        return wrong_form;
+    if (n > CONFIG_MAX_RULES - config->rule_count)
+        return too_many_items;
+    memcpy(config->rules + config->rule_count, rules, n * sizeof(rules[0]));
+    config->rule_count += n;
+    return NULL;
+}
+
+/* Returns NULL, or what is wrong: with ITEM if that is wrong_form, else with the list. */
+static const char *read_rules(struct config *config, const char *list, struct part *item,
+                              bool *has_path)
+{
+    static const struct part standard = {"11211", 5};
+    const char *rest = is_blank(list) ? NULL : list;
+    const char *problem;
+    bool positive = false;
+
+    config->rule_count = 0;
+    while (next_item(&rest, item)) {
+        bool exclude = item->n > 0 && item->text[0] == '!';
+
+        if (item->n == 0)
+            return empty_item;
+        if (item->n > exclude && item->text[exclude] == '/')
+            *has_path = true;
+        else if ((problem = add_rules(config, *item)))
+            return problem;
+        positive |= !exclude;
+    }
+    /* A list that only excludes is a list of exceptions to the default. */
+    return positive ? NULL : add_rules(config, standard);
 }
 
 static bool read_servers(struct config *config, const char *value)
 {
-    bool positive = false, path = false;
+    static const struct part name = {PREFIX "SERVERS", sizeof(PREFIX "SERVERS") - 1};
+    bool has_path = false;
+    struct part item;
+    const char *problem = read_rules(config, value, &item, &has_path);
 
-    config->rule_count = 0;
-    while (*value) {
-        size_t n = strcspn(value, ",");
-        bool exclude = *value == '!';
-
-        if (value[exclude] == '/') {
-            path = true;
-        } else {
-            if (config->rule_count == CONFIG_MAX_RULES ||
-                !rule_parse(&config->rules[config->rule_count], value, n))
-                return false;
-            config->rule_count++;
-        }
-        positive |= !exclude;
-        value += n;
-        if (*value == ',' && *++value == '\0')
-            return false;
+    if (problem) {
+        warn_of_value(config, name, problem == wrong_form ? item : whole(value), problem);
+        read_rules(config, "", &item, &has_path);
+    } else if (has_path) {
+        warn(config, name, "", "Unix sockets are not pooled");
     }
-    if (path)
-        warn(config, PREFIX "SERVERS", sizeof(PREFIX "SERVERS") - 1,
-             "Unix sockets are not pooled");
-    /* A list that only excludes is a list of exceptions to the default. */
-    if (positive)
-        return true;
-    if (config->rule_count == CONFIG_MAX_RULES)
-        return false;
-    return rule_parse(&config->rules[config->rule_count++], "11211", 5);
+    return true;
 }
 
 /* Reads a whole number from LEAST to MOST. END is set behind its last digit. */
@@ -127,11 +220,18 @@ static bool read_max_lifetime(struct config *config, const char *value)
 /* File names without a directory. An empty list is allowed. */
 static bool read_deepbind(struct config *config, const char *value)
 {
-    size_t n = strlen(value);
+    size_t used = 0;
+    struct part item;
 
-    if (n >= sizeof(config->deepbind) || strchr(value, '/'))
+    if (strlen(value) >= sizeof(config->deepbind) || strchr(value, '/'))
         return false;
-    memcpy(config->deepbind, value, n + 1);
+    while (next_item(&value, &item)) {
+        memcpy(config->deepbind + used, item.text, item.n);
+        used += item.n;
+        if (value)
+            config->deepbind[used++] = ',';
+    }
+    config->deepbind[used] = '\0';
     return true;
 }
 
@@ -214,23 +314,30 @@ static bool read_library(struct config *config, const char *value)
     return true;
 }
 
+#define NOT_A_COUNT  "is not a whole number from 1 to 10000"
+#define NOT_A_TIME   "is not a time from 1ms to 168h, such as 90s or 5m"
+#define NOT_A_SWITCH "is not on, off, yes, no, true, false, 1 or 0"
+
 static const struct variable {
     const char *name;
     bool (*read)(struct config *config, const char *value);
     const char *fallback;
+    const char *problem; /* of a value that READ refuses */
 } variables[] = {
-    {"SERVERS", read_servers, "11211"},
-    {"MAX_IDLE", read_max_idle, "32"},
-    {"MAX_IDLE_TOTAL", read_max_idle_total, "256"},
-    {"IDLE_TIMEOUT", read_idle_timeout, "55s"},
-    {"MAX_LIFETIME", read_max_lifetime, "30m"},
-    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so"},
-    {"LOG", read_log, ""},
-    {"LOG_LEVEL", read_log_level, "info"},
-    {"STATS", read_stats, STATS_DIRECTORY},
-    {"DRY_RUN", read_dry_run, "off"},
-    {"DISABLE", read_disable, "off"},
-    {"LIBRARY", read_library, ""},
+    {"SERVERS", read_servers, "11211", NULL},
+    {"MAX_IDLE", read_max_idle, "32", NOT_A_COUNT},
+    {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
+    {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
+    {"MAX_LIFETIME", read_max_lifetime, "30m", NOT_A_TIME},
+    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so",
+     "is not a list of file names without directories"},
+    {"LOG", read_log, "", "is not stderr or a path that can be used here"},
+    {"LOG_LEVEL", read_log_level, "info", "is not error, warning, info or debug"},
+    {"STATS", read_stats, STATS_DIRECTORY,
+     "is not off or an absolute path of at most 199 bytes"},
+    {"DRY_RUN", read_dry_run, "off", NOT_A_SWITCH},
+    {"DISABLE", read_disable, "off", NOT_A_SWITCH},
+    {"LIBRARY", read_library, "", NULL},
 };
 
 #define VARIABLES (sizeof(variables) / sizeof(variables[0]))
@@ -247,11 +354,12 @@ static void read_assignment(struct config *config, const char *assignment)
             continue;
         if (!variables[i].read(config, name + n + 1)) {
             variables[i].read(config, variables[i].fallback);
-            warn(config, assignment, n + strlen(PREFIX), "bad value, the default is used");
+            warn_of_value(config, (struct part){assignment, n + strlen(PREFIX)},
+                          whole(name + n + 1), variables[i].problem);
         }
         return;
     }
-    warn(config, assignment, n + strlen(PREFIX), "no such variable");
+    warn(config, (struct part){assignment, n + strlen(PREFIX)}, "", "no such variable");
 }
 
 /* Another user could lead us elsewhere by a link in a directory of that user. Root has such a

@@ -14,6 +14,7 @@
 
 #define CONFIG_MAX_RULES    64
 #define CONFIG_MAX_WARNINGS 8
+#define CONFIG_WARNING_SIZE 256
 
 /* The default of MCPOOL_STATS, the directory for files of counters. Where it cannot be written,
  * the directory below $XDG_RUNTIME_DIR of the second name is used, and then the third, which
@@ -45,12 +46,14 @@ struct config {
     char stats_instead[CONFIG_DIRECTORY_SIZE]; /* made and used if that fails; empty: none */
     char log_path[PATH_MAX];                   /* absolute, or "stderr"; empty: no log */
     struct rule rules[CONFIG_MAX_RULES];
-    char warnings[CONFIG_MAX_WARNINGS][128]; /* text for the log on each bad variable */
+    char warnings[CONFIG_MAX_WARNINGS][CONFIG_WARNING_SIZE]; /* for the log, on bad variables */
+    const char *details[CONFIG_MAX_WARNINGS]; /* its part that says what is wrong */
 };
 
 /* Fills CONFIG with the defaults, then with the variables in ENVIRONMENT. A bad value leads to
- * the default and a warning, an unknown MCPOOL_ name to a warning. A relative log path is made
- * absolute: it is below the present working directory. Needs no lock; allocates nothing. */
+ * the default and a warning, an unknown MCPOOL_ name to a warning. What a warning cites is
+ * printable. A relative log path is made absolute: it is below the present working directory.
+ * Needs no lock; allocates nothing. */
 void config_read(struct config *config, char *const *environment);
 
 #endif

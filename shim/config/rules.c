@@ -7,6 +7,9 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+
+#include "base/fmt.h"
 
 /* More than the longest rule, "[v6/128]:65535". */
 #define RULE_TEXT_SIZE 64
@@ -61,25 +64,47 @@ static bool parse_network(struct rule *rule, char *text)
     return true;
 }
 
-/* "port", or "network:port", where an IPv6 network is in brackets. Writes to TEXT. */
+/* "[v6]:port" and "[v6]", where the address may be a network. Writes to TEXT. */
+static bool parse_brackets(struct rule *rule, char *text)
+{
+    char *end = strchr(text, ']');
+
+    if (!end || (end[1] != ':' && end[1] != '\0'))
+        return false;
+    if (end[1] == ':' && !parse_port(end + 2, &rule->port))
+        return false;
+    *end = '\0';
+    return strchr(text, ':') && parse_network(rule, text + 1);
+}
+
+/* Whether the IPv6 address TEXT, whose last colon is at LAST, can also be read as an address
+ * with a port behind it: "2001:db8::1:8080". */
+static bool has_two_readings(const char *text, const char *last)
+{
+    char before[RULE_TEXT_SIZE];
+    struct in6_addr v6;
+    uint16_t port;
+    size_t n = (size_t)(last - text);
+
+    memcpy(before, text, n);
+    before[n] = '\0';
+    return parse_port(last + 1, &port) && inet_pton(AF_INET6, before, &v6) == 1;
+}
+
+/* "port", or a network with or without a port. Writes to TEXT. */
 static bool parse_inet(struct rule *rule, char *text)
 {
-    char *port;
+    char *first = strchr(text, ':'), *last = strrchr(text, ':');
 
-    if (text[0] == '[') {
-        char *end = strchr(text, ']');
-
-        if (!end || end[1] != ':')
-            return false;
-        *end = '\0';
-        return strchr(text + 1, ':') && parse_port(end + 2, &rule->port) &&
-               parse_network(rule, text + 1);
-    }
-    port = strchr(text, ':');
-    if (!port)
-        return parse_port(text, &rule->port);
-    *port = '\0';
-    return parse_port(port + 1, &rule->port) && parse_network(rule, text);
+    rule->port = DEFAULT_PORT;
+    if (text[0] == '[')
+        return parse_brackets(rule, text);
+    if (!first)
+        return parse_port(text, &rule->port) || parse_network(rule, text);
+    if (first != last)
+        return !has_two_readings(text, last) && parse_network(rule, text);
+    *first = '\0';
+    return parse_port(first + 1, &rule->port) && parse_network(rule, text);
 }
 
 bool rule_parse(struct rule *rule, const char *text, size_t n)
@@ -101,6 +126,40 @@ bool rule_parse(struct rule *rule, const char *text, size_t n)
         return true;
     }
     return parse_inet(rule, copy);
+}
+
+/* The length of "localhost" or "!localhost" at the start of TEXT of length N; 0 if the item
+ * begins otherwise. */
+static size_t localhost_in(const char *text, size_t n)
+{
+    static const char name[] = "localhost";
+    size_t length = sizeof(name) - 1 + (n > 0 && text[0] == '!');
+
+    if (n < length || strncasecmp(text + (text[0] == '!'), name, sizeof(name) - 1) != 0)
+        return 0;
+    return n == length || text[length] == ':' ? length : 0;
+}
+
+size_t rules_parse(struct rule *rules, const char *text, size_t n)
+{
+    static const char *const loopbacks[RULES_PER_ITEM] = {"127.0.0.1", "[::1]"};
+    size_t name = localhost_in(text, n);
+    char item[RULE_TEXT_SIZE], port[sizeof(":65535")];
+
+    if (name == 0)
+        return rule_parse(rules, text, n);
+    if (n - name >= sizeof(port))
+        return 0;
+    memcpy(port, text + name, n - name);
+    port[n - name] = '\0';
+    for (size_t i = 0; i < RULES_PER_ITEM; i++) {
+        size_t length = fmt_print(item, sizeof(item), "%s%s%s", text[0] == '!' ? "!" : "",
+                                  loopbacks[i], port);
+
+        if (!rule_parse(&rules[i], item, length))
+            return 0;
+    }
+    return RULES_PER_ITEM;
 }
 
 static bool same_network(const uint8_t *a, const uint8_t *b, unsigned int bits)

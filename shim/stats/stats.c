@@ -340,16 +340,20 @@ struct stats *stats_publish(size_t slot_number, const char *text)
     return &slot->stats;
 }
 
-/* Whether FD, opened at our path, still is the file that we made. Anything may be there by now,
- * also a hard link to another user's file. If our inode number was reused, the file belongs to
- * the same user. */
-static bool is_our_file(int fd)
+/* Whether FOUND, which is at our path, still is the file that we made. Anything may be there by
+ * now. If our inode number was reused, the file belongs to the same user. */
+static bool is_our_file(const struct stat *found)
+{
+    return S_ISREG(found->st_mode) && found->st_ino == identity.st_ino &&
+           found->st_dev == identity.st_dev && found->st_uid == identity.st_uid;
+}
+
+/* Whether FD, opened at our path, may be written: our file may be a hard link by now. */
+static bool may_write(int fd)
 {
     struct stat found = {0};
 
-    return ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_nlink == 1 &&
-           found.st_ino == identity.st_ino && found.st_dev == identity.st_dev &&
-           found.st_uid == identity.st_uid;
+    return ownfile_identify(fd, &found) && is_our_file(&found) && found.st_nlink == 1;
 }
 
 static long write_file(void)
@@ -359,7 +363,7 @@ static long write_file(void)
 
     if (fd < 0)
         return fd;
-    if (is_our_file(fd))
+    if (may_write(fd))
         result = raw_syscall(SYS_pwrite64, fd, image, used, 0);
     ownfile_close(fd);
     return result;
@@ -448,9 +452,12 @@ bool stats_after_fork_in_child(void)
 void stats_finish(void)
 {
     struct ownfile own;
+    struct stat found = {0};
 
     if (path[0] == '\0' || !ownfile_begin(&own))
         return;
-    raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    if (raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+        is_our_file(&found))
+        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
     ownfile_end(&own, 0, 0);
 }

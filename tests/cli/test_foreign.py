@@ -47,22 +47,22 @@ def test_one_file_has_one_name(host):
 
 def test_contents_are_read_last(host):
     """Of a file that is not shown, only the header is read."""
+    if not shutil.which("strace"):
+        pytest.skip("no strace here")
     path = copy_of(host, host.client().turns(1), own_name(), in_our_name)
+    content = path.read_bytes()[:HEADER.size]
     os.truncate(path, 1 << 30)
+    trace = host.stats.parent / "trace"
     for index in (MAGIC, NAMESPACE, PID, START):
-        content = bytearray(path.read_bytes()[:HEADER.size])
         fields = list(HEADER.unpack(content))
         fields[index] ^= 1
         with open(path, "r+b") as file:
             file.write(HEADER.pack(*fields))
-        trace = host.stats.parent / "trace"
-        subprocess.run(["strace", "-f", "-e", "trace=pread64", "-o", trace, os.path.join(BUILD, "mcpool"), "stat"],
+        subprocess.run(["strace", "-e", "trace=pread64", "-o", trace, os.path.join(BUILD, "mcpool"), "stat"],
                        env=host.environment(), capture_output=True, timeout=60, check=False)
         sizes = [int(line.rsplit("=", 1)[1].split()[0]) for line in trace.read_text().splitlines()
                  if "pread64(" in line]
         assert 0 < max(sizes) < 100_000
-        with open(path, "r+b") as file:
-            file.write(content)
 
 
 def test_one_endpoint_is_shown_once(host):
@@ -307,20 +307,22 @@ def with_own_run(script, *arguments, environment=None, text=None):
 @as_root
 def test_a_link_in_another_users_runtime_directory(host, tmp_path):
     """Root with the environment of that user, as after `su` or `sudo -E`."""
+    def files_in(folder):
+        environment = preloaded(observed.LIBRARY, host.server.address, XDG_RUNTIME_DIR=str(runtime))
+        code = observed.CLIENT.replace('print("done"', 'print(*__import__("os").listdir(sys.argv[2]), "done"')
+        done = with_own_run('exec "$@"', PYTHON, "-c", code, host.server.port, folder, environment=environment,
+                            text="1\n")
+        assert done.returncode == 0, done.stderr
+        return len(done.stdout.split()) - 1
+
     runtime, target = tmp_path / "runtime", tmp_path / "target"
     target.mkdir()
     runtime.mkdir(mode=0o700)
-    environment = preloaded(observed.LIBRARY, host.server.address, XDG_RUNTIME_DIR=str(runtime))
-    code = observed.CLIENT.replace('print("done"', 'print(*__import__("os").listdir(sys.argv[2]), "done"')
-    client = [PYTHON, "-c", code, host.server.port]
-    done = with_own_run('exec "$@"', *client, runtime / "mcpool", environment=environment, text="1\n")
-    assert done.returncode == 0 and len(done.stdout.split()) == 2, "a directory of its own is used"
+    assert files_in(runtime / "mcpool") == 1, "its own is used"
     (runtime / "mcpool").rmdir()
     (runtime / "mcpool").symlink_to(target)
-    for owner in (os.geteuid(), OTHER):
-        os.chown(runtime, owner, owner)
-        done = with_own_run('exec "$@"', *client, target, environment=environment, text="1\n")
-        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+    os.chown(runtime, OTHER, OTHER)
+    assert files_in(target) == 0
 
 
 def postrm(kind):

@@ -29,6 +29,17 @@ OPTIONS = {
     "--log": "MCPOOL_LOG",
     "--log-level": "MCPOOL_LOG_LEVEL",
 }
+# Values for them that are right, and odd.
+VALUES = {
+    "--servers": " 10.0.0.0/8:5 , !localhost",
+    "--max-idle": "0007",
+    "--max-idle-total": "10000",
+    "--idle-timeout": "90",
+    "--max-lifetime": "168h",
+    "--deepbind": "odd value, with blanks",
+    "--log": "odd value, with blanks",
+    "--log-level": "WARNing",
+}
 PRINT_ENVIRONMENT = [PYTHON, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
 # Harmless libraries to preload, which every process has anyway.
 OTHER = "libm.so.6"
@@ -256,7 +267,7 @@ def test_program_runs_without_a_library_that_cannot_be_loaded(name, tmp_path):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_options_set_variables(option, tmp_path):
-    value = "odd value, not judged here"
+    value = VALUES[option]
     for arguments in ([option, value], [f"{option}={value}"]):
         assert environment_under(*arguments, cwd=tmp_path)[OPTIONS[option]] == value
 
@@ -309,7 +320,7 @@ def test_help(word):
 def test_help_of_run():
     done = mcpool("run", "--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for option in (*OPTIONS, "--dry-run", "-v"):
+    for option in (*OPTIONS, "--dry-run", "--strict", "-v"):
         assert re.search(rf"^  {option}\b", done.stdout, re.M), option
 
 

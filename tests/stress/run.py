@@ -36,10 +36,10 @@ def run(folder, server, seconds, seed):
     return done.returncode == 0
 
 
-def run_stopped(folder, server):
+def run_stopped(name, folder, server):
     """How many scenes with a stopped thread passed, and how many failed."""
     library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
-    done = subprocess.run([os.path.join(folder, "stopped"), str(server.port)],
+    done = subprocess.run([os.path.join(folder, name), str(server.port)],
                           env=preloaded(library, server.address), text=True, stdout=subprocess.PIPE,
                           preexec_fn=die_with_parent)
     lines = done.stdout.splitlines() or ["0 passed, 1 failed"]
@@ -51,7 +51,11 @@ def run_stopped(folder, server):
 def main():
     build, seconds = sys.argv[1], int(sys.argv[2])
     with Memcached("-c", "8192") as server:
-        passed, failed = run_stopped(os.path.join(build, "stressed"), server)
+        passed = failed = 0
+        for name in "stopped", "stopped_swap":
+            more_passed, more_failed = run_stopped(name, os.path.join(build, "stressed"), server)
+            passed += more_passed
+            failed += more_failed
         while seconds > 0:
             length = max(1, min(LONGEST, seconds // 2))
             for kind in "stressed", "tsan":

@@ -128,6 +128,74 @@ Test(config, servers)
     cr_expect(config.rules[0].port == 11212 && config.rules[2].exclude);
 }
 
+Test(config, blanks_around_items)
+{
+    static const char *const same[] = {"31211, 31212", " 31211 ,31212 ", "31211\t,\t31212",
+                                       "31211 ,  31212"};
+    char text[64];
+
+    for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+        snprintf(text, sizeof(text), "MCPOOL_SERVERS=%s", same[i]);
+        read_one(text);
+        cr_expect(config.rule_count == 2 && config.warning_count == 0, "'%s'", text);
+        cr_expect(config.rules[0].port == 31211 && config.rules[1].port == 31212);
+    }
+    read_one("MCPOOL_SERVERS=  ");
+    expect_defaults();
+    cr_expect(config.warning_count == 0, "it is empty");
+    read_one("MCPOOL_SERVERS=10.0.0.1, /run/m.sock");
+    cr_expect(config.rule_count == 1 && config.warning_count == 1);
+    read_one("MCPOOL_DEEPBIND= a.so , b.so ");
+    cr_expect(strcmp(config.deepbind, "a.so,b.so") == 0, "'%s'", config.deepbind);
+}
+
+Test(config, localhost)
+{
+    read_one("MCPOOL_SERVERS=localhost,!localhost:5");
+    cr_expect(config.rule_count == 4 && config.warning_count == 0);
+    cr_expect(config.rules[1].port == 11211 && config.rules[3].exclude);
+}
+
+/* The person who reads it knows then what to write instead. */
+Test(config, warnings_say_what_would_be_right)
+{
+    static const struct {
+        const char *assignment, *detail;
+    } cases[] = {
+        {"MCPOOL_MAX_IDLE=0", "'0' is not a whole number from 1 to 10000"},
+        {"MCPOOL_IDLE_TIMEOUT=5x", "'5x' is not a time from 1ms to 168h, such as 90s or 5m"},
+        {"MCPOOL_LOG_LEVEL=loud", "'loud' is not error, warning, info or debug"},
+        {"MCPOOL_DRY_RUN=maybe", "'maybe' is not on, off, yes, no, true, false, 1 or 0"},
+        {"MCPOOL_STATS=x", "'x' is not off or an absolute path of at most 199 bytes"},
+        {"MCPOOL_DEEPBIND=/a.so", "'/a.so' is not a list of file names without directories"},
+        {"MCPOOL_SERVERS=11211, memcached.internal:31211",
+         "'memcached.internal:31211' is not PORT, IP, IP:PORT, [V6]:PORT, IP/BITS:PORT, "
+         "localhost:PORT or *; other names are not looked up"},
+        {"MCPOOL_SERVERS=11211,", "'11211,' has an empty item"},
+        {"MCPOOL_SERVERS=\033[2J", "'?[2J' is not PORT, IP, IP:PORT, [V6]:PORT, IP/BITS:PORT, "
+                                   "localhost:PORT or *; other names are not looked up"},
+        {"MCPOOL_SERVERS="
+         "a234567890123456789012345678901234567890123456789012345678901234567890",
+         "'a2345678901234567890123456789012345678901234...' is not PORT, IP, IP:PORT, "
+         "[V6]:PORT, IP/BITS:PORT, localhost:PORT or *; other names are not looked up"},
+    };
+    char text[CONFIG_WARNING_SIZE];
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        read_one(cases[i].assignment);
+        cr_assert(config.warning_count == 1, "%s", cases[i].assignment);
+        cr_expect(strcmp(config.details[0], cases[i].detail) == 0, "%s", config.details[0]);
+        snprintf(text, sizeof(text), "%.*s: bad value, the default is used: %s",
+                 (int)strcspn(cases[i].assignment, "="), cases[i].assignment, cases[i].detail);
+        cr_expect(strcmp(config.warnings[0], text) == 0, "%s", config.warnings[0]);
+        expect_defaults();
+    }
+    read_one("MCPOOL_NONSENSE=1");
+    cr_expect(strcmp(config.details[0], "no such variable") == 0);
+    read_one("MCPOOL_SERVERS=/run/m.sock");
+    cr_expect(strcmp(config.details[0], "Unix sockets are not pooled") == 0);
+}
+
 /* Unix sockets are not pooled. Where only they are named, the default does not replace them. */
 Test(config, paths_are_ignored_with_one_warning)
 {
@@ -165,6 +233,12 @@ Test(config, too_many_servers)
     strcat(list, ",1");
     read_one(list);
     cr_expect(config.warning_count == 1);
+    cr_expect(strstr(config.details[0], "has more than 64 items") != NULL);
+    expect_defaults();
+    list[63 * 2 + strlen("MCPOOL_SERVERS=")] = '\0';
+    strcat(list, "localhost");
+    read_one(list);
+    cr_expect(config.warning_count == 1, "localhost counts twice");
     expect_defaults();
 }
 

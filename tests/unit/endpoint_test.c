@@ -148,12 +148,18 @@ Test(endpoint, malformed_rules)
         "11211 ",
         " 11211",
         "x",
-        "10.0.0.1",
         "10.0.0.1:",
         "10.0.0:5",
         "10.0.0.1:x",
         "::1:5",
-        "[::1]",
+        "::1:11211",
+        "2001:db8::1:8080",
+        "1.2.3.4:5:6",
+        "[10.0.0.1]",
+        "[::1",
+        "10.0.0.1/33",
+        "localhost",
+        "localhost:5",
         "[::1]5",
         "[::1]x5",
         "[::1:5",
@@ -174,6 +180,45 @@ Test(endpoint, malformed_rules)
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         cr_expect(!rule_parse(&rule, bad[i], strlen(bad[i])), "'%s' is no rule", bad[i]);
+}
+
+Test(endpoint, an_address_alone_means_the_default_port)
+{
+    cr_expect(named_by("10.0.0.1", inet("10.0.0.1", 11211)));
+    cr_expect(!named_by("10.0.0.1", inet("10.0.0.1", 11212)));
+    cr_expect(!named_by("10.0.0.1", inet("10.0.0.2", 11211)));
+    cr_expect(named_by("10.0.0.0/8", inet("10.1.2.3", 11211)));
+    cr_expect(!named_by("10.0.0.0/8", inet("10.1.2.3", 11212)));
+    cr_expect(named_by("[::1]", inet6("::1", 11211, 0)));
+    cr_expect(named_by("[fd00::/8]", inet6("fdff::1", 11211, 0)));
+    cr_expect(!named_by("*,!10.0.0.1", inet("10.0.0.1", 11211)));
+    cr_expect(named_by("::1", inet6("::1", 11211, 0)));
+    cr_expect(named_by("2001:db8::8080", inet6("2001:db8::8080", 11211, 0)));
+    cr_expect(named_by("1:2:3:4:5:6:7:8", inet6("1:2:3:4:5:6:7:8", 11211, 0)));
+    cr_expect(named_by("fd00::/8", inet6("fdff::1", 11211, 0)));
+    cr_expect(named_by("::ffff:10.0.0.1", inet("10.0.0.1", 11211)));
+}
+
+Test(endpoint, localhost_is_both_loopbacks)
+{
+    struct address v4 = inet("127.0.0.1", 5), v6 = inet6("::1", 5, 0);
+    struct rule rules[RULES_PER_ITEM];
+
+    cr_expect(rules_parse(rules, "localhost:5,", 11) == 2);
+    cr_expect(rules_match(rules, 2, &v4) && rules_match(rules, 2, &v6));
+    v4 = inet("127.0.0.2", 5);
+    cr_expect(!rules_match(rules, 2, &v4));
+    cr_expect(rules_parse(rules, "LocalHost", 9) == 2);
+    cr_expect(rules[0].port == 11211 && rules[1].port == 11211 && !rules[1].exclude);
+    cr_expect(rules_parse(rules, "!localhost", 10) == 2);
+    cr_expect(rules[0].exclude && rules[1].exclude);
+    cr_expect(rules_parse(rules, "10.0.0.1:5", 10) == 1);
+    cr_expect(rules_parse(rules, "localhost:", 10) == 0);
+    cr_expect(rules_parse(rules, "localhost:x", 11) == 0);
+    cr_expect(rules_parse(rules, "localhost/8:5", 13) == 0);
+    cr_expect(rules_parse(rules, "localhost5", 10) == 0);
+    cr_expect(rules_parse(rules, "localhost:111111", 16) == 0);
+    cr_expect(rules_parse(rules, "", 0) == 0 && rules_parse(rules, "!", 1) == 0);
 }
 
 /* For every length of a prefix: an address that differs in its last bit is outside, one that

@@ -472,6 +472,21 @@ Test(stats, the_file_goes_with_the_process)
     cr_expect(files_in(directory) == 0);
 }
 
+Test(stats, another_file_of_that_name_does_not)
+{
+    char name[128];
+
+    cr_assert(publish(0, "a"));
+    snprintf(name, sizeof(name), "%s/other", directory);
+    cr_assert(rename(own_path(), name) == 0 && symlink(name, own_path()) == 0);
+    stats_finish();
+    cr_expect(unlink(own_path()) == 0, "a link");
+    close(creat(own_path(), 0600));
+    stats_finish();
+    cr_expect(unlink(own_path()) == 0, "another file");
+    cr_expect(access(name, F_OK) == 0);
+}
+
 Test(stats, off)
 {
     config.stats[0] = '\0';

@@ -50,7 +50,7 @@ _mcpool() {
             case $word in
             -*)
                 _mcpool_complete -W "--servers --max-idle --max-idle-total --idle-timeout
-                    --max-lifetime --deepbind --log --log-level --dry-run --help -v" -- "$word"
+                    --max-lifetime --deepbind --log --log-level --dry-run --strict --help -v" -- "$word"
                 ;;
             *) _mcpool_complete -c -- "$word" ;;
             esac
@@ -59,7 +59,7 @@ _mcpool() {
         ;;
     check)
         case $word in
-        -*) _mcpool_complete -W "--help" -- "$word" ;;
+        -*) _mcpool_complete -W "--config --help" -- "$word" ;;
         [0-9]*) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
         *) _mcpool_complete -c -- "$word" ;;
         esac
