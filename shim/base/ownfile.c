@@ -59,9 +59,9 @@ void ownfile_end(const struct ownfile *own, long result, size_t n)
     raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &own->mask, NULL, sizeof(own->mask));
 }
 
-static int open_above_standard_fds(const char *path, int flags)
+static int open_above_standard_fds(int directory, const char *path, int flags)
 {
-    long opened = raw_syscall(SYS_openat, AT_FDCWD, path,
+    long opened = raw_syscall(SYS_openat, directory, path,
                               flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
     long moved;
 
@@ -96,15 +96,20 @@ static void let_forks_in(bool locked)
         lock_release(&changing);
 }
 
-int ownfile_open(const char *path, int flags)
+int ownfile_open_at(int directory, const char *path, int flags)
 {
     bool locked = keep_forks_out();
-    int fd = open_above_standard_fds(path, flags);
+    int fd = open_above_standard_fds(directory, path, flags);
 
     if (fd >= 0)
         replace_note(0, fd + 1);
     let_forks_in(locked);
     return fd;
+}
+
+int ownfile_open(const char *path, int flags)
+{
+    return ownfile_open_at(AT_FDCWD, path, flags);
 }
 
 void ownfile_close(int fd)

@@ -35,6 +35,9 @@ COLD void ownfile_end(const struct ownfile *own, long result, size_t n);
 COLD int ownfile_open(const char *path, int flags);
 COLD void ownfile_close(int fd);
 
+/* The same, with a relative PATH below the directory at the fd DIRECTORY. */
+COLD int ownfile_open_at(int directory, const char *path, int flags);
+
 /* The handlers around a fork; see pthread_atfork(3). No other thread opens or closes a file of
  * ours during the fork. The child closes those that other threads of its parent had open. */
 COLD void ownfile_before_fork(void);

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/causes.h"
 #include "cli/command.h"
 #include "cli/printable.h"
 #include "cli/processes.h"
@@ -277,6 +278,21 @@ static void tell_counters(const struct process *process)
     }
 }
 
+static void tell_no_proof(const struct process *process)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < process->server_count; i++)
+        n += process->servers[i].numbers.refused[REASON_NO_PROOF] +
+             process->servers[i].numbers.discarded[REASON_NO_PROOF];
+    if (n > 0)
+        printf("note: NO_PROOF %" PRIu64 ": the kernel or a filter (seccomp) refuses SO_COOKIE "
+               "or TCP_INFO\n"
+               "    Its connections cannot be verified, so they are not pooled. "
+               "`mcpool explain NO_PROOF` says more.\n",
+               n);
+}
+
 /* Fills PROGRAM for the file that the process PID executes. False when it cannot be read. */
 static bool find_executed(int pid, struct program *program)
 {
@@ -315,14 +331,15 @@ static int tell_mapped(int pid, const char *path)
     if (strstr(path, " (deleted)"))
         puts("note: the file was replaced since; restart the process to load the new one");
     read_environment(&environment, pid);
-    if (processes.count > 0)
+    if (processes.count > 0) {
         tell_counters(&processes.list[0]);
-    else if (value_of(&environment, "MCPOOL_DISABLE="))
+        tell_no_proof(&processes.list[0]);
+    } else if (value_of(&environment, "MCPOOL_DISABLE="))
         puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");
-    else
-        puts("note: it shows no counters\n"
-             "    Either it has not connected over TCP to a memcached that MCPOOL_SERVERS\n"
-             "    names, or MCPOOL_STATS is off or cannot be written.");
+    if (processes.count == 0) {
+        puts("note: it shows no counters");
+        causes_tell(pid, stdout);
+    }
     processes_free(&processes);
     return EXIT_SUCCESS;
 }

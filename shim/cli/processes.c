@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -392,56 +391,17 @@ static bool is_wanted(const struct search *search, int pid)
     return search->pid_count == 0;
 }
 
-/* FLAGS are for open(). */
-static void read_directory(struct search *search, const char *path, int flags)
+/* CONTEXT is a struct search. */
+static void read_directory(void *context, DIR *directory)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | flags);
-    DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+    struct search *search = context;
     struct dirent *entry;
     uint64_t start;
     int pid;
 
-    if (!directory) {
-        if (fd >= 0)
-            close(fd);
-        return;
-    }
     while ((entry = readdir(directory))) {
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
-    }
-    closedir(directory);
-}
-
-/* As for the library: in a directory of another user, anything may be a link to elsewhere. */
-static bool is_own_directory(const char *path)
-{
-    struct stat found;
-
-    return lstat(path, &found) == 0 && S_ISDIR(found.st_mode) && found.st_uid == geteuid();
-}
-
-/* Reads the directories in which the library creates files; for root, those of all users. */
-static void read_directories(struct search *search)
-{
-    const char *asked = getenv("MCPOOL_STATS");
-    const char *runtime = getenv("XDG_RUNTIME_DIR");
-    char path[CONFIG_DIRECTORY_SIZE + 16];
-    glob_t others;
-
-    if (asked && *asked) {
-        read_directory(search, asked, 0);
-        return;
-    }
-    read_directory(search, STATS_DIRECTORY, 0);
-    if (geteuid() == 0 &&
-        glob("/run/user/*/" STATS_SUBDIRECTORY, GLOB_ONLYDIR, NULL, &others) == 0) {
-        for (size_t i = 0; i < others.gl_pathc; i++)
-            read_directory(search, others.gl_pathv[i], O_NOFOLLOW);
-        globfree(&others);
-    } else if (runtime && is_own_directory(runtime)) {
-        snprintf(path, sizeof(path), "%s/" STATS_SUBDIRECTORY, runtime);
-        read_directory(search, path, 0);
     }
 }
 
@@ -462,7 +422,7 @@ struct processes processes_read(const int *pids, size_t n)
 
     if (stat("/proc/self/ns/pid", &found) == 0)
         search.pid_namespace = found.st_ino;
-    read_directories(&search);
+    places_read(&search.found.places, read_directory, &search);
     if (search.found.count > 0)
         qsort(search.found.list, search.found.count, sizeof(*search.found.list), compare);
     free(search.users);

@@ -16,6 +16,7 @@
 
 #include "base/reasons.h"
 #include "cli/layout.h"
+#include "cli/places.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {
@@ -58,9 +59,10 @@ struct process {
 struct processes {
     struct process *list; /* by service, dry runs last, then by pid */
     size_t count;
-    size_t forbidden; /* files of other users that may not be read */
-    size_t too_many;  /* processes beyond the limits for a user */
-    size_t strange;   /* files of a version of the library that is not known */
+    size_t forbidden;     /* files of other users that may not be read */
+    size_t too_many;      /* processes beyond the limits for a user */
+    size_t strange;       /* files of a version of the library that is not known */
+    struct places places; /* where they were looked for */
 };
 
 enum outcome { REFUSED, DISCARDED };

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/causes.h"
 #include "cli/command.h"
 #include "cli/processes.h"
 
@@ -187,7 +188,27 @@ static void print_json(const struct processes *processes)
     puts("]}");
 }
 
-static void tell_what_is_missing(const struct processes *processes)
+static bool is_shown(const struct processes *processes, int pid)
+{
+    for (size_t i = 0; i < processes->count; i++) {
+        if (processes->list[i].pid == pid)
+            return true;
+    }
+    return false;
+}
+
+/* Says of each of the N processes at PIDS that is not shown why it is not. */
+static void tell_of_each(const struct processes *processes, const int *pids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (is_shown(processes, pids[i]))
+            continue;
+        fprintf(stderr, "mcpool: process %d shows no counters\n", pids[i]);
+        causes_tell(pids[i], stderr);
+    }
+}
+
+static void tell_what_is_missing(const struct processes *processes, const int *pids, size_t n)
 {
     if (processes->forbidden > 0)
         fprintf(stderr, "mcpool: %zu more of other users; only root sees them\n",
@@ -198,8 +219,11 @@ static void tell_what_is_missing(const struct processes *processes)
     if (processes->strange > 0)
         fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",
                 processes->strange);
-    if (processes->count == 0)
-        fputs("mcpool: no process shows counters\n", stderr);
+    tell_of_each(processes, pids, n);
+    if (processes->count > 0 || n > 0)
+        return;
+    fputs("mcpool: no process shows counters\n", stderr);
+    places_tell(&processes->places, stderr);
 }
 
 static int show(const int *pids, size_t n, bool json)
@@ -211,7 +235,7 @@ static int show(const int *pids, size_t n, bool json)
         print_json(&processes);
     else
         print_table(&processes);
-    tell_what_is_missing(&processes);
+    tell_what_is_missing(&processes, pids, n);
     processes_free(&processes);
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);
 }

@@ -392,7 +392,8 @@ void config_read(struct config *config, char *const *environment)
         else if (strncmp(*environment, RUNTIME, strlen(RUNTIME)) == 0)
             read_runtime_directory(config, *environment + strlen(RUNTIME));
     }
-    /* Only the default directory has a substitute, not one that the user chose. */
-    if (strcmp(config->stats, STATS_DIRECTORY) != 0)
+    /* Only the default directory has substitutes, not one that the user chose. */
+    config->stats_default = strcmp(config->stats, STATS_DIRECTORY) == 0;
+    if (!config->stats_default)
         config->stats_instead[0] = '\0';
 }

@@ -16,10 +16,12 @@
 #define CONFIG_MAX_WARNINGS 8
 #define CONFIG_WARNING_SIZE 256
 
-/* The default of MCPOOL_STATS, the directory for files of counters; and the name of the
- * directory below $XDG_RUNTIME_DIR that is used where the default cannot be written. */
+/* The default of MCPOOL_STATS, the directory for files of counters. Where it cannot be written,
+ * the directory below $XDG_RUNTIME_DIR of the second name is used, and then the third, which
+ * ends in the effective user ID. Both are the user's own: other users have no access. */
 #define STATS_DIRECTORY    "/run/mcpool"
 #define STATS_SUBDIRECTORY "mcpool"
+#define STATS_FALLBACK     "/tmp/mcpool-"
 
 /* Room for the path of such a directory, with its final NUL. */
 #define CONFIG_DIRECTORY_SIZE 200
@@ -36,6 +38,7 @@ struct config {
     enum log_level log_level;
     bool dry_run;
     bool disable;
+    bool stats_default; /* `stats` is the default, so there are others to fall back to */
     size_t rule_count;
     size_t warning_count;
     char deepbind[256];                /* file names, with commas between */

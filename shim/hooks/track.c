@@ -18,6 +18,7 @@
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
+#include "stats/log.h"
 
 /* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)
@@ -65,6 +66,18 @@ int track_spare(int domain, int type, int protocol)
     return fd;
 }
 
+/* The kernel or a filter refuses SO_COOKIE, so no socket of the process is pooled. CONN is
+ * tracked all the same: that it is refused is counted, where others see it. */
+COLD static void refuse_all(struct conn *conn)
+{
+    static atomic_bool told;
+
+    conn_refuse(conn, REASON_NO_PROOF);
+    if (!atomic_exchange(&told, true))
+        log_line(LOG_WARNING, "nothing is pooled: %s (%s)", reason_name(REASON_NO_PROOF),
+                 reason_text(REASON_NO_PROOF));
+}
+
 void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, uint32_t orphans)
 {
     struct conn *conn;
@@ -81,10 +94,9 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
     conn->cred_epoch = atomic_load(&cred_epoch);
     conn_set_flags(conn, O_RDWR | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0),
                    type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
-    if (sockid_cookie(fd, &conn->cookie))
-        put_in_map(fd, conn);
-    else
-        conn_move(conn, CONN_CLOSED);
+    if (!sockid_cookie(fd, &conn->cookie))
+        refuse_all(conn);
+    put_in_map(fd, conn);
 }
 
 void track_epoll(int fd)

@@ -219,16 +219,20 @@ static bool fill_file(int fd)
            raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 
-static bool make_file_in(const char *directory)
+/* AT is an fd of the directory, or AT_FDCWD. */
+static bool make_file_in(int at, const char *directory)
 {
+    const char *name = path;
     int fd;
     bool made;
 
     name_file(path, directory, image->pid, image->start);
-    fd = ownfile_open(path, O_WRONLY | O_CREAT | O_EXCL);
+    if (at != AT_FDCWD)
+        name += strlen(directory) + 1;
+    fd = ownfile_open_at(at, name, O_WRONLY | O_CREAT | O_EXCL);
     if (fd == -EEXIST && is_gone(path, image->pid)) {
-        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
-        fd = ownfile_open(path, O_WRONLY | O_CREAT | O_EXCL);
+        raw_syscall(SYS_unlinkat, at, name, 0);
+        fd = ownfile_open_at(at, name, O_WRONLY | O_CREAT | O_EXCL);
     }
     if (fd < 0)
         return false;
@@ -237,20 +241,45 @@ static bool make_file_in(const char *directory)
     if (made)
         remove_gone(directory);
     else
-        raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+        raw_syscall(SYS_unlinkat, at, name, 0);
     return made;
 }
 
+/* In a directory of our own, which is made if it is not there. Any user may have made what is
+ * there, in /tmp: a link, or a directory of that user. So what was opened is looked at, and the
+ * file is made there, wherever the path leads by then. */
+static bool make_file_in_own(const char *directory)
+{
+    struct stat found = {0};
+    bool made;
+    int at;
+
+    raw_syscall(SYS_mkdirat, AT_FDCWD, directory, 0700);
+    at = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
+    if (at < 0)
+        return false;
+    made = ownfile_identify(at, &found) && found.st_uid == (uid_t)raw_syscall(SYS_geteuid) &&
+           (found.st_mode & 0077) == 0 && make_file_in(at, directory);
+    ownfile_close(at);
+    return made;
+}
+
+/* The user is asked for only now: a server may have given up root since the start. */
 static bool make_file(void)
 {
+    char fallback[sizeof(STATS_FALLBACK) + 10];
+
     if (image->start == 0 || !is_one_user())
         return false;
-    if (make_file_in(settings->stats))
+    if (make_file_in(AT_FDCWD, settings->stats))
         return true;
-    if (settings->stats_instead[0] == '\0')
+    if (settings->stats_instead[0] != '\0' && make_file_in_own(settings->stats_instead))
+        return true;
+    if (!settings->stats_default)
         return false;
-    raw_syscall(SYS_mkdirat, AT_FDCWD, settings->stats_instead, 0700);
-    return make_file_in(settings->stats_instead);
+    fmt_print(fallback, sizeof(fallback), STATS_FALLBACK "%u",
+              (unsigned int)raw_syscall(SYS_geteuid));
+    return make_file_in_own(fallback);
 }
 
 static bool make_image(void)

@@ -298,6 +298,21 @@ Test(reasons_kernel, no_proof_to_be_had, .timeout = 20)
     EXPECT_EVENT(": discarded: NO_PROOF ");
 }
 
+/* As under gVisor, and under filters that allow only the options they know. */
+Test(reasons_kernel, no_socket_has_an_identity, .timeout = 20)
+{
+    forbid(SYS_getsockopt, SOL_SOCKET, SO_COOKIE);
+    for (int i = 0; i < 3; i++) {
+        int fd = dial_server();
+
+        exchange(fd);
+        cr_expect(close(fd) == 0);
+        EXPECT_NOT_KEPT("NO_PROOF");
+    }
+    cr_expect(log_count("warning: nothing is pooled: NO_PROOF (") == 1);
+    cr_expect(log_count(": reused") == 0);
+}
+
 /* A duplicate put over it closes it, unless a filter refuses the call. */
 Test(reasons_kernel, duplicates_that_a_filter_refuses, .timeout = 20)
 {

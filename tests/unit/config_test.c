@@ -286,10 +286,12 @@ Test(config, stats)
     cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
     snprintf(instead, sizeof(instead), "%s/mcpool", strchr(runtime, '/'));
     cr_expect(strcmp(config.stats_instead, instead) == 0);
+    cr_expect(config.stats_default);
     environment[1] = "MCPOOL_STATS=/var/tmp";
     config_read(&config, environment);
     cr_expect(strcmp(config.stats, "/var/tmp") == 0);
     cr_expect(config.stats_instead[0] == '\0', "what was asked for has no substitute");
+    cr_expect(!config.stats_default);
     environment[1] = "MCPOOL_STATS=off";
     config_read(&config, environment);
     cr_expect(config.stats[0] == '\0' && config.stats_instead[0] == '\0');

@@ -523,6 +523,152 @@ Test(stats, a_directory_instead_is_made)
     cr_expect(files_in(config.stats_instead) == 0);
 }
 
+/* Others may have access to it, so nothing is made there. */
+Test(stats, a_directory_instead_that_is_open_to_others)
+{
+    strcpy(config.stats_instead, directory);
+    strcat(config.stats_instead, "/instead");
+    strcat(config.stats, "/missing");
+    cr_assert(mkdir(config.stats_instead, 0700) == 0 && chmod(config.stats_instead, 0710) == 0);
+    expect_none();
+    cr_expect(files_in(config.stats_instead) == 0);
+}
+
+/* Root can write there, and must not. */
+Test(stats, a_directory_instead_of_another_user)
+{
+    if (geteuid() != 0)
+        cr_skip_test("only root can give a directory away");
+    strcpy(config.stats_instead, directory);
+    strcat(config.stats_instead, "/instead");
+    strcat(config.stats, "/missing");
+    cr_assert(mkdir(config.stats_instead, 0700) == 0 &&
+              chown(config.stats_instead, 65534, 65534) == 0);
+    expect_none();
+    cr_expect(files_in(config.stats_instead) == 0);
+}
+
+/* A user that no other test is, so that its directory is its own. */
+static uid_t lonely;
+static char fallback[64];
+
+static void remove_fallback(void)
+{
+    if (unlink(fallback) != 0)
+        nftw(fallback, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* Without any other directory. PREPARE is called as root. Returns whether there is a file then.
+ * The test runs in a child, as its user cannot remove what root has prepared. */
+static bool falls_back(void (*prepare)(void))
+{
+    pid_t child;
+    int status;
+
+    if (geteuid() != 0)
+        cr_skip_test("only root can be another user");
+    lonely = 100000 + (uid_t)getpid();
+    snprintf(fallback, sizeof(fallback), "/tmp/mcpool-%u", lonely);
+    remove_fallback();
+    if (prepare)
+        prepare();
+    child = fork();
+    if (child == 0) {
+        if (!stats_after_fork_in_child() || setgid(lonely) != 0 || setuid(lonely) != 0)
+            _exit(2);
+        _exit(publish(0, "a") ? files_in(fallback) == 1 : 0);
+    }
+    cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+              WEXITSTATUS(status) <= 1);
+    return WEXITSTATUS(status) == 1;
+}
+
+static void expect_fallback(void (*prepare)(void), bool expected)
+{
+    strcat(config.stats, "/missing");
+    config.stats_default = true;
+    cr_expect(falls_back(prepare) == expected);
+    cr_expect(files_in(directory) == 0, "what the link names is untouched");
+    remove_fallback();
+}
+
+static void ask_for_its_mode(void)
+{
+    struct stat found;
+
+    cr_expect(lstat(fallback, &found) == 0 && S_ISDIR(found.st_mode) &&
+              (found.st_mode & 07777) == 0700 && found.st_uid == lonely);
+}
+
+Test(stats, any_user_can_fall_back_to_a_directory_in_tmp)
+{
+    strcat(config.stats, "/missing");
+    config.stats_default = true;
+    cr_expect(falls_back(NULL));
+    ask_for_its_mode();
+    remove_fallback();
+}
+
+static void give_away(void)
+{
+    cr_assert(mkdir(fallback, 0700) == 0 && chown(fallback, lonely, lonely) == 0);
+}
+
+Test(stats, the_fallback_of_an_earlier_process_is_used)
+{
+    expect_fallback(give_away, true);
+}
+
+static void make_as_another(void)
+{
+    cr_assert(mkdir(fallback, 0700) == 0 && chmod(fallback, 0777) == 0 &&
+              chown(fallback, lonely + 1, lonely) == 0);
+}
+
+Test(stats, a_fallback_of_another_user_is_refused)
+{
+    expect_fallback(make_as_another, false);
+}
+
+static void open_to_others(void)
+{
+    give_away();
+    cr_assert(chmod(fallback, 0770) == 0);
+}
+
+Test(stats, a_fallback_that_is_open_to_others_is_refused)
+{
+    expect_fallback(open_to_others, false);
+}
+
+/* To a directory that is right in all else. */
+static void link_to_another(void)
+{
+    cr_assert(chown(directory, lonely, lonely) == 0 && symlink(directory, fallback) == 0);
+}
+
+Test(stats, a_fallback_that_is_a_link_is_refused)
+{
+    expect_fallback(link_to_another, false);
+}
+
+static void put_a_file_there(void)
+{
+    cr_assert(close(creat(fallback, 0600)) == 0 && chown(fallback, lonely, lonely) == 0);
+}
+
+Test(stats, a_fallback_that_is_no_directory_is_refused)
+{
+    expect_fallback(put_a_file_there, false);
+}
+
+Test(stats, a_directory_that_was_asked_for_has_no_fallback)
+{
+    strcat(config.stats, "/missing");
+    cr_expect(!falls_back(NULL));
+    cr_expect(access(fallback, F_OK) != 0);
+}
+
 Test(stats, a_name_that_leads_elsewhere_is_not_followed)
 {
     cr_assert(symlink("/tmp/mcpool-elsewhere", own_path()) == 0);

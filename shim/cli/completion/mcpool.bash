@@ -2,7 +2,8 @@
 
 _mcpool_pids() {
     local directory names
-    for directory in "${MCPOOL_STATS:-/run/mcpool}" "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool"; do
+    for directory in "${MCPOOL_STATS:-/run/mcpool}" "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool" \
+        "/tmp/mcpool-$EUID"; do
         names=("$directory"/*-*)
         names=("${names[@]##*/}")
         printf '%s\n' "${names[@]%-*}"
