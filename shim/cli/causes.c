@@ -466,7 +466,9 @@ void causes_tell(int pid, FILE *to)
     if (kill(pid, 0) != 0 && errno == ESRCH)
         fputs("    There is no such process.\n", to);
     else if (library < 0)
-        fputs("    It is another user's; ask as root.\n", to);
+        fputs(geteuid() == 0 ? "    The system does not let root look at it.\n"
+                             : "    It is another user's; ask as root.\n",
+              to);
     else if (library == 0)
         fprintf(to, "    It does not have the library; `mcpool check %d` says why.\n", pid);
     else
