@@ -3,14 +3,17 @@
  */
 #include "config/config.h"
 
+#include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fmt.h"
+#include "base/rawsys.h"
 
 #define PREFIX  "MCPOOL_"
 #define RUNTIME "XDG_RUNTIME_DIR="
@@ -362,13 +365,14 @@ static void read_assignment(struct config *config, const char *assignment)
     warn(config, (struct part){assignment, n + strlen(PREFIX)}, "", "no such variable");
 }
 
-/* Another user could lead us elsewhere by a link in a directory of that user. Root has such a
- * variable after `su` or `sudo -E`. */
+/* lstat() is a new name of glibc 2.33. Another user could lead us elsewhere by a link in a
+ * directory of that user. Root has such a variable after `su` or `sudo -E`. */
 static bool is_own_directory(const char *path)
 {
-    struct stat found;
+    struct stat found = {0};
 
-    return lstat(path, &found) == 0 && S_ISDIR(found.st_mode) && found.st_uid == geteuid();
+    return raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+           S_ISDIR(found.st_mode) && found.st_uid == getauxval(AT_EUID);
 }
 
 /* The substitute for STATS_DIRECTORY, which does not exist everywhere. */

@@ -40,6 +40,7 @@ static char path[PATH_SIZE];       /* of the file; empty: there is none */
 static struct stats_header *image; /* what the file holds, at its largest; NULL at first */
 static size_t used;                /* how many bytes of the image are written to the file */
 static struct stat identity;       /* of the file */
+static uid_t user;                 /* the effective one when the file is made */
 
 void stats_start(const struct config *config, size_t slots)
 {
@@ -105,8 +106,7 @@ static bool is_of_our_kind(const char *name)
 
     if (fd < 0)
         return false;
-    good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) &&
-           found.st_uid == (uid_t)raw_syscall(SYS_geteuid) &&
+    good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_uid == user &&
            raw_syscall(SYS_read, fd, &header, wanted) == (long)wanted &&
            header.magic == STATS_MAGIC && header.pid_namespace == pid_namespace();
     ownfile_close(fd);
@@ -204,18 +204,18 @@ static void fill_header(struct stats_header *header, uint64_t start)
  * for a while, and that user could write to it. */
 static bool is_one_user(void)
 {
-    uid_t real = 0, effective = 0, saved = 0;
+    uid_t real = 0, saved = 0;
 
-    return raw_syscall(SYS_getresuid, &real, &effective, &saved) == 0 && real == effective &&
-           effective == saved;
+    return raw_syscall(SYS_getresuid, &real, &user, &saved) == 0 && real == user &&
+           user == saved;
 }
 
 /* Writes the image to FD, a new and empty file, and notes which file it is. The file belongs to
  * another user after a call of setfsuid(2). */
 static bool fill_file(int fd)
 {
-    return ownfile_identify(fd, &identity) &&
-           identity.st_uid == (uid_t)raw_syscall(SYS_geteuid) && ownfile_may_grow(used) &&
+    return ownfile_identify(fd, &identity) && identity.st_uid == user &&
+           ownfile_may_grow(used) &&
            raw_syscall(SYS_pwrite64, fd, image, used, 0) == (long)used;
 }
 
@@ -258,7 +258,7 @@ static bool make_file_in_own(const char *directory)
     at = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
     if (at < 0)
         return false;
-    made = ownfile_identify(at, &found) && found.st_uid == (uid_t)raw_syscall(SYS_geteuid) &&
+    made = ownfile_identify(at, &found) && found.st_uid == user &&
            (found.st_mode & 0077) == 0 && make_file_in(at, directory);
     ownfile_close(at);
     return made;
@@ -277,8 +277,7 @@ static bool make_file(void)
         return true;
     if (!settings->stats_default)
         return false;
-    fmt_print(fallback, sizeof(fallback), STATS_FALLBACK "%u",
-              (unsigned int)raw_syscall(SYS_geteuid));
+    fmt_print(fallback, sizeof(fallback), STATS_FALLBACK "%u", (unsigned int)user);
     return make_file_in_own(fallback);
 }
 
