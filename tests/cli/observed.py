@@ -3,13 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
-from support import BUILD, LIBRARY, PYTHON, die_with_parent, preloaded
+from support import BUILD, LIBRARY, PYTHON, die_with_parent, free_port, preloaded
 
 SHIM = os.path.join(HERE, "..", "..", "shim")
 COMMAND = os.path.abspath(os.environ.get("MCPOOL_COMMAND", os.path.join(BUILD, "mcpool")))
@@ -107,3 +108,25 @@ class Host:
         for client in self.clients:
             if client.process.poll() is None:
                 client.kill()
+
+
+class Listener:
+    """`COMMAND metrics --listen`, which runs and accepts connections."""
+
+    timeout = 20
+
+    def __init__(self, host, command):
+        self.port = free_port()
+        self.process = subprocess.Popen([command, "metrics", "--listen", str(self.port)],
+                                        env=host.environment(), preexec_fn=die_with_parent)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.dial().close()
+                return
+            except OSError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    def dial(self):
+        return socket.create_connection(("127.0.0.1", self.port), self.timeout)

@@ -193,24 +193,13 @@ def test_what_is_not_ours_is_not_removed(host):
         assert not left.exists(), "and what is ours is"
 
 
-class HalfOpen:
+class HalfOpen(observed.Listener):
     """`mcpool metrics --listen` and clients that ask for nothing."""
 
-    def __init__(self, host):
-        self.port = free_port()
-        self.process = subprocess.Popen([SANITIZED, "metrics", "--listen", str(self.port)],
-                                        env=host.environment(), preexec_fn=die_with_parent)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                self.dial().close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
+    timeout = 5
 
-    def dial(self):
-        return socket.create_connection(("127.0.0.1", self.port), 5)
+    def __init__(self, host):
+        super().__init__(host, SANITIZED)
 
     def ask(self):
         with self.dial() as connection:

@@ -12,7 +12,7 @@ import time
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from observed import COMMAND, SHIM, die_with_parent
+from observed import COMMAND, SHIM, Listener, die_with_parent
 from support import free_port
 
 
@@ -109,22 +109,9 @@ def test_output_that_cannot_be_written(host, tmp_path):
     assert done.returncode == 1 and sorted(os.listdir(tmp_path)) == ["folder", "stats"]
 
 
-class Exporter:
+class Exporter(Listener):
     def __init__(self, host):
-        self.port = free_port()
-        self.process = subprocess.Popen([COMMAND, "metrics", "--listen", str(self.port)],
-                                        env=host.environment(), preexec_fn=die_with_parent)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self.dial().close()
-                return
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-
-    def dial(self):
-        return socket.create_connection(("127.0.0.1", self.port), 20)
+        super().__init__(host, COMMAND)
 
     def ask(self, method="GET", path="/metrics"):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
