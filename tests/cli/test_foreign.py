@@ -14,7 +14,7 @@ import pytest
 
 import observed
 from observed import die_with_parent
-from support import BUILD, PYTHON, free_port, preloaded
+from support import BUILD, PYTHON, preloaded
 from test_stat import (HEADER, HEADER_SIZE, MAGIC, NAMESPACE, PID, START, copy_of, in_our_name, only_server,
                        own_name, start_of, with_endpoints, write_file)
 

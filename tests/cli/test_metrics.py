@@ -5,15 +5,12 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from observed import COMMAND, SHIM, Listener, die_with_parent
-from support import free_port
+from observed import COMMAND, SHIM, Listener
 
 
 def families(text):
