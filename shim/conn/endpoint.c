@@ -135,8 +135,11 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 
 static void restart_counters(struct endpoint *endpoint)
 {
+    uint64_t usual = stats_read(&endpoint->stats->usual_connect_us);
+
     memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
     endpoint->stats = &endpoint->early;
+    stats_set(&endpoint->stats->usual_connect_us, usual);
     endpoint->published = false;
     endpoint_note_in_use(endpoint, atomic_load(&endpoint->in_use));
 }

@@ -40,8 +40,10 @@ def test_counters_are_what_happened(host):
     assert counted["refused"] == {"REQUEST_PARTIAL": 2}
     assert counted["hit_rate"] == pytest.approx(10 / 12, abs=1e-4)
     assert counted["time_wait_avoided"] == 10
-    mean = counted["connect_us"] / counted["connects_timed"] / 1e6
-    assert counted["connect_seconds_avoided"] == pytest.approx(10 * mean, abs=1e-5)
+    assert counted["connects_timed"] == counted["connect_duration_seconds"]["count"] == 2
+    assert counted["connect_seconds_avoided"] == counted["connect_us_avoided"] / 1e6 > 0
+    assert counted["idle_age_seconds"]["buckets"]["+Inf"] == counted["idle_age_seconds"]["count"] == 10
+    assert counted["connect_failed"] == 0
     assert process["command"] == "python3" and not process["dry_run"]
 
 
@@ -54,7 +56,10 @@ def test_table(host):
     assert re.search(rf"^ +{first.pid}  {host.server.address} +0 +1 +4 +3 +1  75.0% ", done.stdout, re.M)
     assert re.search(rf"^ +{second.pid} .* 7 +6 +1 ", done.stdout, re.M)
     assert "not kept            1  REQUEST_PARTIAL (a request was sent only in part)" in done.stdout
-    assert re.search(r"^ +total .* 11 +9 +2  81.8% ", lines[-1])
+    assert re.search(r"^ +total .* 11 +9 +2  81.8% ", lines[-3])
+    spread = r"half within [\d.]+ [um]?s, 99 % within [\d.]+ [um]?s"
+    assert re.fullmatch("  real connects: " + spread, lines[-2])
+    assert re.fullmatch("  idle until reused: " + spread, lines[-1])
 
 
 def test_dry_runs_are_shown_as_such(host):
@@ -246,13 +251,16 @@ def numbered(names):
                     dict(zip(reasons, values[len(stats) + len(reasons):])))
 
 
-DERIVED = {"endpoint", "hit_rate", "connect_seconds_avoided", "time_wait_avoided", "refused", "discarded"}
+HISTOGRAMS = {"connect_duration_seconds", "idle_age_seconds"}
+DERIVED = HISTOGRAMS | {"endpoint", "hit_rate", "connect_seconds_avoided", "time_wait_avoided", "refused", "discarded"}
 
 
 def expect_shown(host, expected):
     stats, refused, discarded = expected
     shown = only_server(host.seen()[os.getpid()])
-    assert {name: shown[name] for name in set(shown) - DERIVED} == stats
+    buckets = {name for name in stats if re.fullmatch(r"(connect_us|idle_age_ms)_(\d+|more)", name)}
+    assert {name: shown[name] for name in set(shown) - DERIVED} == {
+        name: stats[name] for name in set(stats) - buckets}
     assert shown["refused"] == refused
     assert shown["discarded"] == discarded
 
