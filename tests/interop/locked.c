@@ -3,9 +3,9 @@
  *
  *     locked PORT mlockall|address-space
  *
- * It locks its memory, or allows itself no more address space than it has. Then it opens SOCKETS
- * sockets at a time, which need more records of connections than there are at the start, and
- * asks the server on each. It prints how many answers were right.
+ * It locks its memory, or allows itself no more address space than it has. Then it opens
+ * SOCKETS sockets at a time, which need more records of connections than there are at the
+ * start, and asks the server on each. It prints how many answers were right.
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SOCKETS 400
+#define SOCKETS  400
 #define MEGABYTE (1024UL * 1024)
 
 static const char answer[] = "END\r\n";
