@@ -18,8 +18,9 @@ const struct histogram histograms[HISTOGRAMS] = {
     [CONNECT_DURATION] = {"connect_duration_seconds", "how long real connects took", 1e-6,
                           STAT_connect_us, STAT_connect_us_25,
                           LENGTH(connect_us_25, connect_us_more)},
-    [IDLE_AGE] = {"idle_age_seconds", "how long connections had been idle when they were reused",
-                  1e-3, STAT_idle_age_ms, STAT_idle_age_ms_10,
+    [IDLE_AGE] = {"idle_age_seconds",
+                  "how long connections had been idle when they were reused", 1e-3,
+                  STAT_idle_age_ms, STAT_idle_age_ms_10,
                   LENGTH(idle_age_ms_10, idle_age_ms_more)},
 };
 
@@ -52,8 +53,7 @@ double histogram_quantile(const struct histogram *histogram, const uint64_t *sta
 
     if (wanted <= 0)
         return 0;
-    while (i < histogram->count - 1 &&
-           (double)histogram_up_to(histogram, stats, i) < wanted)
+    while (i < histogram->count - 1 && (double)histogram_up_to(histogram, stats, i) < wanted)
         i++;
     return histogram_bound(histogram, i);
 }
