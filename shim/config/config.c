@@ -331,7 +331,7 @@ static const struct variable {
     {"MAX_IDLE", read_max_idle, "32", NOT_A_COUNT},
     {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
     {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
-    {"MAX_LIFETIME", read_max_lifetime, "30m", NOT_A_TIME},
+    {"MAX_LIFETIME", read_max_lifetime, "5m", NOT_A_TIME},
     {"DEEPBIND", read_deepbind, "memcached.so,memcache.so",
      "is not a list of file names without directories"},
     {"LOG", read_log, "", "is not stderr or a path that can be used here"},
