@@ -106,7 +106,7 @@ static uint64_t pid_namespace(void)
 static bool is_of_our_kind(const char *name)
 {
     /* The header without its names, which would take two kilobytes of the stack. */
-    _Alignas(struct stats_header) char bytes[offsetof(struct stats_header, names)];
+    _Alignas(struct stats_header) char bytes[offsetof(struct stats_header, names)] = {0};
     const struct stats_header *header = (const void *)bytes;
     struct stat found = {0};
     int fd = ownfile_open(name, O_RDONLY);
@@ -141,7 +141,7 @@ struct directory_entry {
  * Returns how many. Both need room for one more, which is overwritten. */
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
-    _Alignas(struct directory_entry) char bytes[512];
+    _Alignas(struct directory_entry) char bytes[512] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
     size_t found = 0;
 
