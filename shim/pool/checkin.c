@@ -141,6 +141,18 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
     return false;
 }
 
+/* Has the kernel watch over CONN, once after it was opened. False if its options are not known
+ * any more. */
+static bool keep_alive(struct conn *conn)
+{
+    unsigned int idle = pool_keepalive();
+
+    if (conn->fd < 0 || idle == 0 || !sockopts_can_keep_alive(&conn->options, idle))
+        return true;
+    stats_count(&conn->endpoint->stats->watched);
+    return sockopts_keep_alive(conn->fd, &conn->options, idle);
+}
+
 /* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
  * it is not kept. */
 static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
@@ -151,6 +163,8 @@ static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
     /* It may be closed later in another thread's call, by exec() or in a child: that close must
      * not wait for what this user left unsent. */
     if (conn->fd >= 0 && !sockopts_stop_lingering(conn->fd, &conn->options))
+        return REASON_OPTION_FAILED;
+    if (!keep_alive(conn))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : drain_begin(conn, now);
     if (reason != REASON_NONE)
