@@ -198,13 +198,14 @@ bool sockopts_yield(int fd, struct sockopts *options, int level, int name)
 
 void sockopts_equalize(struct sockopts *have, const struct sockopts *want)
 {
-    if (want->given & OPTIONS_OF_KEEPALIVE)
-        have->keep_idle = 0;
     have->given = want->given;
     have->forced_nodelay = !given(want, ROW_NODELAY);
     have->bound = want->bound;
-    if (want->given != 0)
-        memcpy(have->value, want->value, sizeof(have->value));
+    if (want->given == 0)
+        return;
+    if (want->given & OPTIONS_OF_KEEPALIVE)
+        have->keep_idle = 0;
+    memcpy(have->value, want->value, sizeof(have->value));
 }
 
 /* Whether sockopts_apply() must copy the option. The priority also if IP_TOS was copied just

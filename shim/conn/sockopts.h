@@ -96,6 +96,13 @@ static inline bool sockopts_can_keep_alive(const struct sockopts *options, unsig
     return options->keep_idle != idle && !(options->given & OPTIONS_OF_KEEPALIVE);
 }
 
+/* Whether nothing is to be done to OPTIONS before the connection is kept: no option is the
+ * program's, and our keepalive is on with IDLE seconds, or off when that is 0. */
+static inline bool sockopts_are_settled(const struct sockopts *options, unsigned int idle)
+{
+    return options->given == 0 && options->keep_idle == idle;
+}
+
 /* Switches TCP keepalive on for the connection FD, which has OPTIONS: the first probe is sent
  * after IDLE seconds. sockopts_can_keep_alive() has said that it may be. False when a call
  * failed: then the options are not those of OPTIONS any more, and the connection must not be
