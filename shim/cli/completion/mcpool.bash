@@ -40,7 +40,7 @@ _mcpool() {
         for ((i = 2; i < COMP_CWORD; i++)); do
             case ${COMP_WORDS[i]} in
             --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | \
-                --deepbind | --log | --log-level) ((i++)) ;;
+                --keepalive | --deepbind | --log | --log-level) ((i++)) ;;
             -*) ;;
             *)
                 if declare -F _command_offset >/dev/null; then
@@ -55,12 +55,14 @@ _mcpool() {
         case $before in
         --log) _mcpool_complete -f -W stderr -- "$word" ;;
         --log-level) _mcpool_complete -W "error warning info debug" -- "$word" ;;
-        --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --deepbind) ;;
+        --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --keepalive | \
+            --deepbind) ;;
         *)
             case $word in
             -*)
                 _mcpool_complete -W "--servers --max-idle --max-idle-total --idle-timeout
-                    --max-lifetime --deepbind --log --log-level --dry-run --strict --help -v" -- "$word"
+                    --max-lifetime --keepalive --deepbind --log --log-level --dry-run
+                    --strict --help -v" -- "$word"
                 ;;
             *) _mcpool_complete -c -- "$word" ;;
             esac
