@@ -4,9 +4,10 @@
  */
 #include "base/usermem.h"
 
-#include <dlfcn.h>
 #include <link.h>
 #include <unistd.h>
+
+#include "base/lookup.h"
 
 struct memory memory;
 
@@ -35,7 +36,7 @@ void usermem_start(void)
     dl_iterate_phdr(note_variables, NULL);
     if (heap != (void *)-1) {
         memory.heap_from = (uintptr_t)heap;
-        memory.heap_end = dlsym(RTLD_DEFAULT, "__curbrk");
+        memory.heap_end = lookup_versioned("__curbrk", NULL);
     }
     memory.stack_end = (uintptr_t)environ;
 }
