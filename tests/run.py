@@ -90,6 +90,7 @@ def night_stages(build, seconds):
         "e2e": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/e2e"],
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
         "models": [PYTHON, "tests/models/run.py", build],
+        "oldest": [*PYTEST_COMMAND, "tests/oldest"],
         "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
         "valgrind-unit": ["valgrind", "-q", "--vgdb=no", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],
