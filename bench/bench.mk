@@ -25,7 +25,7 @@ $(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
 SUBJECTS ?=
 ## CASES which cases of SUBJECTS=faults, as "quiet-poll shares" (everything)
 CASES ?=
-## OLD another library for SUBJECTS=faults to measure beside ours
+## OLD a commit whose library SUBJECTS=faults measures beside ours
 OLD ?=
 BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
                     growth/threads faults/client)

@@ -1,63 +1,61 @@
 """Faults: what a program sees, and what stays open, when a server, its network or the program goes away or
-quiet; without the library and with it. Writes FAULTS.md.
+quiet; without the library and with it.
 
-FAULTS_CASES are the cases, all by default. Only with all of them FAULTS.md is written; the table is in
-build/bench in any case. FAULTS_OLD is another library to measure beside ours. A case ends by itself in the
-seconds that it names; one whose program is missing is skipped and named.
+FAULTS_CASES are the cases, all by default. FAULTS_OLD is a commit whose library is measured beside ours. A case
+ends by itself in the seconds that it names; one whose program is missing is skipped and named.
 
-Usage: faults.py [--one CASE plain|old|shim]
+Answers are kept in build/bench/faults.json as long as commit and library are the same. FAULTS.md is written
+once it has all cases; so they can be measured one by one.
+
+Usage: faults.py                                the table
+       faults.py --one CASE plain|old|shim      the numbers of a case
+       faults.py --endurance                    that case alone, for FAULTS_SECONDS, counted as a test
 """
 
 import concurrent.futures
+import contextlib
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
-from lib import machine
+from lib import machine, namespaces
 from lib.worker import PROGRAMS
 from publish import machine as machine_text
+from publish import output
 from support import LIBRARY
 
-from faults import graceful, paths, quiet, system  # each registers its cases
-from faults.cases import CASES, Missing
+from faults import endurance
+from faults.cases import CASES, OLD, OLD_LIBRARY, PACE, Missing
+from faults.table import document, text, verdict
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DOCUMENT = os.path.join(HERE, "FAULTS.md")
-OLD = os.environ.get("FAULTS_OLD", "")
+KEPT = os.path.join(PROGRAMS, "faults.json")
 COLUMNS = ["plain", *(["old"] if OLD else []), "shim"]
-LIBRARIES = {"plain": None, "old": os.path.abspath(OLD) if OLD else None, "shim": LIBRARY}
+LIBRARIES = {"plain": None, "old": OLD_LIBRARY, "shim": LIBRARY}
 SIDE_BY_SIDE = 10
-
-HEAD = """# Faults
-
-Made by `make bench SUBJECTS=faults{old_command}`; [README.md](README.md) says how.
-
-{machine}
-
-*plain* is without the library, *shim* with it{old}. Each answer was compared with its key; a wrong one would
-stand here instead of a number. A row without *must* is context.
-
-"""
 
 
 def one(name, column):
-    """Prints the numbers of a case, as JSON, or the reason why there are none."""
+    """The numbers of a case, or the reason why there are none."""
     case = CASES[name]
     try:
+        namespaces.leave()
         with machine.bounded(case.seconds):
             result = case.run(LIBRARIES[column])
-        answer = {"numbers": list(result) if isinstance(result, tuple) else [result]}
+        return {"numbers": list(result) if isinstance(result, tuple) else [result]}
     except Missing as reason:
-        answer = {"skipped": str(reason)}
+        return {"skipped": str(reason)}
     except Exception as error:  # whatever it is, it stands in the table
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(answer), flush=True)
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def measure(name, column):
-    """What one() prints, in a process of its own: what that leaves behind dies with it."""
+    """What one() says in a process of its own: what that leaves behind dies with it."""
     start = time.monotonic()
     try:
         done = subprocess.run([sys.executable, os.path.abspath(__file__), "--one", name, column],
@@ -70,72 +68,93 @@ def measure(name, column):
     return answer
 
 
-def measure_all(names):
-    """{(case, column): answer}: most side by side, then one by one those that need the machine."""
-    results = {}
-    crowd = [(name, column) for name in names if not CASES[name].alone for column in COLUMNS]
+def build_old():
+    if OLD and not os.path.exists(OLD_LIBRARY):
+        tree = os.path.dirname(os.path.dirname(OLD_LIBRARY))
+        os.makedirs(tree, exist_ok=True)
+        with subprocess.Popen(["git", "-C", os.path.join(HERE, ".."), "archive", OLD],
+                              stdout=subprocess.PIPE) as archive:
+            subprocess.run(["tar", "-x", "-C", tree], stdin=archive.stdout, check=True)
+        subprocess.run(["make", "-s", "-C", tree, "B=build", "build/libmcpool.so"], check=True)
+
+
+class Answers:
+    """{case: {column: answer}}, and the file in which they are kept."""
+
+    def __init__(self, path, key):
+        self.path, self.key, self.of = path, key, {}
+        self.lock = threading.Lock()
+        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+            kept = json.load(file)
+            if kept["key"] == key:
+                self.of = {name: answers for name, answers in kept["cases"].items() if name in CASES}
+
+    def add(self, name, column, answer):
+        with self.lock:
+            self.of.setdefault(name, {})[column] = answer
+            with open(self.path + ".new", "w", encoding="utf-8") as file:
+                json.dump({"key": self.key, "cases": self.of}, file, indent=1)
+            os.replace(self.path + ".new", self.path)
+
+    def complete(self, names):
+        """Those of NAMES, in this order, that all columns have."""
+        return {name: self.of[name] for name in names
+                if name in self.of and set(self.of[name]) >= set(COLUMNS) & set(CASES[name].columns)}
+
+
+def measure_all(names, answers):
+    """Most side by side, the longest first; then one by one those that need the machine."""
+    pairs = [(name, column) for name in names for column in COLUMNS if column in CASES[name].columns]
+    crowd = sorted((pair for pair in pairs if not CASES[pair[0]].alone), key=lambda pair: -CASES[pair[0]].seconds)
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as threads:
-        results.update(zip(crowd, threads.map(lambda pair: measure(*pair), crowd)))
-    for name in names:
-        if CASES[name].alone:
-            results.update({(name, column): measure(name, column) for column in COLUMNS})
-    return results
+        list(threads.map(lambda pair: answers.add(*pair, measure(*pair)), crowd))
+    for pair in pairs:
+        if CASES[pair[0]].alone:
+            answers.add(*pair, measure(*pair))
 
 
-def cell(answer, index):
-    if "numbers" in answer:
-        value = answer["numbers"][index]
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
-    return answer.get("skipped", answer.get("error"))
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()[:12]
 
 
-def verdict(row, answers, index):
-    plain, shim = answers["plain"], answers["shim"]
-    if not row.met or "skipped" in shim or "skipped" in plain:
-        return ""
-    if "error" in shim or "error" in plain:
-        return "**no**"
-    return "yes" if row.met(shim["numbers"][index], plain["numbers"][index]) else "**no**"
-
-
-def table(names, results):
-    """The table, and the names of the cases whose musts are not met."""
-    lines = [["case", "what is counted", *COLUMNS, "must", "met"]]
-    missed = []
-    for name in names:
-        answers = {column: results[name, column] for column in COLUMNS}
-        if "skipped" in answers["shim"]:
-            lines.append([f"`{name}`", "skipped: " + answers["shim"]["skipped"], *[""] * len(COLUMNS), "", ""])
-            continue
-        for index, row in enumerate(CASES[name].rows):
-            met = verdict(row, answers, index)
-            lines.append(["" if index else f"`{name}`", row.what,
-                          *(cell(answers[column], index) for column in COLUMNS), row.must, met])
-            if "no" in met and name not in missed:
-                missed.append(name)
-    rule = ["---", "---", *["---:"] * len(COLUMNS), "---", "---"]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]]), missed
+def endurance_as_test():
+    """Says what passed of the endurance case."""
+    answer = measure("endurance", "shim")
+    if "skipped" in answer:
+        print("[SKIP] endurance\n0 passed, 0 failed, 1 skipped")
+        return 0
+    met = [verdict(row, {"shim": answer}, index) for index, row in enumerate(CASES["endurance"].rows)]
+    print(f"{met.count('yes')} passed, {met.count('**no**')} failed")
+    return 1 if "**no**" in met else 0
 
 
 def main():
     if sys.argv[1:2] == ["--one"]:
-        one(*sys.argv[2:4])
+        print(json.dumps(one(*sys.argv[2:4])), flush=True)
         return 0
-    chosen = os.environ.get("FAULTS_CASES", "").split()
-    unknown = [name for name in chosen if name not in CASES]
+    if sys.argv[1:2] == ["--endurance"]:
+        return endurance_as_test()
+    names = os.environ.get("FAULTS_CASES", "").split() or list(CASES)
+    unknown = [name for name in names if name not in CASES]
     if unknown:
         print(f"no such case: {' '.join(unknown)}; there are: {' '.join(CASES)}")
         return 2
-    names = chosen or list(CASES)
-    lines, missed = table(names, measure_all(names))
-    text = lines + "\n\n" + (f"Not met: {', '.join(missed)}." if missed else "All musts are met.") + "\n"
-    print("\n" + text, flush=True)
+    build_old()
+    # A table that was written a moment ago does not make the tree dirty.
+    changed = output("git", "-C", HERE, "status", "--porcelain", "--", "..", f":!{DOCUMENT}")
+    commit = output("git", "-C", HERE, "describe", "--always") + ("-dirty" if changed else "")
+    library = digest(LIBRARY)
+    answers = Answers(KEPT, [commit, library, OLD, PACE, endurance.SECONDS])
+    measure_all(names, answers)
+    table = text(answers.complete(names), COLUMNS)
+    print("\n" + table, flush=True)
     with open(os.path.join(PROGRAMS, "faults-table.md"), "w", encoding="utf-8") as file:
-        file.write(text)
-    if not chosen:
+        file.write(table)
+    complete = answers.complete(CASES)
+    if len(complete) == len(CASES) and PACE == 1 and endurance.SECONDS == endurance.WHOLE:
         with open(DOCUMENT, "w", encoding="utf-8") as file:
-            file.write(HEAD.format(machine=machine_text(), old=", *old* with another one" if OLD else "",
-                                   old_command=" OLD=..." if OLD else "") + text)
+            file.write(document(complete, COLUMNS, machine_text(commit), library, OLD))
     return 0
 
 

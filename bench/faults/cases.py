@@ -1,7 +1,8 @@
 """What a case is, and what all cases use: the client, a memcached that is full of values, and the count of
-connections."""
+connections. A case runs in a process and a network namespace of its own."""
 
 import collections
+import contextlib
 import dataclasses
 import glob
 import os
@@ -19,6 +20,14 @@ VALUES = {f"key-{number}": f"value-of-key-{number}" for number in range(1000)}
 
 # The default of MCPOOL_IDLE_TIMEOUT and the two seconds that it may take longer.
 AFTER_IDLE = 55 + 2
+
+# What all seconds are multiplied with. The tests of the cases use less than 1, because their broken library
+# does not depend on time.
+PACE = float(os.environ.get("FAULTS_PACE", "1"))
+
+# A commit whose library is measured beside ours, and where that is built.
+OLD = os.environ.get("FAULTS_OLD", "")
+OLD_LIBRARY = os.path.join(PROGRAMS, f"old-{OLD}", "build/libmcpool.so")
 
 CASES = {}
 
@@ -47,6 +56,8 @@ class Case:
     # Cases that count what happens, whatever the load, are measured side by side.
     alone: bool
     seconds: int
+    # Measured in these columns only.
+    columns: tuple
 
 
 def at_most(most):
@@ -58,29 +69,40 @@ def as_plain(slack=0.0, more=0.0):
     return "as plain", lambda shim, plain: shim <= plain * (1 + slack) + more
 
 
-def case(name, *rows, alone=False, seconds=110):
+def case(name, *rows, alone=False, seconds=110, columns=("plain", "old", "shim")):
     """Registers a function of a library, or None, that returns a number for each of ROWS."""
     def register(function):
-        CASES[name] = Case(list(rows), function, alone, seconds)
+        CASES[name] = Case(list(rows), function, alone, seconds, columns)
         return function
     return register
+
+
+def rest(seconds):
+    time.sleep(seconds * PACE)
+
+
+def rest_until(start, seconds):
+    """Until SECONDS have passed since START."""
+    time.sleep(max(0, start + seconds * PACE - time.monotonic()))
 
 
 Counts = collections.namedtuple("Counts", "right failed refused wrong")
 
 
-class Client:
-    """client.c. `before` are words that come before the command, such as nsenter's."""
+# What the quickest pace leaves a client to wait for an answer, in milliseconds.
+LEAST_PATIENCE = 100
 
-    def __init__(self, library, address, quiet="poll", patience=1000, before=(), **more):
+
+class Client:
+    """client.c, which waits PATIENCE milliseconds for an answer and is quiet in the way QUIET."""
+
+    def __init__(self, library, address, quiet="poll", patience=1000, **more):
         self.directory = tempfile.TemporaryDirectory()
         environment = preloaded(library, address, **{"MCPOOL_STATS": self.directory.name, **more})
-        # The words in front of it are run without the library.
-        preload = environment.pop("LD_PRELOAD", None)
-        setting = ["env", f"LD_PRELOAD={preload}"] if preload else []
-        self.process = subprocess.Popen([*before, *setting, CLIENT, address, quiet, str(patience)],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=environment, preexec_fn=die_with_parent)
+        wait = max(LEAST_PATIENCE, int(patience * PACE))
+        self.process = subprocess.Popen([CLIENT, address, quiet, str(wait)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, env=environment,
+                                        preexec_fn=die_with_parent)
 
     def tell(self, word, first, second):
         self.process.stdin.write(f"{word} {first} {second}\n")
@@ -126,18 +148,29 @@ class Server(Volatile):
         self.store(VALUES)
 
 
-def held(port):
-    """How many connections to PORT are established. memcached cannot be asked: it may be full."""
-    count = 0
+def connections(port):
+    """The inodes of the established connections to PORT. memcached cannot be asked: it may be full."""
+    inodes = []
     for name in ("tcp", "tcp6"):
         with open(f"/proc/net/{name}", encoding="ascii") as file:
-            count += sum(1 for words in map(str.split, list(file)[1:])
-                         if words[3] == ESTABLISHED and int(words[2].rpartition(":")[2], 16) == port)
+            inodes += [words[9] for words in map(str.split, list(file)[1:])
+                       if words[3] == ESTABLISHED and int(words[2].rpartition(":")[2], 16) == port]
+    return inodes
+
+
+def held(port):
+    """How many connections to PORT are established."""
+    return len(connections(port))
+
+
+def held_by(pid, port):
+    """How many of them PID has."""
+    links = {f"socket:[{inode}]" for inode in connections(port)}
+    count = 0
+    for path in glob.glob(f"/proc/{pid}/fd/*"):
+        with contextlib.suppress(OSError):
+            count += os.readlink(path) in links
     return count
-
-
-def wait_until(moment):
-    time.sleep(max(0, moment - time.monotonic()))
 
 
 def switches(pid):

@@ -7,10 +7,10 @@
  * MILLISECONDS is how long it waits for an answer. It understands four lines and answers each
  * with "RIGHT FAILED REFUSED WRONG".
  *
- *     batch COUNT WIDTH          COUNT requests, WIDTH at a time
- *     every COUNT MS             COUNT requests, one each MS milliseconds
- *     load THREADS MS            THREADS threads ask for MS milliseconds, each 50 times a
- * second wait THREADS 0             starts THREADS threads that poll for ever
+ *     batch COUNT WIDTH    COUNT requests, WIDTH at a time
+ *     every COUNT MS       COUNT requests, one each MS milliseconds
+ *     load THREADS MS      THREADS threads ask for MS milliseconds, each 50 times a second
+ *     wait THREADS 0       starts THREADS threads that poll for ever
  */
 #include <errno.h>
 #include <netinet/in.h>

@@ -1,5 +1,5 @@
-"""python-memcached in 8 threads, which shuns a server for 30 seconds after a failure. Usage: shunning.py
-HOST:PORT SECONDS. First it leaves 32 idle connections, says so by a line, and waits for one. Prints
+"""python-memcached in 8 threads, which shuns a server for 30 seconds times PACE after a failure. Usage: shunning.py
+HOST:PORT SECONDS PACE. First it leaves 32 idle connections, says so by a line, and waits for one. Prints
 "REQUESTS FAILURES MISSES WRONG"."""
 
 import collections
@@ -9,13 +9,14 @@ import time
 
 import memcache
 
-SERVER, SECONDS = sys.argv[1], float(sys.argv[2])
+SERVER = sys.argv[1]
+SECONDS, PACE = map(float, sys.argv[2:])
 THREADS = 8
 seen = collections.Counter()
 
 
 def client():
-    return memcache.Client([SERVER], socket_timeout=1)
+    return memcache.Client([SERVER], socket_timeout=PACE, dead_retry=30 * PACE)
 
 
 def leave_idle():
