@@ -4,11 +4,10 @@
  *
  *     client IP:PORT poll|select|epoll|read MILLISECONDS
  *
- * MILLISECONDS is how long it waits for an answer. It understands four lines and answers each
+ * MILLISECONDS is how long it waits for an answer. It understands three lines and answers each
  * with "RIGHT FAILED REFUSED WRONG".
  *
  *     batch COUNT WIDTH    COUNT requests, WIDTH at a time
- *     every COUNT MS       COUNT requests, one each MS milliseconds
  *     load THREADS MS      THREADS threads ask for MS milliseconds, each 50 times a second
  *     wait THREADS 0       starts THREADS threads that poll for ever
  */
@@ -221,11 +220,6 @@ static void obey(const char *order, struct counts *counts)
             exit(2);
         for (; first > 0; first -= second)
             at_a_time(first < second ? first : second, counts);
-    } else if (strcmp(word, "every") == 0) {
-        while (first-- > 0) {
-            at_a_time(1, counts);
-            sleep_ms(second);
-        }
     } else if (first > WIDTH) {
         exit(2);
     } else if (strcmp(word, "load") == 0) {

@@ -4,7 +4,8 @@
  * its process:
  *
  *   hoard    opens a second connection at each connect(), which stays open
- *   keep     keeps each connection at close() and gives it to the next connect(), unverified
+ *   keep     keeps each connection on which nothing is owed at close() and gives it to the next
+ *            connect(), without a look at it
  *   refuse   every connect() fails
  *   fail     every third send() fails
  *   wrong    every third reply is changed
@@ -33,10 +34,12 @@
 #include <unistd.h>
 
 #define KEPT       64
+#define FDS        4096
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
 static _Atomic int kept[KEPT];
 static _Atomic unsigned int sends, replies;
+static _Atomic bool owes[FDS];
 
 /* Programs that change their title lose their environment. */
 static char words[64], server[64];
@@ -114,22 +117,26 @@ int connect(int fd, const struct sockaddr *address, socklen_t size)
 
 int close(int fd)
 {
-    if ((does("keep") || does("leak")) && is_to_server(fd)) {
+    bool keeps = does("keep") && fd >= 0 && fd < FDS && !owes[fd];
+
+    if ((keeps || does("leak")) && is_to_server(fd)) {
         int copy = fcntl(fd, F_DUPFD_CLOEXEC, 500);
         int none = 0;
 
-        if (does("leak"))
-            memset(malloc(4096), 1, 4096);
-        for (int i = 0; i < KEPT && does("keep"); i++, none = 0) {
+        for (int i = 0; i < KEPT && keeps; i++, none = 0) {
             if (atomic_compare_exchange_strong(&kept[i], &none, copy))
                 break;
         }
+        if (does("leak"))
+            memset(malloc(65536), 1, 65536);
     }
     return REAL(close)(fd);
 }
 
 static bool fails(int fd)
 {
+    if (fd >= 0 && fd < FDS)
+        owes[fd] = true;
     if (!does("fail") || !is_to_server(fd) || !is_third(&sends))
         return false;
     errno = ECONNRESET;
@@ -160,6 +167,8 @@ ssize_t write(int fd, const void *bytes, size_t size)
 /* Changes the last digit of the value. */
 static ssize_t changed(int fd, char *bytes, ssize_t size)
 {
+    if (fd >= 0 && fd < FDS && size >= 5 && memcmp(bytes + size - 5, "END\r\n", 5) == 0)
+        owes[fd] = false;
     if (size > 8 && does("wrong") && is_to_server(fd) &&
         memmem(bytes, (size_t)size, "value-of-", 9) && is_third(&replies)) {
         for (ssize_t i = size - 1; i > 0; i--) {

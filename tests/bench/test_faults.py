@@ -2,6 +2,7 @@
 missed, and with a library that does nothing all are met. No test measures time: what is broken is so at once,
 and the cases run at a tenth of their time or less."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -23,9 +24,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces ne
 
 # What broken.c does to the cases whose names begin so.
 BROKEN = {
-    "keep": ("quiet-", "full-", "forgotten-", "firewall", "killed-", "switched-"),
+    "keep": ("quiet-", "full-", "forgotten-", "killed-", "switched-"),
     "hoard refuse": ("server-",),
-    "fail": ("blackhole-", "loss", "stopped-", "recycling-"),
+    "fail": ("blackhole-", "firewall", "loss", "stopped-", "recycling-"),
     "fail stubborn": ("reload-gunicorn-", "reload-uwsgi-"),
     "refuse late": ("reload-php-fpm-",),
     "stubborn": ("end-",),
@@ -48,49 +49,52 @@ def names_of(mode):
 MODE_OF = {name: mode for mode in BROKEN for name in names_of(mode)}
 # A night runs all; else one stands for those that differ in a word.
 ALIKE = re.compile(r"^(quiet|full)-(?!poll-at-once)|^server-(?!php-fpm)|^end-(?!php)|^reload-(?!uwsgi|php)|"
-                   r"^blackhole-(?!1.5)|^calls-of-a-wait-(?!epoll)|^forgotten-(four|reset|later-poll)|^switched-(?!flush)")
+                   r"^blackhole-(?!1.5)|^calls-of-a-wait-(?!epoll)|^forgotten-(four|reset|later-poll)|"
+                   r"^switched-(?!flush)")
 RUN = [name for name in MODE_OF if os.environ.get("FAULTS_TESTED") == "all" or not ALIKE.match(name)]
 
 
 @pytest.fixture(scope="session")
-def build(tmp_path_factory):
-    """A build directory whose library is broken.c, and whose command knows flush."""
-    directory = tmp_path_factory.mktemp("broken")
-    (directory / "bench" / "faults").mkdir(parents=True)
-    subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-w", "-o", directory / "libmcpool.so",
+def library(tmp_path_factory):
+    """broken.c, compiled."""
+    path = tmp_path_factory.mktemp("broken") / "libmcpool.so"
+    subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-w", "-o", path,
                     os.path.join(HERE, "broken.c"), "-ldl"], check=True)
-    shutil.copy(os.path.join(BUILD, "bench", "faults", "client"), directory / "bench" / "faults")
-    command = directory / "mcpool"
-    command.write_text("#!/bin/sh\necho ' flush'\n")
-    command.chmod(0o755)
-    return directory
-
-
-def measured(build, mode, names):
-    """{case: {column: answer}} with the library that is broken in this way."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FAULTS_")}
-    environment.update(BROKEN=mode, FAULTS_CASES=" ".join(names), FAULTS_PACE=PACE, FAULTS_SECONDS="8",
-                       TEST_BUILD=str(build))
-    kept = build / "bench" / "faults.json"
-    kept.unlink(missing_ok=True)
-    done = subprocess.run([PYTHON, os.path.join(BENCH, "faults.py")], env=environment, stdout=subprocess.PIPE,
-                          text=True, check=True)
-    print(done.stdout)
-    return json.loads(kept.read_text())["cases"]
+    return path
 
 
 @pytest.fixture(scope="session")
-def broken(build):
-    answers = {}
-    for mode in BROKEN:
-        if names := [name for name in names_of(mode) if name in RUN]:
-            answers.update(measured(build, mode, names))
-    return answers
+def measured(library, tmp_path_factory):
+    """A function that runs the bench: {case: {column: answer}} with the library that is broken in a way."""
+    def measure(mode, names):
+        build = tmp_path_factory.mktemp("build")
+        (build / "bench" / "faults").mkdir(parents=True)
+        shutil.copy(library, build)
+        shutil.copy(os.path.join(BUILD, "bench", "faults", "client"), build / "bench" / "faults")
+        # A command that knows flush.
+        (build / "mcpool").write_text("#!/bin/sh\necho ' flush'\n")
+        (build / "mcpool").chmod(0o755)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FAULTS_")}
+        environment.update(BROKEN=mode, FAULTS_CASES=" ".join(names), FAULTS_PACE=PACE, FAULTS_SECONDS="6",
+                           TEST_BUILD=str(build))
+        done = subprocess.run([PYTHON, os.path.join(BENCH, "faults.py")], env=environment,
+                              stdout=subprocess.PIPE, text=True, check=True)
+        print(done.stdout)
+        return json.loads((build / "bench" / "faults.json").read_text())["cases"]
+    return measure
 
 
 @pytest.fixture(scope="session")
-def harmless(build):
-    return measured(build, "", RUN)
+def broken(measured):
+    chosen = {mode: [name for name in names_of(mode) if name in RUN] for mode in BROKEN}
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        answers = threads.map(measured, chosen, chosen.values())
+    return {name: answer for part in answers for name, answer in part.items()}
+
+
+@pytest.fixture(scope="session")
+def harmless(measured):
+    return measured("", RUN)
 
 
 def numbers(answer):
@@ -122,8 +126,8 @@ def test_a_library_that_does_nothing_meets_them(harmless, name):
             assert verdict(row, harmless[name], index) == "yes", (row.what, harmless[name])
 
 
-def test_wrong_answers_are_no_number(build):
-    answers = measured(build, "wrong", WRONG)
+def test_wrong_answers_are_no_number(measured):
+    answers = measured("wrong", WRONG)
     for name in WRONG:
         if "skipped" not in answers[name]["shim"]:
             assert answers[name]["shim"].get("error", "").startswith("Wrong"), (name, answers[name])
