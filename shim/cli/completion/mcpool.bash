@@ -31,7 +31,7 @@ _mcpool_complete() {
 _mcpool() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
     if [ "$COMP_CWORD" = 1 ]; then
-        _mcpool_complete -W "run check stat top metrics explain version help" -- "$word"
+        _mcpool_complete -W "run check stat top doctor metrics explain version help" -- "$word"
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -81,6 +81,12 @@ _mcpool() {
         esac
         ;;
     top) _mcpool_complete -W "--delay --help" -- "$word" ;;
+    doctor)
+        case $word in
+        -*) _mcpool_complete -W "--json --help" -- "$word" ;;
+        *) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
+        esac
+        ;;
     metrics)
         case $before in
         --output) _mcpool_complete -f -- "$word" ;;
@@ -89,7 +95,7 @@ _mcpool() {
         esac
         ;;
     explain) _mcpool_complete_reason "$word" ;;
-    help) _mcpool_complete -W "run check stat top metrics explain" -- "$word" ;;
+    help) _mcpool_complete -W "run check stat top doctor metrics explain" -- "$word" ;;
     esac
 }
 
