@@ -1,9 +1,10 @@
 # Completion of mcpool for bash.
 
 _mcpool_pids() {
-    local directory names
-    for directory in "${MCPOOL_STATS:-/run/mcpool}" "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool" \
-        "/tmp/mcpool-$EUID"; do
+    local directory names directories=("${MCPOOL_STATS-}")
+    [ -n "${MCPOOL_STATS-}" ] ||
+        directories=(/run/mcpool "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool" "/tmp/mcpool-$EUID")
+    for directory in "${directories[@]}"; do
         names=("$directory"/*-*)
         names=("${names[@]##*/}")
         printf '%s\n' "${names[@]%-*}"
