@@ -14,6 +14,7 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/namespaces.h"
 #include "cli/printable.h"
 #include "cli/processes.h"
 #include "cli/program.h"
@@ -313,6 +314,16 @@ static void tell_of_netty(int pid)
              "NioIoHandler), which pool.");
 }
 
+static void tell_container(int pid)
+{
+    char name[80];
+    int inner_pid;
+
+    namespaces_name_container(pid, name, sizeof(name));
+    if (name[0] && namespaces_has_others(pid, &inner_pid))
+        printf("note: it is process %d of the container %s\n", inner_pid, name);
+}
+
 static int tell_mapped(int pid, const char *path)
 {
     static struct environment environment;
@@ -325,6 +336,7 @@ static int tell_mapped(int pid, const char *path)
         return EXIT_NO;
     }
     printf("yes: it has %s\n", path);
+    tell_container(pid);
     tell_of_netty(pid);
     settings_tell_process(pid);
     processes = processes_read(&pid, 1);
