@@ -86,14 +86,17 @@ static void tell_path(const struct program *program)
         printf("%s\n", program->path);
 }
 
-/* As program_find(). The paths of PROGRAM are only printed. */
-static bool find_program(struct program *program, const char *name)
+/* The paths of PROGRAM are only printed from here on. */
+static bool made_printable(struct program *program)
 {
-    if (!program_find(program, name))
-        return false;
     make_printable(program->path);
     make_printable(program->script);
     return true;
+}
+
+static bool find_program(struct program *program, const char *name)
+{
+    return program_find(program, name) && made_printable(program);
 }
 
 bool check_program(const char *name, FILE *to)
@@ -294,13 +297,9 @@ static void tell_no_proof(const struct process *process)
                n);
 }
 
-/* Fills PROGRAM for the file that the process PID executes. False when it cannot be read. */
 static bool find_executed(int pid, struct program *program)
 {
-    char name[64];
-
-    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    return find_program(program, name);
+    return program_find_executed(program, pid) && made_printable(program);
 }
 
 /* Netty 4.2 (IoUringIoHandler) sends, receives and closes through io_uring, without libc. */

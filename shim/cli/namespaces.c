@@ -47,18 +47,38 @@ static bool read_view(const char *process, struct view *view)
     return true;
 }
 
-static bool is_elsewhere(const struct view *ours, const struct view *view)
+/* The view of this command; NULL when it cannot be read. */
+static const struct view *our_view(void)
 {
-    return view->pids != ours->pids || view->mounts != ours->mounts ||
-           view->root != ours->root || view->root_dev != ours->root_dev;
+    static struct view ours;
+    static bool is_read;
+
+    is_read = is_read || read_view("self", &ours);
+    return is_read ? &ours : NULL;
 }
 
-static bool read_views(int pid, struct view *ours, struct view *view)
+/* Fills VIEW with that of the process PID, and *ELSEWHERE with whether its files are not where
+ * this command finds its own ones. False when that cannot be read. */
+static bool compare_view(int pid, struct view *view, bool *elsewhere)
 {
+    const struct view *ours = our_view();
     char name[16];
 
     snprintf(name, sizeof(name), "%d", pid);
-    return read_view("self", ours) && read_view(name, view);
+    if (!ours || !read_view(name, view))
+        return false;
+    *elsewhere = view->pids != ours->pids || view->mounts != ours->mounts ||
+                 view->root != ours->root || view->root_dev != ours->root_dev;
+    return true;
+}
+
+bool namespaces_have_our_proc(void)
+{
+    char target[16];
+    ssize_t n = readlink("/proc/self", target, sizeof(target) - 1);
+
+    target[n < 0 ? 0 : n] = '\0';
+    return strtol(target, NULL, 10) == getpid();
 }
 
 /* The last number in the line "NSpid:"; 0 without that line. */
@@ -86,10 +106,11 @@ static int find_inner_pid(int pid)
 
 bool namespaces_has_others(int pid, int *inner_pid)
 {
-    struct view ours, view;
+    struct view view;
+    bool elsewhere;
 
     *inner_pid = find_inner_pid(pid);
-    return read_views(pid, &ours, &view) && is_elsewhere(&ours, &view);
+    return compare_view(pid, &view, &elsewhere) && elsewhere;
 }
 
 int namespaces_open_root(int pid)
@@ -161,7 +182,7 @@ static void list_candidates(int pid, struct candidates *candidates)
 }
 
 struct scan {
-    struct view ours;
+    bool all; /* also processes that are not elsewhere */
     bool (*read)(void *context, const struct resident *resident, int fd,
                  const struct stat *found);
     void *context;
@@ -195,11 +216,10 @@ static void read_process(const struct scan *scan, int pid)
     struct resident resident = {.pid = pid};
     struct candidates candidates;
     struct view view;
-    char name[16];
+    bool elsewhere;
     int root;
 
-    snprintf(name, sizeof(name), "%d", pid);
-    if (!read_view(name, &view) || !is_elsewhere(&scan->ours, &view))
+    if (!compare_view(pid, &view, &elsewhere) || (!elsewhere && !scan->all))
         return;
     resident.pid_namespace = view.pids;
     resident.start = proc_start(pid);
@@ -221,13 +241,11 @@ void namespaces_read(const int *pids, size_t n,
                                   const struct stat *found),
                      void *context)
 {
-    struct scan scan = {.read = read, .context = context};
+    const struct scan scan = {!namespaces_have_our_proc(), read, context};
     struct dirent *entry;
     DIR *all;
     int pid;
 
-    if (!read_view("self", &scan.ours))
-        return;
     for (size_t i = 0; i < n; i++)
         read_process(&scan, pids[i]);
     all = n == 0 ? opendir("/proc") : NULL;
@@ -276,22 +294,23 @@ static void read_host(int pid, char *host, size_t room)
 void namespaces_name_container(int pid, char *name, size_t room)
 {
     char id[ID_DIGITS_SHOWN + 1] = "", host[65] = "", text[4096];
-    struct view ours, view;
     const char *found;
+    struct view view;
+    bool elsewhere;
 
     name[0] = '\0';
-    if (!read_views(pid, &ours, &view) || !is_elsewhere(&ours, &view))
+    if (!compare_view(pid, &view, &elsewhere) || !elsewhere)
         return;
     proc_read(pid, "cgroup", text, sizeof(text));
     found = namespaces_find_id(text);
     if (found)
         snprintf(id, sizeof(id), "%.*s", ID_DIGITS_SHOWN, found);
-    if (view.hosts != ours.hosts)
+    if (view.hosts != our_view()->hosts)
         read_host(pid, host, sizeof(host));
     if (host[0] && id[0] && strncmp(host, id, ID_DIGITS_SHOWN) != 0)
         snprintf(name, room, "%s/%s", host, id);
     else if (host[0] || id[0])
         snprintf(name, room, "%s", id[0] ? id : host);
-    else if (view.pids != ours.pids)
+    else if (view.pids != our_view()->pids)
         snprintf(name, room, "pid:[%" PRIu64 "]", (uint64_t)view.pids);
 }

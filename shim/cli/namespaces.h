@@ -1,7 +1,7 @@
 /*
  * Processes in other PID namespaces, in other mount namespaces, or with another root, such as
  * those of containers. Their files of counters are not where this command finds its own ones,
- * and have other pids in their names.
+ * and have other pids in their names. If /proc is not ours, all processes count as such.
  */
 #ifndef MCPOOL_NAMESPACES_H
 #define MCPOOL_NAMESPACES_H
@@ -18,6 +18,10 @@ struct resident {
     uint64_t start;         /* in clock ticks since boot */
     uint64_t pid_namespace; /* the inode of its own */
 };
+
+/* Whether /proc is that of our PID namespace. Else it names even the processes that share all
+ * namespaces with this command by other pids than their files do. */
+bool namespaces_have_our_proc(void);
 
 /* Calls READ with each such process, and with an fd of the file that has the name of its
  * counters: a regular file with the size of a header at least, FOUND. Nothing else is known of
@@ -36,7 +40,8 @@ bool namespaces_has_others(int pid, int *inner_pid);
 /* Opens the root of the process PID; -1 when that is not allowed. */
 int namespaces_open_root(int pid);
 
-/* The last ID of a container in TEXT, which is the path of a control group; NULL without one. */
+/* The last ID of a container in TEXT, which is the path of a control group; NULL without one.
+ */
 const char *namespaces_find_id(const char *text);
 
 /* Fills NAME, which is printable, with the name of the container of the process PID: its host

@@ -37,7 +37,7 @@ struct user {
 struct search {
     const int *pids;        /* the processes that are asked for */
     size_t pid_count;       /* 0: all processes */
-    uint64_t pid_namespace; /* ours */
+    uint64_t pid_namespace; /* ours; 0 when /proc is not ours: no file is read then */
     struct user *users;     /* the owners of the files */
     size_t user_count;
     struct processes found;
@@ -414,7 +414,7 @@ static void read_directory(void *context, DIR *directory)
     uint64_t start;
     int pid;
 
-    while ((entry = readdir(directory))) {
+    while (search->pid_namespace != 0 && (entry = readdir(directory))) {
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
     }
@@ -437,7 +437,7 @@ struct processes processes_read(const int *pids, size_t n)
     struct search search = {.pids = pids, .pid_count = n};
     struct stat found;
 
-    if (stat("/proc/self/ns/pid", &found) == 0)
+    if (namespaces_have_our_proc() && stat("/proc/self/ns/pid", &found) == 0)
         search.pid_namespace = found.st_ino;
     places_read(&search.found.places, read_directory, &search);
     namespaces_read(pids, n, read_elsewhere, &search);
