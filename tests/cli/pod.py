@@ -29,8 +29,8 @@ done
 echo ready
 exec cat"""
 
-# A container. $1 is as above, $2 its name, $3 the files that its image has beside those of this machine. PREPARE
-# mounts the volumes in its root, below which it is.
+# A container. Its shell stays, because it dies with the test, and what changes its user does not. $1 is as above, $2
+# its name, $3 the files that its image has beside those of this machine. PREPARE mounts the volumes in its root.
 CONTAINER = """mount --make-rprivate /
 exec 3<{filter}
 mkdir -p "$1/$2/upper" "$1/$2/work" "$1/$2/root"
@@ -46,7 +46,8 @@ pivot_root . .
 umount -l .
 cd {folder}
 shift 3
-exec "$@" """
+"$@"
+exit $?"""
 
 
 def known(given, *names):
@@ -123,7 +124,7 @@ class Pod:
                               text=True, timeout=60, check=False)
 
     def start(self, container):
-        """Returns the pid of the first process in the container."""
+        """Returns the pid of the process above the first one in the container."""
         self.running.append(subprocess.Popen(self.command(container), stdin=subprocess.DEVNULL,
                                              preexec_fn=die_with_parent))
         return self.running[-1].pid

@@ -75,12 +75,12 @@ def opened_by_visits(pod_):
 
 
 def follow(pod_):
-    """Starts the pod; returns the pid of its last container."""
+    """Starts the pod; returns what lists the processes of its container."""
     for container in pod_.initial:
         done = pod_.run(container)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    [pid] = [pod_.start(container) for container in pod_.containers]
-    return pid
+    [unshare] = [pod_.start(container) for container in pod_.containers]
+    return lambda: processes_below(unshare)[1:]  # without the shell that has made the container
 
 
 def processes_below(pid):
@@ -94,9 +94,9 @@ def default_environment():
 
 
 def test_its_connections_are_pooled_and_shown(pod):
-    unshare = follow(pod)
+    processes = follow(pod)
     assert opened_by_visits(pod) <= WORKERS * AT_A_TIME
-    inside = processes_below(unshare)
+    inside = processes()
     time.sleep(1.1)
     visitors(pod, "load", WORKERS * AT_A_TIME, AT_A_TIME, 1000)
     seen = {process["pid"]: process for process in json.loads(
@@ -122,9 +122,13 @@ def debugged(pod_, target):
 
 def test_it_has_no_rights_and_cannot_write(pod):
     """That is what the manifest asks for, and what this test's pods give."""
-    unshare = follow(pod)
+    processes = follow(pod)
     visitors(pod, "load", 1, 1, 0)
-    for pid in processes_below(unshare):
+    deadline = time.monotonic() + 20
+    while len(processes()) < 1 + WORKERS:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for pid in processes():
         with open(f"/proc/{pid}/status", encoding="ascii") as file:
             status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
         assert status["Uid"].split() == status["Gid"].split() == ["1000"] * 4
