@@ -15,7 +15,7 @@ PYTHON = "/usr/bin/python3"
 
 # In the order of the results. Each bounds itself well below what it is given here.
 SUBJECTS = ("cycle", "calls", "cost", "network", "choices", "growth", "untracked", "footprint", "fork",
-            "fleet", "unix_fence")
+            "fleet", "observe", "unix_fence")
 # Measured only when it is named: it takes long, and writes a document of its own.
 APART = ("faults",)
 SECONDS = 600

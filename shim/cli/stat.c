@@ -117,17 +117,19 @@ static void print_times(const struct numbers *total)
         printf("  real connects that failed: %" PRIu64 "\n", failed);
 }
 
-/* Prints the processes of one service that are all in a dry run, or all not. Returns how many
- * of the MOST processes at FIRST these were. */
+/* Prints the processes of one service and container that are all in a dry run, or all not.
+ * Returns how many of the MOST processes at FIRST these were. */
 static size_t print_service(const struct process *first, size_t most)
 {
     struct numbers total = {0};
     bool dry = first->dry_run;
     size_t n = 1;
 
-    while (n < most && strcmp(first[n].service, first->service) == 0 && first[n].dry_run == dry)
+    while (n < most && strcmp(first[n].service, first->service) == 0 &&
+           strcmp(first[n].container, first->container) == 0 && first[n].dry_run == dry)
         n++;
-    printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
+    printf("%s%s%s: %zu process%s, libmcpool %s%s\n", first->service,
+           first->container[0] ? " in " : "", first->container, n, n == 1 ? "" : "es",
            first->version,
            dry ? ", dry run: nothing was reused, the counters say what would have been" : "");
     printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
@@ -229,10 +231,12 @@ static void print_json(const struct processes *processes)
     for (size_t i = 0; i < processes->count; i++) {
         const struct process *process = &processes->list[i];
 
-        printf("%s\n {\"pid\": %d, \"command\": \"%s\", \"service\": \"%s\", \"version\": "
+        printf("%s\n {\"pid\": %d, \"inner_pid\": %d, \"container\": \"%s\", \"command\": "
+               "\"%s\", \"service\": \"%s\", \"version\": "
                "\"%s\", \"since\": %" PRId64 ", \"dry_run\": %s, \"servers\": [",
-               i > 0 ? "," : "", process->pid, process->command, process->service,
-               process->version, process->since, process->dry_run ? "true" : "false");
+               i > 0 ? "," : "", process->pid, process->inner_pid, process->container,
+               process->command, process->service, process->version, process->since,
+               process->dry_run ? "true" : "false");
         for (size_t j = 0; j < process->server_count; j++) {
             printf("%s\n  ", j > 0 ? "," : "");
             print_json_server(process, &process->servers[j]);
