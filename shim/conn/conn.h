@@ -120,6 +120,7 @@ struct conn {
     /* Guarded by conn_trylock(), as are options and epoll_regs. */
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
+    uint64_t received_before; /* its present user came, if it was reused */
     struct wire wire;
 
     struct sockopts options;

@@ -10,6 +10,7 @@
 #define MCPOOL_DRAIN_H
 
 #include "base/clock.h"
+#include "base/compiler.h"
 #include "conn/conn.h"
 #include "base/reasons.h"
 
@@ -20,6 +21,10 @@ enum reason drain_prospect(const struct conn *conn, msec_t now);
 /* Begins to drain CONN, which lives at its shadow fd: sends the fence, if it needs one.
  * REASON_NONE, or why it cannot be kept. */
 enum reason drain_begin(struct conn *conn, msec_t now);
+
+/* Asks CONN, which is clean, CHECKING_OUT and at its shadow fd, whether it is alive: sends a
+ * fence. It is to be drained then, from NOW on. REASON_NONE, or why it cannot be kept. */
+COLD enum reason drain_ask(struct conn *conn, msec_t now);
 
 /* How many reads, of 1 KiB at most, one call of the program pays for, whatever servers send. */
 #define DRAIN_READS 64
