@@ -426,6 +426,18 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
     return reason;
 }
 
+void pool_drop_older(struct endpoint *endpoint, msec_t since, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    while (endpoint->idle && endpoint->idle->prev->idle_since <= since &&
+           evicted->count < POOL_EVICTED_MAX)
+        evict(endpoint->idle->prev, REASON_PEER_DIED, evicted);
+    unlock_pool(&cleanup);
+}
+
 bool pool_flush(enum reason reason, struct evicted *evicted)
 {
     struct _pthread_cleanup_buffer cleanup;

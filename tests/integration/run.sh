@@ -86,6 +86,7 @@ preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|famil
 preloaded 'policy/*'
 jobs=12 # these tests sleep
 preloaded 'waits/*'
+preloaded 'life/*' MCPOOL_KEEPALIVE=1s
 jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2
