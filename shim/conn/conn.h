@@ -112,6 +112,7 @@ struct conn {
 
     /* While IDLE or DRAINING; guarded by the pool's lock. */
     msec_t idle_since;
+    msec_t unusable_at;         /* not reused from then on */
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */
     msec_t connected_at;
