@@ -49,6 +49,7 @@ struct endpoint {
     unsigned int peak;       /* connections in use at once, since peak_since */
     unsigned int last_peak;  /* the same, in the minute before */
     msec_t peak_since;
+    msec_t full_until; /* its server has no room: one idle connection is kept at most */
 };
 
 /* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge

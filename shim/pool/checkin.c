@@ -15,6 +15,7 @@
 #include "conn/fdmap.h"
 #include "conn/limits.h"
 #include "pool/discard.h"
+#include "pool/full.h"
 #include "pool/life.h"
 #include "stats/log.h"
 #include "pool/pool.h"
@@ -108,6 +109,7 @@ static void abandoned(void *argument)
 /* CONN, which the program closes at FD, is not kept for REASON. */
 COLD static void note_refused(struct conn *conn, int fd, enum reason reason, msec_t now)
 {
+    full_note_refused(conn, now);
     life_note_left(conn, fd, now);
     discard_note_refused(conn, reason);
 }

@@ -22,6 +22,7 @@
 #include "pool/discard.h"
 #include "pool/drain.h"
 #include "pool/guess.h"
+#include "pool/full.h"
 #include "pool/install.h"
 #include "pool/life.h"
 #include "pool/pool.h"
@@ -423,6 +424,7 @@ static int note_outcome(const struct check_out *check_out, int result)
         return result;
     if (result != 0 && !connect_goes_on(errno)) {
         connect_time_failed(conn);
+        full_note_connect(conn, errno);
         note_reconnected(conn);
     }
     if (conn == check_out->reused)

@@ -109,6 +109,11 @@ COLD bool pool_return(struct conn *conn);
  * PEER_DIED, oldest first, as many as EVICTED has room for. None if the lock was refused. */
 COLD void pool_drop_older(struct endpoint *endpoint, msec_t since, struct evicted *evicted);
 
+/* The server of ENDPOINT has no room: takes out all idle and draining connections to it but the
+ * latest, as SERVER_FULL and as many as EVICTED has room for. One is kept at most for a minute
+ * from NOW. Does nothing if the lock was refused. */
+COLD void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evicted);
+
 /* Takes out idle and draining connections for REASON, oldest first, as many as EVICTED has room
  * for: if it is not full afterwards, all are out. False if the lock was refused. */
 COLD bool pool_flush(enum reason reason, struct evicted *evicted);

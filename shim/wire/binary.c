@@ -322,6 +322,13 @@ static void end_reply(struct wire *wire)
         wire_answered(wire);
 }
 
+static bool says_full(const uint8_t *bytes, size_t n)
+{
+    static const char words[] = WIRE_SERVER_FULL;
+
+    return n >= sizeof words - 1 && memcmp(bytes, words, sizeof words - 1) == 0;
+}
+
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_packet *packet = &wire->reply.packet;
@@ -331,7 +338,8 @@ void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
         if (queue_empty(&wire->queue))
             wire_poison(wire, REASON_UNSOLICITED);
         else if (packet->have == 0 && *bytes != MAGIC_REPLY)
-            wire_poison(wire, REASON_UNEXPECTED_REPLY);
+            wire_poison(wire,
+                        says_full(bytes, n) ? REASON_SERVER_FULL : REASON_UNEXPECTED_REPLY);
         if (packet->have < WIRE_PACKET_HEADER) {
             used = read_header(packet, bytes, n);
             if (packet->have == WIRE_PACKET_HEADER)

@@ -84,6 +84,7 @@ fi
 
 preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
+preloaded 'full/*'
 jobs=12 # these tests sleep
 preloaded 'waits/*'
 preloaded 'life/*' MCPOOL_KEEPALIVE=1s

@@ -16,7 +16,8 @@ Test(proof, of_probes_and_retransmissions)
 {
     struct tcp_info info = {.tcpi_last_ack_recv = 1000000, .tcpi_last_data_recv = 1000000};
 
-    cr_expect(proof_of(&conn, &info) == PROOF_OF_LIFE, "without keepalive silence says nothing");
+    cr_expect(proof_of(&conn, &info) == PROOF_OF_LIFE,
+              "without keepalive silence says nothing");
     info.tcpi_probes = 1;
     cr_expect(proof_of(&conn, &info) == PROOF_NONE);
     info.tcpi_probes = 2;
