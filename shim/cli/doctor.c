@@ -485,10 +485,12 @@ static struct advice advise(const struct finding *finding)
     return advice;
 }
 
-/* Whether both belong to the same service, and both or none to a dry run. */
+/* Whether both belong to the same service in the same container, and both or none to a dry run.
+ */
 static bool is_same_service(const struct process *one, const struct process *other)
 {
-    return strcmp(one->service, other->service) == 0 && one->dry_run == other->dry_run;
+    return strcmp(one->service, other->service) == 0 &&
+           strcmp(one->container, other->container) == 0 && one->dry_run == other->dry_run;
 }
 
 static size_t count_service(const struct process *first, size_t most)
@@ -540,8 +542,9 @@ static void print_text(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("%s, %zu process%s, %s%s\n", first->service, finding->count,
-           finding->count == 1 ? "" : "es", finding->server, finding->dry ? ", dry run" : "");
+    printf("%s%s%s, %zu process%s, %s%s\n", first->service, first->container[0] ? " in " : "",
+           first->container, finding->count, finding->count == 1 ? "" : "es", finding->server,
+           finding->dry ? ", dry run" : "");
     for (size_t i = 0; i < advice.count; i++)
         text_print_wrapped("  - ", advice.list[i].text);
     free_advice(&advice);
@@ -553,8 +556,9 @@ static void print_json(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("{\"service\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": %s, \"pids\": [",
-           first->service, finding->server, finding->dry ? "true" : "false");
+    printf("{\"service\": \"%s\", \"container\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": "
+           "%s, \"pids\": [",
+           first->service, first->container, finding->server, finding->dry ? "true" : "false");
     for (size_t i = 0; i < finding->count; i++)
         printf("%s%d", i > 0 ? ", " : "", finding->members[i].process->pid);
     printf("], \"sentences\": [");
