@@ -10,6 +10,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "config/config.h"
 #include "conn/conn.h"
 #include "hooks/deepbind.h"
@@ -59,6 +60,7 @@ __attribute__((constructor)) static void start(void)
     config_read(&config, environ);
     log_start(&config);
     log_warnings();
+    clock_start();
     if (config.disable || !conn_start() || !pool_start(&config))
         return;
     ring_start(&told_by_rings);
