@@ -332,7 +332,7 @@ static const struct variable {
     {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
     {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
     {"MAX_LIFETIME", read_max_lifetime, "5m", NOT_A_TIME},
-    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so",
+    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so,sockets.so",
      "is not a list of file names without directories"},
     {"LOG", read_log, "", "is not stderr or a path that can be used here"},
     {"LOG_LEVEL", read_log_level, "info", "is not error, warning, info or debug"},

@@ -122,6 +122,7 @@ struct conn {
     /* Guarded by conn_trylock(), as are options and epoll_regs. */
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
+    uint32_t sends; /* calls that sent something, by all connections that had the record */
     struct wire wire;
 
     struct sockopts options;

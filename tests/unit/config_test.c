@@ -31,7 +31,7 @@ static void expect_defaults(void)
     cr_expect(config.max_lifetime == 5 * 60 * 1000);
     cr_expect(config.log_path[0] == '\0');
     cr_expect(config.log_level == LOG_INFO);
-    cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so") == 0);
+    cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so,sockets.so") == 0);
     cr_expect(!config.dry_run && !config.disable);
     cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
 }

@@ -767,6 +767,27 @@ Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
     }
 }
 
+/* Peaks of a minute come and go; the most that was ever in use at once stays known. */
+Test(pool, the_most_in_use_is_never_forgotten, .init = NULL)
+{
+    static const struct {
+        int crowd;
+        msec_t at;
+        unsigned int most;
+    } cases[] = {
+        {1, 0, 1}, {7, 1, 7}, {3, 5 * MINUTE, 7}, {7, 20 * MINUTE, 7}, {8, 40 * MINUTE, 8}};
+    struct conn *conn;
+
+    set_up_with(1, 256);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        crowd(cases[i].crowd, cases[i].at);
+        conn = take(1, cases[i].at);
+        cr_expect(stats_read(&conn->endpoint->stats->most_in_use) == cases[i].most, "case %zu",
+                  i);
+        put(conn, cases[i].at);
+    }
+}
+
 Test(pool, flush_takes_the_oldest_of_all)
 {
     struct conn *conns[20];
@@ -990,6 +1011,24 @@ Test(pool, a_child_knows_what_a_connect_usually_takes)
     endpoint_after_fork_in_child();
     cr_expect(stats_read(&conn->endpoint->stats->usual_connect_us) == 42);
     cr_expect(stats_read(&conn->endpoint->stats->connects) == 0);
+}
+
+/* Those that it has from its parent count, and no former ones. Meanwhile it keeps as many idle
+ * ones as the parent needed. */
+Test(pool, a_child_has_a_peak_of_its_own, .init = NULL)
+{
+    struct endpoint *endpoint;
+
+    set_up_with(1, 256);
+    endpoint = connect_at(1, 0)->endpoint;
+    crowd(5, 0);
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 6);
+    pool_before_fork();
+    pool_after_fork_in_child();
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 1);
+    cr_expect(endpoint_most(endpoint, 1) == 6);
+    crowd(2, 0);
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 3);
 }
 
 /* A signal handler jumped out while the endpoint was added. */
