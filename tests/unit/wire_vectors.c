@@ -731,7 +731,7 @@ const struct wire_vector wire_vectors[] = {
     {"binary text in reply", {SENT(NOOP, OWED), READ("V", DIRTY(UNEXPECTED_REPLY))}},
     {"binary ERROR in reply", {SENT(NOOP, OWED), READ("ERROR\r", DIRTY(UNEXPECTED_REPLY))}},
     {"binary reply of a server without room",
-     {SENT(NOOP, OWED), READ("ERROR Too many open con", PARTIAL), READ("n", DIRTY(SERVER_FULL))}},
+     {SENT(NOOP, OWED), READ("ERROR Too many open con", HALF_READ), READ("n", DIRTY(SERVER_FULL))}},
     {"binary reply with a data type",
      {SENT(NOOP, OWED),
       READ("\x81\x0a\0\0\0\1\0\0\0\0\0\0" NO_8 "\0\0\0\0", DIRTY(UNEXPECTED_REPLY))}},
