@@ -343,15 +343,12 @@ static const char *where(const struct finding *finding, const struct share *shar
     return text;
 }
 
-/* Connections that were closed while replies were outstanding. A fence is drained as well. */
+/* Connections that were closed while replies were outstanding. */
 static uint64_t unread(const struct numbers *numbers, int which)
 {
-    uint64_t drained = numbers->stats[STAT_drained], fences = numbers->stats[STAT_fences];
-
     (void)which;
-    return (drained > fences ? drained - fences : 0) + numbers->refused[REASON_REPLY_OWED] +
-           numbers->refused[REASON_REPLY_PARTIAL] + numbers->discarded[REASON_DRAIN_TIMEOUT] +
-           numbers->discarded[REASON_DRAIN_LIMIT];
+    return numbers->stats[STAT_given_up] + numbers->refused[REASON_REPLY_OWED] +
+           numbers->refused[REASON_REPLY_PARTIAL];
 }
 
 static void tell_unread(struct advice *advice, const struct finding *finding)
@@ -361,10 +358,10 @@ static void tell_unread(struct advice *advice, const struct finding *finding)
     if (share.n == 0)
         return;
     say(advice, "unread",
-        "The client left replies unread at least %s (%.1f %% of its closes%s). %s Look for "
-        "timeouts that are shorter than the server needs, and for threads or greenlets that "
-        "are "
-        "killed while they wait.",
+        "The client left replies unread %s (%.1f %% of its closes%s). %s Look for timeouts "
+        "that "
+        "are shorter than the server needs, and for threads or greenlets that are killed while "
+        "they wait.",
         count_of(share.n, "time"), percent(share.n, closed(finding)), where(finding, &share),
         finding->dry ? "Without the dry run, the library reads them and reuses most of these "
                        "connections."
