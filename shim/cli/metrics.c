@@ -176,9 +176,9 @@ static void print_metrics(FILE *to, const struct processes *processes)
 
         fprintf(to,
                 "mcpool_process_info{pid=\"%d\",command=\"%s\",service=\"%s\",version=\"%s\","
-                "dry_run=\"%s\"} 1\n",
+                "dry_run=\"%s\",mode=\"%s\"} 1\n",
                 process->pid, process->command, process->service, process->version,
-                process->dry_run ? "true" : "false");
+                process->mode == MODE_DRY ? "true" : "false", mode_names[process->mode]);
     }
     for (int i = 0; i < STATS; i++)
         print_stat(to, processes, (enum stat_index)i);

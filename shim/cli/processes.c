@@ -26,6 +26,9 @@
 #define USER_VALUES   300000
 #define ENDPOINT_COST 16
 
+const char *const mode_names[MODE_OFF + 1] = {
+    [MODE_ON] = "on", [MODE_DRY] = "dry", [MODE_OFF] = "off"};
+
 struct user {
     uid_t uid;
     size_t bytes;  /* that were read */
@@ -288,7 +291,7 @@ static void add_process(struct search *search, struct user *user,
     memset(process, 0, sizeof(*process));
     process->pid = header->pid;
     process->start = header->start;
-    process->dry_run = header->dry_run;
+    process->mode = header->mode < MODE_OFF ? (enum mode)header->mode : MODE_OFF;
     process->since = header->since;
     memcpy(process->version, header->version, sizeof(process->version) - 1);
     make_quotable(process->version);
@@ -391,6 +394,24 @@ static bool is_wanted(const struct search *search, int pid)
     return search->pid_count == 0;
 }
 
+/* A wish for a process that ended before it followed. */
+static void remove_switch_of_dead(int directory, const char *name)
+{
+    const char *end = strchr(name, '.');
+    struct stat found;
+    char plain[64];
+    uint64_t start;
+    int pid;
+
+    if (!end || strcmp(end, SWITCH_SUFFIX) != 0)
+        return;
+    snprintf(plain, sizeof(plain), "%.*s", (int)(end - name), name);
+    if (stats_parse_name(plain, &pid, &start) && !is_alive(pid, start) &&
+        fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(found.st_mode) &&
+        found.st_uid == geteuid())
+        unlinkat(directory, name, 0);
+}
+
 /* CONTEXT is a struct search. */
 static void read_directory(void *context, DIR *directory)
 {
@@ -400,6 +421,7 @@ static void read_directory(void *context, DIR *directory)
     int pid;
 
     while ((entry = readdir(directory))) {
+        remove_switch_of_dead(dirfd(directory), entry->d_name);
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
     }
@@ -411,7 +433,7 @@ static int compare(const void *a, const void *b)
     int order = strcmp(one->service, other->service);
 
     if (order == 0)
-        order = one->dry_run - other->dry_run;
+        order = (int)one->mode - (int)other->mode;
     return order ? order : (one->pid > other->pid) - (one->pid < other->pid);
 }
 

@@ -119,6 +119,13 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
             visit(&endpoints[i]);
 }
 
+struct endpoint *endpoint_next(const struct endpoint *endpoint)
+{
+    size_t i = endpoint ? (size_t)(endpoint - endpoints) + 1 : 0;
+
+    return i < count ? &endpoints[i] : NULL;
+}
+
 static void restart_counters(struct endpoint *endpoint)
 {
     memset((void *)&endpoint->early, 0, sizeof(endpoint->early));

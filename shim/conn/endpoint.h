@@ -47,6 +47,7 @@ struct endpoint {
     unsigned int peak;       /* connections in use at once, since peak_since */
     unsigned int last_peak;  /* the same, in the minute before */
     msec_t peak_since;
+    msec_t flushed_before; /* what was opened before is not kept; 0: never flushed */
 };
 
 /* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge
@@ -93,6 +94,10 @@ static inline void endpoint_publish(struct endpoint *endpoint)
 
 /* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));
+
+/* The endpoint behind ENDPOINT, or the first one for NULL; NULL behind the last. Takes no lock:
+ * another thread may make it the endpoint of another address. */
+COLD struct endpoint *endpoint_next(const struct endpoint *endpoint);
 
 /* In the child of a fork: starts the counters at zero, in the child's own memory, not
  * published. With the lock held. */

@@ -13,6 +13,7 @@
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
+#include "pool/switch.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
@@ -55,6 +56,10 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
+    if (switch_is_off()) {
+        switch_passed();
+        return -1;
+    }
     conn = spare_reuse(domain, type);
     if (!conn)
         return -1;
@@ -84,7 +89,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process())
+        !owner_is_this_process() || switch_is_off())
         return;
     conn = conn_new(fd, domain);
     if (!conn)

@@ -16,6 +16,7 @@
 #include "conn/limits.h"
 #include "pool/discard.h"
 #include "stats/log.h"
+#include "pool/due.h"
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
@@ -132,7 +133,7 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
-        stats_write_if_due(check_in->now);
+        due_at(check_in->now);
     }
     shadow_drop(conn);
     check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
@@ -187,7 +188,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         discard(conn, reason);
     discard_evicted(&evicted);
-    stats_write_if_due(check_in->now);
+    due_at(check_in->now);
     errno = saved;
 }
 

@@ -19,6 +19,7 @@
 #include "pool/connect_time.h"
 #include "pool/discard.h"
 #include "pool/drain.h"
+#include "pool/due.h"
 #include "pool/guess.h"
 #include "pool/install.h"
 #include "pool/pool.h"
@@ -93,7 +94,7 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     while (true) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);
-        if (!conn || pool_is_dry_run())
+        if (!conn || conn->fd < 0)
             return conn;
         reason = verify_for_reuse(conn);
         if (reason == REASON_NONE)
@@ -137,12 +138,12 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
 {
     struct conn *conn = find_clean(fresh, protocol, now);
 
-    if (pool_is_dry_run()) {
-        if (conn)
-            pretend_to_reuse(conn);
+    /* Kept in a dry run. An operator may end that at any moment, so the record decides. */
+    if (conn && conn->fd < 0) {
+        pretend_to_reuse(conn);
         return NULL;
     }
-    return conn ? conn : find_drained(fresh, protocol, now);
+    return conn || pool_is_dry_run() ? conn : find_drained(fresh, protocol, now);
 }
 
 /* What connect() answers on a reused connection in place of FRESH. */
@@ -266,7 +267,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     stats_count(&conn->endpoint->stats->connects);
     reason = verify_fresh(conn, fd);
     if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
-        stats_write_if_due(now);
+        due_at(now);
         return true;
     }
     if (reason != REASON_NONE)
@@ -274,7 +275,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     note_opened(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->rtt_pending = conn->flags & O_NONBLOCK;
-    stats_write_if_due(now);
+    due_at(now);
     return false;
 }
 

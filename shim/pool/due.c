@@ -4,13 +4,33 @@
 #include "pool/due.h"
 
 #include "base/owner.h"
+#include "pool/switch.h"
 
 /* How often in a row work may be done before it is due. */
 #define IN_A_ROW 4
 
+static bool is_unwritten(void)
+{
+    return atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN;
+}
+
+bool due_is_now(void)
+{
+    return clock_now() >= atomic_load_explicit(&stats_due, memory_order_relaxed);
+}
+
+void due_do(msec_t now)
+{
+    stats_write(now);
+    if (atomic_load_explicit(&stats_has_wish, memory_order_relaxed)) {
+        switch_follow(now);
+        stats_write(now);
+    }
+}
+
 void due_slow(void)
 {
-    stats_write_if_due(clock_now());
+    due_at(clock_now());
 }
 
 msec_t due_in(void)
@@ -19,8 +39,8 @@ msec_t due_in(void)
 
     if (!owner_is_this_process())
         return 0;
-    stats_write_if_due(now);
-    return due_is_anything() ? stats_in(now) : 0;
+    due_at(now);
+    return is_unwritten() ? stats_in(now) : 0;
 }
 
 void due_ahead_slow(void)
@@ -31,15 +51,15 @@ void due_ahead_slow(void)
     msec_t until = atomic_load(&paid_until);
 
     if (until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
-        stats_write_if_due(now);
+        due_at(now);
         return;
     }
     atomic_store(&paid_until, (until > now ? until : now) + STATS_PERIOD);
-    stats_write(now);
+    due_do(now);
 }
 
 void due_before_end(void)
 {
-    if (due_is_anything())
+    if (is_unwritten())
         stats_write(clock_now());
 }

@@ -4,7 +4,10 @@
  * (hooks/cut_wait.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
- * to due_slow().
+ * to due_do().
+ *
+ * In a process that shows counters the file is looked at once a second, by any call that counts
+ * or waits, for what an operator wishes (pool/switch.h). No process is woken for that.
  */
 #ifndef MCPOOL_DUE_H
 #define MCPOOL_DUE_H
@@ -14,16 +17,33 @@
 #include "base/compiler.h"
 #include "stats/stats.h"
 
+/* Whether there is anything to do now. Reads the clock. */
+COLD bool due_is_now(void);
+
 /* Whether there is anything to do, now or later. */
 static inline bool due_is_anything(void)
 {
     /* relaxed: a hint, an old value costs one look or misses one */
-    return __builtin_expect(
-        atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN, 0);
+    unsigned int state = atomic_load_explicit(&stats_state, memory_order_relaxed);
+
+    return __builtin_expect(state != STATS_NO_FILE, 0) &&
+           (state == STATS_UNWRITTEN || due_is_now());
 }
 
-/* Does what is due by now. Makes system calls; takes no lock, is no cancellation point, keeps
- * errno. */
+/* Does the work. NOW is the time of clock_now(). For what may be called meanwhile see
+ * due_slow(). */
+COLD void due_do(msec_t now);
+
+/* The same, if it is due. For calls that have counted something and know the time. */
+static inline void due_at(msec_t now)
+{
+    /* relaxed: a hint as well */
+    if (now >= atomic_load_explicit(&stats_due, memory_order_relaxed))
+        due_do(now);
+}
+
+/* Does what is due by now. Makes system calls; may take the pool's lock, so none may be held;
+ * is no cancellation point, keeps errno. */
 COLD void due_slow(void);
 
 /* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and

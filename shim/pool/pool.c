@@ -12,12 +12,15 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
+#include "pool/switch.h"
 #include "stats/stats.h"
 
 static struct lock lock;
 /* This thread has the lock or waits for it: a signal handler that interrupts it then must
  * not. */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
+
+_Atomic unsigned int switch_mode;
 
 static const struct config *settings;
 static struct conn *idle; /* and draining ones, of all endpoints; latest first */
@@ -106,6 +109,7 @@ bool pool_start(const struct config *config)
     if (!endpoint_start())
         return false;
     settings = config;
+    atomic_store(&switch_mode, config->dry_run ? MODE_DRY : MODE_ON);
     stats_start(config, POOL_ENDPOINTS);
     limits_start(config);
     return true;
@@ -113,7 +117,7 @@ bool pool_start(const struct config *config)
 
 bool pool_is_dry_run(void)
 {
-    return settings->dry_run;
+    return switch_mode_now() == MODE_DRY;
 }
 
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
@@ -239,15 +243,31 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
     return found;
 }
 
+/* REASON_NONE, or what an operator has done meanwhile. A wish sets what is read here before it
+ * takes the lock to empty the lists. So either this sees it, or the lists are emptied later. */
+static enum reason may_be_idle(const struct conn *conn)
+{
+    /* On: it has an fd. Dry run: it has none. Off: never. */
+    enum mode wanted = conn->fd < 0 ? MODE_DRY : MODE_ON;
+
+    if (switch_mode_now() != wanted)
+        return REASON_SWITCHED;
+    return conn->connected_at < conn->endpoint->flushed_before ? REASON_FLUSHED : REASON_NONE;
+}
+
 bool pool_return(struct conn *conn)
 {
     struct _pthread_cleanup_buffer cleanup;
 
+    bool kept;
+
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
-    link_idle(conn, CONN_DRAINING);
+    kept = may_be_idle(conn) == REASON_NONE;
+    if (kept)
+        link_idle(conn, CONN_DRAINING);
     unlock_pool(&cleanup);
-    return true;
+    return kept;
 }
 
 /* Makes room for one more connection at ENDPOINT, which is to be TO. A draining connection is
@@ -289,6 +309,8 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
+    else if (may_be_idle(conn) != REASON_NONE)
+        reason = may_be_idle(conn);
     else if (!make_room_at(endpoint, to, evicted))
         reason = REASON_ENDPOINT_FULL;
     else if (!make_room(evicted))
@@ -309,6 +331,21 @@ bool pool_flush(enum reason reason, struct evicted *evicted)
         return false;
     while (idle && evicted->count < POOL_EVICTED_MAX)
         evict(idle->newer, reason, evicted);
+    unlock_pool(&cleanup);
+    return true;
+}
+
+bool pool_flush_endpoint(struct endpoint *endpoint, msec_t now, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    endpoint->flushed_before = now + 1;
+    while (endpoint->idle && evicted->count < POOL_EVICTED_MAX)
+        evict(endpoint->idle->prev, REASON_FLUSHED, evicted);
+    while (endpoint->draining && evicted->count < POOL_EVICTED_MAX)
+        evict(endpoint->draining->prev, REASON_FLUSHED, evicted);
     unlock_pool(&cleanup);
     return true;
 }

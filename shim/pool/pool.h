@@ -43,7 +43,8 @@ struct evicted {
  * the caller's and must not change. */
 bool pool_start(const struct config *config);
 
-/* Whether reuse is only counted (MCPOOL_DRY_RUN). */
+/* Whether reuse is only counted (MCPOOL_DRY_RUN). An operator may change that at any moment
+ * (pool/switch.h). */
 bool pool_is_dry_run(void);
 
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
@@ -67,12 +68,16 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
                           struct evicted *evicted);
 
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on. False
- * if the lock was refused: CONN stays the caller's. */
+ * if the lock was refused, or an operator does not want it: CONN stays the caller's. */
 COLD bool pool_return(struct conn *conn);
 
 /* Takes out idle and draining connections for REASON, oldest first, as many as EVICTED has room
  * for: if it is not full afterwards, all are out. False if the lock was refused. */
 COLD bool pool_flush(enum reason reason, struct evicted *evicted);
+
+/* The same at ENDPOINT, for FLUSHED. No connection to it that was opened by NOW is kept from
+ * now on. */
+COLD bool pool_flush_endpoint(struct endpoint *endpoint, msec_t now, struct evicted *evicted);
 
 /* The program has closed the shadow fd FD, which is not in the map any more: takes CONN out,
  * EVICTED, if it is idle or draining there. NULL if it is not, or if the lock was refused and

@@ -17,6 +17,7 @@
 #include "base/ownfile.h"
 #include "base/rawsys.h"
 #include "stats/stats_file.h"
+#include "stats/switch_file.h"
 #include "base/fmt.h"
 
 #define PATH_SIZE (CONFIG_DIRECTORY_SIZE + 48)
@@ -41,11 +42,20 @@ static struct stats_header *image; /* what the file holds, at its largest; NULL 
 static size_t used;                /* how many bytes of the image are written to the file */
 static struct stat identity;       /* of the file */
 static uid_t user;                 /* the effective one when the file is made */
+static struct switch_file wish;    /* the last one that was read */
+
+/* What the header says. A child has those of its parent. */
+static _Atomic uint32_t mode;
+static _Atomic uint64_t followed;
+
+/* Whether WISH was read and is not followed yet. */
+atomic_bool stats_has_wish;
 
 void stats_start(const struct config *config, size_t slots)
 {
     settings = config;
     most_slots = slots;
+    atomic_store(&mode, config->dry_run ? MODE_DRY : MODE_ON);
     atomic_store(&stats_wanted, config->stats[0] != '\0');
 }
 
@@ -190,7 +200,8 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->values_at = offsetof(struct stats_slot, stats);
     header->names = stats_names;
     header->pid = getpid();
-    header->dry_run = settings->dry_run;
+    atomic_store(&header->mode, atomic_load(&mode));
+    atomic_store(&header->followed, atomic_load(&followed));
     header->start = start;
     header->pid_namespace = pid_namespace();
     header->since = now.tv_sec;
@@ -316,16 +327,34 @@ static bool make_quietly(void)
     return made;
 }
 
+/* Makes the file if there is none yet. False when that fails: it is not tried again. */
+static bool have_file(void)
+{
+    if (path[0] != '\0' || make_quietly())
+        return true;
+    path[0] = '\0';
+    atomic_store(&stats_wanted, false);
+    return false;
+}
+
+void stats_make(void)
+{
+    if (!stats_begin())
+        return;
+    if (path[0] == '\0' && have_file()) {
+        atomic_store(&stats_state, STATS_WRITTEN);
+        atomic_store(&stats_due, 0);
+    }
+    stats_end();
+}
+
 struct stats *stats_publish(size_t slot_number, const char *text)
 {
     size_t end = STATS_FILE_SIZE(slot_number + 1);
     struct stats_slot *slot;
 
-    if (path[0] == '\0' && !make_quietly()) {
-        path[0] = '\0';
-        atomic_store(&stats_wanted, false);
+    if (!have_file())
         return NULL;
-    }
     if (end > used)
         used = end;
     slot = (struct stats_slot *)(image + 1) + slot_number;
@@ -374,14 +403,42 @@ static void stop_writing(void)
     atomic_store(&stats_due, NEVER);
 }
 
-static void write_quietly(void)
+/* The name of the switch file. */
+static void name_switch_file(char *name)
 {
-    struct ownfile own;
+    fmt_print(name, PATH_SIZE, "%s" SWITCH_SUFFIX, path);
+}
 
-    if (ownfile_begin(&own))
-        ownfile_end(&own, write_file(), used);
-    else
+/* A wish that is not followed yet may be replaced by a later one. */
+static void look_for_wish(void)
+{
+    struct switch_file found = {0};
+    char name[PATH_SIZE];
+
+    name_switch_file(name);
+    if (!switch_file_read(name, image, &found) || found.generation == atomic_load(&followed))
+        return;
+    wish = found;
+    atomic_store(&stats_has_wish, true);
+}
+
+/* CHANGED: the file lacks the latest counters. It also does when the last write failed. */
+static void write_quietly(bool changed)
+{
+    static bool failed;
+    struct ownfile own;
+    long result = 0;
+
+    if (!ownfile_begin(&own)) {
         stop_writing();
+        return;
+    }
+    look_for_wish();
+    if (changed || failed) {
+        result = write_file();
+        failed = result != (long)used;
+    }
+    ownfile_end(&own, result, failed ? used : 0);
 }
 
 void stats_write(msec_t now)
@@ -392,10 +449,30 @@ void stats_write(msec_t now)
         atomic_store(&stats_due, now + STATS_PERIOD);
         /* Before the copy: what is counted during it may be missing in it, and must set
          * STATS_UNWRITTEN again. */
-        atomic_store(&stats_state, STATS_WRITTEN);
-        write_quietly();
+        write_quietly(atomic_exchange(&stats_state, STATS_WRITTEN) != STATS_WRITTEN);
     }
     stats_end();
+}
+
+bool stats_read_wish(struct switch_file *to)
+{
+    if (!stats_begin())
+        return false;
+    *to = wish;
+    stats_end();
+    return true;
+}
+
+void stats_follow(uint32_t now, uint64_t generation)
+{
+    atomic_store(&mode, now);
+    atomic_store(&followed, generation);
+    atomic_store(&stats_has_wish, false);
+    /* Without stats_begin(): a thread that writes the file now may write the old values, and
+     * the next copy has the new ones. */
+    atomic_store(&image->mode, now);
+    atomic_store(&image->followed, generation);
+    stats_changed();
 }
 
 void stats_pause(void)
@@ -438,6 +515,7 @@ void stats_move(struct stats *to, struct stats *from)
 bool stats_after_fork_in_child(void)
 {
     atomic_store(&busy, false);
+    atomic_store(&stats_has_wish, false);
     path[0] = '\0';
     stop_writing();
     atomic_store(&stats_wanted, settings->stats[0] != '\0');
@@ -446,6 +524,18 @@ bool stats_after_fork_in_child(void)
            raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
                        0) == (long)image;
+}
+
+/* Another process with our pid must not find what was wished of this one. */
+static void remove_switch_file(void)
+{
+    struct stat found = {0};
+    char name[PATH_SIZE];
+
+    name_switch_file(name);
+    if (raw_syscall(SYS_newfstatat, AT_FDCWD, name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(found.st_mode) && found.st_uid == identity.st_uid)
+        raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
 }
 
 void stats_finish(void)
@@ -458,5 +548,6 @@ void stats_finish(void)
     if (raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
         is_our_file(&found))
         raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    remove_switch_file();
     ownfile_end(&own, 0, 0);
 }

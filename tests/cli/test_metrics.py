@@ -35,7 +35,7 @@ def test_values(host):
     assert value(text, "mcpool_refused_total", reason="REQUEST_PARTIAL", **mine) == 1
     assert value(text, "mcpool_time_wait_avoided_total", **mine) == 8
     assert 0 < value(text, "mcpool_connect_seconds_total", **mine) < 5
-    assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false") == 1
+    assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false", mode="on") == 1
 
 
 def test_conventions(host):

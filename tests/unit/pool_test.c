@@ -16,6 +16,7 @@
 
 #include "base/owner.h"
 #include "conn/limits.h"
+#include "pool/switch.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -129,6 +130,73 @@ Test(pool, families_and_fixed_options_are_apart)
     cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->options.given = 0;
     cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
+}
+
+/* A connection that was on its way into the pool when an operator switched it off, or made or
+ * ended a dry run. */
+Test(pool, nothing_is_kept_in_another_mode)
+{
+    static const struct {
+        enum mode mode;
+        int fd;
+        enum reason reason;
+    } cases[] = {
+        {MODE_ON, 3, REASON_NONE},      {MODE_ON, -1, REASON_SWITCHED},
+        {MODE_DRY, 3, REASON_SWITCHED}, {MODE_DRY, -1, REASON_NONE},
+        {MODE_OFF, 3, REASON_SWITCHED}, {MODE_OFF, -1, REASON_SWITCHED},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct conn *conn = connect_at(1, 1);
+
+        conn->fd = cases[i].fd;
+        conn->connected_at = 1;
+        conn_move(conn, CONN_CHECKING_IN);
+        switch_mode = cases[i].mode;
+        cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
+        cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
+    }
+}
+
+Test(pool, a_draining_one_does_not_go_back_after_off)
+{
+    struct conn *conn = connect_at(1, 1), *fresh = connect_at(1, 1);
+
+    conn->connected_at = 1;
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
+    cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1, &evicted) == conn);
+    switch_mode = MODE_OFF;
+    cr_expect(!pool_return(conn));
+    switch_mode = MODE_ON;
+    cr_expect(pool_return(conn));
+}
+
+Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
+{
+    struct conn *conns[POOL_EVICTED_MAX + 1], *other = connect_at(2, 1), *held, *later;
+
+    for (int i = 0; i <= POOL_EVICTED_MAX; i++) {
+        conns[i] = connect_at(1, 1);
+        conns[i]->connected_at = 1;
+    }
+    held = connect_at(1, 1);
+    held->connected_at = other->connected_at = 1;
+    for (int i = 0; i <= POOL_EVICTED_MAX; i++)
+        put(conns[i], 2);
+    put(other, 2);
+    cr_expect(pool_flush_endpoint(held->endpoint, 3, &evicted));
+    cr_assert(evicted.count == POOL_EVICTED_MAX && evicted.reason[0] == REASON_FLUSHED);
+    cr_expect(evicted.conn[0] == conns[0], "oldest first");
+    evicted.count = 0;
+    cr_expect(pool_flush_endpoint(held->endpoint, 3, &evicted));
+    cr_expect(evicted.count == 1);
+    conn_move(held, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(held, CONN_IDLE, 4, &evicted) == REASON_FLUSHED);
+    later = connect_at(1, 4);
+    later->connected_at = 4;
+    put(later, 5);
+    cr_expect(take(1, 6) == later && take(2, 6) == other);
 }
 
 Test(pool, idle_timeout)
