@@ -16,7 +16,8 @@
 #define FIXED_SIZE offsetof(struct stats_header, names)
 
 const struct stat_row stat_rows[STATS] = {
-#define STAT(kind, name, text) {#name, text, sizeof(#kind) == sizeof("gauge")},
+#define STAT(kind, name, text)                                                                 \
+    {#name, text, sizeof(#kind) == sizeof("gauge"), sizeof(text) == sizeof("")},
 #include "stats/stats.def"
 #undef STAT
 };
@@ -49,10 +50,23 @@ static const char names_0_1_0[] =
 
 /* Names of values that the command calculates. Such a value in a file is not shown. */
 static const char *const taken_names[] = {
-    "connect_seconds", "connect_seconds_avoided",
-    "discarded",       "endpoint",
-    "hit_rate",        "process_info",
-    "refused",         "time_wait_avoided",
+    "connect_duration_seconds",
+    "connect_duration_seconds_bucket",
+    "connect_duration_seconds_count",
+    "connect_duration_seconds_sum",
+    "connect_seconds",
+    "connect_seconds_avoided",
+    "discarded",
+    "endpoint",
+    "hit_rate",
+    "idle_age_seconds",
+    "idle_age_seconds_bucket",
+    "idle_age_seconds_count",
+    "idle_age_seconds_sum",
+    "process_info",
+    "refused",
+    "time_wait_avoided",
+    "usual_connect_seconds",
 };
 
 static const struct {

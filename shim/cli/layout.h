@@ -25,6 +25,7 @@ struct stat_row {
     const char *name;
     const char *text;
     bool is_gauge;
+    bool is_bucket; /* of a histogram (histogram.h); it is not shown under its own name */
 };
 
 extern const struct stat_row stat_rows[STATS];

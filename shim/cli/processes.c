@@ -146,12 +146,15 @@ static void name_process(struct process *process)
     make_quotable(process->service);
 }
 
-static void add_derived(struct numbers *numbers)
+/* A file of an older library does not say what was saved. There the mean real connect stands
+ * for each reuse, and the product may fall. */
+static void add_derived(const struct process *process, struct numbers *numbers)
 {
     uint64_t timed = numbers->stats[STAT_connects_timed];
     uint64_t reused = numbers->stats[STAT_reused];
 
-    if (timed > 0)
+    numbers->seconds_avoided = (double)numbers->stats[STAT_connect_us_avoided] / 1e6;
+    if (!process->has[STAT_connect_us_avoided] && timed > 0)
         numbers->seconds_avoided =
             (double)reused * (double)numbers->stats[STAT_connect_us] / (double)timed / 1e6;
     numbers->time_wait_avoided = reused;
@@ -217,7 +220,7 @@ static void read_slot(struct process *process, const struct layout *layout, cons
         return;
     server->unknown = process->unknown_numbers + process->server_count * process->unknown_count;
     read_values(server, layout, slot);
-    add_derived(&server->numbers);
+    add_derived(process, &server->numbers);
     process->server_count++;
 }
 

@@ -24,8 +24,8 @@ struct numbers {
     uint64_t stats[STATS];
     uint64_t refused[REASON_COUNT];
     uint64_t discarded[REASON_COUNT];
-    uint64_t all_refused;   /* for all reasons, also those unknown to this version */
-    double seconds_avoided; /* for each reused connection, the mean time of a real connect */
+    uint64_t all_refused;       /* for all reasons, also those unknown to this version */
+    double seconds_avoided;     /* connect_us_avoided, see processes.c for older files */
     uint64_t time_wait_avoided; /* reused connections: each saved one socket in TIME_WAIT */
 };
 

@@ -9,6 +9,7 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/histogram.h"
 #include "cli/processes.h"
 
 static void print_help(void)
@@ -37,6 +38,19 @@ static const char *duration(double seconds)
     while (seconds < units[i].least)
         i++;
     snprintf(text, sizeof(text), "%.1f %s", seconds * units[i].factor, units[i].unit);
+    return text;
+}
+
+/* The text of the bound of a bucket: "50 us", "2.5 ms", "10 s". Valid until the next call. */
+static const char *bound_text(double seconds)
+{
+    static char text[32];
+    double factor = seconds >= 1 ? 1 : seconds >= 1e-3 ? 1e3 : 1e6;
+
+    snprintf(text, sizeof(text), "%g %s", seconds * factor,
+             factor == 1    ? "s"
+             : factor < 1e6 ? "ms"
+                            : "us");
     return text;
 }
 
@@ -83,6 +97,44 @@ static void print_process(const struct process *process)
     }
 }
 
+/* "half within 50 us, 99 % within 2.5 ms" */
+static void print_spread(const struct histogram *histogram, const struct numbers *total)
+{
+    static const struct {
+        double share;
+        const char *text;
+    } shares[] = {{0.5, "half"}, {0.99, ", 99 %"}};
+
+    for (size_t i = 0; i < sizeof(shares) / sizeof(shares[0]); i++) {
+        double bound = histogram_quantile(histogram, total->stats, shares[i].share);
+        double longest = histogram_bound(histogram, histogram->count - 2);
+
+        printf("%s %s %s", shares[i].text, bound <= longest ? "within" : "longer than",
+               bound_text(bound <= longest ? bound : longest));
+    }
+}
+
+/* What the connects of one service took, and for how long reused connections were idle. */
+static void print_times(const struct numbers *total)
+{
+    const struct histogram *connects = &histograms[CONNECT_DURATION];
+    const struct histogram *ages = &histograms[IDLE_AGE];
+    uint64_t failed = total->stats[STAT_connect_failed];
+
+    if (histogram_total(connects, total->stats) > 0) {
+        fputs("  real connects: ", stdout);
+        print_spread(connects, total);
+        putchar('\n');
+    }
+    if (histogram_total(ages, total->stats) > 0) {
+        fputs("  idle until reused: ", stdout);
+        print_spread(ages, total);
+        putchar('\n');
+    }
+    if (failed > 0)
+        printf("  real connects that failed: %" PRIu64 "\n", failed);
+}
+
 /* Prints the processes of one service that are all in the same mode. Returns how many of the
  * MOST processes at FIRST these were. */
 static size_t print_service(const struct process *first, size_t most)
@@ -109,6 +161,7 @@ static size_t print_service(const struct process *first, size_t most)
     }
     if (n > 1)
         print_row("total", "", &total);
+    print_times(&total);
     return n;
 }
 
@@ -152,7 +205,7 @@ static void print_json_reasons(const char *what, const struct process *process,
 static void print_json_stats(const struct process *process, const struct server *server)
 {
     for (int i = 0; i < STATS; i++) {
-        if (process->has[i])
+        if (process->has[i] && !stat_rows[i].is_bucket)
             printf(", \"%s\": %" PRIu64, stat_rows[i].name, server->numbers.stats[i]);
     }
     for (size_t i = 0; i < process->unknown_count; i++) {
@@ -161,10 +214,27 @@ static void print_json_stats(const struct process *process, const struct server 
     }
 }
 
+static void print_json_histogram(const struct server *server, const struct histogram *histogram)
+{
+    const uint64_t *stats = server->numbers.stats;
+
+    printf(", \"%s\": {\"buckets\": {", histogram->name);
+    for (size_t i = 0; i + 1 < histogram->count; i++)
+        printf("\"%g\": %" PRIu64 ", ", histogram_bound(histogram, i),
+               histogram_up_to(histogram, stats, i));
+    printf("\"+Inf\": %" PRIu64 "}, \"sum\": %.6f, \"count\": %" PRIu64 "}",
+           histogram_total(histogram, stats), (double)stats[histogram->sum] * histogram->unit,
+           histogram_total(histogram, stats));
+}
+
 static void print_json_server(const struct process *process, const struct server *server)
 {
     printf("{\"endpoint\": \"%s\"", server->name);
     print_json_stats(process, server);
+    for (size_t i = 0; i < HISTOGRAMS; i++) {
+        if (process->has[histograms[i].first])
+            print_json_histogram(server, &histograms[i]);
+    }
     printf(", \"hit_rate\": %.4f, \"connect_seconds_avoided\": %.6f, \"time_wait_avoided\": "
            "%" PRIu64,
            numbers_hit_rate(&server->numbers) / 100, server->numbers.seconds_avoided,

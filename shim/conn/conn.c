@@ -7,8 +7,8 @@
 #include "conn/conn.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
+#include "base/pages.h"
 #include "conn/fdmap.h"
 #include "conn/endpoint.h"
 
@@ -30,7 +30,7 @@ static const struct {
 
 atomic_bool conn_ever_used;
 
-struct conn *conn_records;
+_Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK];
 static _Atomic uint32_t touched; /* records that were ever used */
 
 /* The free list: the id of its first record, and above it a count of changes. The count
@@ -38,15 +38,26 @@ static _Atomic uint32_t touched; /* records that were ever used */
  * would look like an unchanged list. A successful CAS also releases next_free. */
 static _Atomic uint64_t free_list;
 
+/* Whether there is memory for the records of BLOCK. Two threads may reserve it at a time: one
+ * gives its own back. */
+static bool has_block(uint32_t block)
+{
+    size_t size = CONN_BLOCK * sizeof(struct conn);
+    struct conn *none = NULL, *fresh;
+
+    if (atomic_load(&conn_blocks[block]))
+        return true;
+    fresh = pages_reserve(size);
+    if (!fresh)
+        return false;
+    if (!atomic_compare_exchange_strong(&conn_blocks[block], &none, fresh))
+        pages_return(fresh, size);
+    return true;
+}
+
 bool conn_start(void)
 {
-    void *memory = mmap(NULL, CONN_MAX * sizeof(struct conn), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (memory == MAP_FAILED)
-        return false;
-    conn_records = memory;
-    return true;
+    return has_block(0);
 }
 
 static void push_free(struct conn *conn)
@@ -79,10 +90,10 @@ static struct conn *touch_next(void)
 {
     uint32_t n = atomic_load(&touched);
 
-    while (n < CONN_MAX) {
+    while (n < CONN_MAX && has_block(n / CONN_BLOCK)) {
         if (atomic_compare_exchange_weak(&touched, &n, n + 1)) {
-            conn_records[n].id = n + 1;
-            return &conn_records[n];
+            conn_at(n)->id = n + 1;
+            return conn_at(n);
         }
     }
     return NULL;
@@ -308,7 +319,7 @@ void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argu
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        struct conn *conn = &conn_records[i];
+        struct conn *conn = conn_at(i);
 
         if (!is_open(conn))
             continue;
@@ -324,8 +335,7 @@ bool conn_any_silent(void)
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        if (conn_state(&conn_records[i]) == CONN_IN_USE &&
-            !atomic_load(&conn_records[i].has_sent))
+        if (conn_state(conn_at(i)) == CONN_IN_USE && !atomic_load(&conn_at(i)->has_sent))
             return true;
     }
     return false;
@@ -336,10 +346,9 @@ bool conn_others_in_transit(const struct conn *conn)
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        enum conn_state state = conn_state(&conn_records[i]);
+        enum conn_state state = conn_state(conn_at(i));
 
-        if (&conn_records[i] != conn &&
-            (state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT))
+        if (conn_at(i) != conn && (state == CONN_CHECKING_IN || state == CONN_CHECKING_OUT))
             return true;
     }
     return false;
@@ -350,8 +359,8 @@ void conn_forget_other_threads(void)
     uint32_t n = atomic_load(&touched);
 
     for (uint32_t i = 0; i < n; i++) {
-        atomic_store(&conn_records[i].inflight, 0);
-        atomic_store(&conn_records[i].locked, false);
-        free_if_unused(&conn_records[i]);
+        atomic_store(&conn_at(i)->inflight, 0);
+        atomic_store(&conn_at(i)->locked, false);
+        free_if_unused(conn_at(i));
     }
 }

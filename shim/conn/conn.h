@@ -136,26 +136,39 @@ enum conn_call { CONN_CALL_SEND, CONN_CALL_RECEIVE, CONN_CALL_OTHER };
 /* Whether the program ever connected to an endpoint. Until then many hooks have no work. */
 extern atomic_bool conn_ever_used __attribute__((visibility("hidden")));
 
-/* Reserves the memory of all records without touching it. False when there is no memory. */
+/* Reserves the memory of the first records without touching it. False when there is no memory.
+ */
 bool conn_start(void);
 
 /* A FRESH record for the socket at FD; the fd map does not name it yet. NULL when all records
- * are taken. */
+ * are taken, or when there is no memory for more. */
 COLD struct conn *conn_new(int fd, int domain);
 
 /* Makes the spare CONN FRESH again, at the program's FD. No other thread may have CONN, and no
  * byte may have moved on its socket. */
 void conn_renew(struct conn *conn, int fd);
 
-/* CONN_MAX records. */
-extern struct conn *conn_records __attribute__((visibility("hidden")));
+/* The records, in blocks that are reserved as they are needed: RLIMIT_AS, `ulimit -d` and
+ * mlockall() count address space that is never touched. A block is never given back. Block 0 is
+ * there from the start. */
+#define CONN_BLOCK 128
+extern _Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK]
+    __attribute__((visibility("hidden")));
+
+/* The record of number I, whose block is there. Relaxed: the address of the load depends on I,
+ * and I was published after the block; see shim/concurrency.md, 1. */
+static inline struct conn *conn_at(uint32_t i)
+{
+    return &atomic_load_explicit(&conn_blocks[i / CONN_BLOCK],
+                                 memory_order_relaxed)[i % CONN_BLOCK];
+}
 
 /* The record that a word of the fd map names; NULL when WORD names none. */
 static inline struct conn *conn_of_word(uint32_t word)
 {
     uint32_t index = word & FDMAP_INDEX;
 
-    return word & FDMAP_EPOLL || index == 0 ? NULL : &conn_records[index - 1];
+    return word & FDMAP_EPOLL || index == 0 ? NULL : conn_at(index - 1);
 }
 
 static inline uint32_t conn_id(const struct conn *conn)

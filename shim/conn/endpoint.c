@@ -4,32 +4,44 @@
 #include "conn/endpoint.h"
 
 #include <string.h>
-#include <sys/mman.h>
+
+#include "base/pages.h"
 
 #define MINUTE ((msec_t)60 * 1000)
 
-static struct endpoint *endpoints; /* POOL_ENDPOINTS of them */
-static size_t count;               /* of endpoints that were ever used */
-static struct endpoint *table;     /* the hash table */
+/* Reserved in blocks, as the records of connections are (conn/conn.h). */
+#define BLOCK 32
+static struct endpoint *blocks[POOL_ENDPOINTS / BLOCK];
+static size_t count;           /* of endpoints that were ever used */
+static struct endpoint *table; /* the hash table */
+
+static struct endpoint *endpoint_at(size_t slot)
+{
+    return &blocks[slot / BLOCK][slot % BLOCK];
+}
+
+/* Whether there is memory for the endpoints of block I. */
+static bool has_block(size_t i)
+{
+    if (!blocks[i])
+        blocks[i] = pages_reserve(BLOCK * sizeof(struct endpoint));
+    return blocks[i] != NULL;
+}
 
 bool endpoint_start(void)
 {
-    void *reserved =
-        mmap(NULL, POOL_ENDPOINTS * sizeof(struct endpoint), PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (reserved == MAP_FAILED)
-        return false;
-    endpoints = reserved;
-    return true;
+    return has_block(0);
 }
 
 static struct endpoint *new_endpoint(void)
 {
     struct endpoint *endpoint, *next;
 
-    if (count < POOL_ENDPOINTS)
-        return &endpoints[count++];
+    if (count < POOL_ENDPOINTS && has_block(count / BLOCK)) {
+        endpoint = endpoint_at(count);
+        endpoint->slot = count++;
+        return endpoint;
+    }
     HASH_ITER(hh, table, endpoint, next)
     {
         if (endpoint->idle_count == 0 && atomic_load(&endpoint->in_use) == 0) {
@@ -44,10 +56,13 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
 {
     struct endpoint *endpoint = new_endpoint();
     bool out_of_memory = false;
+    size_t slot;
 
     if (!endpoint)
         return NULL;
+    slot = endpoint->slot;
     memset(endpoint, 0, sizeof(*endpoint));
+    endpoint->slot = slot;
     endpoint->stats = &endpoint->early;
     endpoint->address = *address;
     address_text(address, endpoint->text);
@@ -57,7 +72,7 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
         return endpoint;
     /* No memory for the hash table. The place of a removed endpoint is lost, as it may not be
      * the last. */
-    if (endpoint == &endpoints[count - 1])
+    if (slot == count - 1)
         count--;
     return NULL;
 }
@@ -96,13 +111,12 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
 
 void endpoint_publish_slow(struct endpoint *endpoint)
 {
-    size_t stats_slot = (size_t)(endpoint - endpoints);
     struct stats *published;
 
     if (!stats_begin())
         return;
     if (!atomic_exchange(&endpoint->published, true)) {
-        published = stats_publish(stats_slot, endpoint->text);
+        published = stats_publish(endpoint->slot, endpoint->text);
         if (published) {
             atomic_store(&endpoint->stats, published);
             stats_move(published, &endpoint->early);
@@ -115,21 +129,27 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 {
     /* A signal handler may have jumped out of add_endpoint(), before `stats` was set. */
     for (size_t i = 0; i < count; i++)
-        if (endpoints[i].stats)
-            visit(&endpoints[i]);
+        if (endpoint_at(i)->stats)
+            visit(endpoint_at(i));
 }
 
 struct endpoint *endpoint_next(const struct endpoint *endpoint)
 {
-    size_t i = endpoint ? (size_t)(endpoint - endpoints) + 1 : 0;
+    size_t i = endpoint ? endpoint->slot + 1 : 0;
 
-    return i < count ? &endpoints[i] : NULL;
+    /* As in endpoint_for_each(). */
+    while (i < count && !endpoint_at(i)->stats)
+        i++;
+    return i < count ? endpoint_at(i) : NULL;
 }
 
 static void restart_counters(struct endpoint *endpoint)
 {
+    uint64_t usual = stats_read(&endpoint->stats->usual_connect_us);
+
     memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
     endpoint->stats = &endpoint->early;
+    stats_set(&endpoint->stats->usual_connect_us, usual);
     endpoint->published = false;
     endpoint_note_in_use(endpoint, atomic_load(&endpoint->in_use));
 }
@@ -137,5 +157,5 @@ static void restart_counters(struct endpoint *endpoint)
 void endpoint_after_fork_in_child(void)
 {
     for (size_t i = 0; i < count; i++)
-        restart_counters(&endpoints[i]);
+        restart_counters(endpoint_at(i));
 }

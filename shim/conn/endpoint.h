@@ -29,6 +29,7 @@ struct conn;
 struct endpoint {
     struct address address; /* the hash key */
     char text[ADDRESS_TEXT_SIZE];
+    size_t slot; /* its number, and that of its place in the counters file */
     UT_hash_handle hh;
     _Atomic uint32_t in_use;
     _Atomic msec_t no_auth_at;  /* when it last answered a client that was not logged in */
@@ -65,7 +66,7 @@ static inline void endpoint_note_idle(struct endpoint *endpoint)
     stats_set(&endpoint->stats->idle, endpoint->idle_count);
 }
 
-/* Reserves the memory of POOL_ENDPOINTS. False when there is no memory. */
+/* Reserves the memory of the first endpoints. False when there is no memory. */
 bool endpoint_start(void);
 
 /* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint

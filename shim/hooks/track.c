@@ -7,8 +7,10 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <string.h>
 
 #include "conn/epoll_reg.h"
+#include "pool/connect_time.h"
 #include "pool/discard.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
@@ -430,12 +432,25 @@ bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t 
     return again;
 }
 
+/* Whether getsockopt() has told the program of an error. */
+static bool tells_error(int level, int name, const void *value, socklen_t len)
+{
+    int error = 0;
+
+    if (level != SOL_SOCKET || name != SO_ERROR || len != sizeof(error))
+        return false;
+    memcpy(&error, value, sizeof(error));
+    return error != 0;
+}
+
 void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
 
     if (!conn)
         return;
+    if (tells_error(level, name, value, len))
+        connect_time_failed(conn);
     if (!sockopts_hides(&conn->options, level, name) || !is_elsewhere(conn, fd))
         sockopts_seen(&conn->options, level, name, value, len);
     conn_put(conn, CONN_CALL_OTHER);

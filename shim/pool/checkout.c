@@ -75,9 +75,10 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
     spare_keep(fresh);
 }
 
-static void pretend_to_reuse(struct conn *conn)
+static void pretend_to_reuse(struct conn *conn, msec_t now)
 {
     stats_count(&conn->endpoint->stats->reused);
+    connect_time_saved(conn, now);
     log_line(LOG_DEBUG, "%s: would be reused", conn->endpoint->text);
     conn_move(conn, CONN_CLOSED);
 }
@@ -140,7 +141,7 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
 
     /* Kept in a dry run. An operator may end that at any moment, so the record decides. */
     if (conn && conn->fd < 0) {
-        pretend_to_reuse(conn);
+        pretend_to_reuse(conn, now);
         return NULL;
     }
     return conn || pool_is_dry_run() ? conn : find_drained(fresh, protocol, now);
@@ -178,6 +179,7 @@ static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller
     /* Counted before: as soon as the map has the connection, another thread may close it, and
      * we must not read the record. */
     stats_count(&conn->endpoint->stats->reused);
+    connect_time_saved(conn, now);
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
     hand_to_program(conn, fd, fresh, epoch);
     return true;
@@ -366,8 +368,10 @@ static int note_outcome(const struct check_out *check_out, int result)
 
     if (!conn)
         return result;
-    if (result != 0 && !connect_goes_on(errno))
+    if (result != 0 && !connect_goes_on(errno)) {
+        connect_time_failed(conn);
         note_reconnected(conn);
+    }
     if (conn == check_out->reused)
         result = answer_again(check_out, conn, result);
     conn_put(conn, CONN_CALL_OTHER);
@@ -378,6 +382,8 @@ int check_out_end(const struct check_out *check_out, int result)
 {
     if (check_out->timed && result == 0)
         connect_time_count(check_out->timed, connect_time_now() - check_out->began);
+    else if (check_out->timed && !connect_goes_on(errno))
+        connect_time_failed_at(check_out->timed);
     if (check_out->reused || (check_out->tracked && result != 0 && !connect_goes_on(errno)))
         return note_outcome(check_out, result);
     return result;

@@ -17,12 +17,53 @@ uint64_t connect_time_now(void)
     return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
 }
 
+/* The usual connect after one that took MICROSECONDS, when it was USUAL before; 0: the first.
+ */
+static uint64_t move_usual(uint64_t usual, uint64_t microseconds)
+{
+    uint64_t step = usual / 8 + 1;
+
+    if (usual == 0)
+        return microseconds < USUAL_FIRST ? microseconds : USUAL_FIRST;
+    if (microseconds > usual + step)
+        return usual + step;
+    return microseconds + step < usual ? usual - step : microseconds;
+}
+
 void connect_time_count(struct endpoint *endpoint, uint64_t microseconds)
 {
     struct stats *stats = endpoint->stats;
 
     stats_add(&stats->connect_us, microseconds);
     stats_count(&stats->connects_timed);
+    stats_observe(stats, BUCKET_connect_us_25, microseconds);
+    /* Two threads may do this at once. Then one of the two connects is forgotten. */
+    stats_set(&stats->usual_connect_us,
+              move_usual(stats_read(&stats->usual_connect_us), microseconds));
+}
+
+void connect_time_failed_at(struct endpoint *endpoint)
+{
+    stats_count(&endpoint->stats->connect_failed);
+}
+
+void connect_time_failed(struct conn *conn)
+{
+    if (!conn->rtt_pending)
+        return;
+    conn->rtt_pending = false;
+    connect_time_failed_at(conn->endpoint);
+}
+
+void connect_time_saved(const struct conn *conn, msec_t now)
+{
+    struct stats *stats = conn->endpoint->stats;
+    /* The clock of another thread may have been a little ahead. */
+    uint64_t age = now > conn->idle_since ? (uint64_t)(now - conn->idle_since) : 0;
+
+    stats_add(&stats->connect_us_avoided, stats_read(&stats->usual_connect_us));
+    stats_add(&stats->idle_age_ms, age);
+    stats_observe(stats, BUCKET_idle_age_ms_10, age);
 }
 
 /* Nothing but the handshake has been exchanged so far, so the kernel's round trip is that of

@@ -9,6 +9,14 @@
 
 #include "base/reasons.h"
 
+/* The buckets of all histograms in a row. In struct stats they stand in the same order. */
+enum bucket {
+#define BUCKET(sum, suffix, most) BUCKET_##sum##_##suffix,
+#include "stats/buckets.def"
+#undef BUCKET
+    BUCKETS
+};
+
 struct stats {
 #define STAT(kind, name, text) _Atomic uint64_t name;
 #include "stats/stats.def"

@@ -32,6 +32,12 @@ atomic_bool stats_wanted;
 _Atomic unsigned int stats_state;
 _Atomic msec_t stats_due = NEVER;
 
+const uint64_t stats_bucket_most[BUCKETS] = {
+#define BUCKET(sum, suffix, most) most,
+#include "stats/buckets.def"
+#undef BUCKET
+};
+
 static const struct config *settings;
 static size_t most_slots;
 static atomic_bool busy; /* a trylock: the exchange acquires, the store releases */

@@ -66,6 +66,20 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+/* The largest value of each bucket. */
+extern const uint64_t stats_bucket_most[BUCKETS] __attribute__((visibility("hidden")));
+
+/* Counts VALUE in its bucket. FIRST is the first one of the histogram. */
+static inline void stats_observe(struct stats *stats, enum bucket first, uint64_t value)
+{
+    char *buckets = (char *)stats + offsetof(struct stats, connect_us_25);
+    size_t i = first;
+
+    while (value > stats_bucket_most[i])
+        i++;
+    stats_count((_Atomic uint64_t *)(void *)buckets + i);
+}
+
 /* Called once, at start-up. The caller keeps CONFIG, which must not change any more. SLOTS is
  * how many endpoints there may be. */
 void stats_start(const struct config *config, size_t slots);

@@ -1,11 +1,16 @@
 """mcpool metrics: read by Prometheus's own parser, as a file and over HTTP."""
 
 import http.client
+import http.server
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
+import threading
+import time
+import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -35,6 +40,8 @@ def test_values(host):
     assert value(text, "mcpool_refused_total", reason="REQUEST_PARTIAL", **mine) == 1
     assert value(text, "mcpool_time_wait_avoided_total", **mine) == 8
     assert 0 < value(text, "mcpool_connect_seconds_total", **mine) < 5
+    usual = value(text, "mcpool_usual_connect_seconds", **mine)
+    assert 0 < value(text, "mcpool_connect_seconds_avoided_total", **mine) == pytest.approx(8 * usual, rel=0.2)
     assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false", mode="on") == 1
 
 
@@ -43,12 +50,13 @@ def test_conventions(host):
     text = host.mcpool("metrics").stdout
     for family in families(text).values():
         assert family.documentation and family.name.startswith("mcpool_")
-        assert family.type in ("counter", "gauge")
+        assert family.type in ("counter", "gauge", "histogram")
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
     for name, kind in kinds.items():
         assert name.endswith("_total") == (kind == "counter"), name
         assert text.count(f"# HELP {name} ") == 1
-    names = [line.split("{")[0] for line in text.splitlines() if line[0] != "#"]
+    samples = [line.split("{")[0] for line in text.splitlines() if line[0] != "#"]
+    names = [re.sub("_(bucket|sum|count)$", "", name) for name in samples]
     assert names == sorted(names, key=list(kinds).index), "samples of a metric stand together"
 
 
@@ -68,7 +76,107 @@ def test_every_counter_is_there(host):
         names = re.findall(r"^STAT\(\w+, (\w+),", file.read(), re.M)
     assert len(names) >= 12
     for name in names:
-        assert "mcpool_" + re.sub("_us$", "_seconds", name) in known
+        assert "mcpool_" + re.sub("_[um]s(?=_|$)", "_seconds", name) in known
+
+
+def buckets(text, histogram, **labels):
+    """The bounds of HISTOGRAM and how many values are up to each."""
+    return {float(sample.labels["le"]): sample.value for sample in families(text)[histogram].samples
+            if sample.name == histogram + "_bucket" and labels.items() <= sample.labels.items()}
+
+
+@pytest.mark.parametrize("histogram, values", [("mcpool_connect_duration_seconds", 3),
+                                               ("mcpool_idle_age_seconds", 6)])
+def test_histograms(host, histogram, values):
+    client = host.client().turns(4).turns(-2).turns(3)
+    text = host.mcpool("metrics").stdout
+    mine = {"pid": str(client.pid)}
+    found = buckets(text, histogram, **mine)
+    bounds = list(found)
+    assert len(bounds) >= 10 and bounds == sorted(bounds) and bounds[-1] == float("inf")
+    assert list(found.values()) == sorted(found.values())
+    assert found[bounds[-1]] == value(text, histogram + "_count", **mine) == values
+    assert 0 <= value(text, histogram + "_sum", **mine) < 5
+    assert value(text, "mcpool_connects_timed_total", **mine) == 3
+    assert value(text, "mcpool_reused_total", **mine) == 6
+
+
+def test_idle_ages_are_counted_where_they_belong(host):
+    client = host.client().turns(1)
+    time.sleep(1.3)
+    client.turns(1)
+    text = host.mcpool("metrics").stdout
+    found = buckets(text, "mcpool_idle_age_seconds", pid=str(client.pid))
+    assert found[1] == 0 and sum(found.values()) >= 1
+    assert value(text, "mcpool_idle_age_seconds_sum", pid=str(client.pid)) >= 1.2
+
+
+def test_what_was_avoided_never_falls(host):
+    """Also when the connects become shorter: a mean times the reuses did."""
+    client = host.client()
+    seen = []
+    for _ in range(12):
+        client.turns(2).turns(-1)
+        seen.append(value(host.mcpool("metrics").stdout, "mcpool_connect_seconds_avoided_total",
+                          pid=str(client.pid)))
+    assert seen == sorted(seen) and seen[0] < seen[-1]
+
+
+def prometheus_reads(text, tmp_path):
+    """What a real Prometheus has after it has scraped TEXT, by the name of a sample."""
+    (tmp_path / "metrics").write_text(text, encoding="ascii")
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as target, socket.socket() as free:
+        threading.Thread(target=target.serve_forever, daemon=True).start()
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        (tmp_path / "prometheus.yml").write_text(
+            "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: mcpool\n  static_configs:\n"
+            f"  - targets: ['127.0.0.1:{target.server_port}']\n")
+        with subprocess.Popen(["prometheus", f"--config.file={tmp_path}/prometheus.yml",
+                               f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address=127.0.0.1:{port}"],
+                              stderr=subprocess.DEVNULL) as running:
+            try:
+                return ask_prometheus(port)
+            finally:
+                running.kill()
+                target.shutdown()
+
+
+def ask_prometheus(port):
+    for _ in range(600):
+        time.sleep(0.1)
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/query?query="
+                                        "%7Bjob%3D%22mcpool%22%7D", timeout=20) as answer:
+                found = json.load(answer)["data"]["result"]
+        except OSError:
+            continue
+        if any(sample["metric"]["__name__"].startswith("mcpool_") for sample in found):
+            return found
+    raise AssertionError("Prometheus has read nothing")
+
+
+def test_a_real_prometheus_reads_all(host, tmp_path):
+    if not shutil.which("prometheus"):
+        pytest.skip("no prometheus here")
+    client = host.client().turns(3).turns(-1)
+    text = host.mcpool("metrics").stdout
+    found = [sample["metric"] for sample in prometheus_reads(text, tmp_path)]
+    ours = [metric for metric in found if metric["__name__"].startswith("mcpool_")]
+    assert len(ours) == sum(line[0] != "#" for line in text.splitlines())
+    assert {metric.get("exported_pid", metric.get("pid")) for metric in ours} == {str(client.pid)}
 
 
 def test_dashboard_asks_for_what_there_is(host):
@@ -82,7 +190,7 @@ def test_dashboard_asks_for_what_there_is(host):
             asked |= set(re.findall(r"\bmcpool_\w+", target["expr"]))
     for variable in dashboard["templating"]["list"]:
         asked |= set(re.findall(r"\bmcpool_\w+", variable["query"]))
-    assert len(asked) > 10 and asked <= known
+    assert len(asked) > 10 and {re.sub("_bucket$", "", name) for name in asked} <= known
 
 
 def test_output_is_replaced_at_once(host, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from observed import COMMAND, SHIM
+from support import LIBRARY, PYTHON, preloaded
 
 # The header of a file, as shim/stats/stats_file.h has it, and where its fields are.
 HEADER = struct.Struct("<QIIIIIIiIQQq24s")
@@ -40,8 +41,10 @@ def test_counters_are_what_happened(host):
     assert counted["refused"] == {"REQUEST_PARTIAL": 2}
     assert counted["hit_rate"] == pytest.approx(10 / 12, abs=1e-4)
     assert counted["time_wait_avoided"] == 10
-    mean = counted["connect_us"] / counted["connects_timed"] / 1e6
-    assert counted["connect_seconds_avoided"] == pytest.approx(10 * mean, abs=1e-5)
+    assert counted["connects_timed"] == counted["connect_duration_seconds"]["count"] == 2
+    assert counted["connect_seconds_avoided"] == counted["connect_us_avoided"] / 1e6 > 0
+    assert counted["idle_age_seconds"]["buckets"]["+Inf"] == counted["idle_age_seconds"]["count"] == 10
+    assert counted["connect_failed"] == 0
     assert process["command"] == "python3" and not process["dry_run"]
 
 
@@ -54,7 +57,10 @@ def test_table(host):
     assert re.search(rf"^ +{first.pid}  {host.server.address} +0 +1 +4 +3 +1  75.0% ", done.stdout, re.M)
     assert re.search(rf"^ +{second.pid} .* 7 +6 +1 ", done.stdout, re.M)
     assert "not kept            1  REQUEST_PARTIAL (a request was sent only in part)" in done.stdout
-    assert re.search(r"^ +total .* 11 +9 +2  81.8% ", lines[-1])
+    assert re.search(r"^ +total .* 11 +9 +2  81.8% ", lines[-3])
+    spread = r"half within [\d.]+ [um]?s, 99 % within [\d.]+ [um]?s"
+    assert re.fullmatch("  real connects: " + spread, lines[-2])
+    assert re.fullmatch("  idle until reused: " + spread, lines[-1])
 
 
 def test_dry_runs_are_shown_as_such(host):
@@ -246,13 +252,16 @@ def numbered(names):
                     dict(zip(reasons, values[len(stats) + len(reasons):])))
 
 
-DERIVED = {"endpoint", "hit_rate", "connect_seconds_avoided", "time_wait_avoided", "refused", "discarded"}
+HISTOGRAMS = {"connect_duration_seconds", "idle_age_seconds"}
+DERIVED = HISTOGRAMS | {"endpoint", "hit_rate", "connect_seconds_avoided", "time_wait_avoided", "refused", "discarded"}
 
 
 def expect_shown(host, expected):
     stats, refused, discarded = expected
     shown = only_server(host.seen()[os.getpid()])
-    assert {name: shown[name] for name in set(shown) - DERIVED} == stats
+    buckets = {name for name in stats if re.fullmatch(r"(connect_us|idle_age_ms)_(\d+|more)", name)}
+    assert {name: shown[name] for name in set(shown) - DERIVED} == {
+        name: stats[name] for name in set(stats) - buckets}
     assert shown["refused"] == refused
     assert shown["discarded"] == discarded
 
@@ -573,3 +582,86 @@ def test_top_counts_reasons_that_it_does_not_know(host):
 def test_top_without_a_terminal(host):
     done = host.mcpool("top", stdin=subprocess.DEVNULL)
     assert done.returncode == 1 and "needs a terminal" in done.stderr
+
+
+CONNECTS = """
+import errno, select, socket, sys, threading, time
+
+def server():
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(0)
+    return listening, listening.getsockname()
+
+def refused():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()
+
+def failing(address, blocking):
+    with socket.socket() as client:
+        client.setblocking(blocking)
+        error = client.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            select.select([], [client], [], 20)
+            error = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert error == errno.ECONNREFUSED
+
+def slow(listening, address):
+    "The backlog is full, so the first SYN is dropped."
+    waiting = [socket.socket() for _ in range(3)]
+    for client in waiting:
+        client.setblocking(False)
+        client.connect_ex(address)
+    threading.Timer(0.5, lambda: [listening.accept() for _ in range(3)]).start()
+    begun = time.monotonic()
+    with socket.socket() as client:
+        client.settimeout(None)
+        client.connect(address)
+    assert time.monotonic() - begun > 0.4
+
+what, times = sys.argv[1], int(sys.argv[2])
+if what in ("blocking", "nonblocking"):
+    address = refused()
+    for _ in range(times):
+        failing(address, what == "blocking")
+else:
+    listening, address = server()
+    for _ in range(times):
+        with socket.socket() as client:
+            client.connect(address)
+            listening.accept()[0].close()
+    if what == "slow":
+        slow(listening, address)
+print("done", flush=True)
+select.select([], [], [], 1.2)
+print("written", flush=True)
+sys.stdin.read()
+"""
+
+
+def counted_after(host, what, times):
+    environment = preloaded(LIBRARY, "*", MCPOOL_STATS=str(host.stats))
+    with subprocess.Popen([PYTHON, "-c", CONNECTS, what, str(times)], env=environment, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, text=True) as client:
+        assert [client.stdout.readline() for _ in range(2)] == ["done\n", "written\n"]
+        done = host.mcpool("stat", "--json", client.pid)
+        table = host.mcpool("stat", client.pid).stdout
+        client.stdin.close()
+    return only_server(json.loads(done.stdout)["processes"][0]), table
+
+
+@pytest.mark.parametrize("what", ["blocking", "nonblocking"])
+def test_failed_connects_are_counted_once(host, what):
+    counted, table = counted_after(host, what, 3)
+    assert (counted["connects"], counted["connect_failed"], counted["connects_timed"]) == (3, 3, 0)
+    assert "  real connects that failed: 3\n" in table
+
+
+def test_one_slow_connect_hardly_moves_the_usual_one(host):
+    counted, _ = counted_after(host, "slow", 20)
+    buckets = counted["connect_duration_seconds"]["buckets"]
+    assert counted["connects_timed"] - buckets["0.25"] == 1, "one connect was slow"
+    mean = counted["connect_us"] / counted["connects_timed"]
+    assert 0 < counted["usual_connect_us"] <= 1000 < mean
