@@ -15,7 +15,8 @@
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
-#include "pool/switch.h"
+#include "pool/due.h"
+#include "pool/mode.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
@@ -58,8 +59,8 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
-    if (switch_is_off()) {
-        switch_passed();
+    if (mode_is_off()) {
+        due_when_off();
         return -1;
     }
     conn = spare_reuse(domain, type);
@@ -91,7 +92,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process() || switch_is_off())
+        !owner_is_this_process() || mode_is_off())
         return;
     conn = conn_new(fd, domain);
     if (!conn)

@@ -3,6 +3,8 @@
  */
 #include "pool/due.h"
 
+#include <errno.h>
+
 #include "base/owner.h"
 #include "pool/switch.h"
 
@@ -26,6 +28,16 @@ void due_do(msec_t now)
         switch_follow(now);
         stats_write(now);
     }
+}
+
+void due_when_off(void)
+{
+    int saved = errno;
+
+    if (atomic_load(&stats_wanted) && atomic_load(&stats_state) == STATS_NO_FILE)
+        stats_make();
+    due_at(clock_now());
+    errno = saved;
 }
 
 void due_slow(void)

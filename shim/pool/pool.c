@@ -12,7 +12,7 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
-#include "pool/switch.h"
+#include "pool/mode.h"
 #include "stats/stats.h"
 
 static struct lock lock;
@@ -20,7 +20,7 @@ static struct lock lock;
  * not. */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 
-_Atomic unsigned int switch_mode;
+_Atomic unsigned int pool_mode;
 
 static const struct config *settings;
 static struct conn *idle; /* and draining ones, of all endpoints; latest first */
@@ -109,7 +109,7 @@ bool pool_start(const struct config *config)
     if (!endpoint_start())
         return false;
     settings = config;
-    atomic_store(&switch_mode, config->dry_run ? MODE_DRY : MODE_ON);
+    atomic_store(&pool_mode, config->dry_run ? MODE_DRY : MODE_ON);
     stats_start(config, POOL_ENDPOINTS);
     limits_start(config);
     return true;
@@ -117,7 +117,7 @@ bool pool_start(const struct config *config)
 
 bool pool_is_dry_run(void)
 {
-    return switch_mode_now() == MODE_DRY;
+    return mode_now() == MODE_DRY;
 }
 
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
@@ -250,7 +250,7 @@ static enum reason may_be_idle(const struct conn *conn)
     /* On: it has an fd. Dry run: it has none. Off: never. */
     enum mode wanted = conn->fd < 0 ? MODE_DRY : MODE_ON;
 
-    if (switch_mode_now() != wanted)
+    if (mode_now() != wanted)
         return REASON_SWITCHED;
     return conn->connected_at < conn->endpoint->flushed_before ? REASON_FLUSHED : REASON_NONE;
 }

@@ -10,7 +10,7 @@
 #include "conn/endpoint.h"
 #include "conn/shadow.h"
 #include "pool/discard.h"
-#include "pool/due.h"
+#include "pool/mode.h"
 #include "pool/pool.h"
 #include "stats/log.h"
 #include "stats/stats.h"
@@ -21,16 +21,6 @@ static const char *const names[WISHES] = {
 static atomic_bool following;    /* a trylock: one thread at a time */
 static struct endpoint *flushed; /* by the thread that has it */
 
-void switch_passed(void)
-{
-    int saved = errno;
-
-    if (atomic_load(&stats_wanted) && atomic_load(&stats_state) == STATS_NO_FILE)
-        stats_make();
-    due_at(clock_now());
-    errno = saved;
-}
-
 static void refuse(struct conn *conn, int reason)
 {
     conn_refuse(conn, (enum reason)reason);
@@ -40,9 +30,9 @@ static void refuse(struct conn *conn, int reason)
 /* Only in this order: see may_be_idle() in pool/pool.c. */
 static void change_mode(enum mode to)
 {
-    if (switch_mode_now() == to)
+    if (mode_now() == to)
         return;
-    atomic_store(&switch_mode, to);
+    atomic_store(&pool_mode, to);
     conn_for_each_open(refuse, REASON_SWITCHED);
     discard_idle(REASON_SWITCHED);
 }
@@ -101,7 +91,7 @@ void switch_follow(msec_t now)
     if (atomic_exchange(&following, true))
         return;
     if (stats_read_wish(&wish) && follow(&wish, now))
-        stats_follow(switch_mode_now(), wish.generation);
+        stats_follow(mode_now(), wish.generation);
     atomic_store(&following, false);
     errno = saved;
 }

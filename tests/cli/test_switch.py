@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -75,6 +76,26 @@ def test_off_closes_what_is_idle_and_on_pools_again(host):
     client.turns(4)
     assert (only(host, client)["connects"], only(host, client)["reused"]) == (7, 5)
     assert [entry for entry in os.listdir(host.stats) if "switch" in entry] == []
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace here")
+def test_off_makes_every_call_a_plain_one(host, tmp_path):
+    client = beating(host).turns(3)
+    switched(host, "off", client.pid)
+    calls = "socket,connect,close,dup3,fcntl,getsockopt,setsockopt,sendto,recvfrom"
+    with subprocess.Popen(["strace", "-p", str(client.pid), "-o", str(tmp_path / "calls"), "-e", f"trace={calls}"],
+                          stderr=subprocess.PIPE, text=True, preexec_fn=die_with_parent) as trace:
+        assert "attached" in trace.stderr.readline()
+        time.sleep(0.2)
+        turn(client, 20)
+        trace.terminate()
+    made = re.findall(r"^(\w+)\((\d*)", (tmp_path / "calls").read_text(encoding="utf-8"), re.M)
+    fds = {fd for name, fd in made if name == "connect"}
+    names = [name for name, fd in made if name == "socket" or fd in fds]
+    # The files of the look of each second are opened and closed as well.
+    assert names.count("close") >= 20
+    names = [name for name in names if name != "close"]
+    assert names == ["socket", "connect", "sendto", "recvfrom"] * 20
 
 
 def test_dry_reuses_nothing_and_counts(host):

@@ -16,7 +16,7 @@
 
 #include "base/owner.h"
 #include "conn/limits.h"
-#include "pool/switch.h"
+#include "pool/mode.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -152,7 +152,7 @@ Test(pool, nothing_is_kept_in_another_mode)
         conn->fd = cases[i].fd;
         conn->connected_at = 1;
         conn_move(conn, CONN_CHECKING_IN);
-        switch_mode = cases[i].mode;
+        pool_mode = cases[i].mode;
         cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
         cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
     }
@@ -166,9 +166,9 @@ Test(pool, a_draining_one_does_not_go_back_after_off)
     conn_move(conn, CONN_CHECKING_IN);
     cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
     cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1, &evicted) == conn);
-    switch_mode = MODE_OFF;
+    pool_mode = MODE_OFF;
     cr_expect(!pool_return(conn));
-    switch_mode = MODE_ON;
+    pool_mode = MODE_ON;
     cr_expect(pool_return(conn));
 }
 
