@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/pages.h"
 #include "base/rawsys.h"
 
 _Atomic uint32_t fork_epoch;
@@ -36,9 +37,9 @@ static const volatile char *single_threaded;
 bool owner_start(void)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *memory = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = pages_reserve(page);
 
-    if (memory == MAP_FAILED)
+    if (!memory)
         return false;
     single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
     /* Fails before Linux 4.14. There only the pid tells a child from its parent. */

@@ -145,7 +145,9 @@ struct endpoint *endpoint_next(const struct endpoint *endpoint)
 
 static void restart_counters(struct endpoint *endpoint)
 {
-    uint64_t usual = stats_read(&endpoint->stats->usual_connect_us);
+    struct stats *former = endpoint->stats;
+    /* None if a signal handler has jumped out of add_endpoint(). */
+    uint64_t usual = former ? stats_read(&former->usual_connect_us) : 0;
 
     memset((void *)&endpoint->early, 0, sizeof(endpoint->early));
     endpoint->stats = &endpoint->early;

@@ -15,6 +15,7 @@
 
 #include "base/owner.h"
 #include "base/ownfile.h"
+#include "base/pages.h"
 #include "base/rawsys.h"
 #include "stats/stats_file.h"
 #include "stats/switch_file.h"
@@ -300,14 +301,8 @@ static bool make_file(void)
 
 static bool make_image(void)
 {
-    long memory =
-        raw_syscall(SYS_mmap, NULL, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (memory <= 0)
-        return false;
-    image = (struct stats_header *)memory;
-    return true;
+    image = pages_reserve(STATS_FILE_SIZE(most_slots));
+    return image != NULL;
 }
 
 static bool make_all(void)

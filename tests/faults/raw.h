@@ -32,11 +32,6 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 
 /* Calls through libc, at start-up. */
 #define FAILS(nr) (fault_ = fault_for(nr), fault_ != 0 && (errno = (int)-fault_, true))
-#define mmap(...)                                                                              \
-    ({                                                                                         \
-        long fault_;                                                                           \
-        FAILS(SYS_mmap) ? MAP_FAILED : mmap(__VA_ARGS__);                                      \
-    })
 #define madvise(...)                                                                           \
     ({                                                                                         \
         long fault_;                                                                           \

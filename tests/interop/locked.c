@@ -16,8 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SOCKETS  400
-#define MEGABYTE (1024UL * 1024)
+#define SOCKETS 400
 
 static const char answer[] = "END\r\n";
 

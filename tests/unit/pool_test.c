@@ -1014,6 +1014,26 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
 
+Test(pool, a_child_knows_what_a_connect_usually_takes)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    stats_set(&conn->endpoint->stats->usual_connect_us, 42);
+    endpoint_after_fork_in_child();
+    cr_expect(stats_read(&conn->endpoint->stats->usual_connect_us) == 42);
+    cr_expect(stats_read(&conn->endpoint->stats->connects) == 0);
+}
+
+/* A signal handler jumped out while the endpoint was added. */
+Test(pool, a_fork_finds_a_half_made_endpoint)
+{
+    struct endpoint *endpoint = connect_at(1, 0)->endpoint;
+
+    endpoint->stats = NULL;
+    endpoint_after_fork_in_child();
+    cr_expect(endpoint->stats == &endpoint->early);
+}
+
 /* Draining connections. */
 
 static void put_draining(struct conn *conn, msec_t now)
