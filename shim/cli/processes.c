@@ -397,24 +397,6 @@ static bool is_wanted(const struct search *search, int pid)
     return search->pid_count == 0;
 }
 
-/* A wish for a process that ended before it followed. */
-static void remove_switch_of_dead(int directory, const char *name)
-{
-    const char *end = strchr(name, '.');
-    struct stat found;
-    char plain[64];
-    uint64_t start;
-    int pid;
-
-    if (!end || strcmp(end, SWITCH_SUFFIX) != 0)
-        return;
-    snprintf(plain, sizeof(plain), "%.*s", (int)(end - name), name);
-    if (stats_parse_name(plain, &pid, &start) && !is_alive(pid, start) &&
-        fstatat(directory, name, &found, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(found.st_mode) &&
-        found.st_uid == geteuid())
-        unlinkat(directory, name, 0);
-}
-
 /* CONTEXT is a struct search. */
 static void read_directory(void *context, DIR *directory)
 {
@@ -424,7 +406,6 @@ static void read_directory(void *context, DIR *directory)
     int pid;
 
     while ((entry = readdir(directory))) {
-        remove_switch_of_dead(dirfd(directory), entry->d_name);
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
     }

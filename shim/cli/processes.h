@@ -17,7 +17,7 @@
 #include "base/reasons.h"
 #include "cli/layout.h"
 #include "cli/places.h"
-#include "stats/switch_file.h"
+#include "stats/mode.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {

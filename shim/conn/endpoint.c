@@ -133,14 +133,12 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
             visit(endpoint_at(i));
 }
 
-struct endpoint *endpoint_next(const struct endpoint *endpoint)
+void endpoint_flush(const char *text, msec_t now)
 {
-    size_t i = endpoint ? endpoint->slot + 1 : 0;
-
-    /* As in endpoint_for_each(). */
-    while (i < count && !endpoint_at(i)->stats)
-        i++;
-    return i < count ? endpoint_at(i) : NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (text[0] == '\0' || strcmp(endpoint_at(i)->text, text) == 0)
+            endpoint_at(i)->flushed_before = now + 1;
+    }
 }
 
 static void restart_counters(struct endpoint *endpoint)

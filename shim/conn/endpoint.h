@@ -96,9 +96,9 @@ static inline void endpoint_publish(struct endpoint *endpoint)
 /* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));
 
-/* The endpoint behind ENDPOINT, or the first one for NULL; NULL behind the last. Takes no lock:
- * another thread may make it the endpoint of another address. */
-COLD struct endpoint *endpoint_next(const struct endpoint *endpoint);
+/* Sets `flushed_before` behind NOW for the endpoint TEXT, or for all if TEXT is empty. With the
+ * lock held. */
+COLD void endpoint_flush(const char *text, msec_t now);
 
 /* In the child of a fork: starts the counters at zero, in the child's own memory, not
  * published. With the lock held. */

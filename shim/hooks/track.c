@@ -16,13 +16,13 @@
 #include "conn/sockid.h"
 #include "pool/swap.h"
 #include "pool/due.h"
-#include "pool/mode.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 
 /* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)

@@ -24,10 +24,8 @@ bool due_is_now(void)
 void due_do(msec_t now)
 {
     stats_write(now);
-    if (atomic_load_explicit(&stats_has_wish, memory_order_relaxed)) {
-        switch_follow(now);
+    if (switch_follow())
         stats_write(now);
-    }
 }
 
 void due_when_off(void)

@@ -62,7 +62,7 @@ static inline void due_ahead(void)
         due_ahead_slow();
 }
 
-/* While it is off (pool/mode.h), a call that would be tracked otherwise looks whether it still
+/* While it is off (stats/mode.h), a call that would be tracked otherwise looks whether it still
  * is. Such a process counts nothing; if it never did, its file of counters is made here, as the
  * command finds a process by that file. Called without locks; errno is kept. */
 COLD void due_when_off(void);

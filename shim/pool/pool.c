@@ -12,15 +12,13 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
-#include "pool/mode.h"
+#include "stats/mode.h"
 #include "stats/stats.h"
 
 static struct lock lock;
 /* This thread has the lock or waits for it: a signal handler that interrupts it then must
  * not. */
 static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
-
-_Atomic unsigned int pool_mode;
 
 static const struct config *settings;
 static struct conn *idle; /* and draining ones, of all endpoints; latest first */
@@ -109,7 +107,6 @@ bool pool_start(const struct config *config)
     if (!endpoint_start())
         return false;
     settings = config;
-    atomic_store(&pool_mode, config->dry_run ? MODE_DRY : MODE_ON);
     stats_start(config, POOL_ENDPOINTS);
     limits_start(config);
     return true;
@@ -243,6 +240,11 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
     return found;
 }
 
+static bool is_flushed(const struct conn *conn)
+{
+    return conn->connected_at < conn->endpoint->flushed_before;
+}
+
 /* REASON_NONE, or what an operator has done meanwhile. A wish sets what is read here before it
  * takes the lock to empty the lists. So either this sees it, or the lists are emptied later. */
 static enum reason may_be_idle(const struct conn *conn)
@@ -252,13 +254,12 @@ static enum reason may_be_idle(const struct conn *conn)
 
     if (mode_now() != wanted)
         return REASON_SWITCHED;
-    return conn->connected_at < conn->endpoint->flushed_before ? REASON_FLUSHED : REASON_NONE;
+    return is_flushed(conn) ? REASON_FLUSHED : REASON_NONE;
 }
 
 bool pool_return(struct conn *conn)
 {
     struct _pthread_cleanup_buffer cleanup;
-
     bool kept;
 
     if (lock_pool(&cleanup) != REASON_NONE)
@@ -309,11 +310,11 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
-    else if (may_be_idle(conn) != REASON_NONE)
+    else
         reason = may_be_idle(conn);
-    else if (!make_room_at(endpoint, to, evicted))
+    if (reason == REASON_NONE && !make_room_at(endpoint, to, evicted))
         reason = REASON_ENDPOINT_FULL;
-    else if (!make_room(evicted))
+    else if (reason == REASON_NONE && !make_room(evicted))
         reason = REASON_POOL_FULL;
     if (reason == REASON_NONE) {
         conn->idle_since = now;
@@ -335,17 +336,19 @@ bool pool_flush(enum reason reason, struct evicted *evicted)
     return true;
 }
 
-bool pool_flush_endpoint(struct endpoint *endpoint, msec_t now, struct evicted *evicted)
+bool pool_flush_older(const char *name, msec_t now, struct evicted *evicted)
 {
+    struct conn *conn, *next;
     struct _pthread_cleanup_buffer cleanup;
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
-    endpoint->flushed_before = now + 1;
-    while (endpoint->idle && evicted->count < POOL_EVICTED_MAX)
-        evict(endpoint->idle->prev, REASON_FLUSHED, evicted);
-    while (endpoint->draining && evicted->count < POOL_EVICTED_MAX)
-        evict(endpoint->draining->prev, REASON_FLUSHED, evicted);
+    endpoint_flush(name, now);
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        if (evicted->count < POOL_EVICTED_MAX && is_flushed(conn))
+            evict(conn, REASON_FLUSHED, evicted);
+    }
     unlock_pool(&cleanup);
     return true;
 }

@@ -75,9 +75,9 @@ COLD bool pool_return(struct conn *conn);
  * for: if it is not full afterwards, all are out. False if the lock was refused. */
 COLD bool pool_flush(enum reason reason, struct evicted *evicted);
 
-/* The same at ENDPOINT, for FLUSHED. No connection to it that was opened by NOW is kept from
- * now on. */
-COLD bool pool_flush_endpoint(struct endpoint *endpoint, msec_t now, struct evicted *evicted);
+/* The same, for FLUSHED, with those to the endpoint NAME, or to all if NAME is empty. From now
+ * on no connection to these endpoints is kept that was opened by NOW. */
+COLD bool pool_flush_older(const char *name, msec_t now, struct evicted *evicted);
 
 /* The program has closed the shadow fd FD, which is not in the map any more: takes CONN out,
  * EVICTED, if it is idle or draining there. NULL if it is not, or if the lock was refused and

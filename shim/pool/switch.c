@@ -4,22 +4,23 @@
 #include "pool/switch.h"
 
 #include <errno.h>
-#include <string.h>
 
+#include "base/clock.h"
+#include "base/owner.h"
+#include "base/ownfile.h"
 #include "conn/conn.h"
-#include "conn/endpoint.h"
 #include "conn/shadow.h"
 #include "pool/discard.h"
-#include "pool/mode.h"
 #include "pool/pool.h"
 #include "stats/log.h"
 #include "stats/stats.h"
+#include "stats/switch_file.h"
 
 static const char *const names[WISHES] = {
     [WISH_ON] = "on", [WISH_DRY] = "dry run", [WISH_OFF] = "off", [WISH_FLUSH] = "flush"};
 
-static atomic_bool following;    /* a trylock: one thread at a time */
-static struct endpoint *flushed; /* by the thread that has it */
+/* A trylock: a thread that is late must not follow an older wish than another thread. */
+static atomic_bool following;
 
 static void refuse(struct conn *conn, int reason)
 {
@@ -32,29 +33,20 @@ static void change_mode(enum mode to)
 {
     if (mode_now() == to)
         return;
-    atomic_store(&pool_mode, to);
+    atomic_store(&mode_word, to);
     conn_for_each_open(refuse, REASON_SWITCHED);
     discard_idle(REASON_SWITCHED);
 }
 
-static void refuse_flushed(struct conn *conn, int unused)
-{
-    (void)unused;
-    if (conn_state(conn) == CONN_IN_USE && conn->endpoint == flushed)
-        refuse(conn, REASON_FLUSHED);
-}
-
-/* False if the lock of the pool was refused. */
-static bool flush_one(struct endpoint *endpoint, msec_t now)
+/* False if the pool's lock was refused: it is tried again at the next look. */
+static bool flush(const char *endpoint)
 {
     struct evicted evicted;
     bool full;
 
-    flushed = endpoint;
-    conn_for_each_open(refuse_flushed, 0);
     do {
         evicted.count = 0;
-        if (!pool_flush_endpoint(endpoint, now, &evicted))
+        if (!pool_flush_older(endpoint, clock_now(), &evicted))
             return false;
         full = evicted.count == POOL_EVICTED_MAX;
         discard_evicted(&evicted);
@@ -62,38 +54,36 @@ static bool flush_one(struct endpoint *endpoint, msec_t now)
     return true;
 }
 
-static bool flush(const char *name, msec_t now)
+static bool follow(const struct switch_file *wish)
 {
     bool done = true;
 
-    for (struct endpoint *at = endpoint_next(NULL); at; at = endpoint_next(at)) {
-        if (name[0] == '\0' || strcmp(at->text, name) == 0)
-            done &= flush_one(at, now);
-    }
+    log_line(LOG_INFO, "mcpool: %s %s", names[wish->wish], wish->endpoint);
+    if (wish->wish == WISH_FLUSH)
+        done = flush(wish->endpoint);
+    else
+        change_mode((enum mode)wish->wish);
+    if (done)
+        stats_followed(wish->generation);
     return done;
 }
 
-/* False when it is to be tried again. */
-static bool follow(const struct switch_file *wish, msec_t now)
-{
-    log_line(LOG_INFO, "mcpool: %s %s", names[wish->wish], wish->endpoint);
-    if (wish->wish == WISH_FLUSH)
-        return flush(wish->endpoint, now);
-    change_mode((enum mode)wish->wish);
-    return true;
-}
-
-void switch_follow(msec_t now)
+bool switch_follow(void)
 {
     struct switch_file wish;
+    struct ownfile own;
+    bool done = false;
     int saved = errno;
 
-    if (atomic_exchange(&following, true))
-        return;
-    if (stats_read_wish(&wish) && follow(&wish, now))
-        stats_follow(mode_now(), wish.generation);
-    atomic_store(&following, false);
+    if (!owner_is_this_process() || !ownfile_begin(&own))
+        return false;
+    if (!atomic_exchange(&following, true)) {
+        done = stats_read_wish(&wish) && follow(&wish);
+        atomic_store(&following, false);
+    }
+    ownfile_end(&own, 0, 0);
     errno = saved;
+    return done;
 }
 
 void switch_after_fork_in_child(void)

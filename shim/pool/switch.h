@@ -4,17 +4,19 @@
  *
  * Off means that no new socket is tracked, so every hook on it is a plain call. What the
  * program has at that moment stays tracked until it is closed, because a reused connection must
- * go on to answer as a new one would; it is not kept. A child has the mode of its parent.
+ * go on to answer as a new one would; it is not kept.
  */
 #ifndef MCPOOL_SWITCH_H
 #define MCPOOL_SWITCH_H
 
-#include "base/clock.h"
+#include <stdbool.h>
+
 #include "base/compiler.h"
 
-/* Follows the wish that was read (stats_has_wish). NOW is the time of clock_now(). Called
- * without locks; errno is kept. */
-COLD void switch_follow(msec_t now);
+/* Follows what an operator wishes, if there is anything new. True if it did: the file of
+ * counters is to be written, which says so. With signals blocked, so that no handler jumps out.
+ * Called without locks; errno is kept. */
+COLD bool switch_follow(void);
 
 /* In the child of a fork. */
 COLD void switch_after_fork_in_child(void);

@@ -49,20 +49,17 @@ static struct stats_header *image; /* what the file holds, at its largest; NULL 
 static size_t used;                /* how many bytes of the image are written to the file */
 static struct stat identity;       /* of the file */
 static uid_t user;                 /* the effective one when the file is made */
-static struct switch_file wish;    /* the last one that was read */
 
-/* What the header says. A child has those of its parent. */
-static _Atomic uint32_t mode;
+_Atomic unsigned int mode_word;
+
+/* The generation of the last wish that was followed, or 0. A child has that of its parent. */
 static _Atomic uint64_t followed;
-
-/* Whether WISH was read and is not followed yet. */
-atomic_bool stats_has_wish;
 
 void stats_start(const struct config *config, size_t slots)
 {
     settings = config;
     most_slots = slots;
-    atomic_store(&mode, config->dry_run ? MODE_DRY : MODE_ON);
+    atomic_store(&mode_word, config->dry_run ? MODE_DRY : MODE_ON);
     atomic_store(&stats_wanted, config->stats[0] != '\0');
 }
 
@@ -194,6 +191,13 @@ static void remove_gone(const char *directory)
     }
 }
 
+/* What changes in the header. Between stats_begin() and stats_end(). */
+static void update_header(struct stats_header *header)
+{
+    header->mode = mode_now();
+    header->followed = atomic_load(&followed);
+}
+
 static void fill_header(struct stats_header *header, uint64_t start)
 {
     struct timespec now = {0};
@@ -207,12 +211,11 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->values_at = offsetof(struct stats_slot, stats);
     header->names = stats_names;
     header->pid = getpid();
-    atomic_store(&header->mode, atomic_load(&mode));
-    atomic_store(&header->followed, atomic_load(&followed));
     header->start = start;
     header->pid_namespace = pid_namespace();
     header->since = now.tv_sec;
     fmt_print(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
+    update_header(header);
     /* Release, as stats_file.h promises to readers: the rest of the header is written before
      * `magic`. See concurrency.md, what may run where. */
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
@@ -404,42 +407,15 @@ static void stop_writing(void)
     atomic_store(&stats_due, NEVER);
 }
 
-/* The name of the switch file. */
-static void name_switch_file(char *name)
+static void write_quietly(void)
 {
-    fmt_print(name, PATH_SIZE, "%s" SWITCH_SUFFIX, path);
-}
-
-/* A wish that is not followed yet may be replaced by a later one. */
-static void look_for_wish(void)
-{
-    struct switch_file found = {0};
-    char name[PATH_SIZE];
-
-    name_switch_file(name);
-    if (!switch_file_read(name, image, &found) || found.generation == atomic_load(&followed))
-        return;
-    wish = found;
-    atomic_store(&stats_has_wish, true);
-}
-
-/* CHANGED: the file lacks the latest counters. It also does when the last write failed. */
-static void write_quietly(bool changed)
-{
-    static bool failed;
     struct ownfile own;
-    long result = 0;
 
-    if (!ownfile_begin(&own)) {
+    update_header(image);
+    if (ownfile_begin(&own))
+        ownfile_end(&own, write_file(), used);
+    else
         stop_writing();
-        return;
-    }
-    look_for_wish();
-    if (changed || failed) {
-        result = write_file();
-        failed = result != (long)used;
-    }
-    ownfile_end(&own, result, failed ? used : 0);
 }
 
 void stats_write(msec_t now)
@@ -450,29 +426,35 @@ void stats_write(msec_t now)
         atomic_store(&stats_due, now + STATS_PERIOD);
         /* Before the copy: what is counted during it may be missing in it, and must set
          * STATS_UNWRITTEN again. */
-        write_quietly(atomic_exchange(&stats_state, STATS_WRITTEN) != STATS_WRITTEN);
+        if (atomic_exchange(&stats_state, STATS_WRITTEN) != STATS_WRITTEN)
+            write_quietly();
     }
     stats_end();
 }
 
-bool stats_read_wish(struct switch_file *to)
+/* Fills NAME with the name of the switch file. */
+static bool read_wish(char *name, struct switch_file *wish)
 {
-    if (!stats_begin())
-        return false;
-    *to = wish;
-    stats_end();
-    return true;
+    fmt_print(name, PATH_SIZE, "%s" SWITCH_SUFFIX, path);
+    return switch_file_read(name, image, wish);
 }
 
-void stats_follow(uint32_t now, uint64_t generation)
+bool stats_read_wish(struct switch_file *wish)
 {
-    atomic_store(&mode, now);
+    char name[PATH_SIZE];
+    bool found;
+
+    if (!stats_begin())
+        return false;
+    found =
+        path[0] != '\0' && read_wish(name, wish) && wish->generation != atomic_load(&followed);
+    stats_end();
+    return found;
+}
+
+void stats_followed(uint64_t generation)
+{
     atomic_store(&followed, generation);
-    atomic_store(&stats_has_wish, false);
-    /* Without stats_begin(): a thread that writes the file now may write the old values, and
-     * the next copy has the new ones. */
-    atomic_store(&image->mode, now);
-    atomic_store(&image->followed, generation);
     stats_changed();
 }
 
@@ -516,7 +498,6 @@ void stats_move(struct stats *to, struct stats *from)
 bool stats_after_fork_in_child(void)
 {
     atomic_store(&busy, false);
-    atomic_store(&stats_has_wish, false);
     path[0] = '\0';
     stop_writing();
     atomic_store(&stats_wanted, settings->stats[0] != '\0');
@@ -527,15 +508,13 @@ bool stats_after_fork_in_child(void)
                        0) == (long)image;
 }
 
-/* Another process with our pid must not find what was wished of this one. */
+/* A process that slept for long follows after the command has gone, which else removes it. */
 static void remove_switch_file(void)
 {
-    struct stat found = {0};
+    struct switch_file wish;
     char name[PATH_SIZE];
 
-    name_switch_file(name);
-    if (raw_syscall(SYS_newfstatat, AT_FDCWD, name, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
-        S_ISREG(found.st_mode) && found.st_uid == identity.st_uid)
+    if (read_wish(name, &wish))
         raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
 }
 

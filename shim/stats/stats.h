@@ -32,7 +32,8 @@ enum stats_state { STATS_NO_FILE, STATS_WRITTEN, STATS_UNWRITTEN };
 
 extern _Atomic unsigned int stats_state __attribute__((visibility("hidden")));
 
-/* When the next copy may be made, on clock_now(); INT64_MAX without a file. */
+/* When the next copy may be made, and a wish is looked for (pool/due.h), on clock_now();
+ * INT64_MAX without a file. */
 extern _Atomic msec_t stats_due __attribute__((visibility("hidden")));
 
 /* The least time between two copies. */
@@ -108,11 +109,10 @@ struct stats *stats_publish(size_t slot, const char *text);
  * meanwhile may stay there until the next call. */
 void stats_move(struct stats *to, struct stats *from);
 
-/* Copies all counters to the file if it lacks any, whether it is due or not, and looks for a
- * wish (stats_has_wish). NOW is the time of clock_now(). Does nothing without a file, in a
- * child of vfork(), or while another thread is between stats_begin() and stats_end(). Makes
- * system calls, so no lock may be held; they are made with signals blocked. No cancellation
- * point. */
+/* Copies all counters to the file if it lacks any, whether it is due or not. NOW is the time
+ * of clock_now(). Does nothing without a file, in a child of vfork(), or while another thread
+ * is between stats_begin() and stats_end(). Makes system calls, so no lock may be held; they
+ * are made with signals blocked. No cancellation point. */
 COLD void stats_write(msec_t now);
 
 /* In how many milliseconds from NOW a copy is certainly due, as clock_now() may be late. */
@@ -123,18 +123,14 @@ static inline msec_t stats_in(msec_t now)
     return (in < 0 ? 0 : in > STATS_PERIOD ? STATS_PERIOD : in) + CLOCK_LAG;
 }
 
-/* Whether an operator's wish was read that is not followed yet; see stats/switch_file.h. Each
- * call of stats_write() looks for one. */
-extern atomic_bool stats_has_wish __attribute__((visibility("hidden")));
-
-/* Copies the wish TO. False when another thread is at the file: the caller tries again later.
- */
+/* Reads into WISH what an operator wishes of this process (stats/switch_file.h). False when
+ * there is nothing that was not followed, and while another thread is between stats_begin() and
+ * stats_end(). Between ownfile_begin() and ownfile_end(). */
 struct switch_file;
-COLD bool stats_read_wish(struct switch_file *to);
+COLD bool stats_read_wish(struct switch_file *wish);
 
-/* The wish GENERATION, which stats_read_wish() gave, is followed, and the process is in the
- * mode NOW: the next copy says so. */
-COLD void stats_follow(uint32_t now, uint64_t generation);
+/* The wish GENERATION is followed: the next copy says so, and which mode the process is in. */
+COLD void stats_followed(uint64_t generation);
 
 /* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);

@@ -36,8 +36,7 @@ static bool is_for(const struct switch_file *wish, const struct stats_header *se
 {
     return wish->magic == SWITCH_MAGIC && wish->pid == self->pid &&
            wish->start == self->start && wish->pid_namespace == self->pid_namespace &&
-           wish->generation != 0 && wish->wish < WISHES &&
-           wish->endpoint[sizeof(wish->endpoint) - 1] == '\0';
+           wish->wish < WISHES && wish->endpoint[sizeof(wish->endpoint) - 1] == '\0';
 }
 
 bool switch_file_read(const char *name, const struct stats_header *self,

@@ -139,7 +139,10 @@ def test_flush_of_one_server(host):
 
 
 HOLDER = """
-import socket, sys
+import select, socket, sys
+def wait():
+    while len(sys.argv) > 2 and not select.select([sys.stdin], [], [], 0.2)[0]: pass
+    sys.stdin.readline()
 def dial():
     return socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 def ask(s):
@@ -149,14 +152,14 @@ first = dial(); ask(first); first.close()
 held = [dial(), dial()]
 for s in held: ask(s)
 print("held", flush=True)
-sys.stdin.readline()
+wait()
 for s in held:
     ask(s)
     assert s.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 0
     assert s.connect_ex(s.getpeername()) == 106
     s.close()
 print("closed", flush=True)
-sys.stdin.readline()
+wait()
 """
 
 
@@ -174,14 +177,32 @@ def test_what_is_in_use_stays_right_and_is_not_kept(host, what):
         # It waits in read(), which is not cut: it follows at its next calls.
         done = host.mcpool(what, process.pid)
         assert done.returncode == 1
-        assert done.stderr == (f"mcpool: process {process.pid} has not followed yet: it sleeps, and follows "
-                               "at its next call or wait\n")
+        assert done.stderr == (f"mcpool: process {process.pid} has not followed yet: it sleeps or computes, "
+                               "and follows at its\n    next call that connects, closes a connection or waits\n")
         process.stdin.write("\n")
         assert process.stdout.readline() == "closed\n"
         assert sockets(process.pid) == 0
         process.stdin.write("\n")
         process.wait(20)
     assert os.listdir(host.stats) == []
+
+
+@pytest.mark.parametrize("what, outcome, reasons", [
+    ("off", "refused", {"SWITCHED": 2}), ("dry", "refused", {"SWITCHED": 2}),
+    ("flush", "discarded", {"FLUSHED": 2})])
+def test_what_is_in_use_is_not_kept(host, what, outcome, reasons):
+    with start(host, HOLDER, "beats") as process:
+        assert process.stdout.readline() == "held\n"
+        switched(host, what, process.pid)
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "closed\n"
+        assert sockets(process.pid) == 0
+        deadline = time.monotonic() + 10
+        while host.seen()[process.pid]["servers"][0][outcome] != reasons:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.stdin.write("\n")
+        process.wait(20)
 
 
 # Threads look up keys whose value embeds the key, and never stop. A line on stdin ends it.
@@ -325,7 +346,8 @@ def test_the_wish_for_a_dead_process_is_removed(host):
     put(*wish(host, client, OFF))
     client.kill()
     assert host.seen() == {}
-    assert os.listdir(host.stats) == []
+    host.mcpool("off", beating(host).turns(1).pid)
+    assert len(os.listdir(host.stats)) == 1
 
 
 def wish(host, client, what, *, pid=None, generation=1):

@@ -16,7 +16,7 @@
 
 #include "base/owner.h"
 #include "conn/limits.h"
-#include "pool/mode.h"
+#include "stats/mode.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -152,7 +152,7 @@ Test(pool, nothing_is_kept_in_another_mode)
         conn->fd = cases[i].fd;
         conn->connected_at = 1;
         conn_move(conn, CONN_CHECKING_IN);
-        pool_mode = cases[i].mode;
+        mode_word = cases[i].mode;
         cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
         cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
     }
@@ -166,9 +166,9 @@ Test(pool, a_draining_one_does_not_go_back_after_off)
     conn_move(conn, CONN_CHECKING_IN);
     cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
     cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1, &evicted) == conn);
-    pool_mode = MODE_OFF;
+    mode_word = MODE_OFF;
     cr_expect(!pool_return(conn));
-    pool_mode = MODE_ON;
+    mode_word = MODE_ON;
     cr_expect(pool_return(conn));
 }
 
@@ -185,11 +185,10 @@ Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
     for (int i = 0; i <= POOL_EVICTED_MAX; i++)
         put(conns[i], 2);
     put(other, 2);
-    cr_expect(pool_flush_endpoint(held->endpoint, 3, &evicted));
+    cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
     cr_assert(evicted.count == POOL_EVICTED_MAX && evicted.reason[0] == REASON_FLUSHED);
-    cr_expect(evicted.conn[0] == conns[0], "oldest first");
     evicted.count = 0;
-    cr_expect(pool_flush_endpoint(held->endpoint, 3, &evicted));
+    cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
     cr_expect(evicted.count == 1);
     conn_move(held, CONN_CHECKING_IN);
     cr_expect(pool_check_in(held, CONN_IDLE, 4, &evicted) == REASON_FLUSHED);
@@ -197,6 +196,12 @@ Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
     later->connected_at = 4;
     put(later, 5);
     cr_expect(take(1, 6) == later && take(2, 6) == other);
+    evicted.count = 0;
+    conn_move(other, CONN_CHECKING_IN);
+    conn_move(later, CONN_CHECKING_IN);
+    cr_expect(pool_flush_older("", 7, &evicted));
+    cr_expect(pool_check_in(other, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
+    cr_expect(pool_check_in(later, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
 }
 
 Test(pool, idle_timeout)

@@ -72,6 +72,7 @@ static void write_out(void)
     static msec_t now;
 
     now += STATS_PERIOD;
+    stats_changed();
     write_if_due(now);
 }
 
@@ -299,24 +300,23 @@ static void put_wish(const struct switch_file *content, size_t n)
 
 static bool is_wish_seen(const struct switch_file *content, size_t n)
 {
+    struct switch_file wish;
+
     put_wish(content, n);
-    stats_has_wish = false;
-    stats_write(0);
-    return stats_has_wish;
+    return stats_read_wish(&wish) && memcmp(&wish, content, sizeof(wish)) == 0;
 }
 
 Test(stats, a_wish_is_read_and_followed_once)
 {
-    struct switch_file content, read;
+    struct switch_file content, wish;
 
-    cr_assert(publish(0, "a"));
+    cr_assert(!stats_read_wish(&wish) && publish(0, "a"));
     write_out();
     content = wish_for_us();
-    cr_expect(file.header.followed == 0);
+    cr_expect(file.header.followed == 0 && file.header.mode == MODE_ON);
     cr_expect(is_wish_seen(&content, sizeof(content)));
-    cr_expect(stats_read_wish(&read) && memcmp(&read, &content, sizeof(read)) == 0);
-    stats_follow(MODE_OFF, read.generation);
-    cr_expect(stats_state == STATS_UNWRITTEN && !stats_has_wish);
+    mode_word = MODE_OFF;
+    stats_followed(7);
     stats_write(0);
     read_file(own_path());
     cr_expect(file.header.followed == 7 && file.header.mode == MODE_OFF);
@@ -325,6 +325,30 @@ Test(stats, a_wish_is_read_and_followed_once)
     cr_expect(is_wish_seen(&content, sizeof(content)));
     stats_finish();
     cr_expect(files_in(directory) == 0, "both files are removed at the end");
+}
+
+Test(stats, a_file_that_is_no_wish_stays_at_the_end)
+{
+    struct switch_file content;
+
+    cr_assert(publish(0, "a"));
+    content = wish_for_us();
+    content.pid++;
+    put_wish(&content, sizeof(content));
+    stats_finish();
+    cr_expect(files_in(directory) == 1);
+}
+
+Test(stats, nothing_is_written_when_nothing_has_changed)
+{
+    cr_assert(publish(0, "a"));
+    write_out();
+    cr_assert(truncate(own_path(), 0) == 0);
+    stats_write(0);
+    cr_expect(read_file(own_path()) == 0);
+    stats_changed();
+    stats_write(0);
+    cr_expect(read_file(own_path()) > 0);
 }
 
 Test(stats, a_wish_for_another_process_is_none)
