@@ -6,7 +6,9 @@
 #include <errno.h>
 
 #include "base/owner.h"
+#include "pool/spare.h"
 #include "pool/switch.h"
+#include "stats/mode.h"
 
 /* How often in a row work may be done before it is due. */
 #define IN_A_ROW 4
@@ -26,6 +28,9 @@ void due_do(msec_t now)
     stats_write(now);
     if (switch_follow())
         stats_write(now);
+    /* A check-out that was under way may have kept one after that. */
+    if (mode_is_off())
+        spare_flush();
 }
 
 void due_when_off(void)

@@ -245,9 +245,7 @@ static bool is_flushed(const struct conn *conn)
     return conn->connected_at < conn->endpoint->flushed_before;
 }
 
-/* REASON_NONE, or what an operator has done meanwhile. A wish sets what is read here before it
- * takes the lock to empty the lists. So either this sees it, or the lists are emptied later. */
-static enum reason may_be_idle(const struct conn *conn)
+COLD static enum reason may_be_idle_slow(const struct conn *conn)
 {
     /* On: it has an fd. Dry run: it has none. Off: never. */
     enum mode wanted = conn->fd < 0 ? MODE_DRY : MODE_ON;
@@ -255,6 +253,16 @@ static enum reason may_be_idle(const struct conn *conn)
     if (mode_now() != wanted)
         return REASON_SWITCHED;
     return is_flushed(conn) ? REASON_FLUSHED : REASON_NONE;
+}
+
+/* REASON_NONE, or what an operator has done meanwhile. A wish sets what is read here before it
+ * takes the lock to empty the lists. So either this sees it, or the lists are emptied later. */
+static enum reason may_be_idle(const struct conn *conn)
+{
+    /* seq_cst: see concurrency.md, 5 */
+    if (__builtin_expect(atomic_load(&mode_word) == MODE_ON, 1))
+        return REASON_NONE;
+    return may_be_idle_slow(conn);
 }
 
 bool pool_return(struct conn *conn)

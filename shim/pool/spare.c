@@ -11,7 +11,6 @@
 #include "conn/sockid.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
-#include "stats/mode.h"
 
 /* The conn_id() of each spare, 0 for a free place. The thread whose exchange takes one out of
  * here has it. */
@@ -119,12 +118,8 @@ void spare_keep(struct conn *fresh)
     if (shadow_exists(fresh) && can_be_spare(fresh) && conn_is_only_call(fresh) &&
         sockopts_clear(fresh->shadow_fd, &fresh->options)) {
         conn_move(fresh, CONN_SPARE);
-        if (put_in(fresh)) {
-            /* Put in when they were flushed already. */
-            if (mode_now() == MODE_OFF)
-                spare_flush();
+        if (put_in(fresh))
             return;
-        }
     }
     give_up(fresh);
 }

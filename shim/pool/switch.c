@@ -33,7 +33,7 @@ static void change_mode(enum mode to)
 {
     if (mode_now() == to)
         return;
-    atomic_store(&mode_word, to);
+    atomic_store(&mode_word, to | MODE_CHANGED);
     conn_for_each_open(refuse, REASON_SWITCHED);
     discard_idle(REASON_SWITCHED);
 }
@@ -44,6 +44,7 @@ static bool flush(const char *endpoint)
     struct evicted evicted;
     bool full;
 
+    atomic_fetch_or(&mode_word, MODE_CHANGED);
     do {
         evicted.count = 0;
         if (!pool_flush_older(endpoint, clock_now(), &evicted))

@@ -14,19 +14,22 @@ enum mode {
     MODE_OFF, /* no new socket is tracked */
 };
 
-/* An enum mode; stats_start() sets the first one. */
+/* In mode_word: an operator has changed the mode or called for a flush since the start. Without
+ * it and in MODE_ON the word is 0, and a check-in has nothing else to look at. */
+#define MODE_CHANGED 4U
+
+/* An enum mode, and MODE_CHANGED; stats_start() sets the first one. */
 extern _Atomic unsigned int mode_word __attribute__((visibility("hidden")));
 
-/* Seq_cst, as the check-in needs it; see may_be_idle() in pool/pool.c. */
 static inline enum mode mode_now(void)
 {
-    return (enum mode)atomic_load(&mode_word);
+    return (enum mode)(atomic_load(&mode_word) & ~MODE_CHANGED);
 }
 
 static inline bool mode_is_off(void)
 {
     /* relaxed: it only saves work */
-    return __builtin_expect(atomic_load_explicit(&mode_word, memory_order_relaxed) == MODE_OFF,
+    return __builtin_expect(atomic_load_explicit(&mode_word, memory_order_relaxed) & MODE_OFF,
                             0);
 }
 

@@ -152,7 +152,7 @@ Test(pool, nothing_is_kept_in_another_mode)
         conn->fd = cases[i].fd;
         conn->connected_at = 1;
         conn_move(conn, CONN_CHECKING_IN);
-        mode_word = cases[i].mode;
+        mode_word = cases[i].mode | MODE_CHANGED;
         cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
         cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
     }
@@ -166,7 +166,7 @@ Test(pool, a_draining_one_does_not_go_back_after_off)
     conn_move(conn, CONN_CHECKING_IN);
     cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
     cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1, &evicted) == conn);
-    mode_word = MODE_OFF;
+    mode_word = MODE_OFF | MODE_CHANGED;
     cr_expect(!pool_return(conn));
     mode_word = MODE_ON;
     cr_expect(pool_return(conn));
@@ -185,6 +185,7 @@ Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
     for (int i = 0; i <= POOL_EVICTED_MAX; i++)
         put(conns[i], 2);
     put(other, 2);
+    mode_word = MODE_CHANGED;
     cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
     cr_assert(evicted.count == POOL_EVICTED_MAX && evicted.reason[0] == REASON_FLUSHED);
     evicted.count = 0;
