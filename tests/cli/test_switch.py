@@ -1,4 +1,5 @@
-"""mcpool off, on, dry and flush: processes follow without a restart, and only their user and root."""
+"""mcpool off, on, dry and flush: processes follow without a restart, and obey only their user and root. The command
+runs under sanitizers."""
 
 import os
 import pathlib
@@ -12,8 +13,10 @@ import time
 
 import pytest
 
-from observed import COMMAND, Client, mcpool
+import observed
+from observed import CLIENT, Client, mcpool
 from support import LIBRARY, PYTHON, die_with_parent, preloaded, stats_of
+from test_foreign import under_sanitizers  # noqa: F401
 
 # magic, pid, wish, start, namespace, generation, endpoint: as shim/stats/switch_file.h has it.
 SWITCH = struct.Struct("<QiIQQQ128s")
@@ -407,7 +410,7 @@ def test_other_users_are_refused(host):
     path, content = wish(host, client, OFF)
     put(path, content)
     os.chown(path, 65533, 65533)
-    done = subprocess.run([*OTHER, COMMAND, "off", str(asked.pid)], env=host.environment(), text=True,
+    done = subprocess.run([*OTHER, observed.COMMAND, "off", str(asked.pid)], env=host.environment(), text=True,
                           capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"mcpool: process {asked.pid} is another user's; ask as root\n"
@@ -424,3 +427,65 @@ def test_root_switches_the_process_of_another_user(host):
         switched(host, "off", client.pid)
         assert sockets(client.pid) == 0
         client.end()
+
+
+# The folder of counters is at $1.
+APART = """mount --make-rprivate /
+%s
+shift
+exec "$@"
+"""
+
+
+class Apart:
+    """A client in mount and PID namespaces of its own, for which PREPARE was run."""
+
+    def __init__(self, host, prepare, stats):
+        environment = preloaded(None, None, MCPOOL_STATS=str(stats), MCPOOL_SERVERS=host.server.address)
+        self.process = subprocess.Popen(
+            ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", APART % prepare, "sh", host.stats, "env",
+             f"LD_PRELOAD={LIBRARY}", PYTHON, "-c", CLIENT, str(host.server.port), "0.2"],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+
+    def __enter__(self):
+        self.process.stdin.write("3\n")
+        self.process.stdin.flush()
+        if self.process.stdout.readline() != "done\n":
+            self.__exit__()
+            pytest.skip("no namespaces here")
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:
+            self.pid = int(file.read())
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+@needs_root
+def test_a_container_that_shares_its_directory(host):
+    with Apart(host, "", host.stats) as client:
+        assert [entry.split("-")[0] for entry in os.listdir(host.stats)] == ["1"]
+        switched(host, "off", client.pid)
+        assert sockets(client.pid) == 0
+        switched(host, "on", client.pid)
+    assert os.listdir(host.stats) == []
+
+
+@needs_root
+def test_nothing_is_written_into_a_container(host):
+    with Apart(host, 'mount -t tmpfs none "$1"', host.stats) as client:
+        inside = f"/proc/{client.pid}/root{host.stats}"
+        deadline = time.monotonic() + 5
+        while not os.listdir(inside):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before = os.listdir(inside)
+        done = host.mcpool("off", client.pid)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"mcpool: process {client.pid} cannot be switched from here: it has a root or "
+                                      "mounts of its own\n")
+        assert "Run mcpool inside, where the process is 1," in done.stderr
+        assert os.listdir(inside) == before and os.listdir(host.stats) == []
+        assert sockets(client.pid) > 0
