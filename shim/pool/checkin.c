@@ -133,7 +133,7 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
-        due_at(check_in->now);
+        due_each_second(check_in->now);
     }
     shadow_drop(conn);
     check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
@@ -188,7 +188,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         discard(conn, reason);
     discard_evicted(&evicted);
-    due_at(check_in->now);
+    due_each_second(check_in->now);
     errno = saved;
 }
 

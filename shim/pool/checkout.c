@@ -17,6 +17,7 @@
 #include "conn/shadow.h"
 #include "pool/callers.h"
 #include "pool/connect_time.h"
+#include "pool/custody.h"
 #include "pool/discard.h"
 #include "pool/drain.h"
 #include "pool/due.h"
@@ -92,6 +93,8 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     enum reason reason;
 
     evicted.count = 0;
+    if (pool_is_dry_run())
+        custody_do_due(now);
     while (true) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);
@@ -269,7 +272,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     stats_count(&conn->endpoint->stats->connects);
     reason = verify_fresh(conn, fd);
     if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
-        due_at(now);
+        due_each_second(now);
         return true;
     }
     if (reason != REASON_NONE)
@@ -277,7 +280,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     note_opened(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->rtt_pending = conn->flags & O_NONBLOCK;
-    due_at(now);
+    due_each_second(now);
     return false;
 }
 

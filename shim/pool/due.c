@@ -10,20 +10,10 @@
 #include "pool/switch.h"
 #include "stats/mode.h"
 
-/* How often in a row work may be done before it is due. */
+/* How often in a row counters may be written before they are due. */
 #define IN_A_ROW 4
 
-static bool is_unwritten(void)
-{
-    return atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN;
-}
-
-bool due_is_now(void)
-{
-    return clock_now() >= atomic_load_explicit(&stats_due, memory_order_relaxed);
-}
-
-void due_do(msec_t now)
+void due_each_second_slow(msec_t now)
 {
     stats_write(now);
     if (switch_follow())
@@ -39,42 +29,79 @@ void due_when_off(void)
 
     if (atomic_load(&stats_wanted) && atomic_load(&stats_state) == STATS_NO_FILE)
         stats_make();
-    due_at(clock_now());
+    due_each_second(clock_now());
     errno = saved;
+}
+
+bool due_is_look(void)
+{
+    return clock_now() >= atomic_load_explicit(&stats_due, memory_order_relaxed);
+}
+
+static bool counters_are_unwritten(void)
+{
+    /* relaxed: as in due_is_anything() */
+    return atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN;
+}
+
+/* Closing is counted, so it comes before the counters are written. */
+static void do_due(msec_t now)
+{
+    if (now >= custody_due_at())
+        custody_do_due(now);
+    due_each_second(now);
 }
 
 void due_slow(void)
 {
-    due_at(clock_now());
+    do_due(clock_now());
 }
 
 msec_t due_in(void)
 {
-    msec_t now = clock_now();
+    msec_t now = clock_now(), in;
 
     if (!owner_is_this_process())
         return 0;
-    due_at(now);
-    return is_unwritten() ? stats_in(now) : 0;
+    do_due(now);
+    in = custody_in(now);
+    if (counters_are_unwritten() && stats_in(now) < in)
+        in = stats_in(now);
+    return in == POOL_NEVER ? 0 : in;
+}
+
+static void write_ahead(msec_t now)
+{
+    /* Each early write pays for one period. It is refused while IN_A_ROW periods lie ahead. */
+    static _Atomic msec_t paid_until;
+    msec_t until = atomic_load(&paid_until);
+
+    if (!counters_are_unwritten() || until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
+        due_each_second(now);
+        return;
+    }
+    atomic_store(&paid_until, (until > now ? until : now) + STATS_PERIOD);
+    due_each_second_slow(now);
 }
 
 void due_ahead_slow(void)
 {
-    /* Each early write pays for one period. It is refused while IN_A_ROW periods lie ahead. */
-    static _Atomic msec_t paid_until;
     msec_t now = clock_now();
-    msec_t until = atomic_load(&paid_until);
 
-    if (until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
-        due_at(now);
-        return;
-    }
-    atomic_store(&paid_until, (until > now ? until : now) + STATS_PERIOD);
-    due_do(now);
+    if (now >= custody_due_at() && owner_is_this_process())
+        custody_do_due(now);
+    write_ahead(now);
+}
+
+void due_before_accept_slow(int fd)
+{
+    if (owner_is_this_process())
+        custody_before_accept(fd, clock_now());
+    due_ahead_slow();
 }
 
 void due_before_end(void)
 {
-    if (is_unwritten())
+    if (counters_are_unwritten())
         stats_write(clock_now());
 }

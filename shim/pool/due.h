@@ -4,7 +4,7 @@
  * (hooks/cut_wait.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
- * to due_do().
+ * to do_due() in due.c.
  *
  * In a process that shows counters the file is looked at once a second, by any call that counts
  * or waits, for what an operator wishes (pool/switch.h). No process is woken for that.
@@ -15,10 +15,11 @@
 #include <stdbool.h>
 
 #include "base/compiler.h"
+#include "pool/custody.h"
 #include "stats/stats.h"
 
-/* Whether there is anything to do now. Reads the clock. */
-COLD bool due_is_now(void);
+/* Whether a look for a wish is due. Reads the clock. */
+COLD bool due_is_look(void);
 
 /* Whether there is anything to do, now or later. */
 static inline bool due_is_anything(void)
@@ -26,40 +27,44 @@ static inline bool due_is_anything(void)
     /* relaxed: a hint, an old value costs one look or misses one */
     unsigned int state = atomic_load_explicit(&stats_state, memory_order_relaxed);
 
-    return __builtin_expect(state != STATS_NO_FILE, 0) &&
-           (state == STATS_UNWRITTEN || due_is_now());
+    return __builtin_expect(state == STATS_UNWRITTEN || custody_due_at() != POOL_NEVER ||
+                                (state == STATS_WRITTEN && due_is_look()),
+                            0);
 }
 
-/* Does the work. NOW is the time of clock_now(). For what may be called meanwhile see
- * due_slow(). */
-COLD void due_do(msec_t now);
+/* Writes the counters and looks for a wish, whether that is due or not. NOW is the time of
+ * clock_now(). For what may be called meanwhile see due_slow(). */
+COLD void due_each_second_slow(msec_t now);
 
-/* The same, if it is due. For calls that have counted something and know the time. */
-static inline void due_at(msec_t now)
+/* The same, if a second has passed. For calls that have counted something and know the time. */
+static inline void due_each_second(msec_t now)
 {
     /* relaxed: a hint as well */
     if (now >= atomic_load_explicit(&stats_due, memory_order_relaxed))
-        due_do(now);
+        due_each_second_slow(now);
 }
 
-/* Does what is due by now. Makes system calls; may take the pool's lock, so none may be held;
- * is no cancellation point, keeps errno. */
+/* Does what is due by now. Makes system calls. Waits for no lock, but for the pool's when it
+ * follows a wish, so none may be held. Is no cancellation point, keeps errno. */
 COLD void due_slow(void);
 
 /* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and
  * in a process that is not the owner (base/owner.h). */
 COLD msec_t due_in(void);
 
-/* Before a wait that is not cut: does the work before it is due, a few times in a row, and once
- * a second in the long run. accept() is not cut, as we cannot know whether the program wants it
- * restarted after a signal. No wait is cut in a process with several threads, as another thread
- * may close what is waited for between the two parts. */
+/* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
+ * and once a second in the long run. No wait is cut in a process with several threads, as
+ * another thread may close what is waited for between the two parts. */
 COLD void due_ahead_slow(void);
 
-static inline void due_ahead(void)
+/* The same before accept(FD). It is not cut, as we cannot know whether the program wants it
+ * restarted after a signal. */
+COLD void due_before_accept_slow(int fd);
+
+static inline void due_before_accept(int fd)
 {
     if (due_is_anything())
-        due_ahead_slow();
+        due_before_accept_slow(fd);
 }
 
 /* While it is off (stats/mode.h), a call that would be tracked otherwise looks whether it still
