@@ -296,7 +296,7 @@ static void add_process(struct search *search, struct user *user,
     process->start = header->start;
     process->mode = header->mode < MODE_OFF ? (enum mode)header->mode : MODE_OFF;
     process->since = header->since;
-    memcpy(process->version, header->version, sizeof(process->version) - 1);
+    memcpy(process->version, header->version, sizeof(header->version));
     make_quotable(process->version);
     name_process(process);
     read_names(process, &layout);

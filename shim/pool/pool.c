@@ -147,7 +147,7 @@ static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
 /* Relaxed: waits read it without the lock, as a hint. In a dry run no wait is cut. */
 static void publish_due(msec_t at)
 {
-    atomic_store_explicit(&pool_due, settings->dry_run ? POOL_NEVER : at, memory_order_relaxed);
+    atomic_store_explicit(&pool_due, pool_is_dry_run() ? POOL_NEVER : at, memory_order_relaxed);
 }
 
 static void set_due(msec_t at)

@@ -6,7 +6,6 @@ import pathlib
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import time
@@ -15,14 +14,8 @@ import pytest
 
 import observed
 from observed import CLIENT, Client, mcpool
-from support import LIBRARY, PYTHON, die_with_parent, preloaded, stats_of
+from support import LIBRARY, OFF, PYTHON, die_with_parent, preloaded, stats_of, wish_for
 from test_foreign import under_sanitizers  # noqa: F401
-
-# magic, pid, wish, start, namespace, generation, endpoint: as shim/stats/switch_file.h has it.
-SWITCH = struct.Struct("<QiIQQQ128s")
-MAGIC = 0x68637469776c706d
-ON, DRY, OFF, FLUSH = range(4)
-
 
 def beating(host, **more):
     """A client that waits a fifth of a second at a time, so it follows soon."""
@@ -353,13 +346,10 @@ def test_the_wish_for_a_dead_process_is_removed(host):
     assert len(os.listdir(host.stats)) == 1
 
 
-def wish(host, client, what, *, pid=None, generation=1):
+def wish(host, client, what, **changes):
     """Where a wish is looked for, and its bytes."""
-    name = next(entry for entry in os.listdir(host.stats)
-                if entry.startswith(f"{client.pid}-") and not entry.endswith(".switch"))
-    content = SWITCH.pack(MAGIC, pid or client.pid, what, int(name.split("-")[1]),
-                          os.stat("/proc/self/ns/pid").st_ino, generation, b"")
-    return host.stats / f"{name}.switch", content
+    name, content = wish_for(client.pid, what, **changes)
+    return host.stats / name, content
 
 
 def put(path, content, mode=0o644):
