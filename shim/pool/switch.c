@@ -17,7 +17,7 @@
 #include "stats/switch_file.h"
 
 static const char *const names[WISHES] = {
-    [WISH_ON] = "on", [WISH_DRY] = "dry run", [WISH_OFF] = "off", [WISH_FLUSH] = "flush"};
+    [WISH_ON] = "on", [WISH_DRY] = "dry", [WISH_OFF] = "off", [WISH_FLUSH] = "flush"};
 
 /* A trylock: a thread that is late must not follow an older wish than another thread. */
 static atomic_bool following;
@@ -59,7 +59,8 @@ static bool follow(const struct switch_file *wish)
 {
     bool done = true;
 
-    log_line(LOG_INFO, "mcpool: %s %s", names[wish->wish], wish->endpoint);
+    log_line(LOG_INFO, "mcpool %s%s%s", names[wish->wish], wish->endpoint[0] ? " " : "",
+             wish->endpoint);
     if (wish->wish == WISH_FLUSH)
         done = flush(wish->endpoint);
     else
