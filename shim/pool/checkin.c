@@ -57,8 +57,12 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     check_in->calls = conn_calls_begun(conn);
     check_in->shadow_fd = shadow_claim(conn);
     reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now);
-    if (pool_is_dry_run())
+    if (pool_is_dry_run()) {
+        /* It has one if the dry run began meanwhile. Without it the pool knows that this was
+         * only counted, should the dry run end before check_in_end(). */
+        close_shadow(check_in);
         return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
+    }
     if (reason == REASON_NONE)
         reason = make_shadow(check_in);
     if (reason != REASON_NONE)
