@@ -80,7 +80,7 @@ static bool read_status(struct target *target)
             target->user = (uid_t)strtoul(at, NULL, 10);
             found++;
         } else if (strncmp(line, "NSpid:", strlen("NSpid:")) == 0) {
-            target->inner_pid = atoi(strrchr(line, '\t'));
+            target->inner_pid = (int)strtol(strrchr(line, '\t'), NULL, 10);
             found++;
         }
     }

@@ -76,6 +76,8 @@ static struct conn *connect_at(uint16_t port, msec_t now)
 static void put(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
+    if (pool_is_dry_run())
+        conn->fd = -1; /* nothing is kept open */
     cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
 }
 
@@ -1267,7 +1269,7 @@ Test(pool, nothing_is_due_when_nothing_is_idle)
 
 Test(pool, a_dry_run_cuts_no_wait_but_forecasts)
 {
-    config.dry_run = true;
+    mode_word = MODE_DRY;
     put_burst(1, 3, 0);
     cr_expect(pool_due == POOL_NEVER);
     cr_assert(pool_evict_due(11 * SECOND, false, &evicted));
