@@ -31,13 +31,13 @@ SWITCH_MAGIC = 0x68637469776c706d
 ON, DRY, OFF, FLUSH = range(4)
 
 
-def wish_for(pid, what, **changes):
+def wish_for(process, what, **changes):
     """The name and the content of that file for a process."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+    with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
         start = int(file.read().rsplit(")", 1)[1].split()[19])
-    fields = {"magic": SWITCH_MAGIC, "pid": pid, "wish": what, "start": start,
+    fields = {"magic": SWITCH_MAGIC, "pid": process, "wish": what, "start": start,
               "namespace": os.stat("/proc/self/ns/pid").st_ino, "generation": 1, "endpoint": b"", **changes}
-    return f"{pid}-{start}.switch", SWITCH.pack(*fields.values())
+    return f"{process}-{start}.switch", SWITCH.pack(*fields.values())
 
 
 def free_port():
