@@ -22,11 +22,6 @@ static void do_due(msec_t now)
     stats_write_if_due(now);
 }
 
-void due_slow(void)
-{
-    do_due(clock_now());
-}
-
 msec_t due_in(void)
 {
     msec_t now = clock_now(), in;

@@ -1,10 +1,10 @@
 /*
  * Work that is put off until the process waits or ends. We have no thread, and a hit must not
- * pay for it, so the next call that waits does it. If that is too early, the wait is cut in two
- * (hooks/cut_wait.h).
+ * pay for it, so the next call that waits does it. If that is too early, the wait is cut into
+ * pieces (hooks/cut_wait.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
- * to due_slow().
+ * to do_due() in due.c.
  */
 #ifndef MCPOOL_DUE_H
 #define MCPOOL_DUE_H
@@ -25,17 +25,13 @@ static inline bool due_is_anything(void)
                             0);
 }
 
-/* Does what is due by now. Makes system calls; waits for no lock, is no cancellation point,
- * keeps errno. */
-COLD void due_slow(void);
-
-/* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and
- * in a process that is not the owner (base/owner.h). */
+/* Does what is due by now. Returns in how many milliseconds the next work is due; 0 if there is
+ * none, and in a process that is not the owner (base/owner.h). Makes system calls; waits for no
+ * lock, is no cancellation point, keeps errno. */
 COLD msec_t due_in(void);
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
- * and once a second in the long run. No wait is cut in a process with several threads, as
- * another thread may close what is waited for between the two parts. */
+ * and once a second in the long run. */
 COLD void due_ahead_slow(void);
 
 /* The same before accept(FD). It is not cut, as we cannot know whether the program wants it
