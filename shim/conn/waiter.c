@@ -43,7 +43,7 @@ static _Atomic uint64_t elections;
 
 _Atomic unsigned int waiter_count;
 
-#define EACH_SEAT(seat) for (struct waiter_seat *seat = seats; (seat) < seats + SEATS; (seat)++)
+#define EACH_SEAT(i) for (int i = 0; i < SEATS; i++)
 
 static uint64_t owner_until(uint64_t number, msec_t until)
 {
@@ -119,9 +119,9 @@ static bool watches(const struct waiter_seat *seat, int fd)
 
 static bool is_watched(int fd)
 {
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        if (watches(seat, fd))
+        if (watches(&seats[i], fd))
             return true;
     }
     return false;
@@ -150,9 +150,9 @@ static bool comes_back_by(uint64_t owner, msec_t until)
 
 static bool another_comes_back(const struct waiter_seat *own, msec_t until)
 {
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        if (seat != own && comes_back_by(atomic_load(&seat->owner), until))
+        if (&seats[i] != own && comes_back_by(atomic_load(&seats[i].owner), until))
             return true;
     }
     return false;
@@ -166,11 +166,11 @@ bool waiter_is_wanted(msec_t until)
 /* A seat that may be taken, with OWNER; NULL if there is none. */
 static struct waiter_seat *find_seat(uint64_t *owner)
 {
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        *owner = atomic_load(&seat->owner);
+        *owner = atomic_load(&seats[i].owner);
         if (is_over(*owner))
-            return seat;
+            return &seats[i];
     }
     return NULL;
 }
@@ -302,9 +302,9 @@ void waiter_closing_slow(int fd, uint32_t word)
 
     if (word & (FDMAP_SHADOW | FDMAP_CLOSING) || !owner_is_this_process())
         return;
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        if (!needs_to_know(seat, fd, &waiter) || !ownfile_begin(&own))
+        if (!needs_to_know(&seats[i], fd, &waiter) || !ownfile_begin(&own))
             continue;
         enter(&waiter, fd, word & FDMAP_RING ? -1 : shadow_copy(fd));
         ownfile_end(&own, 0, 0);
@@ -315,20 +315,20 @@ void waiter_closed_unseen(int fd)
 {
     struct waiter waiter;
 
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        if (needs_to_know(seat, fd, &waiter))
+        if (needs_to_know(&seats[i], fd, &waiter))
             enter(&waiter, fd, -1);
     }
 }
 
 void waiter_after_fork_in_child(void)
 {
-    EACH_SEAT(seat)
+    EACH_SEAT(i)
     {
-        unwatch_all(seat);
-        atomic_store(&seat->owner, 0);
-        remove_entries(seat, 0, false);
+        unwatch_all(&seats[i]);
+        atomic_store(&seats[i].owner, 0);
+        remove_entries(&seats[i], 0, false);
     }
     atomic_store(&waiter_count, 0);
 }

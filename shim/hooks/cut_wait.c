@@ -645,7 +645,7 @@ static void write_remaining(const struct wait *wait, struct timeval *timeout)
 
     taken = (struct timeval){(wait->whole - rest) / SECOND,
                              ((wait->whole - rest) % SECOND + 999) / 1000};
-    if (timercmp(&taken, &asked, <))
+    if (rest > 0)
         timersub(&asked, &taken, &left);
     for (size_t i = 0; i < sizeof(*timeout) / sizeof(*words); i++) {
         if (!is_writable(&words[i]))

@@ -429,19 +429,24 @@ static long switches(void)
     return usage.ru_nvcsw;
 }
 
-/* There is always more to write, so the wait has a piece for each second. */
+/* There is always more to write, so the wait has a piece for each second. Not so if the other
+ * thread has written everything at its begin. */
 Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
 {
     pthread_t thread;
-    long before;
 
     count();
     cr_assert(pthread_create(&thread, NULL, count_on, NULL) == 0);
     EACH(i)
     {
-        before = switches();
-        cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
-        cr_expect(switches() - before >= 3, "%s has %ld", waits[i].name, switches() - before);
+        long pieces = 0;
+
+        for (int tries = 0; tries < 5 && pieces < 3; tries++) {
+            pieces = -switches();
+            cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
+            pieces += switches();
+        }
+        cr_expect(pieces >= 3, "%s has %ld", waits[i].name, pieces);
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
