@@ -3,12 +3,17 @@
  */
 #include "conn/waiter.h"
 
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
 #include <stddef.h>
+#include <unistd.h>
 
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
 #include "base/owner.h"
 #include "base/ownfile.h"
+#include "base/rawsys.h"
 
 /* More than one, as work may become due before the elected thread comes back: then another one
  * is elected, and the first one, which still has its list, is so no more when it is back. */
@@ -33,12 +38,14 @@ _Static_assert(NUMBER_BITS + 2 * FD_BITS <= 64, "an entry fits");
 
 struct waiter_seat {
     _Atomic uint64_t owner;
+    _Atomic int tid;            /* of the owner */
     _Atomic unsigned int count; /* of the fds */
     _Atomic int fds[WAITER_FDS_MOST];
     _Atomic uint64_t closed[WAITER_CLOSED_MOST];
 };
 
 static struct waiter_seat seats[SEATS];
+static __thread int own_tid; /* asked for once */
 static _Atomic uint64_t elections;
 
 _Atomic unsigned int waiter_count;
@@ -190,6 +197,9 @@ bool waiter_elect(struct waiter *waiter, msec_t until)
         !atomic_compare_exchange_strong(&seat->owner, &former, owner_until(number, until)));
     if (former == 0)
         atomic_fetch_add(&waiter_count, 1);
+    if (own_tid == 0)
+        own_tid = (int)raw_syscall(SYS_gettid);
+    atomic_store(&seat->tid, own_tid);
     unwatch_all(seat);
     remove_entries(seat, number, false);
     *waiter = (struct waiter){seat, number};
@@ -322,8 +332,56 @@ void waiter_closed_unseen(int fd)
     }
 }
 
+/* libc's own signal for setuid() among threads. Its handler is there once there are threads,
+ * and ignores a signal that was sent in another way than libc does. The end of a handler ends
+ * the waits that are cut. */
+#define NUDGE (__SIGRTMIN + 1)
+
+static bool has_handler(int signal)
+{
+    struct {
+        uintptr_t handler;
+        unsigned long flags;
+        uintptr_t restorer;
+        uint64_t mask;
+    } action = {0};
+
+    return raw_syscall(SYS_rt_sigaction, signal, NULL, &action, sizeof(action.mask)) == 0 &&
+           action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN;
+}
+
+/* Nudges the owner of SEAT. False when there is none: the seat is free, or its thread ended. */
+static bool nudge(struct waiter_seat *seat)
+{
+    siginfo_t info = {.si_code = SI_QUEUE};
+
+    return atomic_load(&seat->owner) != 0 &&
+           raw_syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&seat->tid), NUDGE,
+                       &info) != -ESRCH;
+}
+
+/* Nudges again and again: the thread may not have begun its piece yet. */
+void waiter_recall_all(void)
+{
+    enum { LOOKS = 1000, LOOK_EVERY = 1000000 };
+    const struct timespec look = {.tv_nsec = LOOK_EVERY};
+    uint32_t unchanged = 0;
+    bool any = atomic_load(&waiter_count) > 0 && has_handler(NUDGE);
+
+    for (int looked = 0; any && looked < LOOKS; looked++) {
+        any = false;
+        EACH_SEAT(i)
+        {
+            any |= nudge(&seats[i]);
+        }
+        if (any)
+            raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
+    }
+}
+
 void waiter_after_fork_in_child(void)
 {
+    own_tid = 0;
     EACH_SEAT(i)
     {
         unwatch_all(&seats[i]);

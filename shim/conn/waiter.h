@@ -82,6 +82,11 @@ static inline void waiter_closing(int fd, uint32_t word)
 /* FD was closed past our hooks: it is another file by now. */
 COLD void waiter_closed_unseen(int fd);
 
+/* The process may not cut waits any more, and this is not the owner by now (base/owner.h): ends
+ * the pieces of all elected threads with EINTR, and gives them a second to make the program's
+ * own call for the rest. */
+COLD void waiter_recall_all(void);
+
 /* In the child of a fork, which has one thread. */
 COLD void waiter_after_fork_in_child(void);
 

@@ -99,6 +99,9 @@ struct kind {
     int (*piece_of_copies)(struct wait *wait, nsec_t timeout);
     /* Tells the program what is at its fds now. NULL: the piece has told it. */
     int (*look)(struct wait *wait);
+    /* Makes the program's own call for the rest of the time, after the signals are as before.
+     */
+    int (*rest)(struct wait *wait, nsec_t timeout);
 };
 
 /* A wait of the program. */
@@ -116,6 +119,7 @@ struct wait {
     nsec_t whole;
     nsec_t began;
     struct waiter waiter; /* no seat in a process that never had threads */
+    bool recalled; /* another thread enters a sandbox: we make no more calls of our own */
     struct waiter_closed closed[WAITER_CLOSED_MOST]; /* as the last piece knew them */
     unsigned int closed_count;
 };
@@ -307,6 +311,13 @@ static int make_piece(struct wait *wait, nsec_t length)
     return result > 0 && wait->kind->look ? wait->kind->look(wait) : result;
 }
 
+/* Whether a piece with RESULT ended because the process is about to enter a sandbox. */
+static bool is_recalled(const struct wait *wait, int result)
+{
+    return wait->waiter.seat && (result == 0 || (result < 0 && errno == EINTR)) &&
+           !owner_is_this_process();
+}
+
 /* False when the first piece fails for another reason than a signal. */
 static bool make_pieces(struct wait *wait, nsec_t length, int *result)
 {
@@ -315,11 +326,13 @@ static bool make_pieces(struct wait *wait, nsec_t length, int *result)
     *result = make_piece(wait, length);
     if (*result == -1 && errno != EINTR)
         return false;
-    while (*result == 0 && !last) {
+    wait->recalled = is_recalled(wait, *result);
+    while (*result == 0 && !last && !wait->recalled) {
         length = next_piece(wait, &last);
         *result = make_piece(wait, last ? remaining(wait) : length);
+        wait->recalled = is_recalled(wait, *result);
     }
-    if (*result == 0 && wait->closed_count > 0 && wait->kind->look)
+    if (*result == 0 && !wait->recalled && wait->closed_count > 0 && wait->kind->look)
         *result = wait->kind->look(wait);
     return true;
 }
@@ -363,6 +376,8 @@ static bool cut(struct wait *wait, int *result)
         saved = errno;
     set_blocked(&wait->blocked, NULL);
     errno = saved;
+    if (wait->recalled)
+        *result = wait->kind->rest(wait, remaining(wait));
     return done;
 }
 
@@ -405,7 +420,15 @@ static int poll_look(struct wait *wait)
     return poll_piece(wait, 0);
 }
 
-static const struct kind poll_kind = {poll_piece, poll_watch, poll_copies, poll_look};
+static int poll_rest(struct wait *wait, nsec_t timeout)
+{
+    return real_poll(wait->fds, wait->n, to_ms(timeout));
+}
+
+static const struct kind poll_kind = {poll_piece, poll_watch, poll_copies, poll_look,
+                                      poll_rest};
+static const struct kind ppoll_kind = {poll_piece, poll_watch, poll_copies, poll_look,
+                                       poll_piece};
 
 /* The copy of a closed set takes the place of the set. */
 static int epoll_piece(struct wait *wait, nsec_t timeout)
@@ -427,18 +450,31 @@ static bool epoll_watch(const struct wait *wait)
     return waiter_watch(&wait->waiter, wait->epfd);
 }
 
-static const struct kind epoll_kind = {epoll_piece, epoll_watch, epoll_piece, NULL};
-static const struct kind epoll2_kind = {epoll2_piece, epoll_watch, epoll2_piece, NULL};
+static int epoll_rest(struct wait *wait, nsec_t timeout)
+{
+    return real_epoll_wait(wait->epfd, wait->events, (int)wait->n, to_ms(timeout));
+}
+
+static const struct kind epoll_kind = {epoll_piece, epoll_watch, epoll_piece, NULL, epoll_rest};
+static const struct kind epoll_pwait_kind = {epoll_piece, epoll_watch, epoll_piece, NULL,
+                                             epoll_piece};
+static const struct kind epoll_pwait2_kind = {epoll2_piece, epoll_watch, epoll2_piece, NULL,
+                                              epoll2_piece};
+
+static void restore_sets(const struct sets *sets)
+{
+    for (int i = 0; i < 3; i++) {
+        if (sets->at[i])
+            memcpy(sets->at[i], &sets->copies[i], sets->size);
+    }
+}
 
 static int select_piece(struct wait *wait, nsec_t timeout)
 {
     const struct sets *sets = wait->sets;
     struct timespec space;
 
-    for (int i = 0; i < 3; i++) {
-        if (sets->at[i])
-            memcpy(sets->at[i], &sets->copies[i], sets->size);
-    }
+    restore_sets(sets);
     return real_pselect((int)wait->n, sets->at[0], sets->at[1], sets->at[2],
                         to_timespec(timeout, &space), wait->mask);
 }
@@ -526,17 +562,30 @@ static int select_look(struct wait *wait)
     return result + closed;
 }
 
-static const struct kind select_kind = {select_piece, select_watch, select_copies, select_look};
+static int select_rest(struct wait *wait, nsec_t timeout)
+{
+    const struct sets *sets = wait->sets;
+    struct timeval space = {timeout / SECOND, timeout % SECOND / 1000};
 
-#define WAIT_POLL(the_fds, count, the_mask, time)                                              \
+    restore_sets(sets);
+    return real_select((int)wait->n, sets->at[0], sets->at[1], sets->at[2],
+                       timeout == FOREVER ? NULL : &space);
+}
+
+static const struct kind select_kind = {select_piece, select_watch, select_copies, select_look,
+                                        select_rest};
+static const struct kind pselect_kind = {select_piece, select_watch, select_copies, select_look,
+                                         select_piece};
+
+#define WAIT_POLL(the_kind, the_fds, count, the_mask, time)                                    \
     {                                                                                          \
-        .kind = &poll_kind, .fds = (the_fds), .epfd = -1, .n = (count), .mask = (the_mask),    \
+        .kind = &(the_kind), .fds = (the_fds), .epfd = -1, .n = (count), .mask = (the_mask),   \
         .whole = (time)                                                                        \
     }
 
 int cut_wait_poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-    struct wait wait = WAIT_POLL(fds, n, NULL, from_ms(timeout));
+    struct wait wait = WAIT_POLL(poll_kind, fds, n, NULL, from_ms(timeout));
     int result;
 
     return cut(&wait, &result) ? result : real_poll(fds, n, timeout);
@@ -545,7 +594,7 @@ int cut_wait_poll(struct pollfd *fds, nfds_t n, int timeout)
 /* The real function ends the program when ROOM is too small. */
 int cut_wait___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 {
-    struct wait wait = WAIT_POLL(fds, n, NULL, from_ms(timeout));
+    struct wait wait = WAIT_POLL(poll_kind, fds, n, NULL, from_ms(timeout));
     int result;
 
     return n <= room / sizeof(*fds) && cut(&wait, &result)
@@ -556,7 +605,7 @@ int cut_wait___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
 int cut_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                    const sigset_t *mask)
 {
-    struct wait wait = WAIT_POLL(fds, n, mask, from_timespec(timeout));
+    struct wait wait = WAIT_POLL(ppoll_kind, fds, n, mask, from_timespec(timeout));
     int result;
 
     return cut(&wait, &result) ? result : real_ppoll(fds, n, timeout, mask);
@@ -565,7 +614,7 @@ int cut_wait_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
 int cut_wait___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
                          const sigset_t *mask, size_t room)
 {
-    struct wait wait = WAIT_POLL(fds, n, mask, from_timespec(timeout));
+    struct wait wait = WAIT_POLL(ppoll_kind, fds, n, mask, from_timespec(timeout));
     int result;
 
     return n <= room / sizeof(*fds) && cut(&wait, &result)
@@ -591,7 +640,7 @@ int cut_wait_epoll_wait(int epfd, struct epoll_event *events, int n, int timeout
 int cut_wait_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                          const sigset_t *mask)
 {
-    struct wait wait = WAIT_EPOLL(epoll_kind, epfd, events, n, mask, from_ms(timeout));
+    struct wait wait = WAIT_EPOLL(epoll_pwait_kind, epfd, events, n, mask, from_ms(timeout));
     int result;
 
     return cut(&wait, &result) ? result : real_epoll_pwait(epfd, events, n, timeout, mask);
@@ -600,15 +649,16 @@ int cut_wait_epoll_pwait(int epfd, struct epoll_event *events, int n, int timeou
 int cut_wait_epoll_pwait2(int epfd, struct epoll_event *events, int n,
                           const struct timespec *timeout, const sigset_t *mask)
 {
-    struct wait wait = WAIT_EPOLL(epoll2_kind, epfd, events, n, mask, from_timespec(timeout));
+    struct wait wait =
+        WAIT_EPOLL(epoll_pwait2_kind, epfd, events, n, mask, from_timespec(timeout));
     int result;
 
     return cut(&wait, &result) ? result : real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-#define WAIT_SELECT(the_sets, count, the_mask, time)                                           \
+#define WAIT_SELECT(the_kind, the_sets, count, the_mask, time)                                 \
     {                                                                                          \
-        .kind = &select_kind, .sets = (the_sets), .epfd = -1, .n = (nfds_t)(count),            \
+        .kind = &(the_kind), .sets = (the_sets), .epfd = -1, .n = (nfds_t)(count),             \
         .mask = (the_mask), .whole = (time)                                                    \
     }
 
@@ -658,7 +708,7 @@ int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                     struct timeval *timeout)
 {
     struct sets sets = {.at = {readable, writable, except}};
-    struct wait wait = WAIT_SELECT(&sets, n, NULL, from_timeval(timeout));
+    struct wait wait = WAIT_SELECT(select_kind, &sets, n, NULL, from_timeval(timeout));
     int result, saved;
 
     if (!save_sets(&sets, n) || !cut(&wait, &result))
@@ -674,7 +724,7 @@ int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
                      const struct timespec *timeout, const sigset_t *mask)
 {
     struct sets sets = {.at = {readable, writable, except}};
-    struct wait wait = WAIT_SELECT(&sets, n, mask, from_timespec(timeout));
+    struct wait wait = WAIT_SELECT(pselect_kind, &sets, n, mask, from_timespec(timeout));
     int result;
 
     return save_sets(&sets, n) && cut(&wait, &result)

@@ -6,7 +6,9 @@
 #ifndef MCPOOL_TEST_ALONE_H
 #define MCPOOL_TEST_ALONE_H
 
+#include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "harness.h"
@@ -46,6 +48,7 @@ static inline void alone(void (*body)(void))
     pid_t child = fork();
 
     if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* the parent may come to the end of its time */
         body();
         _exit(failures > 0);
     }

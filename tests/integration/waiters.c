@@ -248,7 +248,7 @@ static void close_during_wait(size_t i, size_t way)
     make = waits[i].make;
     waited = make(ends[0]);
     before = count();
-    begin(&waiting, i, 20000);
+    begin(&waiting, i, 8000);
     left = ways[way].close(waited);
     wait_until_written(before, name);
     cr_expect(atomic_load(&waiting.result) == UNDECIDED, "%s: %d", name, waiting.result);
