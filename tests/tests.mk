@@ -3,9 +3,9 @@
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
 UNIT_SHIM := $(addprefix shim/,base/fmt base/hash base/lock base/ownfile base/owner base/pages \
-               base/reasons config/address config/config config/rules conn/conn conn/endpoint \
-               conn/fdmap conn/fdtable conn/limits conn/shadow conn/sockid conn/sockopts conn/waiter \
-               pool/pool pool/report stats/log stats/stats stats/stats_file)
+               base/reasons base/usermem config/address config/config config/rules conn/conn \
+               conn/endpoint conn/fdmap conn/fdtable conn/limits conn/shadow conn/sockid conn/sockopts \
+               conn/waiter pool/pool pool/report stats/log stats/stats stats/stats_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
