@@ -5,6 +5,7 @@
 #include "base/usermem.h"
 
 #include <link.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "base/lookup.h"
@@ -38,5 +39,7 @@ void usermem_start(void)
         memory.heap_from = (uintptr_t)heap;
         memory.heap_end = lookup_versioned("__curbrk", NULL);
     }
-    memory.stack_end = (uintptr_t)environ;
+    /* The kernel puts these bytes above the environment. A constructor that ran before us may
+     * have moved `environ` to the heap, see setenv(3). */
+    memory.stack_end = getauxval(AT_RANDOM);
 }

@@ -56,7 +56,7 @@ static const enum column by_rank[COLUMNS_IN_ALL] = {
 #define ABOVE 2
 #define BELOW 2
 
-#define CELL_SIZE 160
+#define CELL_SIZE 224
 
 /* A row of the screen: a process and a server, or, without a process, the sums. Rates are per
  * second since the last refresh. */
@@ -170,7 +170,10 @@ static void print_cell(char *cell, const struct row *row, enum column column)
             snprintf(cell, CELL_SIZE, "total");
         break;
     case SERVICE:
-        snprintf(cell, CELL_SIZE, "%s", process ? process->service : "");
+        if (process && process->container[0])
+            snprintf(cell, CELL_SIZE, "%s in %s", process->service, process->container);
+        else
+            snprintf(cell, CELL_SIZE, "%s", process ? process->service : "");
         break;
     case SERVER:
         snprintf(cell, CELL_SIZE, "%s", row->server);
