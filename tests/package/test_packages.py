@@ -145,7 +145,7 @@ def test_packages_name_the_maintainer(debs, rpms):
 
 
 def test_contact_comes_from_one_place(tmp_path):
-    """Whoever publishes fills in packaging/contact; no other address is in what ships."""
+    """A publisher fills in packaging/contact; no other address is in what ships."""
     values = {"MAINTAINER_NAME": "An & Other|One", "MAINTAINER_EMAIL": "one@packages.test",
               "SECURITY_CONTACT": "security@packages.test", "HOMEPAGE": "https://packages.test/pool"}
     shutil.copytree(os.path.join(TOP, "packaging"), tmp_path / "packaging")
