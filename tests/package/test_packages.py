@@ -172,6 +172,9 @@ def test_nothing_ships_with_a_made_up_address():
     for name in listed:
         with open(os.path.join(TOP, name), encoding="utf-8") as file:
             text = file.read()
-        assert not re.search(r"\bexample\.(org|com|net)\b", text), name
+        # In an example it stands for what the reader has.
+        if not name.startswith("packaging/examples/"):
+            assert not re.search(r"\bexample\.(org|com|net)\b", text), name
+        assert "example.org" not in text, name
         if name != "packaging/contact":
             assert not re.search(r"\b[\w.]+@[\w-]+\.[a-z]{2,}\b", text.replace(".service", "")), name
