@@ -160,10 +160,10 @@ stress: $(STRESSED)
 # uthash is only headers, found behind the headers of the other architecture.
 CROSS := aarch64-linux-gnu-
 
-## aarch64-programs builds the library and tests for the other architecture
+## aarch64-programs builds the library, the command and tests for the other architecture
 aarch64-programs:
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
-	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/mcpool $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
 
 ## SOAK_SECONDS how long `make soak` takes (300)
 SOAK_SECONDS ?= 300
