@@ -120,6 +120,11 @@ bool pool_is_dry_run(void)
     return settings->dry_run;
 }
 
+unsigned int pool_keepalive(void)
+{
+    return settings->keepalive;
+}
+
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;

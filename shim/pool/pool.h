@@ -71,6 +71,9 @@ bool pool_start(const struct config *config);
 /* Whether reuse is only counted (MCPOOL_DRY_RUN). */
 bool pool_is_dry_run(void);
 
+/* After how many idle seconds TCP keepalive asks the peer of a kept connection; 0: never. */
+unsigned int pool_keepalive(void);
+
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
