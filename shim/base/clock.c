@@ -40,8 +40,7 @@ void clock_note_suspension(void)
         msec_t found = (boot - monotonic - at_start) / NS_PER_MS;
         msec_t known = atomic_load(&clock_suspended);
 
-        while (found > known &&
-               !atomic_compare_exchange_weak(&clock_suspended, &known, found))
+        while (found > known && !atomic_compare_exchange_weak(&clock_suspended, &known, found))
             ;
     }
     errno = saved;
