@@ -134,6 +134,49 @@ def test_the_fallback(server, tmp_path):
         assert container.is_shown()
 
 
+def test_where_it_can_write_nowhere(server, tmp_path):
+    """The command says which directories it tried, as which user, and what to do."""
+    with Container(server, tmp_path, "umount /run/mcpool; rmdir /run/mcpool; mount -t tmpfs -o ro none /tmp"
+                   ) as container:
+        done = subprocess.run([observed.COMMAND, "stat", str(container.pid)], env=environment(), text=True,
+                              capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"""mcpool: process {container.pid} shows no counters
+    Its user, uid {USER}, can make no file of counters:
+        /run/mcpool: no such directory
+        /tmp/mcpool-{USER}: read-only file system
+    Set MCPOOL_STATS to a directory that it can write to, for it and for mcpool.
+"""
+
+
+def test_a_directory_that_two_namespaces_share(host):
+    """Each has a file of the same user, with a pid that is another process or none in the other one. Neither a
+    command nor a process that makes its file removes what is of the other."""
+    apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    beside = [host.client(), host.client()]
+    beside[0].turns(1)
+    inside = subprocess.Popen([*apart, PYTHON, "-c", CLIENT, str(host.server.port)], text=True,
+                              env=preloaded(LIBRARY, host.server.address, MCPOOL_STATS=str(host.stats)),
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent)
+    try:
+        inside.stdin.write("1\n")
+        inside.stdin.flush()
+        assert inside.stdout.readline() == "done\n"
+        before = sorted(os.listdir(host.stats))
+        assert len(before) == 2 and any(name.startswith("1-") for name in before)
+        for command in ([], apart):
+            done = subprocess.run([*command, observed.COMMAND, "stat"], env=host.environment(), capture_output=True,
+                                  timeout=60, check=False)
+            assert done.returncode in (0, 1), done.stderr
+            assert sorted(os.listdir(host.stats)) == before
+        beside[1].turns(1)
+        beside[1].end()
+        assert sorted(os.listdir(host.stats)) == before
+    finally:
+        inside.communicate()
+    assert len(os.listdir(host.stats)) == 1
+
+
 def test_the_name_cannot_write_on_the_terminal(server, tmp_path):
     with Container(server, tmp_path, name='\033[2J"\\') as container:
         assert container.is_shown()["container"].startswith("?[2J??")
