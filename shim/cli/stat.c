@@ -7,10 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/causes.h"
 #include "cli/command.h"
 #include "cli/histogram.h"
+#include "cli/missing.h"
 #include "cli/processes.h"
+#include "cli/text.h"
 
 static void print_help(void)
 {
@@ -22,23 +23,6 @@ static void print_help(void)
          "  --json             print one JSON object, for programs\n"
          "  --watch[=SECONDS]  print again every 2 seconds, or every SECONDS\n\n"
          "See mcpool-stat(1).");
-}
-
-/* The text of a duration: "1.2 ms", "3.4 s", "5.6 h". Valid until the next call. */
-static const char *duration(double seconds)
-{
-    static char text[32];
-    static const struct {
-        double least;
-        double factor;
-        const char *unit;
-    } units[] = {{3600, 1 / 3600.0, "h"}, {1, 1, "s"}, {0, 1000, "ms"}};
-    size_t i = 0;
-
-    while (seconds < units[i].least)
-        i++;
-    snprintf(text, sizeof(text), "%.1f %s", seconds * units[i].factor, units[i].unit);
-    return text;
 }
 
 /* The text of the bound of a bucket: "50 us", "2.5 ms", "10 s". Valid until the next call. */
@@ -66,7 +50,7 @@ static void print_row(const char *label, const char *server, const struct number
            label, server_width, server, stats[STAT_in_use], stats[STAT_idle],
            stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
            numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_drained],
-           duration(numbers->seconds_avoided), numbers->time_wait_avoided);
+           text_duration(numbers->seconds_avoided), numbers->time_wait_avoided);
 }
 
 static void print_reasons(const char *what, const struct process *process,
@@ -262,44 +246,6 @@ static void print_json(const struct processes *processes)
     puts("]}");
 }
 
-static bool is_shown(const struct processes *processes, int pid)
-{
-    for (size_t i = 0; i < processes->count; i++) {
-        if (processes->list[i].pid == pid)
-            return true;
-    }
-    return false;
-}
-
-/* Says of each of the N processes at PIDS that is not shown why it is not. */
-static void tell_of_each(const struct processes *processes, const int *pids, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (is_shown(processes, pids[i]))
-            continue;
-        fprintf(stderr, "mcpool: process %d shows no counters\n", pids[i]);
-        causes_tell(pids[i], stderr);
-    }
-}
-
-static void tell_what_is_missing(const struct processes *processes, const int *pids, size_t n)
-{
-    if (processes->forbidden > 0)
-        fprintf(stderr, "mcpool: %zu more of other users; only root sees them\n",
-                processes->forbidden);
-    if (processes->too_many > 0)
-        fprintf(stderr, "mcpool: %zu more of users who show too much; see mcpool-stat(1)\n",
-                processes->too_many);
-    if (processes->strange > 0)
-        fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",
-                processes->strange);
-    tell_of_each(processes, pids, n);
-    if (processes->count > 0 || n > 0)
-        return;
-    fputs("mcpool: no process shows counters\n", stderr);
-    places_tell(&processes->places, stderr);
-}
-
 static int show(const int *pids, size_t n, bool json)
 {
     struct processes processes = processes_read(pids, n);
@@ -309,7 +255,7 @@ static int show(const int *pids, size_t n, bool json)
         print_json(&processes);
     else
         print_table(&processes);
-    tell_what_is_missing(&processes, pids, n);
+    missing_tell(&processes, pids, n);
     processes_free(&processes);
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);
 }
