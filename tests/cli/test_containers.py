@@ -298,7 +298,7 @@ def test_each_step_below_a_root_follows_no_link(server, tmp_path, arguments):
     for line in lines:
         opened = re.match(r'openat\((AT_FDCWD|\d+)(?:<.*?>)?, "(.*?)", (\S+)', line)
         if not opened:
-            assert "/root/" not in line.split(" = ")[0], line
+            assert not re.search(r'"/proc/\w+/root/', line), line
             continue
         at, name, flags = opened.groups()
         assert FOR_READING.search(flags) and not FOR_MORE.search(flags), line
@@ -307,8 +307,7 @@ def test_each_step_below_a_root_follows_no_link(server, tmp_path, arguments):
             steps.append(name)
         elif re.match(r"/proc/\w+/root", name):
             assert re.fullmatch(r"/proc/\d+/root", name) and "O_PATH" in flags, line
-    way = [".", "run", "mcpool", [name for name in steps if name.startswith("1-")][0]]
-    assert way in [steps[i:i + len(way)] for i in range(len(steps))]
+    assert re.search(r"\n\.\nrun\nmcpool\n1-\d+\n", "\n" + "\n".join(steps) + "\n")
 
 
 def test_the_program_of_a_container_is_looked_at_there(server, tmp_path):
