@@ -264,7 +264,15 @@ def seen_by_this_machine(image):
     done = subprocess.run([os.path.join(BUILD, "mcpool"), "stat", "--json"], env=environment, capture_output=True,
                           text=True, timeout=60, check=False)
     return [process for process in json.loads(done.stdout)["processes"]
-            if os.stat(f"/proc/{process['pid']}/ns/net").st_ino == os.stat(f"/proc/{image.init}/ns/net").st_ino]
+            if network_of(process["pid"]) == network_of(image.init)]
+
+
+def network_of(pid):
+    """None when the process has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except FileNotFoundError:
+        return None
 
 
 def test_image_for_kubernetes(debs):
