@@ -1,10 +1,12 @@
 """A wrong setting is told where a person sees it: by run, by check --config, and by check of a process."""
 
+import re
+import shutil
 import subprocess
 
 import pytest
 
-from observed import LIBRARY, PYTHON, mcpool
+from observed import COMMAND, LIBRARY, PYTHON, mcpool
 from support import preloaded
 
 FORMS = "is not PORT, IP, IP:PORT, [V6]:PORT, IP/BITS:PORT, localhost:PORT or *; other names are not looked up"
@@ -49,6 +51,17 @@ def test_run_refuses_a_wrong_option(option, value, problem):
 def test_run_passes_a_right_option_on(option, value):
     done = run(option, value, "echo", "ran")
     assert (done.returncode, done.stdout) == (0, "ran\n")
+
+
+@pytest.mark.parametrize("servers", ["memcached.internal:31211", "localhost:31211", "127.0.0.1"])
+def test_no_name_is_looked_up(servers, tmp_path):
+    if not shutil.which("strace"):
+        pytest.skip("no strace here")
+    trace = tmp_path / "trace"
+    subprocess.run(["strace", "-f", "-e", "trace=%network,openat", "-o", trace, COMMAND, "run", "--servers",
+                    servers, "true"], env=environment(), capture_output=True, timeout=60, check=False)
+    assert "libmcpool.so" in trace.read_text() or servers == "memcached.internal:31211"
+    assert not re.search(r"socket\(|connect\(|resolv\.conf|/etc/hosts|nsswitch", trace.read_text())
 
 
 def test_run_tells_of_wrong_variables_and_runs():
