@@ -23,6 +23,7 @@ int command_stat(int argc, char **argv);
 int command_top(int argc, char **argv);
 int command_metrics(int argc, char **argv);
 int command_explain(int argc, char **argv);
+int command_doctor(int argc, char **argv);
 int command_off(int argc, char **argv);
 int command_on(int argc, char **argv);
 int command_dry(int argc, char **argv);
