@@ -19,7 +19,9 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/namespaces.h"
 #include "cli/places.h"
+#include "cli/proc.h"
 #include "config/rules.h"
 #include "stats/switch_file.h"
 
@@ -36,11 +38,12 @@ static const char *const states[] = {
 /* A process that is told. */
 struct target {
     int pid;
-    int inner_pid; /* in its own PID namespace; this and the next two name its file */
+    int inner_pid; /* in its own PID namespace; this and the start name its file */
     uint64_t start;
     uint64_t pid_namespace;
-    uid_t user;    /* its effective one */
-    int directory; /* that has its file of counters; -1: not found */
+    uid_t user;        /* its effective one */
+    bool is_elsewhere; /* it has namespaces or a root of its own */
+    int directory;     /* that has its file of counters; -1: not found */
     char file[FILE_NAME_SIZE];
     char switch_file[FILE_NAME_SIZE];
     ino_t inode; /* of the switch file; 0: it was not told */
@@ -63,59 +66,22 @@ static void print_help(const char *command, enum wish wish)
          "it forks later do as it does. See mcpool-switch(1).");
 }
 
-/* Fills TARGET from the lines of /proc/PID/status. False when there is no such process. */
-static bool read_status(struct target *target)
+/* Fills TARGET from /proc/PID. False when there is no such process. */
+static bool read_process(struct target *target)
 {
-    char path[64], line[256];
-    int found = 0;
-    FILE *status;
+    char text[4096];
+    char *at;
 
-    snprintf(path, sizeof(path), "/proc/%d/status", target->pid);
-    status = fopen(path, "re");
-    while (status && fgets(line, sizeof(line), status)) {
-        char *at = line + strlen("Uid:");
-
-        if (strncmp(line, "Uid:", strlen("Uid:")) == 0) {
-            strtoul(at, &at, 10); /* the real one */
-            target->user = (uid_t)strtoul(at, NULL, 10);
-            found++;
-        } else if (strncmp(line, "NSpid:", strlen("NSpid:")) == 0) {
-            target->inner_pid = (int)strtol(strrchr(line, '\t'), NULL, 10);
-            found++;
-        }
-    }
-    if (status)
-        fclose(status);
-    return found == 2;
-}
-
-/* 0 when there is no such process. */
-static uint64_t read_start(int pid)
-{
-    char path[64], text[1024];
-    ssize_t n;
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return 0;
-    n = read(fd, text, sizeof(text));
-    close(fd);
-    return n <= 0 ? 0 : stats_parse_start(text, (size_t)n);
-}
-
-/* Whether /proc/PID/NAME leads to the same as /proc/self/NAME. */
-static bool is_same(int pid, const char *name)
-{
-    struct stat own, its;
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/self/%s", name);
-    if (stat(path, &own) != 0)
+    proc_read(target->pid, "status", text, sizeof(text));
+    at = strstr(text, "\nUid:");
+    if (!at)
         return false;
-    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-    return stat(path, &its) == 0 && its.st_ino == own.st_ino && its.st_dev == own.st_dev;
+    at += strlen("\nUid:");
+    strtoul(at, &at, 10); /* the real one */
+    target->user = (uid_t)strtoul(at, NULL, 10);
+    target->start = proc_start(target->pid);
+    target->is_elsewhere = namespaces_has_others(target->pid, &target->inner_pid);
+    return true;
 }
 
 static uint64_t read_pid_namespace(const char *pid)
@@ -163,7 +129,7 @@ static void remove_if_gone(int directory, const char *name)
     if (!end || strcmp(end, SWITCH_SUFFIX) != 0 ||
         !read_beginning(directory, name, geteuid(), &content, sizeof(content)) ||
         content.magic != SWITCH_MAGIC || content.pid_namespace != read_pid_namespace("self") ||
-        read_start(content.pid) == content.start)
+        proc_start(content.pid) == content.start)
         return;
     snprintf(path, sizeof(path), "%d-%llu" SWITCH_SUFFIX, content.pid,
              (unsigned long long)content.start);
@@ -191,7 +157,6 @@ static void find(struct target *target)
 
     memset(&places, 0, sizeof(places));
     snprintf(pid, sizeof(pid), "%d", target->pid);
-    target->start = read_start(target->pid);
     target->pid_namespace = read_pid_namespace(pid);
     snprintf(target->file, sizeof(target->file), "%d-%llu", target->inner_pid,
              (unsigned long long)target->start);
@@ -223,18 +188,27 @@ static bool write_file(struct target *target, const struct switch_file *content)
     return written;
 }
 
-/* A process with another root or other mounts may well show counters, but only there. */
+/* CONTEXT is a bool. */
+static bool note_inside(void *context, const struct resident *resident, int fd,
+                        const struct stat *found)
+{
+    (void)resident, (void)fd, (void)found;
+    return *(bool *)context = true;
+}
+
 static void tell_not_found(const struct target *target)
 {
-    if (!is_same(target->pid, "root") || !is_same(target->pid, "ns/mnt")) {
+    bool inside = false;
+
+    if (target->is_elsewhere)
+        namespaces_read(&target->pid, 1, note_inside, &inside);
+    if (inside) {
         fprintf(stderr,
-                "mcpool: process %d cannot be switched from here: it has a root or mounts of "
-                "its own\n"
-                "    mcpool finds no counters of it in the directories here, and writes "
-                "nothing into\n"
-                "    those of a container. Run mcpool inside, where the process is %d, or "
-                "share the\n"
-                "    directory of its counters.\n",
+                "mcpool: process %d cannot be switched from here: its counters are in its "
+                "container,\n"
+                "    and mcpool writes nothing there. Run mcpool inside, where the process is "
+                "%d, or share\n"
+                "    the directory of its counters.\n",
                 target->pid, target->inner_pid);
         return;
     }
@@ -248,7 +222,7 @@ static void tell(struct target *target, const struct switch_file *order)
 {
     struct switch_file content = *order;
 
-    if (!read_status(target)) {
+    if (!read_process(target)) {
         fprintf(stderr, "mcpool: no process %d\n", target->pid);
         return;
     }
@@ -272,7 +246,7 @@ static void tell(struct target *target, const struct switch_file *order)
 
 static bool has_ended(const struct target *target)
 {
-    return read_start(target->pid) != target->start;
+    return proc_start(target->pid) != target->start;
 }
 
 /* Whether there is nothing to wait for at TARGET. */

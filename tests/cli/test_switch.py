@@ -474,8 +474,8 @@ def test_nothing_is_written_into_a_container(host):
         before = os.listdir(inside)
         done = host.mcpool("off", client.pid)
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr.startswith(f"mcpool: process {client.pid} cannot be switched from here: it has a root or "
-                                      "mounts of its own\n")
+        assert done.stderr.startswith(f"mcpool: process {client.pid} cannot be switched from here: its counters are in "
+                                      "its container,\n")
         assert "Run mcpool inside, where the process is 1," in done.stderr
         assert os.listdir(inside) == before and os.listdir(host.stats) == []
         assert sockets(client.pid) > 0
