@@ -23,13 +23,17 @@ $(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
 
 ## SUBJECTS what `make bench` measures, as "cycle network" (everything)
 SUBJECTS ?=
+## CASES which cases of SUBJECTS=faults, as "quiet-poll shares" (everything)
+CASES ?=
+## OLD a commit whose library SUBJECTS=faults measures beside ours
+OLD ?=
 BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
-                    growth/threads)
+                    growth/threads faults/client)
 
 ## bench measures
 bench:
 	@.ci/packages build bench
 	$(call say,MAKE,bench)$(MAKE) all $(BENCH_PROGRAMS) $(TIMED)
-	/usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
+	FAULTS_CASES='$(CASES)' FAULTS_OLD='$(OLD)' /usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
 
 .PHONY: demo bench

@@ -8,15 +8,14 @@ has a memcached of its own. The application is on one processor, everything else
 import contextlib
 import dataclasses
 import functools
-import json
 import os
-import subprocess
 import tempfile
 
 from lib import machine
 from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from lib.worker import Worker
+from lib.wrk import wrk
 from matrix import (APPS, PROGRAMS, Running, Twemproxy, Volatile, gunicorn, listening,
                     nginx_before_fpm, php_fpm)
 from support import LIBRARY, PYTHON, Process, free_port, load, preloaded
@@ -77,18 +76,6 @@ GROUPS = {
 }
 
 
-def wrk(port):
-    """The output of load.lua after LOAD_SECONDS of load."""
-    done = subprocess.run(
-        ["wrk", f"-t{CONCURRENCY}", f"-c{CONCURRENCY}", f"-d{LOAD_SECONDS}s", "-s",
-         os.path.join(REWRITTEN, "load.lua"), f"http://127.0.0.1:{port}/"],
-        stdout=subprocess.PIPE, text=True, check=True, timeout=60)
-    said = json.loads(done.stdout.splitlines()[-1])
-    if not said["requests"]:
-        raise RuntimeError("nothing was answered")
-    return said
-
-
 class Served:
     """Starts a choice, which runs until STACK ends."""
 
@@ -120,7 +107,7 @@ class Served:
                 for process in dict.fromkeys((self.behind, self.memcached))]
 
     def load(self):
-        return wrk(self.port)
+        return wrk(self.port, CONCURRENCY, LOAD_SECONDS)
 
     def begin(self):
         self.before = self.memcached.stats(), self.processor_seconds()

@@ -12,10 +12,11 @@ import subprocess
 import sys
 
 from lib import machine
+from lib.namespaces import namespace, started
 from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from lib.worker import PROGRAMS, Turns, Worker
-from support import die_with_parent, free_port
+from support import free_port
 
 # Milliseconds for a round trip, and turns in a batch, so that batches take about as long.
 ROUND_TRIPS = {0: 100, 0.2: 60, 0.5: 40, 1: 20, 5: 6}
@@ -24,30 +25,6 @@ SECONDS = 120
 CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
 
 OPEN, WITHOUT, WITH = "stays open", "cycle, no shim", "cycle, shim"
-
-
-@contextlib.contextmanager
-def started(command):
-    """A process that ends with the block."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               preexec_fn=die_with_parent)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-
-@contextlib.contextmanager
-def namespace():
-    """The words that put a command in a network namespace of its own, and its path."""
-    with started(["unshare", "--net", "sh", "-c", "echo; exec cat"]) as holder:
-        if not holder.stdout.readline():
-            raise RuntimeError("no network namespace can be made")
-        path = f"/proc/{holder.pid}/ns/net"
-        yield ("nsenter", f"--net={path}"), path
 
 
 def set_up(inside, address, peer):

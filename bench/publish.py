@@ -35,14 +35,14 @@ def output(*command):
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
-def machine():
-    """What it was measured on."""
+def machine(commit=None):
+    """What it was measured on, and at which commit."""
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = re.search(r"^model name\s*: (.*)", file.read(), re.MULTILINE)
     return (f"{datetime.date.today()}, {os.cpu_count()} × "
             f"{model.group(1) if model else platform.machine()}, Linux {platform.release()}, "
             f"{output('memcached', '-V')}, commit "
-            f"{output('git', '-C', HERE, 'describe', '--always', '--dirty')}.")
+            f"{commit or output('git', '-C', HERE, 'describe', '--always', '--dirty')}.")
 
 
 def headlines(build):

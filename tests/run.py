@@ -75,6 +75,7 @@ def stages(build):
         "newest": PYTEST_COMMAND + ["tests/clients/test_newest.py"],
         "package": PYTEST_COMMAND + ["tests/package"],
         "e2e": PYTEST_COMMAND + ["tests/e2e"],
+        "bench": PYTEST_COMMAND + ["tests/bench"],
     }
 
 
@@ -89,7 +90,10 @@ def night_stages(build, seconds):
         "stress": [PYTHON, "tests/stress/run.py", build, long],
         "e2e": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/e2e"],
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
+        "endurance": ["env", f"FAULTS_SECONDS={2 * seconds}", PYTHON, "bench/faults.py", "--endurance"],
+        "bench": ["env", "FAULTS_TESTED=all", *PYTEST_COMMAND, "tests/bench"],
         "models": [PYTHON, "tests/models/run.py", build],
+        "oldest": [*PYTEST_COMMAND, "tests/oldest"],
         "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
         "valgrind-unit": ["valgrind", "-q", "--vgdb=no", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],

@@ -2,10 +2,10 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,base/fmt base/hash base/lock base/ownfile base/owner base/pages \
-               base/reasons base/usermem config/address config/config config/rules conn/conn \
-               conn/endpoint conn/fdmap conn/fdtable conn/limits conn/shadow conn/sockid conn/sockopts \
-               conn/waiter pool/pool pool/report stats/log stats/stats stats/stats_file)
+UNIT_SHIM := $(addprefix shim/,base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
+               base/reasons base/unwind base/usermem config/address config/config config/rules \
+               conn/conn conn/endpoint conn/fdmap conn/fdtable conn/limits conn/shadow conn/sockid \
+               conn/sockopts conn/waiter pool/pool pool/report stats/log stats/stats stats/stats_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -180,7 +180,7 @@ both-compilers:
 
 # Programs that are built with the usual flags.
 PLAIN_PROGRAMS := $(addprefix $(B)/,tests/unit tests/integration_tests tests/differential tests/programs lookups/lookups \
-                    bench/instructions bench/lib/turns faults/scenes)
+                    bench/instructions bench/lib/turns bench/faults/client faults/scenes)
 
 ## test-programs builds what the tests run
 test-programs: all $(PLAIN_PROGRAMS) $(FUZZERS) $(FAULTY) $(COUNTED) $(SANITIZED) $(SANITIZED_COMMAND) $(STRESSED)
@@ -191,7 +191,7 @@ test:
 	$(call say,MAKE,$@)$(MAKE) both-compilers aarch64-programs test-programs
 	/usr/bin/python3 tests/run.py $(B)
 
-## NIGHT_SECONDS how long a stage of `make night` takes, the soak twice as long (450)
+## NIGHT_SECONDS how long a stage of `make night` takes, the soaks twice as long (450)
 NIGHT_SECONDS ?= 450
 
 ## plain-programs builds the unit and integration tests without sanitizers

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/time.h>
@@ -365,7 +364,7 @@ static bool cut(struct wait *wait, int *result)
     if (first == 0 || (!owner_never_had_threads() && !waiter_is_wanted(clock_now() + first)))
         return false;
     /* A cancellation that is pending must not find the signals blocked. */
-    pthread_testcancel();
+    unwind_testcancel();
     wait->began = now();
     if (set_blocked(&all, &wait->blocked) != 0)
         return false;

@@ -7,8 +7,6 @@
 #include "base/rawsys.h"
 #include "conn/waiter.h"
 
-#include <linux/close_range.h>
-#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -24,7 +22,7 @@ static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
         errno = EBADF;
         return -1;
     }
-    pthread_testcancel();
+    unwind_testcancel();
     waiter_closing(fd, word);
     if (check_in_begin(&check_in, fd, word)) {
         result = real(fd);
