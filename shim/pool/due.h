@@ -44,6 +44,10 @@ static inline void due_before_accept(int fd)
         due_before_accept_slow(fd);
 }
 
+/* The same before a sleep of so many milliseconds, for work that becomes due during it. Called
+ * if due_is_anything(). */
+COLD void due_before_sleep(msec_t length);
+
 /* Before the process ends without destructors. */
 COLD void due_before_end(void);
 
