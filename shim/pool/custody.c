@@ -61,3 +61,9 @@ void custody_before_accept(int fd, msec_t now)
         owner_has_one_thread() && will_wait(fd))
         close_due(now, true);
 }
+
+void custody_before_sleep(msec_t now, msec_t length)
+{
+    if (custody_due_at() <= now + length && owner_has_one_thread())
+        close_due(now + length, false);
+}

@@ -42,4 +42,8 @@ msec_t custody_in(msec_t now);
  * does not block or a connection waits there already. */
 COLD void custody_before_accept(int fd, msec_t now);
 
+/* The only thread of the process is about to sleep for LENGTH milliseconds. Closes what would
+ * have to be closed by then. */
+COLD void custody_before_sleep(msec_t now, msec_t length);
+
 #endif

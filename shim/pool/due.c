@@ -103,6 +103,13 @@ void due_before_accept_slow(int fd)
     due_ahead_slow();
 }
 
+void due_before_sleep(msec_t length)
+{
+    if (owner_is_this_process())
+        custody_before_sleep(clock_now(), length);
+    due_ahead_slow();
+}
+
 void due_after_wait_slow(void)
 {
     if (owner_is_this_process())

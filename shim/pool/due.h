@@ -64,6 +64,10 @@ static inline void due_before_accept(int fd)
         due_before_accept_slow(fd);
 }
 
+/* The same before a sleep of so many milliseconds, for work that becomes due during it. Called
+ * if due_is_anything(). */
+COLD void due_before_sleep(msec_t length);
+
 /* After a wait: if the host was suspended meanwhile, the connections that idle have aged. */
 COLD void due_after_wait_slow(void);
 

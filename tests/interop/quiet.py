@@ -1,5 +1,6 @@
 """Opens 16 connections at once, uses and closes them, says so, and goes quiet: quiet.py PORT HOW."""
 
+import ctypes
 import select
 import socket
 import sys
@@ -27,7 +28,9 @@ def wait_in_accept():
 
 port, how = int(sys.argv[1]), sys.argv[2]
 waits = {"epoll_wait": lambda: epoll.poll(0.5), "poll": lambda: poll.poll(500),
-         "select": lambda: select.select([], [], [], 0.5), "accept": wait_in_accept}
+         "select": lambda: select.select([], [], [], 0.5), "accept": wait_in_accept,
+         "sleep": lambda: time.sleep(60), "libc_sleep": lambda: ctypes.CDLL(None).sleep(60),
+         "usleep": lambda: ctypes.CDLL(None).usleep(60000000), "short_sleep": lambda: time.sleep(5)}
 epoll, poll = select.epoll(), select.poll()
 burst(port)
 print("quiet", flush=True)

@@ -72,3 +72,15 @@ def test_before_accept_all_but_one_go(quiet, server):
 def test_a_dry_run_holds_nothing(quiet, server):
     process = quiet("epoll_wait", MCPOOL_DRY_RUN="on")
     assert held(process.pid, server.port) == 0
+
+
+@pytest.mark.parametrize("how", ["sleep", "libc_sleep", "usleep"])
+def test_before_a_long_sleep_all_go(quiet, server, how):
+    process = quiet(how)
+    assert wait_for(0, process, server.port, 5) == 0
+
+
+def test_before_a_short_sleep_all_stay(quiet, server):
+    process = quiet("short_sleep")
+    time.sleep(2)
+    assert held(process.pid, server.port) == 16
