@@ -79,7 +79,7 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
 {
     int result;
 
-    due_ahead();
+    due_before_accept(fd);
     result = real_accept(fd, addr, len);
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
@@ -91,7 +91,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 {
     int result;
 
-    due_ahead();
+    due_before_accept(fd);
     result = real_accept4(fd, addr, len, flags);
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);

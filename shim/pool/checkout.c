@@ -17,6 +17,7 @@
 #include "conn/shadow.h"
 #include "pool/callers.h"
 #include "pool/connect_time.h"
+#include "pool/custody.h"
 #include "pool/discard.h"
 #include "pool/drain.h"
 #include "pool/guess.h"
@@ -91,6 +92,8 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     enum reason reason;
 
     evicted.count = 0;
+    if (pool_is_dry_run())
+        custody_do_due(now);
     while (true) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);

@@ -5,32 +5,48 @@
 
 #include "base/owner.h"
 
-/* How often in a row work may be done before it is due. */
+/* How often in a row counters may be written before they are due. */
 #define IN_A_ROW 4
+
+static bool counters_are_unwritten(void)
+{
+    /* relaxed: as in due_is_anything() */
+    return atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN;
+}
+
+/* Closing is counted, so it comes before the counters are written. */
+static void do_due(msec_t now)
+{
+    if (now >= custody_due_at())
+        custody_do_due(now);
+    stats_write_if_due(now);
+}
 
 void due_slow(void)
 {
-    stats_write_if_due(clock_now());
+    do_due(clock_now());
 }
 
 msec_t due_in(void)
 {
-    msec_t now = clock_now();
+    msec_t now = clock_now(), in;
 
     if (!owner_is_this_process())
         return 0;
-    stats_write_if_due(now);
-    return due_is_anything() ? stats_in(now) : 0;
+    do_due(now);
+    in = custody_in(now);
+    if (counters_are_unwritten() && stats_in(now) < in)
+        in = stats_in(now);
+    return in == POOL_NEVER ? 0 : in;
 }
 
-void due_ahead_slow(void)
+static void write_ahead(msec_t now)
 {
     /* Each early write pays for one period. It is refused while IN_A_ROW periods lie ahead. */
     static _Atomic msec_t paid_until;
-    msec_t now = clock_now();
     msec_t until = atomic_load(&paid_until);
 
-    if (until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
+    if (!counters_are_unwritten() || until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
         stats_write_if_due(now);
         return;
     }
@@ -38,8 +54,24 @@ void due_ahead_slow(void)
     stats_write(now);
 }
 
+void due_ahead_slow(void)
+{
+    msec_t now = clock_now();
+
+    if (now >= custody_due_at() && owner_is_this_process())
+        custody_do_due(now);
+    write_ahead(now);
+}
+
+void due_before_accept_slow(int fd)
+{
+    if (owner_is_this_process())
+        custody_before_accept(fd, clock_now());
+    due_ahead_slow();
+}
+
 void due_before_end(void)
 {
-    if (due_is_anything())
+    if (counters_are_unwritten())
         stats_write(clock_now());
 }

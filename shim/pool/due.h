@@ -12,34 +12,40 @@
 #include <stdbool.h>
 
 #include "base/compiler.h"
+#include "pool/custody.h"
 #include "stats/stats.h"
 
 /* Whether there is anything to do, now or later. */
 static inline bool due_is_anything(void)
 {
     /* relaxed: a hint, an old value costs one look or misses one */
-    return __builtin_expect(
-        atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN, 0);
+    return __builtin_expect(atomic_load_explicit(&stats_state, memory_order_relaxed) ==
+                                    STATS_UNWRITTEN ||
+                                custody_due_at() != POOL_NEVER,
+                            0);
 }
 
-/* Does what is due by now. Makes system calls; takes no lock, is no cancellation point, keeps
- * errno. */
+/* Does what is due by now. Makes system calls; waits for no lock, is no cancellation point,
+ * keeps errno. */
 COLD void due_slow(void);
 
 /* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and
  * in a process that is not the owner (base/owner.h). */
 COLD msec_t due_in(void);
 
-/* Before a wait that is not cut: does the work before it is due, a few times in a row, and once
- * a second in the long run. accept() is not cut, as we cannot know whether the program wants it
- * restarted after a signal. No wait is cut in a process with several threads, as another thread
- * may close what is waited for between the two parts. */
+/* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
+ * and once a second in the long run. No wait is cut in a process with several threads, as
+ * another thread may close what is waited for between the two parts. */
 COLD void due_ahead_slow(void);
 
-static inline void due_ahead(void)
+/* The same before accept(FD). It is not cut, as we cannot know whether the program wants it
+ * restarted after a signal. */
+COLD void due_before_accept_slow(int fd);
+
+static inline void due_before_accept(int fd)
 {
     if (due_is_anything())
-        due_ahead_slow();
+        due_before_accept_slow(fd);
 }
 
 /* Before the process ends without destructors. */

@@ -22,6 +22,10 @@ static _Thread_local bool inside __attribute__((tls_model("initial-exec")));
 static const struct config *settings;
 static struct conn *idle; /* and draining ones, of all endpoints; latest first */
 
+_Atomic msec_t pool_due = POOL_NEVER;
+_Atomic unsigned int pool_surplus;
+static msec_t due = POOL_NEVER; /* as pool_due, but also set in a dry run */
+
 /* A signal handler jumped out while its thread had the lock: the tables may be half changed,
  * and are not used any more. */
 static atomic_bool torn;
@@ -139,16 +143,67 @@ static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
     return state == CONN_DRAINING ? &endpoint->draining : &endpoint->idle;
 }
 
+/* Relaxed: waits read it without the lock, as a hint. In a dry run no wait is cut. */
+static void publish_due(msec_t at)
+{
+    atomic_store_explicit(&pool_due, settings->dry_run ? POOL_NEVER : at, memory_order_relaxed);
+}
+
+static void set_due(msec_t at)
+{
+    due = at;
+    publish_due(at);
+}
+
+/* Adds MORE, 1 or -1, to the surplus, if ENDPOINT has OTHERS beside the connection that comes
+ * or goes. */
+static void count_surplus(unsigned int others, unsigned int more)
+{
+    if (others > 0)
+        /* relaxed: changed with the lock held, and a hint to others */
+        atomic_store_explicit(&pool_surplus,
+                              atomic_load_explicit(&pool_surplus, memory_order_relaxed) + more,
+                              memory_order_relaxed);
+}
+
+/* When CONN, which is in the lists, has to leave them, and in *REASON why. ALONE: it is the one
+ * that is kept for its endpoint although it was not needed. */
+static msec_t leaves_at(const struct conn *conn, bool alone, enum reason *reason)
+{
+    msec_t most = settings->idle_timeout;
+
+    *reason = REASON_IDLE_TIMEOUT;
+    if (conn_state(conn) == CONN_DRAINING) {
+        most = POOL_DRAIN_TIMEOUT;
+        *reason = REASON_DRAIN_TIMEOUT;
+    } else if (!alone && most > POOL_LOW_WATER) {
+        most = POOL_LOW_WATER;
+        *reason = REASON_SURPLUS;
+    }
+    return conn->idle_since + most + 1;
+}
+
+static bool is_last_used(const struct conn *conn)
+{
+    return conn == conn->endpoint->idle;
+}
+
 static void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
+    enum reason reason;
+    msec_t leaves;
 
     conn_move(conn, to);
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
+    count_surplus(conn->endpoint->idle_count, 1);
     conn->endpoint->idle_count++;
     limits_count_idle(1);
     endpoint_note_idle(conn->endpoint);
+    leaves = leaves_at(conn, conn->endpoint->idle_count == 1, &reason);
+    if (leaves < due)
+        set_due(leaves);
 }
 
 static void unlink_idle(struct conn *conn)
@@ -158,8 +213,11 @@ static void unlink_idle(struct conn *conn)
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
+    count_surplus(conn->endpoint->idle_count, -1u);
     limits_count_idle(-1);
     endpoint_note_idle(conn->endpoint);
+    if (!idle)
+        set_due(POOL_NEVER);
 }
 
 static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
@@ -177,6 +235,49 @@ static void evict_expired(msec_t now, struct evicted *evicted)
     while (idle && evicted->count < POOL_EVICTED_MAX / 2 &&
            now - idle->newer->idle_since > settings->idle_timeout)
         evict(idle->newer, REASON_IDLE_TIMEOUT, evicted);
+}
+
+/* Evicts up to MOST connections that have to leave by NOW; with ALL, all but the last used one
+ * of each endpoint. Notes when the next one has to. A busy process has one that leaves soon at
+ * any moment, so they are looked at once in POOL_CUSTODY_PERIOD. */
+static void evict_due(msec_t now, bool all, size_t most, struct evicted *evicted)
+{
+    msec_t earliest = POOL_NEVER;
+    struct conn *conn, *next;
+
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        enum reason reason;
+        bool alone = is_last_used(conn);
+        msec_t leaves = leaves_at(conn, alone, &reason);
+
+        if (evicted->count < most && (leaves <= now || (all && !alone)))
+            evict(conn, leaves <= now ? reason : REASON_SURPLUS, evicted);
+        else if (leaves < earliest)
+            earliest = leaves;
+    }
+    if (earliest > now && earliest < now + POOL_CUSTODY_PERIOD)
+        earliest = now + POOL_CUSTODY_PERIOD;
+    set_due(earliest);
+}
+
+bool pool_evict_due(msec_t now, bool all, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool_by(lock_try, &cleanup);
+
+    if (reason != REASON_NONE) {
+        /* Else waits would be cut again and again for work that cannot be done. Whatever the
+         * holder of the lock writes at the same moment, the next look corrects it. */
+        publish_due(reason == REASON_POOL_UNUSABLE ? POOL_NEVER : now + POOL_CUSTODY_PERIOD);
+        return false;
+    }
+    if (all || now >= due)
+        evict_due(now, all, POOL_EVICTED_MAX, evicted);
+    else
+        set_due(due);
+    unlock_pool(&cleanup);
+    return true;
 }
 
 /* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
@@ -283,7 +384,8 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
 
     if (reason != REASON_NONE)
         return reason;
-    evict_expired(now, evicted);
+    if (now >= due)
+        evict_due(now, false, POOL_EVICTED_MAX / 2, evicted);
     endpoint_note_peak(endpoint, now);
     /* The lock is held over a fork, so either the child has CONN in its lists, or the epoch
      * shows the fork here. */

@@ -15,6 +15,7 @@
 #ifndef MCPOOL_POOL_H
 #define MCPOOL_POOL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,6 +32,24 @@
 
 /* Milliseconds in which the outstanding replies on a draining connection must come. */
 #define POOL_DRAIN_TIMEOUT ((msec_t)10 * 1000)
+
+/* An idle connection that was not needed for this long is closed. The last used one of each
+ * endpoint is kept until MCPOOL_IDLE_TIMEOUT. The last used is reused first, so those that were
+ * not needed are those that have idled for so long: their number is the smallest number that
+ * was idle at any moment of that time. */
+#define POOL_LOW_WATER ((msec_t)10 * 1000)
+
+/* How often the process looks for idle connections that have to be closed, at most. */
+#define POOL_CUSTODY_PERIOD ((msec_t)1000)
+
+#define POOL_NEVER INT64_MAX
+
+/* When the next idle connection may have to be closed, on clock_now(); POOL_NEVER if there is
+ * none, and in a dry run. Relaxed: a hint, an old value costs one look or delays one. */
+extern _Atomic msec_t pool_due __attribute__((visibility("hidden")));
+
+/* How many connections are idle or draining beside one for each endpoint. Relaxed: a hint. */
+extern _Atomic unsigned int pool_surplus __attribute__((visibility("hidden")));
 
 /* Connections taken out of the pool, EVICTED: the caller closes each for its reason. */
 struct evicted {
@@ -65,6 +84,11 @@ COLD struct conn *pool_check_out_draining(const struct conn *conn, enum wire_pro
  * it was not kept. */
 enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
                           struct evicted *evicted);
+
+/* Takes out connections that have to be closed by NOW, as many as EVICTED has room for: if it
+ * is full afterwards, there may be more. With ALL, takes out all but the last used one of each
+ * endpoint. Does not wait for the lock; false if it was refused. */
+COLD bool pool_evict_due(msec_t now, bool all, struct evicted *evicted);
 
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on. False
  * if the lock was refused: CONN stays the caller's. */

@@ -698,6 +698,15 @@ Test(pool, the_peak_is_the_endpoint_s_own, .init = NULL)
     cr_expect(idle_after_crowd(20, 1) == 8);
 }
 
+static size_t evicted_for(enum reason reason)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < evicted.count; i++)
+        n += evicted.reason[i] == reason;
+    return n;
+}
+
 /* A crowd counts in its own minute, and in the next one if that follows at once. */
 Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
 {
@@ -727,7 +736,7 @@ Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
                   endpoint->last_peak);
         evicted.count = 0;
         put(conn, start + cases[i].later);
-        cr_expect(evicted.count == cases[i].too_many, "case %zu", i);
+        cr_expect(evicted_for(REASON_ENDPOINT_FULL) == cases[i].too_many, "case %zu", i);
     }
 }
 
@@ -1062,6 +1071,7 @@ Test(pool, draining_ones_make_room)
     cr_expect(evicted.count == 0);
     cr_expect(take(1, 1) == clean);
     cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
+    draining->idle_since = 9 * MINUTE;
     more = connect_at(1, 6 * MINUTE);
     conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
@@ -1103,4 +1113,116 @@ Test(pool, draining_ones_and_the_rest)
     cr_assert(pool_before_fork() == REASON_NONE);
     pool_after_fork_in_child();
     cr_expect(take_draining(1, 0) == NULL);
+}
+
+static void put_burst(uint16_t port, int count, msec_t now)
+{
+    struct conn *conns[8];
+
+    for (int i = 0; i < count; i++)
+        conns[i] = connect_at(port, now);
+    for (int i = 0; i < count; i++)
+        put(conns[i], now);
+}
+
+Test(pool, what_ten_seconds_did_not_need_is_closed_but_one)
+{
+    put_burst(1, 3, 0);
+    put_burst(2, 1, 0);
+    cr_expect(pool_due == POOL_LOW_WATER + 1);
+    cr_assert(pool_evict_due(POOL_LOW_WATER, false, &evicted));
+    cr_expect(evicted.count == 0, "exactly ten seconds is not longer");
+    cr_expect(pool_surplus == 2);
+    cr_assert(pool_evict_due(POOL_LOW_WATER + POOL_CUSTODY_PERIOD, false, &evicted));
+    cr_expect(evicted.count == 2);
+    for (size_t i = 0; i < evicted.count; i++)
+        cr_expect(evicted.reason[i] == REASON_SURPLUS);
+    cr_expect(pool_surplus == 0);
+    cr_expect(pool_due == 55 * SECOND + 1);
+    evicted.count = 0;
+    cr_assert(pool_evict_due(55 * SECOND + 1, false, &evicted));
+    cr_expect(evicted.count == 2 && evicted.reason[0] == REASON_IDLE_TIMEOUT);
+    cr_expect(pool_due == POOL_NEVER);
+}
+
+Test(pool, what_was_needed_stays)
+{
+    struct conn *conn;
+
+    put_burst(1, 3, 0);
+    conn = take(1, 8 * SECOND);
+    put(conn, 9 * SECOND);
+    cr_assert(pool_evict_due(11 * SECOND, false, &evicted));
+    cr_expect(evicted.count == 2);
+    cr_expect(conn_state(conn) == CONN_IDLE);
+    cr_expect(pool_due == 9 * SECOND + 55 * SECOND + 1);
+}
+
+Test(pool, a_burst_is_closed_in_several_steps)
+{
+    put_burst(1, 8, 0);
+    put_burst(1, 4, 0);
+    cr_assert(pool_evict_due(11 * SECOND, false, &evicted));
+    cr_expect(evicted.count == POOL_EVICTED_MAX);
+    cr_expect(pool_due <= 11 * SECOND, "more is due at once");
+    evicted.count = 0;
+    cr_assert(pool_evict_due(11 * SECOND, false, &evicted));
+    cr_expect(evicted.count == 3);
+}
+
+Test(pool, before_an_endless_wait_all_but_one_go)
+{
+    put_burst(1, 3, 0);
+    put_burst(2, 2, 0);
+    cr_assert(pool_evict_due(0, true, &evicted));
+    cr_expect(evicted.count == 3 && pool_surplus == 0);
+    cr_expect(pool_due == 55 * SECOND + 1);
+}
+
+Test(pool, nothing_is_due_when_nothing_is_idle)
+{
+    struct conn *conn;
+
+    cr_expect(pool_due == POOL_NEVER);
+    put_burst(1, 1, 0);
+    cr_expect(pool_due == 55 * SECOND + 1);
+    conn = take(1, SECOND);
+    cr_expect(pool_due == POOL_NEVER);
+    conn_move(conn, CONN_CLOSED);
+}
+
+Test(pool, a_dry_run_cuts_no_wait_but_forecasts)
+{
+    config.dry_run = true;
+    put_burst(1, 3, 0);
+    cr_expect(pool_due == POOL_NEVER);
+    cr_assert(pool_evict_due(11 * SECOND, false, &evicted));
+    cr_expect(evicted.count == 2);
+}
+
+/* Else a wait would be cut again at once, for work that cannot be done. */
+Test(pool, work_is_put_off_while_another_thread_has_the_lock, .timeout = 60)
+{
+    pthread_t thread;
+
+    put_burst(1, 3, 0);
+    thread = stop_a_thread();
+    cr_expect(!pool_evict_due(11 * SECOND, false, &evicted));
+    cr_expect(pool_due == 11 * SECOND + POOL_CUSTODY_PERIOD);
+    let_it_go_on(thread);
+    cr_assert(pool_evict_due(pool_due, false, &evicted));
+    cr_expect(evicted.count == 2);
+}
+
+Test(pool, a_due_moment_that_was_put_off_is_corrected)
+{
+    pthread_t thread;
+
+    put_burst(1, 1, 0);
+    thread = stop_a_thread();
+    cr_expect(!pool_evict_due(0, false, &evicted));
+    let_it_go_on(thread);
+    cr_expect(pool_due == POOL_CUSTODY_PERIOD);
+    cr_assert(pool_evict_due(POOL_CUSTODY_PERIOD, false, &evicted));
+    cr_expect(evicted.count == 0 && pool_due == 55 * SECOND + 1);
 }

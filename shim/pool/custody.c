@@ -1,0 +1,63 @@
+/*
+ * Closing idle connections that were not needed.
+ */
+#include "pool/custody.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+
+#include "base/owner.h"
+#include "base/rawsys.h"
+#include "pool/discard.h"
+
+/* Takes a few connections out at a time, so that the lock is held shortly. */
+static void close_due(msec_t now, bool all)
+{
+    struct evicted evicted;
+    int saved = errno;
+    bool more;
+
+    do {
+        evicted.count = 0;
+        /* If another thread has the lock, the work is left for a later call. */
+        if (!pool_evict_due(now, all, &evicted))
+            break;
+        more = evicted.count == POOL_EVICTED_MAX;
+        discard_evicted(&evicted);
+    } while (more);
+    errno = saved;
+}
+
+void custody_do_due(msec_t now)
+{
+    close_due(now, false);
+}
+
+msec_t custody_in(msec_t now)
+{
+    msec_t at = custody_due_at();
+
+    if (at == POOL_NEVER)
+        return POOL_NEVER;
+    return (at > now ? at - now : 0) + CLOCK_LAG;
+}
+
+/* Whether accept(FD) is going to wait. */
+static bool will_wait(int fd)
+{
+    struct pollfd listener = {.fd = fd, .events = POLLIN};
+    const struct timespec none = {0};
+    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
+
+    return flags >= 0 && !(flags & O_NONBLOCK) &&
+           raw_syscall(SYS_ppoll, &listener, 1, &none, NULL, 0) == 0;
+}
+
+void custody_before_accept(int fd, msec_t now)
+{
+    /* relaxed: a hint */
+    if (atomic_load_explicit(&pool_surplus, memory_order_relaxed) > 0 &&
+        owner_has_one_thread() && will_wait(fd))
+        close_due(now, true);
+}
