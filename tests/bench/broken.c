@@ -143,7 +143,7 @@ int close(int fd)
                 break;
         }
         if (does("leak"))
-            leaked = memset(malloc(65536), 1, 65536);
+            leaked = memset(malloc(1 << 19), 1, 1 << 19);
     }
     return REAL(close)(fd);
 }
