@@ -22,16 +22,14 @@ static void put_string(struct sink *sink, const char *s)
         put(sink, *s++);
 }
 
-static void put_number(struct sink *sink, unsigned long number, bool negative)
+static void put_number(struct sink *sink, unsigned long number, unsigned int base)
 {
     char digits[3 * sizeof(number)];
     size_t n = 0;
 
-    if (negative)
-        put(sink, '-');
     do {
-        digits[n++] = (char)('0' + number % 10);
-        number /= 10;
+        digits[n++] = "0123456789abcdef"[number % base];
+        number /= base;
     } while (number);
     while (n > 0)
         put(sink, digits[--n]);
@@ -48,14 +46,18 @@ static const char *put_conversion(struct sink *sink, const char *format, va_list
         break;
     case 'd':
         number = va_arg(*args, int);
-        put_number(sink, number < 0 ? 0UL - (unsigned long)number : (unsigned long)number,
-                   number < 0);
+        if (number < 0)
+            put(sink, '-');
+        put_number(sink, number < 0 ? 0UL - (unsigned long)number : (unsigned long)number, 10);
         break;
     case 'u':
-        put_number(sink, va_arg(*args, unsigned int), false);
+        put_number(sink, va_arg(*args, unsigned int), 10);
+        break;
+    case 'x':
+        put_number(sink, va_arg(*args, unsigned int), 16);
         break;
     case 'l':
-        put_number(sink, va_arg(*args, unsigned long), false);
+        put_number(sink, va_arg(*args, unsigned long), 10);
         format++;
         break;
     default:

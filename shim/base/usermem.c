@@ -6,6 +6,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 struct memory memory;
@@ -37,5 +38,7 @@ void usermem_start(void)
         memory.heap_from = (uintptr_t)heap;
         memory.heap_end = dlsym(RTLD_DEFAULT, "__curbrk");
     }
-    memory.stack_end = (uintptr_t)environ;
+    /* The kernel puts these bytes above the environment. A constructor that ran before us may
+     * have moved `environ` to the heap, see setenv(3). */
+    memory.stack_end = getauxval(AT_RANDOM);
 }

@@ -112,7 +112,7 @@ static void tell_of_php(const struct program *program)
     if (base && strncmp(base + 1, "php", 3) == 0)
         printf("note: PHP opens extensions with RTLD_DEEPBIND; the library removes it from %s\n"
                "    Add other clients of memcached to MCPOOL_DEEPBIND.\n",
-               names ? names : "memcached.so and memcache.so");
+               names ? names : "memcached.so, memcache.so and sockets.so");
     if (base && strncmp(base + 1, "php-fpm", 7) == 0)
         puts("note: php-fpm gets LD_PRELOAD from its service: "
              "env[LD_PRELOAD] of a pool comes too late,\n    and clear_env does not matter");

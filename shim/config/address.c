@@ -69,16 +69,59 @@ bool address_equal(const struct address *a, const struct address *b)
     return memcmp(a, b, sizeof(*a)) == 0;
 }
 
+#define GROUPS 8
+
+static unsigned int group_at(const uint8_t *ip, int i)
+{
+    return (unsigned int)ip[(size_t)2 * i] << 8 | ip[(size_t)2 * i + 1];
+}
+
+/* How many groups of IP are zero from group FROM on. */
+static int zeros_from(const uint8_t *ip, int from)
+{
+    int n = 0;
+
+    while (from + n < GROUPS && group_at(ip, from + n) == 0)
+        n++;
+    return n;
+}
+
+/* As RFC 5952, section 4: the first of the longest runs of at least two zero groups is `::`.
+ * TEXT has room for INET6_ADDRSTRLEN bytes. inet_ntop(3) would do the same, but it takes two
+ * kilobytes of a stack that may be small. */
+static void ipv6_text(const uint8_t *ip, char *text)
+{
+    int run = GROUPS, length = 1;
+    size_t n = 0;
+
+    for (int i = 0; i < GROUPS; i++) {
+        if (zeros_from(ip, i) > length) {
+            run = i;
+            length = zeros_from(ip, i);
+        }
+    }
+    for (int i = 0; i < GROUPS; i++) {
+        if (i == run) {
+            n += fmt_print(text + n, INET6_ADDRSTRLEN - n, "::");
+            i += length - 1;
+        } else {
+            n += fmt_print(text + n, INET6_ADDRSTRLEN - n, "%s%x",
+                           i == 0 || i == run + length ? "" : ":", group_at(ip, i));
+        }
+    }
+}
+
 void address_text(const struct address *address, char *text)
 {
+    const uint8_t *v4 = address->ip + sizeof(mapped_prefix);
     char ip[INET6_ADDRSTRLEN];
 
     if (is_mapped(address->ip)) {
-        inet_ntop(AF_INET, address->ip + 12, ip, sizeof(ip));
-        fmt_print(text, ADDRESS_TEXT_SIZE, "%s:%u", ip, address->port);
+        fmt_print(text, ADDRESS_TEXT_SIZE, "%u.%u.%u.%u:%u", v4[0], v4[1], v4[2], v4[3],
+                  address->port);
         return;
     }
-    inet_ntop(AF_INET6, address->ip, ip, sizeof(ip));
+    ipv6_text(address->ip, ip);
     if (address->scope != 0)
         fmt_print(text, ADDRESS_TEXT_SIZE, "[%s%%%u]:%u", ip, address->scope, address->port);
     else

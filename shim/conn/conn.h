@@ -112,6 +112,7 @@ struct conn {
 
     /* While IDLE or DRAINING; guarded by the pool's lock. */
     msec_t idle_since;
+    msec_t unusable_at;         /* not reused from then on */
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */
     msec_t connected_at;
@@ -120,6 +121,7 @@ struct conn {
     /* Guarded by conn_trylock(), as are options and epoll_regs. */
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
+    uint32_t sends; /* calls that sent something, by all connections that had the record */
     struct wire wire;
 
     struct sockopts options;

@@ -85,6 +85,14 @@ struct endpoint *endpoint_find(const struct address *address, msec_t now)
     return endpoint ? endpoint : add_endpoint(address, now);
 }
 
+/* The peak is never above the most so far, so a new most is a new peak too. */
+COLD static void raise_peak(struct endpoint *endpoint, unsigned int in_use)
+{
+    endpoint->peak = in_use;
+    if (in_use > stats_read(&endpoint->stats->most_in_use))
+        stats_set(&endpoint->stats->most_in_use, in_use);
+}
+
 void endpoint_note_peak(struct endpoint *endpoint, msec_t now)
 {
     unsigned int in_use = atomic_load(&endpoint->in_use);
@@ -95,7 +103,7 @@ void endpoint_note_peak(struct endpoint *endpoint, msec_t now)
         endpoint->peak_since = now;
     }
     if (in_use > endpoint->peak)
-        endpoint->peak = in_use;
+        raise_peak(endpoint, in_use);
 }
 
 unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
@@ -135,6 +143,7 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 
 static void restart_counters(struct endpoint *endpoint)
 {
+    unsigned int in_use = atomic_load(&endpoint->in_use);
     struct stats *former = endpoint->stats;
     /* None if a signal handler has jumped out of add_endpoint(). */
     uint64_t usual = former ? stats_read(&former->usual_connect_us) : 0;
@@ -143,7 +152,12 @@ static void restart_counters(struct endpoint *endpoint)
     endpoint->stats = &endpoint->early;
     stats_set(&endpoint->stats->usual_connect_us, usual);
     endpoint->published = false;
-    endpoint_note_in_use(endpoint, atomic_load(&endpoint->in_use));
+    endpoint_note_in_use(endpoint, in_use);
+    stats_set(&endpoint->stats->most_in_use, in_use);
+    /* The child has a peak of its own, and keeps as many as its parent needed a moment ago. */
+    if (endpoint->peak > endpoint->last_peak)
+        endpoint->last_peak = endpoint->peak;
+    endpoint->peak = in_use;
 }
 
 void endpoint_after_fork_in_child(void)

@@ -81,7 +81,7 @@ static enum oneshot read_info(int info, int fd)
 {
     enum oneshot state = ONESHOT_UNKNOWN;
     unsigned int found = 0;
-    char piece[1024];
+    char piece[512];
     size_t n = 0, read = 0;
     long more;
 

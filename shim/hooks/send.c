@@ -10,6 +10,7 @@
 
 #include "base/compiler.h"
 #include "base/usermem.h"
+#include "conn/endpoint.h"
 #include "pool/quit.h"
 #include "pool/sending.h"
 #include "pool/swap.h"
@@ -78,17 +79,30 @@ static inline bool send_was_partial(const struct send *send, ssize_t moved)
     return moved > 0 && !sending_is(&send->sending, (size_t)moved);
 }
 
-/* Accounts MOVED bytes. They differ from what was parsed, even by the second look at a partial
- * send, only if the program changed its memory during the call. */
+/* In steps, so that threads seldom change what they share. */
+static inline void count_send(struct conn *conn)
+{
+    if (++conn->sends % STATS_SENDS == 0)
+        stats_add(&conn->endpoint->stats->sends, STATS_SENDS);
+}
+
+/* The part that was sent was parsed again. It differs from what was sent only if the program
+ * changed its memory during the call. */
+static void check_partial(const struct send *send, ssize_t moved)
+{
+    if (!sending_is(&send->sending, (size_t)moved))
+        conn_refuse(send->io.conn, REASON_UNTRACKED_IO);
+}
+
+/* Accounts MOVED bytes, all that were parsed last. */
 static void account_sent(struct send *send, size_t moved)
 {
     struct io *io = &send->io;
 
-    if (!sending_is(&send->sending, moved))
-        conn_refuse(io->conn, REASON_UNTRACKED_IO);
     if (!io_account_begin(io, moved))
         return;
     sending_commit(&send->sending, &io->conn->wire);
+    count_send(io->conn);
     conn_unlock(io->conn);
 }
 
@@ -112,8 +126,10 @@ static inline bool send_begin_bytes(struct send *send, const void *buf, size_t n
 /* send_end() after send_begin_bytes(). */
 static inline void send_end_bytes(struct send *send, const void *buf, ssize_t moved)
 {
-    if (send_was_partial(send, moved))
+    if (send_was_partial(send, moved)) {
         sending_look_at_bytes(&send->sending, &send->io.conn->wire, buf, false, (size_t)moved);
+        check_partial(send, moved);
+    }
     send_end(send, moved);
 }
 
@@ -203,8 +219,10 @@ TRACKED ssize_t tracked_writev(int fd, uint32_t word, const struct iovec *iov, i
         return real_writev(fd, iov, count);
     sending_look_at_pieces(&send.sending, &send.io.conn->wire, iov, n, SIZE_MAX);
     moved = real_writev(fd, iov, count);
-    if (send_was_partial(&send, moved))
+    if (send_was_partial(&send, moved)) {
         sending_look_at_pieces(&send.sending, &send.io.conn->wire, iov, n, (size_t)moved);
+        check_partial(&send, moved);
+    }
     send_end(&send, moved);
     return moved;
 }
@@ -239,9 +257,11 @@ TRACKED ssize_t tracked_sendmsg(int fd, uint32_t word, const struct msghdr *msg,
     sending_look_at_messages(&send.sending, &send.io.conn->wire, msg, sizeof(*msg), 1,
                              SIZE_MAX);
     moved = real_sendmsg(fd, msg, flags);
-    if (send_was_partial(&send, moved))
+    if (send_was_partial(&send, moved)) {
         sending_look_at_messages(&send.sending, &send.io.conn->wire, msg, sizeof(*msg), 1,
                                  (size_t)moved);
+        check_partial(&send, moved);
+    }
     send_end(&send, moved);
     return moved;
 }
@@ -289,9 +309,11 @@ TRACKED int tracked_sendmmsg(int fd, uint32_t word, struct mmsghdr *msgs, unsign
                              SIZE_MAX);
     sent = real_sendmmsg(fd, msgs, count, flags);
     moved = bytes_sent(msgs, sent);
-    if (send_was_partial(&send, moved))
+    if (send_was_partial(&send, moved)) {
         sending_look_at_messages(&send.sending, &send.io.conn->wire, msgs, sizeof(*msgs), count,
                                  (size_t)moved);
+        check_partial(&send, moved);
+    }
     send_end(&send, moved);
     return sent;
 }

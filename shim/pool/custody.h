@@ -19,13 +19,16 @@
 
 #include "base/clock.h"
 #include "base/compiler.h"
+#include "conn/limits.h"
 #include "pool/pool.h"
 
 /* When there may be work for custody_do_due(), on clock_now(); POOL_NEVER if nothing is idle.
  */
 static inline msec_t custody_due_at(void)
 {
-    return atomic_load_explicit(&pool_due, memory_order_relaxed);
+    msec_t due = atomic_load_explicit(&pool_due, memory_order_relaxed);
+
+    return due != POOL_NEVER && limits_idle() > 0 ? due : POOL_NEVER;
 }
 
 /* Closes what has to be closed by NOW. */

@@ -166,21 +166,32 @@ static void count_surplus(unsigned int others, unsigned int more)
                               memory_order_relaxed);
 }
 
-/* When CONN, which is in the lists, has to leave them, and in *REASON why. ALONE: it is the one
- * that is kept for its endpoint although it was not needed. */
-static msec_t leaves_at(const struct conn *conn, bool alone, enum reason *reason)
+/* Sets from when on CONN, which is in the lists, is not reused. */
+static void set_expiry(struct conn *conn)
 {
-    msec_t most = settings->idle_timeout;
+    msec_t most =
+        conn_state(conn) == CONN_DRAINING ? POOL_DRAIN_TIMEOUT : settings->idle_timeout;
 
-    *reason = REASON_IDLE_TIMEOUT;
-    if (conn_state(conn) == CONN_DRAINING) {
-        most = POOL_DRAIN_TIMEOUT;
-        *reason = REASON_DRAIN_TIMEOUT;
-    } else if (!alone && most > POOL_LOW_WATER) {
-        most = POOL_LOW_WATER;
-        *reason = REASON_SURPLUS;
-    }
-    return conn->idle_since + most + 1;
+    conn->unusable_at = conn->idle_since + most + 1;
+    if (conn->expires_at < conn->unusable_at)
+        conn->unusable_at = conn->expires_at;
+}
+
+/* Why CONN is not reused any more. */
+static enum reason expiry_reason(const struct conn *conn)
+{
+    if (conn->unusable_at == conn->expires_at)
+        return REASON_TOO_OLD;
+    return conn_state(conn) == CONN_DRAINING ? REASON_DRAIN_TIMEOUT : REASON_IDLE_TIMEOUT;
+}
+
+/* When CONN, which is in the lists, has to leave them. ALONE: it is the one that is kept for
+ * its endpoint although it was not needed. */
+static msec_t leaves_at(const struct conn *conn, bool alone)
+{
+    msec_t surplus_at = conn->idle_since + POOL_LOW_WATER + 1;
+
+    return alone || conn->unusable_at < surplus_at ? conn->unusable_at : surplus_at;
 }
 
 static bool is_last_used(const struct conn *conn)
@@ -191,17 +202,17 @@ static bool is_last_used(const struct conn *conn)
 static void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
-    enum reason reason;
     msec_t leaves;
 
     conn_move(conn, to);
+    set_expiry(conn);
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
     count_surplus(conn->endpoint->idle_count, 1);
     conn->endpoint->idle_count++;
     limits_count_idle(1);
     endpoint_note_idle(conn->endpoint);
-    leaves = leaves_at(conn, conn->endpoint->idle_count == 1, &reason);
+    leaves = leaves_at(conn, conn->endpoint->idle_count == 1);
     if (leaves < due)
         set_due(leaves);
 }
@@ -216,8 +227,6 @@ static void unlink_idle(struct conn *conn)
     count_surplus(conn->endpoint->idle_count, -1u);
     limits_count_idle(-1);
     endpoint_note_idle(conn->endpoint);
-    if (!idle)
-        set_due(POOL_NEVER);
 }
 
 static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
@@ -226,15 +235,6 @@ static void evict(struct conn *conn, enum reason reason, struct evicted *evicted
     conn_move(conn, CONN_EVICTED);
     evicted->conn[evicted->count] = conn;
     evicted->reason[evicted->count++] = reason;
-}
-
-/* Evicts the connections that were idle for too long, a few at a time, so that no call pays for
- * many. The oldest is the one before the first, as the list is circular. */
-static void evict_expired(msec_t now, struct evicted *evicted)
-{
-    while (idle && evicted->count < POOL_EVICTED_MAX / 2 &&
-           now - idle->newer->idle_since > settings->idle_timeout)
-        evict(idle->newer, REASON_IDLE_TIMEOUT, evicted);
 }
 
 /* Evicts up to MOST connections that have to leave by NOW; with ALL, all but the last used one
@@ -247,12 +247,12 @@ static void evict_due(msec_t now, bool all, size_t most, struct evicted *evicted
 
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
-        enum reason reason;
         bool alone = is_last_used(conn);
-        msec_t leaves = leaves_at(conn, alone, &reason);
+        msec_t leaves = leaves_at(conn, alone);
 
         if (evicted->count < most && (leaves <= now || (all && !alone)))
-            evict(conn, leaves <= now ? reason : REASON_SURPLUS, evicted);
+            evict(conn, conn->unusable_at <= now ? expiry_reason(conn) : REASON_SURPLUS,
+                  evicted);
         else if (leaves < earliest)
             earliest = leaves;
     }
@@ -300,17 +300,17 @@ static void claim(struct conn *found)
 struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
                             struct evicted *evicted)
 {
-    struct conn *found;
+    struct conn *found, *next;
     struct _pthread_cleanup_buffer cleanup;
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return NULL;
-    evict_expired(now, evicted);
-    DL_FOREACH2(conn->endpoint->idle, found, next)
+    DL_FOREACH_SAFE2(conn->endpoint->idle, found, next, next)
     {
-        if (now - found->idle_since <= settings->idle_timeout &&
-            can_serve(found, conn, protocol))
+        if (now < found->unusable_at && can_serve(found, conn, protocol))
             break;
+        if (now >= found->unusable_at && evicted->count < POOL_EVICTED_MAX / 2)
+            evict(found, expiry_reason(found), evicted);
     }
     claim(found);
     unlock_pool(&cleanup);
@@ -328,9 +328,9 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
         return NULL;
     DL_FOREACH_SAFE2(conn->endpoint->draining, at, next, next)
     {
-        if (now - at->idle_since > POOL_DRAIN_TIMEOUT) {
+        if (now >= at->unusable_at) {
             if (evicted->count < POOL_EVICTED_MAX)
-                evict(at, REASON_DRAIN_TIMEOUT, evicted);
+                evict(at, expiry_reason(at), evicted);
         } else if (can_serve(at, conn, protocol)) {
             found = at;
         }

@@ -44,8 +44,9 @@
 
 #define POOL_NEVER INT64_MAX
 
-/* When the next idle connection may have to be closed, on clock_now(); POOL_NEVER if there is
- * none, and in a dry run. Relaxed: a hint, an old value costs one look or delays one. */
+/* When the next idle connection may have to be closed, on clock_now(); POOL_NEVER in a dry run.
+ * Earlier than necessary if the connection was used meanwhile: a hit does not pay for that.
+ * Relaxed: a hint, an old value costs one look or delays one. */
 extern _Atomic msec_t pool_due __attribute__((visibility("hidden")));
 
 /* How many connections are idle or draining beside one for each endpoint. Relaxed: a hint. */
@@ -71,7 +72,7 @@ enum reason pool_bind_endpoint(struct conn *conn, const struct address *address,
 
 /* The idle connection to the endpoint of CONN that was used last, can take on the options of
  * CONN and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT then, and the caller's.
- * NULL if there is none. Expired connections are added to EVICTED. */
+ * NULL if there is none. Expired connections that it meets are added to EVICTED. */
 struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
                             struct evicted *evicted);
 

@@ -17,6 +17,9 @@ enum bucket {
     BUCKETS
 };
 
+/* How many calls of a connection that send are counted together. */
+#define STATS_SENDS 64
+
 struct stats {
 #define STAT(kind, name, text) _Atomic uint64_t name;
 #include "stats/stats.def"

@@ -26,7 +26,7 @@
 /* A process that creates its file removes up to GONE_AT_ONCE files of processes that have
  * ended. It looks for them in what READS_AT_MOST calls of getdents64(2) read. */
 #define GONE_AT_ONCE  8
-#define READS_AT_MOST 16
+#define READS_AT_MOST 32
 
 atomic_bool stats_wanted;
 _Atomic unsigned int stats_state;
@@ -105,8 +105,9 @@ static uint64_t pid_namespace(void)
  * a name. */
 static bool is_of_our_kind(const char *name)
 {
-    struct stats_header header = {0};
-    const size_t wanted = offsetof(struct stats_header, names);
+    /* The header without its names, which would take two kilobytes of the stack. */
+    _Alignas(struct stats_header) char bytes[offsetof(struct stats_header, names)] = {0};
+    const struct stats_header *header = (const void *)bytes;
     struct stat found = {0};
     int fd = ownfile_open(name, O_RDONLY);
     bool good;
@@ -114,8 +115,8 @@ static bool is_of_our_kind(const char *name)
     if (fd < 0)
         return false;
     good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_uid == user &&
-           raw_syscall(SYS_read, fd, &header, wanted) == (long)wanted &&
-           header.magic == STATS_MAGIC && header.pid_namespace == pid_namespace();
+           raw_syscall(SYS_read, fd, bytes, sizeof(bytes)) == (long)sizeof(bytes) &&
+           header->magic == STATS_MAGIC && header->pid_namespace == pid_namespace();
     ownfile_close(fd);
     return good;
 }
@@ -140,7 +141,7 @@ struct directory_entry {
  * Returns how many. Both need room for one more, which is overwritten. */
 static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
 {
-    _Alignas(struct directory_entry) char bytes[1024] = {0};
+    _Alignas(struct directory_entry) char bytes[512] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
     size_t found = 0;
 

@@ -111,7 +111,7 @@ static bool is_soft_error(struct wire *wire)
     const struct wire_text_reply *reply = &wire->reply.text;
     const struct wire_run *run = queue_at(&wire->queue, 0);
 
-    if (wire->unfenced || wire->need_mn)
+    if (wire->unfenced || wire->need_mn & WIRE_NEED_QUIET)
         return false;
     for (size_t i = 0; i < sizeof soft_errors / sizeof soft_errors[0]; i++) {
         if (run->class == soft_errors[i].class && reply->line == strlen(soft_errors[i].line) &&
@@ -210,7 +210,7 @@ static void end_demanded(struct wire *wire, bool error)
     wire_answered(wire);
     if (kind == KIND_MN) {
         wire->known16 = true;
-        wire->need_mn = false;
+        wire->need_mn = 0;
     }
     if (!error)
         auth_answered(&wire->login, kind == KIND_STORED);
@@ -267,12 +267,23 @@ static bool is_expected(struct wire *wire, unsigned kind)
     return run && can_answer(run, kind) && !(run->quiet && is_ambiguous(wire, kind));
 }
 
+/* memcached reads the value of a store that it refuses, and drops it. A server that only
+ * resembles memcached may take the value for commands, and answer each of them. */
+static void end_soft_error(struct wire *wire)
+{
+    bool store = queue_at(&wire->queue, 0)->class == CLASS_STORE;
+
+    end_reply(wire, true);
+    if (store)
+        wire->need_mn |= WIRE_NEED_VALUE;
+}
+
 static void end_error(struct wire *wire)
 {
     if (is_auth_error(&wire->reply.text))
         wire_poison(wire, REASON_AUTH);
     else if (is_soft_error(wire))
-        end_reply(wire, true);
+        end_soft_error(wire);
     else
         wire_poison(wire, REASON_ERROR_REPLY);
 }

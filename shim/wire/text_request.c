@@ -225,7 +225,7 @@ static void end_request(struct wire *wire)
     if (request->quiet)
         wire->unfenced = true;
     if (!wire->known16 && needs_mn(request))
-        wire->need_mn = true;
+        wire->need_mn |= WIRE_NEED_QUIET;
     queue_push(wire,
                request->quiet && command->traits & NOREPLY ? CLASS_NOREPLY : command->class,
                request->quiet);

@@ -42,7 +42,7 @@ void wire_look_ahead(struct wire *ahead, const struct wire *wire)
     ahead->poison = WIRE_GET(wire->poison);
     ahead->protocol = wire->protocol;
     ahead->unfenced = false;
-    ahead->need_mn = false;
+    ahead->need_mn = 0;
     ahead->known16 = false;
     ahead->request = wire->request;
     ahead->login = auth_ahead(&wire->login);
@@ -93,7 +93,8 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
     wire->request = ahead->request;
     queue_push_all(wire, &ahead->queue);
     wire->unfenced |= ahead->unfenced;
-    wire->need_mn |= ahead->need_mn && !wire->known16;
+    if (!wire->known16)
+        wire->need_mn |= ahead->need_mn;
     auth_commit(&wire->login, &ahead->login);
     if (ahead->poison)
         wire_poison(wire, ahead->poison);

@@ -37,7 +37,7 @@ enum wire_protocol {
 enum wire_verdict {
     WIRE_CLEAN,       /* between requests and replies; no reply can come any more */
     WIRE_UNCONFIRMED, /* quiet requests may still be answered: send a fence of any kind */
-    WIRE_UNPROVEN,    /* the same, but only `mn` is a fence */
+    WIRE_UNPROVEN,    /* a value may be executed as commands: only `mn` is a fence */
     WIRE_REPLY_OWED,  /* no request was sent in part; replies are outstanding */
     WIRE_BUSY,        /* a request was sent in part */
     WIRE_DIRTY,       /* never to be reused */
@@ -107,14 +107,21 @@ struct wire_auth {
     bool maybe;      /* see wire_may_be_authenticated() */
 };
 
+/* Bits. What a server may still execute as commands, each with a reply. Only `mn` is a fence
+ * then. */
+enum wire_need {
+    WIRE_NEED_QUIET = 1, /* the value of a quiet request that it refused */
+    WIRE_NEED_VALUE = 2, /* the value of a store that it answered with an error */
+};
+
 struct wire {
     enum reason poison; /* why the connection was given up; else REASON_NONE */
     uint8_t protocol;
-    bool answered;  /* a request that is not quiet was answered */
-    bool unfenced;  /* quiet requests were sent after the last request that was answered */
-    bool need_mn;   /* only MN proves that the quiet requests are done */
-    bool known16;   /* the server answered MN, so it is 1.6.0 or newer */
-    bool has_nonce; /* the next reply to a NOOP must have the opaque NONCE */
+    bool answered;   /* a request that is not quiet was answered */
+    bool unfenced;   /* quiet requests were sent after the last request that was answered */
+    uint8_t need_mn; /* enum wire_need: why only MN proves that no reply is to come */
+    bool known16;    /* the server answered MN, so it is 1.6.0 or newer */
+    bool has_nonce;  /* the next reply to a NOOP must have the opaque NONCE */
     uint32_t nonce;
     struct wire_auth login;
     union {

@@ -112,6 +112,16 @@ Test(short_life, max_lifetime, .timeout = 20)
     EXPECT_NOT_KEPT("TOO_OLD");
 }
 
+/* It was young enough to be kept. */
+Test(short_life, not_reused_when_older, .timeout = 20)
+{
+    int port = park();
+
+    usleep(250000);
+    cr_expect(local_port(dial_server()) != port);
+    EXPECT_EVENT(": discarded: TOO_OLD ");
+}
+
 Test(dry_run, counts_and_changes_nothing, .timeout = 20)
 {
     long before = opened_at_server();

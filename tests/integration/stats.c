@@ -122,6 +122,34 @@ Test(stats, in_use_and_idle, .timeout = 20)
     cr_expect(ours()->in_use == 1 && ours()->refused[REASON_REQUEST_PARTIAL] == 1);
 }
 
+Test(stats, most_in_use, .timeout = 20)
+{
+    int fds[3];
+
+    for (int i = 0; i < 3; i++)
+        exchange(fds[i] = dial_server());
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    for (int i = 0; i < 5; i++)
+        turn();
+    cr_expect(ours()->most_in_use == 3 && ours()->in_use == 0);
+}
+
+/* Of a refused connection nothing is counted. */
+Test(stats, sends_are_counted_in_steps, .timeout = 20)
+{
+    int fd = dial_server();
+
+    for (int i = 0; i < 2 * STATS_SENDS + 1; i++)
+        exchange(fd);
+    cr_expect(ours()->sends == 2 * STATS_SENDS);
+    cr_assert(shutdown(fd, SHUT_RD) == 0);
+    for (int i = 0; i < 2 * STATS_SENDS; i++)
+        send_text(fd, "get a\r\n");
+    cr_expect(ours()->sends == 2 * STATS_SENDS);
+    close(fd);
+}
+
 Test(stats, blocking_connects_are_timed, .timeout = 20)
 {
     turn();

@@ -28,10 +28,10 @@ static void expect_defaults(void)
     cr_expect(config.max_idle == 32);
     cr_expect(config.max_idle_total == 256);
     cr_expect(config.idle_timeout == 55 * 1000);
-    cr_expect(config.max_lifetime == 30 * 60 * 1000);
+    cr_expect(config.max_lifetime == 5 * 60 * 1000);
     cr_expect(config.log_path[0] == '\0');
     cr_expect(config.log_level == LOG_INFO);
-    cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so") == 0);
+    cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so,sockets.so") == 0);
     cr_expect(!config.dry_run && !config.disable);
     cr_expect(strcmp(config.stats, "/run/mcpool") == 0);
 }

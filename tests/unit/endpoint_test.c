@@ -51,6 +51,33 @@ Test(endpoint, text)
     expect_text_of(inet6("::ffff:10.0.0.1", 11211, 0), "10.0.0.1:11211");
 }
 
+/* Groups are often zero, in runs of every length and at every place. inet_ntop(3) writes
+ * ::a.b.c.d for addresses of one form that is not in use any more (RFC 4291, section 2.5.5.1).
+ */
+Test(endpoint, ipv6_text_is_that_of_inet_ntop)
+{
+    unsigned int seed = 1;
+
+    for (int i = 0; i < 100000; i++) {
+        struct address address = {.port = 1};
+        char ip[INET6_ADDRSTRLEN], wanted[ADDRESS_TEXT_SIZE];
+
+        for (int j = 0; j < 16; j += 2) {
+            unsigned int group =
+                rand_r(&seed) % 2 ? 0
+                                  : (unsigned int)rand_r(&seed) % 0xffff >> rand_r(&seed) % 16;
+
+            address.ip[j] = (uint8_t)(group >> 8);
+            address.ip[j + 1] = (uint8_t)group;
+        }
+        inet_ntop(AF_INET6, address.ip, ip, sizeof(ip));
+        if (strchr(ip, '.'))
+            continue;
+        snprintf(wanted, sizeof(wanted), "[%s]:1", ip);
+        expect_text_of(address, wanted);
+    }
+}
+
 Test(endpoint, v4_mapped_is_the_same_endpoint)
 {
     struct address a = inet("10.1.2.3", 11211), b = inet6("::ffff:10.1.2.3", 11211, 0);

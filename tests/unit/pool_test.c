@@ -16,6 +16,7 @@
 
 #include "base/owner.h"
 #include "conn/limits.h"
+#include "pool/custody.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -68,6 +69,7 @@ static struct conn *connect_at(uint16_t port, msec_t now)
 
     cr_assert(conn);
     conn->fork_epoch = fork_epoch;
+    conn->expires_at = INT64_MAX;
     cr_assert(UNTIL_UNLOCKED(pool_bind_endpoint(conn, &address, now)) == REASON_NONE);
     return conn;
 }
@@ -142,6 +144,32 @@ Test(pool, idle_timeout)
     cr_expect(evicted.count == 1 && evicted.conn[0] == conn);
     cr_expect(evicted.reason[0] == REASON_IDLE_TIMEOUT);
     cr_expect(conn_state(conn) == CONN_EVICTED);
+}
+
+/* Also of one that is young enough when it is checked in. */
+Test(pool, too_old_to_be_reused)
+{
+    struct conn *old = connect_at(1, 0), *young = connect_at(1, 0);
+
+    old->expires_at = 10 * SECOND;
+    put(young, 0);
+    put(old, SECOND);
+    cr_expect(take(1, 10 * SECOND - 1) == old);
+    put(old, 10 * SECOND - 1);
+    cr_expect(take(1, 10 * SECOND) == young);
+    cr_expect(evicted.count == 1 && evicted.conn[0] == old);
+    cr_expect(evicted.reason[0] == REASON_TOO_OLD);
+}
+
+Test(pool, waits_close_what_is_too_old)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    conn->expires_at = 10 * SECOND;
+    put(conn, 5 * SECOND);
+    cr_expect(pool_due == 10 * SECOND);
+    cr_assert(pool_evict_due(10 * SECOND, false, &evicted));
+    cr_expect(evicted.count == 1 && evicted.reason[0] == REASON_TOO_OLD);
 }
 
 Test(pool, expiry_takes_a_few_at_a_time)
@@ -491,6 +519,7 @@ static void *churn(void *argument)
         struct conn *conn;
 
         fresh->fork_epoch = fork_epoch;
+        fresh->expires_at = INT64_MAX;
         if (UNTIL_UNLOCKED(pool_bind_endpoint(fresh, &address, i)) != REASON_NONE)
             return argument;
         conn = pool_check_out(fresh, WIRE_UNDECIDED, i, &mine);
@@ -533,8 +562,7 @@ Test(pool, four_threads_keep_the_counts)
     cr_expect(n < 4, "more than were ever in use at once");
 }
 
-/* The oldest of all endpoints first, as many as one call has room for at a time, until none is
- * left. */
+/* Those of all endpoints, as many as one call has room for at a time, until none is left. */
 Test(pool, expiry_goes_on_at_the_next_call)
 {
     struct conn *conns[10];
@@ -546,14 +574,13 @@ Test(pool, expiry_goes_on_at_the_next_call)
         put(conns[i], i);
     for (int out = 0; out < 10; out += POOL_EVICTED_MAX / 2) {
         evicted.count = 0;
-        cr_expect(pool_check_out(other, WIRE_UNDECIDED, 10 * MINUTE, &evicted) == NULL);
+        put(other, 10 * MINUTE);
         cr_expect(evicted.count == (out < 8 ? POOL_EVICTED_MAX / 2 : 2), "%zu", evicted.count);
-        for (size_t i = 0; i < evicted.count; i++)
-            cr_expect(evicted.conn[i] == conns[out + (int)i]);
+        cr_expect(take(99, 10 * MINUTE) == other);
     }
     evicted.count = 0;
-    cr_expect(pool_check_out(other, WIRE_UNDECIDED, 10 * MINUTE, &evicted) == NULL &&
-              evicted.count == 0);
+    put(other, 10 * MINUTE);
+    cr_expect(evicted.count == 0);
 }
 
 /* Whatever is evicted fits into one call's list: expired connections, the endpoint's oldest,
@@ -737,6 +764,27 @@ Test(pool, the_peak_lasts_into_the_next_minute, .init = NULL)
         evicted.count = 0;
         put(conn, start + cases[i].later);
         cr_expect(evicted_for(REASON_ENDPOINT_FULL) == cases[i].too_many, "case %zu", i);
+    }
+}
+
+/* Peaks of a minute come and go; the most that was ever in use at once stays known. */
+Test(pool, the_most_in_use_is_never_forgotten, .init = NULL)
+{
+    static const struct {
+        int crowd;
+        msec_t at;
+        unsigned int most;
+    } cases[] = {
+        {1, 0, 1}, {7, 1, 7}, {3, 5 * MINUTE, 7}, {7, 20 * MINUTE, 7}, {8, 40 * MINUTE, 8}};
+    struct conn *conn;
+
+    set_up_with(1, 256);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        crowd(cases[i].crowd, cases[i].at);
+        conn = take(1, cases[i].at);
+        cr_expect(stats_read(&conn->endpoint->stats->most_in_use) == cases[i].most, "case %zu",
+                  i);
+        put(conn, cases[i].at);
     }
 }
 
@@ -965,6 +1013,24 @@ Test(pool, a_child_knows_what_a_connect_usually_takes)
     cr_expect(stats_read(&conn->endpoint->stats->connects) == 0);
 }
 
+/* Those that it has from its parent count, and no former ones. Meanwhile it keeps as many idle
+ * ones as the parent needed. */
+Test(pool, a_child_has_a_peak_of_its_own, .init = NULL)
+{
+    struct endpoint *endpoint;
+
+    set_up_with(1, 256);
+    endpoint = connect_at(1, 0)->endpoint;
+    crowd(5, 0);
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 6);
+    pool_before_fork();
+    pool_after_fork_in_child();
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 1);
+    cr_expect(endpoint_most(endpoint, 1) == 6);
+    crowd(2, 0);
+    cr_expect(stats_read(&endpoint->stats->most_in_use) == 3);
+}
+
 /* A signal handler jumped out while the endpoint was added. */
 Test(pool, a_fork_finds_a_half_made_endpoint)
 {
@@ -1072,6 +1138,7 @@ Test(pool, draining_ones_make_room)
     cr_expect(take(1, 1) == clean);
     cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
     draining->idle_since = 9 * MINUTE;
+    draining->unusable_at = 10 * MINUTE;
     more = connect_at(1, 6 * MINUTE);
     conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
@@ -1183,11 +1250,11 @@ Test(pool, nothing_is_due_when_nothing_is_idle)
 {
     struct conn *conn;
 
-    cr_expect(pool_due == POOL_NEVER);
+    cr_expect(custody_due_at() == POOL_NEVER);
     put_burst(1, 1, 0);
-    cr_expect(pool_due == 55 * SECOND + 1);
+    cr_expect(custody_due_at() == 55 * SECOND + 1);
     conn = take(1, SECOND);
-    cr_expect(pool_due == POOL_NEVER);
+    cr_expect(custody_due_at() == POOL_NEVER);
     conn_move(conn, CONN_CLOSED);
 }
 

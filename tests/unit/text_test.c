@@ -52,6 +52,7 @@ Test(text, is_what_printf_writes)
 
         random_string(s, sizeof(s));
         EXPECT_SAME("%d", d);
+        EXPECT_SAME("%x", u);
         EXPECT_SAME("%u", u);
         EXPECT_SAME("%lu", l);
         EXPECT_SAME("%s", s);

@@ -1,0 +1,38 @@
+/*
+ * Which memory of the program is known to be readable.
+ */
+#include "base/usermem.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <criterion/criterion.h>
+
+/* More variables than fit where the kernel has put them: libc moves them to the heap. */
+static void move_environ(void)
+{
+    char **before = environ;
+
+    cr_assert_eq(setenv("MCPOOL_TEST_MOVES", "environ", 1), 0);
+    cr_assert_neq(environ, before);
+}
+
+Test(usermem, stack_ends_where_it_did_when_environ_was_moved)
+{
+    uintptr_t end;
+
+    usermem_start();
+    end = memory.stack_end;
+    move_environ();
+    usermem_start();
+    cr_assert_eq(memory.stack_end, end);
+}
+
+Test(usermem, stack_ends_above_the_first_environ)
+{
+    uintptr_t variables = (uintptr_t)environ;
+
+    usermem_start();
+    cr_assert_geq(memory.stack_end, variables);
+    cr_assert_lt(memory.stack_end - variables, MEMORY_STACK_MOST);
+}
