@@ -233,7 +233,7 @@ def flush_pools(client):
                            check=False).stdout
     if " flush" not in usage:
         raise Missing("no such command: mcpool flush")
-    run(("env", f"MCPOOL_STATS={client.directory.name}"), MCPOOL, "flush")
+    run(("env", f"MCPOOL_STATS={client.directory.name}"), MCPOOL, "flush", str(client.process.pid))
 
 
 def switched(library, seconds, flush=False, **settings):
