@@ -49,8 +49,10 @@ BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BI
 # instructions. Clang would want another linker for it.
 LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
          -flto-partition=one))
+# Runs with glibc 2.28, whatever it is built with.
+OLDER := -include shim/base/older.h
 # NDEBUG: a library in somebody else's process never aborts.
-SHIM_CFLAGS := $(BASE) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
+SHIM_CFLAGS := $(BASE) $(OLDER) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
                -fno-semantic-interposition -fdata-sections
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
                 -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment
@@ -84,7 +86,7 @@ $(B)/libmcpool.map: shim/hooks/hooks.def Makefile
 
 $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 	$(call say,LD,$@)$(CC) $(SHIM_LDFLAGS) $(LTO) $(SAME_ANYWHERE) $(CFLAGS) $(LDFLAGS) \
-	  -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) -ldl -o $@
+	  -Wl,--version-script=$(B)/libmcpool.map $(SHIM_OBJECTS) -o $@
 
 -include $(SHIM_OBJECTS:.o=.d)
 
@@ -92,14 +94,18 @@ $(LIBRARY): $(SHIM_OBJECTS) $(B)/libmcpool.map
 
 COMMAND_SOURCES := $(sort $(wildcard shim/cli/*.c)) shim/stats/stats_file.c shim/base/reasons.c \
                    shim/base/fmt.c $(sort $(wildcard shim/config/*.c))
-COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES))
+COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES) shim/cli/start.S)
 
 $(B)/command/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(BASE) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(BASE) $(OLDER) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+
+$(B)/command/%.S.o: %.S Makefile
+	@mkdir -p $(@D)
+	$(call say,AS,$<)$(CC) $(BASE) $(CFLAGS) -g0 -c $< -o $@
 
 $(B)/mcpool: $(COMMAND_OBJECTS)
-	$(call say,LD,$@)$(CC) $(LDFLAGS) $^ -lncurses -ltinfo -o $@
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -Wl,--wrap=__libc_start_main $^ -o $@
 
 -include $(COMMAND_OBJECTS:.o=.d)
 

@@ -14,8 +14,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PYTHON = "/usr/bin/python3"
 
 # In the order of the results. Each bounds itself well below what it is given here.
-SUBJECTS = ("cycle", "calls", "network", "choices", "growth", "untracked", "footprint", "fork",
-            "fleet", "unix_fence")
+SUBJECTS = ("cycle", "calls", "cost", "network", "choices", "growth", "untracked", "footprint", "fork",
+            "fleet", "observe", "unix_fence")
 # Measured only when it is named: it takes long, and writes a document of its own.
 APART = ("faults",)
 SECONDS = 600

@@ -59,4 +59,17 @@ rpm: $(B)/rpm/$(PACKAGED)
 	  --define '_sourcedir $(CURDIR)/$(<D)' --define '_rpmdir $(CURDIR)/$(<D)' \
 	  packaging/rpm/libmcpool.spec
 
-.PHONY: install uninstall deb rpm FORCE
+## WHEELS the processors for which `make wheel` builds (x86_64 aarch64)
+WHEELS ?= x86_64 aarch64
+
+## wheel builds Python wheels and their source in build/wheel, for virtual environments
+wheel:
+	@.ci/packages wheel
+	@mkdir -p $(B)/wheel && rm -f $(B)/wheel/*.whl $(B)/wheel/*.tar.gz
+	$(call say,SDIST,$(B)/wheel)/usr/bin/python3 -m hatchling build -d $(B)/wheel -t sdist
+	$(call say,WHEEL,"$(WHEELS)")for machine in $(WHEELS); do \
+	  MCPOOL_MACHINE=$$machine /usr/bin/python3 -m hatchling build -d $(B)/wheel -t wheel || exit 1; \
+	done
+	@chmod 644 $(B)/wheel/*.whl $(B)/wheel/*.tar.gz
+
+.PHONY: install uninstall deb rpm wheel FORCE

@@ -53,13 +53,17 @@ static void log_warnings(void)
 
 __attribute__((constructor)) static void start(void)
 {
-    libc_bind();
+    bool can_unwind = libc_bind();
+
     if (!__register_atfork || getauxval(AT_SECURE) != 0 || !environ)
         return;
     config_read(&config, environ);
     log_start(&config);
     log_warnings();
-    if (config.disable || !conn_start() || !pool_start(&config))
+    if (!can_unwind)
+        log_line(LOG_INFO, "version %s, pooling nothing: the program has no libpthread",
+                 MCPOOL_VERSION);
+    if (config.disable || !can_unwind || !conn_start() || !pool_start(&config))
         return;
     ring_start(&told_by_rings);
     check_out_start(&config);

@@ -93,6 +93,7 @@ def night_stages(build, seconds):
         "endurance": ["env", f"FAULTS_SECONDS={2 * seconds}", PYTHON, "bench/faults.py", "--endurance"],
         "bench": ["env", "FAULTS_TESTED=all", *PYTEST_COMMAND, "tests/bench"],
         "models": [PYTHON, "tests/models/run.py", build],
+        "oldest": [*PYTEST_COMMAND, "tests/oldest"],
         "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
         "valgrind-unit": ["valgrind", "-q", "--vgdb=no", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],

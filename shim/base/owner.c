@@ -6,13 +6,13 @@
  */
 #include "base/owner.h"
 
-#include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/lookup.h"
 #include "base/pages.h"
 #include "base/rawsys.h"
 
@@ -41,7 +41,7 @@ bool owner_start(void)
 
     if (!memory)
         return false;
-    single_threaded = dlsym(RTLD_DEFAULT, "__libc_single_threaded");
+    single_threaded = lookup_versioned("__libc_single_threaded", NULL);
     /* Fails before Linux 4.14. There only the pid tells a child from its parent. */
     is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
     owner_pid = memory;

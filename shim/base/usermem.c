@@ -4,10 +4,11 @@
  */
 #include "base/usermem.h"
 
-#include <dlfcn.h>
 #include <link.h>
 #include <sys/auxv.h>
 #include <unistd.h>
+
+#include "base/lookup.h"
 
 struct memory memory;
 
@@ -36,7 +37,7 @@ void usermem_start(void)
     dl_iterate_phdr(note_variables, NULL);
     if (heap != (void *)-1) {
         memory.heap_from = (uintptr_t)heap;
-        memory.heap_end = dlsym(RTLD_DEFAULT, "__curbrk");
+        memory.heap_end = lookup_versioned("__curbrk", NULL);
     }
     /* The kernel puts these bytes above the environment. A constructor that ran before us may
      * have moved `environ` to the heap, see setenv(3). */

@@ -16,8 +16,11 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "cli/beneath.h"
 #include "cli/command.h"
+#include "cli/namespaces.h"
 #include "cli/printable.h"
+#include "cli/proc.h"
 #include "config/config.h"
 
 #define MOST_VARIABLES 1024
@@ -28,6 +31,7 @@
 /* The process as its files in /proc show it. */
 struct subject {
     int pid;
+    bool is_elsewhere; /* in other namespaces, or with another root */
     struct config config;
     char servers[128]; /* the value of MCPOOL_SERVERS, printable; empty: not set */
     char runtime[CONFIG_DIRECTORY_SIZE]; /* that of XDG_RUNTIME_DIR; empty: not set */
@@ -38,30 +42,11 @@ struct subject {
     size_t group_count;
 };
 
-/* Reads /proc/PID/NAME into BYTES, with a final NUL. Returns the length; 0 when it cannot be
- * read. */
-static size_t read_proc(int pid, const char *name, char *bytes, size_t room)
-{
-    char path[64];
-    size_t n = 0;
-    ssize_t more;
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    while (fd >= 0 && n < room - 1 && (more = read(fd, bytes + n, room - 1 - n)) > 0)
-        n += (size_t)more;
-    bytes[n] = '\0';
-    if (fd >= 0)
-        close(fd);
-    return n;
-}
-
 static void read_settings(struct subject *subject)
 {
     static char bytes[256 << 10];
     static char *variables[MOST_VARIABLES + 1];
-    size_t n = read_proc(subject->pid, "environ", bytes, sizeof(bytes));
+    size_t n = proc_read(subject->pid, "environ", bytes, sizeof(bytes));
     size_t count = 0;
 
     for (char *at = bytes; at < bytes + n && count < MOST_VARIABLES; at += strlen(at) + 1) {
@@ -101,7 +86,7 @@ static void read_identity(struct subject *subject)
     char *at, *end;
     struct ids users;
 
-    read_proc(subject->pid, "status", status, sizeof(status));
+    proc_read(subject->pid, "status", status, sizeof(status));
     users = find_ids(status, "\nUid:");
     subject->uid = (uid_t)users.effective;
     subject->is_one_user = users.real == users.effective && users.effective == users.saved;
@@ -142,34 +127,85 @@ static bool may_write(const struct subject *subject, const struct stat *found)
     return (found->st_mode & wanted) == wanted;
 }
 
+/* Opens PATH, as the process sees it, with O_PATH; -1 when that fails. OWN: a link at its end
+ * is opened itself. */
+static int find_seen(const struct subject *subject, const char *path, bool own)
+{
+    int root, fd;
+
+    if (!subject->is_elsewhere)
+        return open(*path ? path : "/", O_PATH | O_CLOEXEC | (own ? O_NOFOLLOW : 0));
+    root = namespaces_open_root(subject->pid);
+    if (root < 0)
+        return -1;
+    fd = beneath_find(root, path);
+    close(root);
+    return fd;
+}
+
+/* Whether the file system of the directory at FD can only be read. */
+static bool is_read_only(int fd)
+{
+    struct statvfs system;
+
+    return fstatvfs(fd, &system) == 0 && system.f_flag & ST_RDONLY;
+}
+
+/* Why the process cannot make a directory PATH; NULL when it can. */
+static const char *obstacle_to_making(const struct subject *subject, const char *path)
+{
+    char parent[PATH_MAX];
+    const char *why = NULL;
+    struct stat found;
+    int fd;
+
+    snprintf(parent, sizeof(parent), "%s", path);
+    *strrchr(parent, '/') = '\0';
+    fd = find_seen(subject, parent, false);
+    if (fd < 0)
+        return "no such directory";
+    if (fstat(fd, &found) != 0 || !may_write(subject, &found))
+        why = "it cannot be made";
+    else if (is_read_only(fd))
+        why = "read-only file system";
+    close(fd);
+    return why;
+}
+
+/* Why the process cannot make a file in what is at FD; NULL when it can. */
+static const char *obstacle_at(const struct subject *subject, int fd, bool own)
+{
+    struct stat found;
+
+    if (fstat(fd, &found) != 0)
+        return strerror(errno);
+    if (!S_ISDIR(found.st_mode))
+        return "not a directory, or a link";
+    if (own && found.st_uid != subject->uid)
+        return "it belongs to another user";
+    if (own && found.st_mode & 0077)
+        return "other users have access";
+    if (!may_write(subject, &found))
+        return "it cannot write there";
+    return is_read_only(fd) ? "read-only file system" : NULL;
+}
+
 /* Why the process cannot make a file in the directory PATH, as it sees it; NULL when it can.
  * OWN: a directory of its user alone, which it makes if it is missing. */
 static const char *obstacle(const struct subject *subject, const char *path, bool own)
 {
-    char seen[PATH_MAX];
-    struct stat found;
-    struct statvfs system;
+    int fd = find_seen(subject, path, own);
+    const char *why;
 
-    snprintf(seen, sizeof(seen), "/proc/%d/root%s", subject->pid, path);
-    if (fstatat(AT_FDCWD, seen, &found, own ? AT_SYMLINK_NOFOLLOW : 0) != 0) {
-        if (errno != ENOENT || !own)
-            return errno == ENOENT ? "no such directory" : strerror(errno);
-        *strrchr(seen, '/') = '\0';
-        if (stat(seen, &found) != 0)
-            return "no such directory";
-        if (!may_write(subject, &found))
-            return "it cannot be made";
-    } else if (!S_ISDIR(found.st_mode)) {
-        return "not a directory, or a link";
-    } else if (own && found.st_uid != subject->uid) {
-        return "it belongs to another user";
-    } else if (own && found.st_mode & 0077) {
-        return "other users have access";
-    } else if (!may_write(subject, &found)) {
-        return "it cannot write there";
-    }
-    return statvfs(seen, &system) == 0 && system.f_flag & ST_RDONLY ? "read-only file system"
-                                                                    : NULL;
+    if (fd < 0 && errno == ENOENT)
+        return own ? obstacle_to_making(subject, path) : "no such directory";
+    if (fd < 0 && errno == ELOOP)
+        return own ? "not a directory, or a link" : "a link, and mcpool follows none there";
+    if (fd < 0)
+        return strerror(errno);
+    why = obstacle_at(subject, fd, own);
+    close(fd);
+    return why;
 }
 
 /* The directories that the process may use, in its order. */
@@ -215,7 +251,8 @@ static bool tell_directories(const struct subject *subject, FILE *to)
     return false;
 }
 
-/* True when this command looks where the process shows its counters. */
+/* True when this command looks where the process shows its counters. By default it looks where
+ * a process in other namespaces has its own MCPOOL_STATS. */
 static bool tell_other_directory(const struct subject *subject, FILE *to)
 {
     const char *asked = getenv("MCPOOL_STATS");
@@ -223,6 +260,8 @@ static bool tell_other_directory(const struct subject *subject, FILE *to)
 
     if (!asked || !*asked)
         asked = STATS_DIRECTORY;
+    if (subject->is_elsewhere && strcmp(asked, STATS_DIRECTORY) == 0)
+        return true;
     if (strcmp(asked, subject->config.stats) == 0)
         return true;
     snprintf(path, sizeof(path), "%s", subject->config.stats);
@@ -459,10 +498,11 @@ static void tell_why(struct subject *subject, FILE *to)
 void causes_tell(int pid, FILE *to)
 {
     static struct subject subject;
-    int library = has_library(pid);
+    int library = has_library(pid), inner_pid;
 
     memset(&subject, 0, sizeof(subject));
     subject.pid = pid;
+    subject.is_elsewhere = namespaces_has_others(pid, &inner_pid);
     if (kill(pid, 0) != 0 && errno == ESRCH)
         fputs("    There is no such process.\n", to);
     else if (library < 0)

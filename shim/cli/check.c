@@ -14,6 +14,7 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/namespaces.h"
 #include "cli/printable.h"
 #include "cli/processes.h"
 #include "cli/program.h"
@@ -85,14 +86,17 @@ static void tell_path(const struct program *program)
         printf("%s\n", program->path);
 }
 
-/* As program_find(). The paths of PROGRAM are only printed. */
-static bool find_program(struct program *program, const char *name)
+/* The paths of PROGRAM are only printed from here on. */
+static bool made_printable(struct program *program)
 {
-    if (!program_find(program, name))
-        return false;
     make_printable(program->path);
     make_printable(program->script);
     return true;
+}
+
+static bool find_program(struct program *program, const char *name)
+{
+    return program_find(program, name) && made_printable(program);
 }
 
 bool check_program(const char *name, FILE *to)
@@ -293,13 +297,9 @@ static void tell_no_proof(const struct process *process)
                n);
 }
 
-/* Fills PROGRAM for the file that the process PID executes. False when it cannot be read. */
 static bool find_executed(int pid, struct program *program)
 {
-    char name[64];
-
-    snprintf(name, sizeof(name), "/proc/%d/exe", pid);
-    return find_program(program, name);
+    return program_find_executed(program, pid) && made_printable(program);
 }
 
 /* Netty 4.2 (IoUringIoHandler) sends, receives and closes through io_uring, without libc. */
@@ -311,6 +311,16 @@ static void tell_of_netty(int pid)
         puts("note: it has Netty's io_uring transport; the library cannot see its connections\n"
              "    Use its epoll or NIO transport (EpollIoHandler, "
              "NioIoHandler), which pool.");
+}
+
+static void tell_container(int pid)
+{
+    char name[80];
+    int inner_pid;
+
+    namespaces_name_container(pid, name, sizeof(name));
+    if (name[0] && namespaces_has_others(pid, &inner_pid))
+        printf("note: it is process %d of the container %s\n", inner_pid, name);
 }
 
 static int tell_mapped(int pid, const char *path)
@@ -325,6 +335,7 @@ static int tell_mapped(int pid, const char *path)
         return EXIT_NO;
     }
     printf("yes: it has %s\n", path);
+    tell_container(pid);
     tell_of_netty(pid);
     settings_tell_process(pid);
     processes = processes_read(&pid, 1);

@@ -23,6 +23,7 @@ int command_stat(int argc, char **argv);
 int command_top(int argc, char **argv);
 int command_metrics(int argc, char **argv);
 int command_explain(int argc, char **argv);
+int command_doctor(int argc, char **argv);
 
 /* Says on stderr how to get help for COMMAND. Returns EXIT_USAGE. */
 int usage_error(const char *command);

@@ -8,11 +8,10 @@
 
 #include "base/reasons.h"
 #include "cli/command.h"
+#include "cli/explain.h"
+#include "cli/text.h"
 
-static const struct explanation {
-    const char *means;
-    const char *helps;
-} explanations[REASON_COUNT] = {
+const struct explanation explanations[REASON_COUNT] = {
 #define EXPLAIN(name, means, helps) [REASON_##name] = {means, helps},
 #include "cli/explain.def"
 #undef EXPLAIN
@@ -32,34 +31,15 @@ static void list_all(void)
         printf("%-17s %s\n", reason_name((enum reason)i), reason_text((enum reason)i));
 }
 
-/* Prints TEXT indented by two, in lines of 80 columns at most. */
-static void print_wrapped(const char *text)
-{
-    size_t column = 0;
-
-    while (*text) {
-        size_t n = strcspn(text, " ");
-
-        if (column > 0 && column + 1 + n > 78) {
-            putchar('\n');
-            column = 0;
-        }
-        column += (size_t)printf("%s%.*s", column > 0 ? " " : "  ", (int)n, text);
-        text += n;
-        text += strspn(text, " ");
-    }
-    putchar('\n');
-}
-
 static bool explain(const char *name)
 {
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++) {
         if (strcasecmp(name, reason_name((enum reason)i)) != 0)
             continue;
         printf("%s: %s\n\n", reason_name((enum reason)i), reason_text((enum reason)i));
-        print_wrapped(explanations[i].means);
+        text_print_wrapped("  ", explanations[i].means);
         putchar('\n');
-        print_wrapped(explanations[i].helps);
+        text_print_wrapped("  ", explanations[i].helps);
         return true;
     }
     fprintf(stderr, "mcpool: no such reason: %s\n", name);

@@ -17,12 +17,19 @@ static void head(FILE *to, const char *name, const char *type, const char *help)
 
 #define NO_LABEL NULL, NULL
 
+static void print_container(FILE *to, const struct process *process)
+{
+    if (process->container[0])
+        fprintf(to, ",container=\"%s\"", process->container);
+}
+
 /* Prints the beginning of a sample: its name and labels, with LABEL if it is not NULL. */
 static void sample(FILE *to, const char *name, const struct process *process,
                    const struct server *server, const char *label, const char *value)
 {
     fprintf(to, "mcpool_%s{pid=\"%d\",command=\"%s\",service=\"%s\",endpoint=\"%s\"", name,
             process->pid, process->command, process->service, server->name);
+    print_container(to, process);
     if (label)
         fprintf(to, ",%s=\"%s\"", label, value);
     fputs("} ", to);
@@ -215,9 +222,11 @@ static void print_metrics(FILE *to, const struct processes *processes)
 
         fprintf(to,
                 "mcpool_process_info{pid=\"%d\",command=\"%s\",service=\"%s\",version=\"%s\","
-                "dry_run=\"%s\"} 1\n",
+                "dry_run=\"%s\"",
                 process->pid, process->command, process->service, process->version,
                 process->dry_run ? "true" : "false");
+        print_container(to, process);
+        fputs("} 1\n", to);
     }
     for (int i = 0; i < STATS; i++) {
         if (stat_rows[i].is_bucket || i == STAT_idle_age_ms)

@@ -16,6 +16,7 @@ static const struct command {
     {"check", command_check, "say whether a program or process can be pooled"},
     {"stat", command_stat, "show what was reused, opened and not kept, and why"},
     {"top", command_top, "show the same, refreshed in place"},
+    {"doctor", command_doctor, "say in sentences what the counters mean, and what to do"},
     {"metrics", command_metrics, "give the counters to Prometheus"},
     {"explain", command_explain, "say what a reason means and what to do about it"},
 };

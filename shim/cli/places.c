@@ -257,6 +257,8 @@ void places_tell(const struct places *places, FILE *to)
     fprintf(to, "mcpool: uid %u looked into\n", geteuid());
     for (size_t i = 0; i < places->count; i++)
         fprintf(to, "    %s: %s\n", places->list[i].path, places->list[i].state);
+    fputs("    below /proc/PID/root of each process in other namespaces: nothing to show\n",
+          to);
     if (asked)
         fputs("    MCPOOL_STATS names it. Without that variable, mcpool looks into the default "
               "ones.\n",

@@ -12,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/namespaces.h"
 #include "cli/printable.h"
+#include "cli/proc.h"
 
 /* Limits for what is read of a file: its endpoints, as many as the library has
  * (POOL_ENDPOINTS), and its bytes. No process has more. */
@@ -35,7 +37,7 @@ struct user {
 struct search {
     const int *pids;        /* the processes that are asked for */
     size_t pid_count;       /* 0: all processes */
-    uint64_t pid_namespace; /* ours */
+    uint64_t pid_namespace; /* ours; 0 when /proc is not ours: no file is read then */
     struct user *users;     /* the owners of the files */
     size_t user_count;
     struct processes found;
@@ -48,24 +50,6 @@ static void *must(void *memory)
         return memory;
     perror("mcpool");
     exit(EXIT_FAILURE);
-}
-
-/* Reads /proc/PID/NAME into TEXT, with a final NUL, cut to what fits. Returns the length; 0
- * when it cannot be read. */
-static size_t read_proc(int pid, const char *name, char *text, size_t room)
-{
-    char path[64];
-    ssize_t n = -1;
-    int fd;
-
-    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd >= 0) {
-        n = read(fd, text, room - 1);
-        close(fd);
-    }
-    text[n < 0 ? 0 : n] = '\0';
-    return n < 0 ? 0 : (size_t)n;
 }
 
 /* Valid until the next call. */
@@ -81,14 +65,6 @@ static struct user *find_user(struct search *search, uid_t uid)
     return &search->users[search->user_count++];
 }
 
-static bool is_alive(int pid, uint64_t start)
-{
-    char text[1024];
-    size_t n = read_proc(pid, "stat", text, sizeof(text));
-
-    return n > 0 && stats_parse_start(text, n) == start;
-}
-
 /* Whether a file of the user OWNER may be about the process PID: only if that process has this
  * user. Root may write about all, as a process may have given up root after it made its file.
  * The line "Uid:" has the real, effective, saved and file system user. */
@@ -99,7 +75,7 @@ static bool may_speak_for(uid_t owner, int pid)
 
     if (owner == 0)
         return true;
-    read_proc(pid, "status", text, sizeof(text));
+    proc_read(pid, "status", text, sizeof(text));
     at = strstr(text, "\nUid:");
     if (!at)
         return false;
@@ -112,7 +88,8 @@ static bool may_speak_for(uid_t owner, int pid)
 }
 
 /* Fills UNIT with the last service in the path of the process's control group. user@UID.service
- * does not count: all processes of a user are in it. */
+ * does not count: all processes of a user are in it. Nor does a service above a container,
+ * which is that of the runtime. */
 static bool find_unit(int pid, char *unit, size_t room)
 {
     char text[4096];
@@ -120,10 +97,12 @@ static bool find_unit(int pid, char *unit, size_t room)
     char *rest = text;
     char *part;
 
-    read_proc(pid, "cgroup", text, sizeof(text));
+    proc_read(pid, "cgroup", text, sizeof(text));
     while ((part = strsep(&rest, "/\n"))) {
         size_t n = strlen(part);
 
+        if (namespaces_find_id(part))
+            found = false;
         if (n <= strlen(".service") || strcmp(part + n - strlen(".service"), ".service") != 0 ||
             strncmp(part, "user@", 5) == 0)
             continue;
@@ -135,12 +114,13 @@ static bool find_unit(int pid, char *unit, size_t room)
 
 static void name_process(struct process *process)
 {
-    read_proc(process->pid, "comm", process->command, sizeof(process->command));
+    proc_read(process->pid, "comm", process->command, sizeof(process->command));
     process->command[strcspn(process->command, "\n")] = '\0';
     if (!find_unit(process->pid, process->service, sizeof(process->service)))
         snprintf(process->service, sizeof(process->service), "%s", process->command);
     make_quotable(process->command);
     make_quotable(process->service);
+    namespaces_name_container(process->pid, process->container, sizeof(process->container));
 }
 
 /* A file of an older library does not say what was saved. There the mean real connect stands
@@ -274,7 +254,8 @@ static size_t count_values(const struct process *process, const struct layout *l
     return n;
 }
 
-static void add_process(struct search *search, struct user *user,
+/* PID is what we call the process that calls itself header->pid. */
+static void add_process(struct search *search, struct user *user, int pid,
                         const struct stats_header *header, size_t size)
 {
     static struct layout layout;
@@ -289,7 +270,8 @@ static void add_process(struct search *search, struct user *user,
         reallocarray(search->found.list, search->found.count + 1, sizeof(*search->found.list)));
     process = &search->found.list[search->found.count];
     memset(process, 0, sizeof(*process));
-    process->pid = header->pid;
+    process->pid = pid;
+    process->inner_pid = header->pid;
     process->start = header->start;
     process->dry_run = header->dry_run;
     process->since = header->since;
@@ -336,52 +318,82 @@ static bool is_known(const struct search *search, int pid, uint64_t start)
     return false;
 }
 
-/* Reads FD, the file NAME in DIRECTORY about the process PID, which started at START. The
- * header tells whether the rest is read at all. A file of another user is never removed. */
-static void read_open_file(struct search *search, int fd, int directory, const char *name,
-                           int pid, uint64_t start)
+/* The part of a file that is read. */
+static union {
+    struct stats_header header;
+    char bytes[MOST_BYTES];
+} file;
+
+#define FIXED_SIZE offsetof(struct stats_header, names)
+
+/* Reads the beginning of FD. Whether it is a file of counters, about RESIDENT. */
+static bool read_header(int fd, const struct resident *resident)
 {
-    static union {
-        struct stats_header header;
-        char bytes[MOST_BYTES];
-    } file;
-    const size_t fixed = offsetof(struct stats_header, names);
-    struct user *user;
-    struct stat found;
+    return read_bytes(fd, file.bytes, 0, FIXED_SIZE) == FIXED_SIZE &&
+           file.header.magic == STATS_MAGIC &&
+           file.header.pid_namespace == resident->pid_namespace &&
+           file.header.pid == resident->inner_pid && file.header.start == resident->start;
+}
+
+/* Reads the rest of FD, whose header was read and which belongs to the user OWNER. */
+static void read_contents(struct search *search, int fd, uid_t owner,
+                          const struct resident *resident)
+{
+    struct user *user = find_user(search, owner);
     size_t n;
 
-    if (fstat(fd, &found) != 0 || !S_ISREG(found.st_mode) ||
-        read_bytes(fd, file.bytes, 0, fixed) < fixed || file.header.magic != STATS_MAGIC ||
-        file.header.pid_namespace != search->pid_namespace || file.header.pid != pid ||
-        file.header.start != start)
-        return;
-    if (!is_alive(pid, start)) {
-        if (found.st_uid == geteuid())
-            unlinkat(directory, name, 0);
-        return;
-    }
-    if (!may_speak_for(found.st_uid, pid) || is_known(search, pid, start))
-        return;
-    user = find_user(search, found.st_uid);
     if (user->bytes >= USER_BYTES) {
         search->found.too_many++;
         return;
     }
-    n = read_bytes(fd, file.bytes, fixed, end_of(&file.header));
+    n = read_bytes(fd, file.bytes, FIXED_SIZE, end_of(&file.header));
     user->bytes += n;
-    add_process(search, user, &file.header, n);
+    add_process(search, user, resident->pid, &file.header, n);
+}
+
+/* Reads FD, the file NAME in DIRECTORY about RESIDENT, which is in our PID namespace. The
+ * header tells whether the rest is read at all. A file of another user is never removed. */
+static void read_open_file(struct search *search, int fd, int directory, const char *name,
+                           const struct resident *resident)
+{
+    struct stat found;
+
+    if (fstat(fd, &found) != 0 || !S_ISREG(found.st_mode) || !read_header(fd, resident))
+        return;
+    if (proc_start(resident->pid) != resident->start) {
+        if (found.st_uid == geteuid())
+            unlinkat(directory, name, 0);
+        return;
+    }
+    if (may_speak_for(found.st_uid, resident->pid) &&
+        !is_known(search, resident->pid, resident->start))
+        read_contents(search, fd, found.st_uid, resident);
+}
+
+/* Reads FD, a file below the root of RESIDENT. CONTEXT is a struct search. */
+static bool read_elsewhere(void *context, const struct resident *resident, int fd,
+                           const struct stat *found)
+{
+    struct search *search = context;
+
+    if (!may_speak_for(found->st_uid, resident->pid) || !read_header(fd, resident))
+        return false;
+    if (!is_known(search, resident->pid, resident->start))
+        read_contents(search, fd, found->st_uid, resident);
+    return true;
 }
 
 static void read_file(struct search *search, int directory, const char *name, int pid,
                       uint64_t start)
 {
+    const struct resident resident = {pid, pid, start, search->pid_namespace};
     int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 
     if (fd < 0) {
         search->found.forbidden += errno == EACCES;
         return;
     }
-    read_open_file(search, fd, directory, name, pid, start);
+    read_open_file(search, fd, directory, name, &resident);
     close(fd);
 }
 
@@ -402,7 +414,7 @@ static void read_directory(void *context, DIR *directory)
     uint64_t start;
     int pid;
 
-    while ((entry = readdir(directory))) {
+    while (search->pid_namespace != 0 && (entry = readdir(directory))) {
         if (stats_parse_name(entry->d_name, &pid, &start) && is_wanted(search, pid))
             read_file(search, dirfd(directory), entry->d_name, pid, start);
     }
@@ -414,6 +426,8 @@ static int compare(const void *a, const void *b)
     int order = strcmp(one->service, other->service);
 
     if (order == 0)
+        order = strcmp(one->container, other->container);
+    if (order == 0)
         order = one->dry_run - other->dry_run;
     return order ? order : (one->pid > other->pid) - (one->pid < other->pid);
 }
@@ -423,9 +437,10 @@ struct processes processes_read(const int *pids, size_t n)
     struct search search = {.pids = pids, .pid_count = n};
     struct stat found;
 
-    if (stat("/proc/self/ns/pid", &found) == 0)
+    if (namespaces_have_our_proc() && stat("/proc/self/ns/pid", &found) == 0)
         search.pid_namespace = found.st_ino;
     places_read(&search.found.places, read_directory, &search);
+    namespaces_read(pids, n, read_elsewhere, &search);
     if (search.found.count > 0)
         qsort(search.found.list, search.found.count, sizeof(*search.found.list), compare);
     free(search.users);

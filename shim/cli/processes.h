@@ -4,8 +4,9 @@
  * Any user can write such a file. A file is passed over if it does not have the form of
  * shim/stats/stats_file.h, or does not belong to the user of the process. Only its header is
  * read then. How much is read and shown of a user is limited. Files of the caller about
- * processes that have ended are removed. Files of other versions of the library are read by the
- * names in them (layout.h).
+ * processes that have ended are removed, unless they are of another PID
+ * namespace or below the root of another process. Files of other versions of the library are
+ * read by the names in them (layout.h).
  */
 #ifndef MCPOOL_PROCESSES_H
 #define MCPOOL_PROCESSES_H
@@ -42,13 +43,15 @@ struct server {
 
 struct process {
     int pid;
+    int inner_pid;  /* in its own PID namespace */
     uint64_t start; /* in clock ticks since boot */
     bool dry_run;
     int64_t since; /* seconds since 1970 */
     char version[24];
-    char command[64];  /* printable */
-    char service[128]; /* the systemd unit, else the command; printable */
-    bool has[STATS];   /* which statistics the file has; the others are 0 for each server */
+    char command[64];   /* printable */
+    char service[128];  /* the systemd unit, else the command; printable */
+    char container[80]; /* its name (namespaces.h); empty: in none */
+    bool has[STATS];    /* which statistics the file has; the others are 0 for each server */
     struct server *servers;
     size_t server_count;
     struct value *unknown; /* the values that this version does not know */
@@ -57,7 +60,7 @@ struct process {
 };
 
 struct processes {
-    struct process *list; /* by service, dry runs last, then by pid */
+    struct process *list; /* by service and container, dry runs last, then by pid */
     size_t count;
     size_t forbidden;     /* files of other users that may not be read */
     size_t too_many;      /* processes beyond the limits for a user */

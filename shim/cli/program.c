@@ -177,24 +177,48 @@ static bool step(struct program *program, int fd, char *name, size_t room)
     return false;
 }
 
+/* Reads the file at PATH, which was found for NAME. Returns whether it is a script; then NAME
+ * is filled with its interpreter. -1, with errno, when it cannot be read. */
+static int read_file(struct program *program, const char *path, char *name, size_t room)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool is_script;
+
+    if (fd < 0)
+        return -1;
+    program->is_confined |= is_confined(name, program->path);
+    is_script = step(program, fd, name, room);
+    close(fd);
+    return is_script;
+}
+
 bool program_find(struct program *program, const char *name)
 {
     char next[PATH_MAX];
-    bool is_script = true;
+    int is_script = true;
 
     memset(program, 0, sizeof(*program));
     snprintf(next, sizeof(next), "%s", name);
-    for (int i = 0; i < DEPTH && is_script; i++) {
-        int fd;
-
+    for (int i = 0; i < DEPTH && is_script == true; i++) {
         if (!search_path(next, program->path))
             return false;
-        program->is_confined |= is_confined(next, program->path);
-        fd = open(program->path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            return false;
-        is_script = step(program, fd, next, sizeof(next));
-        close(fd);
+        is_script = read_file(program, program->path, next, sizeof(next));
     }
-    return true;
+    return is_script >= 0;
+}
+
+/* The path may lead to another file here, or to none: it is that in the mount namespace of the
+ * process. */
+bool program_find_executed(struct program *program, int pid)
+{
+    char link[64], interpreter_name[PATH_MAX] = "";
+    ssize_t n;
+
+    memset(program, 0, sizeof(*program));
+    snprintf(link, sizeof(link), "/proc/%d/exe", pid);
+    n = readlink(link, program->path, sizeof(program->path) - 1);
+    if (n < 0)
+        return false;
+    program->path[n] = '\0';
+    return read_file(program, link, interpreter_name, sizeof(interpreter_name)) >= 0;
 }

@@ -24,4 +24,7 @@ struct program {
 /* Fills PROGRAM for NAME. False, with errno, when no such program can be found and read. */
 bool program_find(struct program *program, const char *name);
 
+/* Fills PROGRAM for the file that the process PID executes. False when it cannot be read. */
+bool program_find_executed(struct program *program, int pid);
+
 #endif

@@ -29,6 +29,7 @@ static const struct setting {
     {"max-idle-total", "MCPOOL_MAX_IDLE_TOTAL", "N", "idle connections kept in all (256)"},
     {"idle-timeout", "MCPOOL_IDLE_TIMEOUT", "TIME", "not reused after longer idle (55s)"},
     {"max-lifetime", "MCPOOL_MAX_LIFETIME", "TIME", "not reused when older (5m)"},
+    {"keepalive", "MCPOOL_KEEPALIVE", "TIME", "idle time to the first probe, or off (15s)"},
     {"deepbind", "MCPOOL_DEEPBIND", "NAMES", "objects to reach (default: PHP's)"},
     {"log", "MCPOOL_LOG", "FILE", "log to FILE, or to stderr (off)"},
     {"log-level", "MCPOOL_LOG_LEVEL", "LEVEL", "error, warning, info or debug (info)"},

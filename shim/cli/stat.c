@@ -7,10 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/causes.h"
 #include "cli/command.h"
 #include "cli/histogram.h"
+#include "cli/missing.h"
 #include "cli/processes.h"
+#include "cli/text.h"
 
 static void print_help(void)
 {
@@ -22,23 +23,6 @@ static void print_help(void)
          "  --json             print one JSON object, for programs\n"
          "  --watch[=SECONDS]  print again every 2 seconds, or every SECONDS\n\n"
          "See mcpool-stat(1).");
-}
-
-/* The text of a duration: "1.2 ms", "3.4 s", "5.6 h". Valid until the next call. */
-static const char *duration(double seconds)
-{
-    static char text[32];
-    static const struct {
-        double least;
-        double factor;
-        const char *unit;
-    } units[] = {{3600, 1 / 3600.0, "h"}, {1, 1, "s"}, {0, 1000, "ms"}};
-    size_t i = 0;
-
-    while (seconds < units[i].least)
-        i++;
-    snprintf(text, sizeof(text), "%.1f %s", seconds * units[i].factor, units[i].unit);
-    return text;
 }
 
 /* The text of the bound of a bucket: "50 us", "2.5 ms", "10 s". Valid until the next call. */
@@ -66,7 +50,7 @@ static void print_row(const char *label, const char *server, const struct number
            label, server_width, server, stats[STAT_in_use], stats[STAT_idle],
            stats[STAT_connects], stats[STAT_reused], stats[STAT_opened],
            numbers_hit_rate(numbers), stats[STAT_fences], stats[STAT_drained],
-           duration(numbers->seconds_avoided), numbers->time_wait_avoided);
+           text_duration(numbers->seconds_avoided), numbers->time_wait_avoided);
 }
 
 static void print_reasons(const char *what, const struct process *process,
@@ -133,17 +117,19 @@ static void print_times(const struct numbers *total)
         printf("  real connects that failed: %" PRIu64 "\n", failed);
 }
 
-/* Prints the processes of one service that are all in a dry run, or all not. Returns how many
- * of the MOST processes at FIRST these were. */
+/* Prints the processes of one service and container that are all in a dry run, or all not.
+ * Returns how many of the MOST processes at FIRST these were. */
 static size_t print_service(const struct process *first, size_t most)
 {
     struct numbers total = {0};
     bool dry = first->dry_run;
     size_t n = 1;
 
-    while (n < most && strcmp(first[n].service, first->service) == 0 && first[n].dry_run == dry)
+    while (n < most && strcmp(first[n].service, first->service) == 0 &&
+           strcmp(first[n].container, first->container) == 0 && first[n].dry_run == dry)
         n++;
-    printf("%s: %zu process%s, libmcpool %s%s\n", first->service, n, n == 1 ? "" : "es",
+    printf("%s%s%s: %zu process%s, libmcpool %s%s\n", first->service,
+           first->container[0] ? " in " : "", first->container, n, n == 1 ? "" : "es",
            first->version,
            dry ? ", dry run: nothing was reused, the counters say what would have been" : "");
     printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
@@ -245,10 +231,12 @@ static void print_json(const struct processes *processes)
     for (size_t i = 0; i < processes->count; i++) {
         const struct process *process = &processes->list[i];
 
-        printf("%s\n {\"pid\": %d, \"command\": \"%s\", \"service\": \"%s\", \"version\": "
+        printf("%s\n {\"pid\": %d, \"inner_pid\": %d, \"container\": \"%s\", \"command\": "
+               "\"%s\", \"service\": \"%s\", \"version\": "
                "\"%s\", \"since\": %" PRId64 ", \"dry_run\": %s, \"servers\": [",
-               i > 0 ? "," : "", process->pid, process->command, process->service,
-               process->version, process->since, process->dry_run ? "true" : "false");
+               i > 0 ? "," : "", process->pid, process->inner_pid, process->container,
+               process->command, process->service, process->version, process->since,
+               process->dry_run ? "true" : "false");
         for (size_t j = 0; j < process->server_count; j++) {
             printf("%s\n  ", j > 0 ? "," : "");
             print_json_server(process, &process->servers[j]);
@@ -256,44 +244,6 @@ static void print_json(const struct processes *processes)
         printf("]}");
     }
     puts("]}");
-}
-
-static bool is_shown(const struct processes *processes, int pid)
-{
-    for (size_t i = 0; i < processes->count; i++) {
-        if (processes->list[i].pid == pid)
-            return true;
-    }
-    return false;
-}
-
-/* Says of each of the N processes at PIDS that is not shown why it is not. */
-static void tell_of_each(const struct processes *processes, const int *pids, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (is_shown(processes, pids[i]))
-            continue;
-        fprintf(stderr, "mcpool: process %d shows no counters\n", pids[i]);
-        causes_tell(pids[i], stderr);
-    }
-}
-
-static void tell_what_is_missing(const struct processes *processes, const int *pids, size_t n)
-{
-    if (processes->forbidden > 0)
-        fprintf(stderr, "mcpool: %zu more of other users; only root sees them\n",
-                processes->forbidden);
-    if (processes->too_many > 0)
-        fprintf(stderr, "mcpool: %zu more of users who show too much; see mcpool-stat(1)\n",
-                processes->too_many);
-    if (processes->strange > 0)
-        fprintf(stderr, "mcpool: %zu more with another version of " LIBRARY "\n",
-                processes->strange);
-    tell_of_each(processes, pids, n);
-    if (processes->count > 0 || n > 0)
-        return;
-    fputs("mcpool: no process shows counters\n", stderr);
-    places_tell(&processes->places, stderr);
 }
 
 static int show(const int *pids, size_t n, bool json)
@@ -305,7 +255,7 @@ static int show(const int *pids, size_t n, bool json)
         print_json(&processes);
     else
         print_table(&processes);
-    tell_what_is_missing(&processes, pids, n);
+    missing_tell(&processes, pids, n);
     processes_free(&processes);
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);
 }

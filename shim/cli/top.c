@@ -4,16 +4,15 @@
  * A screen too narrow for all columns shows those that matter most. A row is a process and a
  * server; rows that do not fit are counted in the last line, and can be scrolled to.
  */
-#include <curses.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/processes.h"
+#include "cli/screen.h"
 
 /* From left to right. */
 enum column {
@@ -57,7 +56,7 @@ static const enum column by_rank[COLUMNS_IN_ALL] = {
 #define ABOVE 2
 #define BELOW 2
 
-#define CELL_SIZE 160
+#define CELL_SIZE 224
 
 /* A row of the screen: a process and a server, or, without a process, the sums. Rates are per
  * second since the last refresh. */
@@ -171,7 +170,10 @@ static void print_cell(char *cell, const struct row *row, enum column column)
             snprintf(cell, CELL_SIZE, "total");
         break;
     case SERVICE:
-        snprintf(cell, CELL_SIZE, "%s", process ? process->service : "");
+        if (process && process->container[0])
+            snprintf(cell, CELL_SIZE, "%s in %s", process->service, process->container);
+        else
+            snprintf(cell, CELL_SIZE, "%s", process ? process->service : "");
         break;
     case SERVER:
         snprintf(cell, CELL_SIZE, "%s", row->server);
@@ -241,7 +243,7 @@ static void widen(struct rows *rows, enum column column, int *left)
 
 static void choose_columns(struct rows *rows)
 {
-    int left = COLS + 1; /* there is no blank before the first column */
+    int left = screen_columns() + 1; /* there is no blank before the first column */
 
     show_column(rows, PID, &left);
     show_column(rows, sorted_by, &left);
@@ -249,15 +251,6 @@ static void choose_columns(struct rows *rows)
         i++;
     widen(rows, SERVER, &left);
     widen(rows, SERVICE, &left);
-}
-
-/* Adds TEXT to the line, and no more than fits: curses would go on in the next line. */
-static void add_clipped(const char *text)
-{
-    int room = COLS - getcurx(stdscr);
-
-    if (room > 0)
-        addnstr(text, room);
 }
 
 /* Shortens CELL to WIDTH. Of a server the end is kept, which has the port. */
@@ -274,9 +267,10 @@ static void shorten(char *cell, enum column column, int width)
 }
 
 /* Draws ROW in LINE; if it is NULL, the names of the columns. */
-static void draw_row(int line, const struct rows *rows, const struct row *row)
+static void draw_row(int line, enum screen_look look, const struct rows *rows,
+                     const struct row *row)
 {
-    move(line, 0);
+    screen_line(line, look);
     for (int i = 0; i < COLUMNS_IN_ALL; i++) {
         int width = rows->width[i];
         char cell[CELL_SIZE], padded[CELL_SIZE + 1];
@@ -290,7 +284,7 @@ static void draw_row(int line, const struct rows *rows, const struct row *row)
         shorten(cell, (enum column)i, width);
         snprintf(padded, sizeof(padded), "%s%*s", i == PID ? "" : " ",
                  is_text((enum column)i) ? -width : width, cell);
-        add_clipped(padded);
+        screen_add(padded);
     }
 }
 
@@ -301,11 +295,11 @@ static void draw_title(const struct processes *processes, const struct rows *row
 
     strftime(now, sizeof(now), "%H:%M:%S", localtime(&seconds));
     snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s",
-             COLS < 60 ? "" : "mcpool top - ", now, processes->count,
+             screen_columns() < 60 ? "" : "mcpool top - ", now, processes->count,
              processes->count == 1 ? "" : "es", columns[sorted_by].name,
              rows->dry ? "; *: dry run, its reused are what would be" : "");
-    move(0, 0);
-    add_clipped(text);
+    screen_line(0, SCREEN_PLAIN);
+    screen_add(text);
 }
 
 /* Says which of the rows are shown, SHOWN of them, and how many are hidden. */
@@ -320,13 +314,13 @@ static void draw_foot(const struct rows *rows, int shown)
     else
         snprintf(text, sizeof(text), "%d-%d of %d rows, %d hidden; arrows scroll",
                  first_row + 1, last, rows->count, rows->count - shown);
-    move(LINES - 1, 0);
-    add_clipped(text);
+    screen_line(screen_lines() - 1, SCREEN_PLAIN);
+    screen_add(text);
 }
 
 static int rows_on_screen(void)
 {
-    return LINES > ABOVE + BELOW ? LINES - ABOVE - BELOW : 0;
+    return screen_lines() > ABOVE + BELOW ? screen_lines() - ABOVE - BELOW : 0;
 }
 
 /* Keeps the last page full. */
@@ -344,24 +338,19 @@ static void draw_rows(const struct processes *processes, const struct rows *rows
 {
     int shown = 0;
 
-    erase();
     draw_title(processes, rows);
-    attron(A_REVERSE);
-    draw_row(1, rows, NULL);
-    attroff(A_REVERSE);
+    draw_row(1, SCREEN_REVERSE, rows, NULL);
     for (; shown < rows_on_screen() && first_row + shown < rows->count; shown++)
-        draw_row(ABOVE + shown, rows, &rows->list[first_row + shown]);
+        draw_row(ABOVE + shown, SCREEN_PLAIN, rows, &rows->list[first_row + shown]);
     if (rows_on_screen() > 0 && rows->count == 0) {
-        move(ABOVE, 0);
-        add_clipped("no process shows counters; see mcpool stat");
+        screen_line(ABOVE, SCREEN_PLAIN);
+        screen_add("no process shows counters; see mcpool stat");
     }
     if (rows_on_screen() > 0) {
-        attron(A_BOLD);
-        draw_row(LINES - BELOW, rows, &rows->sum);
-        attroff(A_BOLD);
+        draw_row(screen_lines() - BELOW, SCREEN_BOLD, rows, &rows->sum);
         draw_foot(rows, shown);
     }
-    refresh();
+    screen_show();
 }
 
 static void add_row(struct rows *rows, struct row row)
@@ -403,25 +392,25 @@ static void draw(const struct processes *now, const struct processes *last, doub
 static bool obey(int key)
 {
     switch (key) {
-    case KEY_UP:
+    case SCREEN_UP:
         first_row--;
         return true;
-    case KEY_DOWN:
+    case SCREEN_DOWN:
         first_row++;
         return true;
-    case KEY_PPAGE:
+    case SCREEN_PAGE_UP:
         first_row -= rows_on_screen();
         return true;
-    case KEY_NPAGE:
+    case SCREEN_PAGE_DOWN:
         first_row += rows_on_screen();
         return true;
-    case KEY_HOME:
+    case SCREEN_HOME:
         first_row = 0;
         return true;
-    case KEY_END:
+    case SCREEN_END:
         first_row = INT32_MAX / 2;
         return true;
-    case KEY_RESIZE:
+    case SCREEN_RESIZED:
         return true;
     default:
         break;
@@ -443,15 +432,6 @@ static double seconds_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Waits for a key until the time UNTIL. Returns ERR when none came. */
-static int wait_for_key(double until)
-{
-    double left = until - seconds_now();
-
-    timeout(left > 0 ? (int)(left * 1000) + 1 : 0);
-    return getch();
-}
-
 static void look_until_quit(double delay)
 {
     struct processes last = {0}, now = processes_read(NULL, 0);
@@ -460,8 +440,8 @@ static void look_until_quit(double delay)
 
     do {
         draw(&now, &last, between);
-        key = wait_for_key(then + delay);
-        if (obey(key) || (key != ERR && key != ' '))
+        key = screen_wait(then + delay - seconds_now());
+        if (obey(key) || (key != SCREEN_NO_KEY && key != ' '))
             continue;
         processes_free(&last);
         last = now;
@@ -492,15 +472,11 @@ int command_top(int argc, char **argv)
     }
     if (optind < argc)
         return usage_error("top");
-    if (!isatty(STDOUT_FILENO) || !initscr()) {
+    if (!screen_begin()) {
         fputs("mcpool: top needs a terminal; see mcpool stat --watch\n", stderr);
         return EXIT_NO;
     }
-    cbreak();
-    noecho();
-    curs_set(0);
-    keypad(stdscr, TRUE);
     look_until_quit(delay);
-    endwin();
+    screen_end();
     return EXIT_SUCCESS;
 }

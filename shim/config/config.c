@@ -220,6 +220,19 @@ static bool read_max_lifetime(struct config *config, const char *value)
     return read_duration(value, &config->max_lifetime);
 }
 
+/* From 1s to 1h, or off. The kernel counts in seconds. */
+static bool read_keepalive(struct config *config, const char *value)
+{
+    const msec_t second = 1000;
+    msec_t idle = 0;
+
+    if (strcasecmp(value, "off") != 0 &&
+        (!read_duration(value, &idle) || idle < second || idle > 3600 * second))
+        return false;
+    config->keepalive = (unsigned int)((idle + second - 1) / second);
+    return true;
+}
+
 /* File names without a directory. An empty list is allowed. */
 static bool read_deepbind(struct config *config, const char *value)
 {
@@ -332,6 +345,8 @@ static const struct variable {
     {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
     {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
     {"MAX_LIFETIME", read_max_lifetime, "5m", NOT_A_TIME},
+    {"KEEPALIVE", read_keepalive, "15s",
+     "is not off or a time from 1s to 1h, such as 15s or 2m"},
     {"DEEPBIND", read_deepbind, "memcached.so,memcache.so,sockets.so",
      "is not a list of file names without directories"},
     {"LOG", read_log, "", "is not stderr or a path that can be used here"},

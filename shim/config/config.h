@@ -35,6 +35,7 @@ struct config {
     unsigned int max_idle_total; /* connections per process */
     msec_t idle_timeout;
     msec_t max_lifetime;
+    unsigned int keepalive; /* seconds; 0: off */
     enum log_level log_level;
     bool dry_run;
     bool disable;

@@ -130,6 +130,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->options.given = 0;
     conn->options.forced_nodelay = false;
     conn->options.bound = false;
+    conn->options.keep_idle = 0;
     conn->endpoint = NULL;
     conn->rtt_pending = false;
     conn_set_answer(conn, CONN_ANSWER_KERNEL);

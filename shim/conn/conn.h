@@ -112,7 +112,8 @@ struct conn {
 
     /* While IDLE or DRAINING; guarded by the pool's lock. */
     msec_t idle_since;
-    msec_t unusable_at;         /* not reused from then on */
+    msec_t unusable_at;   /* not reused from then on */
+    uint32_t given_up_by; /* while DRAINING: lock_self of the thread that gave up on a reply */
     struct conn *prev, *next;   /* of the same endpoint, latest first */
     struct conn *newer, *older; /* of the process, latest first */
     msec_t connected_at;

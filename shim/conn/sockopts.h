@@ -11,6 +11,10 @@
  * client's next small packet until then. A program that writes twice before it reads would wait
  * so on every reused connection, and never on a new one. So reused connections have TCP_NODELAY
  * on, unless the program has set it itself, and sockopts_seen() hides that.
+ *
+ * So is TCP keepalive (tcp(7)): with it the kernel notices that the path of an idle connection
+ * is dead, and firewalls do not forget the connection. It is left alone on a connection whose
+ * program has set one of its options, or TCP_USER_TIMEOUT, which changes what it does.
  */
 #ifndef MCPOOL_SOCKOPTS_H
 #define MCPOOL_SOCKOPTS_H
@@ -24,10 +28,14 @@
 #define OPTIONS_COUNT    15 /* rows of the table in sockopts.c */
 #define OPTION_VALUE_MAX 16 /* bytes: a struct timeval */
 
+/* Rows of the table, as bits of `given`: the options of TCP keepalive, and TCP_USER_TIMEOUT. */
+#define OPTIONS_OF_KEEPALIVE 0x3c1u
+
 struct sockopts {
     uint16_t given;      /* a bit per row: the program has set the option */
     bool forced_nodelay; /* we have set TCP_NODELAY, not the program; see sockopts_apply() */
     bool bound;          /* by bind(), to a port that the kernel chose, before connect() */
+    uint16_t keep_idle;  /* seconds: our TCP keepalive is on; 0: it is not */
     uint8_t value[OPTIONS_COUNT][OPTION_VALUE_MAX];
 };
 
@@ -73,9 +81,44 @@ bool sockopts_apply(int connection, const struct sockopts *have, int fresh,
 /* Makes HAVE what a connection has after sockopts_apply() with WANT. */
 void sockopts_equalize(struct sockopts *have, const struct sockopts *want);
 
-/* Switches off TCP_NODELAY on the TCP connection FD, which has OPTIONS, if sockopts_apply() has
- * forced it on. errno is kept; no cancellation point. */
+/* Switches off what we have set on the TCP connection FD, which has OPTIONS: TCP_NODELAY and
+ * TCP keepalive. errno is kept; no cancellation point. */
 COLD void sockopts_restore(int fd, struct sockopts *options);
+
+/* The interval of keepalive probes, in seconds, and how many go unanswered before the kernel
+ * ends the connection. It must outlive a break of the path as it would without keepalive. */
+#define KEEPALIVE_INTERVAL 5
+#define KEEPALIVE_PROBES   120
+
+/* Whether sockopts_keep_alive() has anything to do on a connection with OPTIONS. */
+static inline bool sockopts_can_keep_alive(const struct sockopts *options, unsigned int idle)
+{
+    return options->keep_idle != idle && !(options->given & OPTIONS_OF_KEEPALIVE);
+}
+
+/* Whether nothing is to be done to OPTIONS before the connection is kept: no option is the
+ * program's, and our keepalive is on with IDLE seconds, or off when that is 0. */
+static inline bool sockopts_are_settled(const struct sockopts *options, unsigned int idle)
+{
+    return options->given == 0 && options->keep_idle == idle;
+}
+
+/* Switches TCP keepalive on for the connection FD, which has OPTIONS: the first probe is sent
+ * after IDLE seconds. sockopts_can_keep_alive() has said that it may be. False when a call
+ * failed: then the options are not those of OPTIONS any more, and the connection must not be
+ * kept. errno is kept; no cancellation point. */
+COLD bool sockopts_keep_alive(int fd, struct sockopts *options, unsigned int idle);
+
+/* The program has just set this option on the connection FD, which has OPTIONS. If it is one
+ * that our keepalive depends on, that is switched off, and its other options are what they
+ * would be without us. False when that failed. errno is kept; no cancellation point. */
+COLD bool sockopts_yield(int fd, struct sockopts *options, int level, int name);
+
+/* Whether an option is set on a socket with OPTIONS that the program has not set. */
+static inline bool sockopts_are_forced(const struct sockopts *options)
+{
+    return options->forced_nodelay || options->keep_idle != 0;
+}
 
 /* Whether getsockopt() on a socket with OPTIONS must hide the true value of this option. */
 bool sockopts_hides(const struct sockopts *options, int level, int name);

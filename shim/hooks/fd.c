@@ -6,8 +6,6 @@
 #include "pool/swap.h"
 #include "base/rawsys.h"
 
-#include <linux/close_range.h>
-#include <pthread.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -23,7 +21,7 @@ static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
         errno = EBADF;
         return -1;
     }
-    pthread_testcancel();
+    unwind_testcancel();
     if (check_in_begin(&check_in, fd, word)) {
         result = real(fd);
         check_in_end(&check_in);

@@ -7,8 +7,8 @@
 #define MCPOOL_HOOKS_H
 
 #include <errno.h>
-#include <sys/syscall.h>
 
+#include "base/newer.h"
 #include "pool/checkin.h"
 #include "conn/fdmap.h"
 #include "pool/checkout.h"
@@ -81,11 +81,7 @@ void hook_child_begins(uint64_t flags);
 long hook_child_made(uint64_t flags, long result);
 
 /* Makes the system call NR, which may take rights from the process, with the six arguments at
- * A. Headers before Linux 5.13 lack landlock_restrict_self(); its nr is the same on every
- * architecture. */
-#ifndef SYS_landlock_restrict_self
-#define SYS_landlock_restrict_self 446
-#endif
+ * A. */
 long hook_confine(long nr, const long *a);
 
 /* The program opens the library FILE with dlopen(). If that is liburing, pooling is over: the

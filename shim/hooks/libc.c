@@ -4,14 +4,15 @@
  */
 #include "hooks/libc.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/resource.h>
 
-#include "hooks/foreign.h"
+#include "base/lookup.h"
+#include "base/newer.h"
 #include "base/rawsys.h"
+#include "base/unwind.h"
 
 static long result_of(long raw)
 {
@@ -76,20 +77,20 @@ static void libc_closefrom_before(int first)
         RAW(nr, last, four_[0], four_[1], four_[2], four_[3]);                                 \
     })
 
-/* The function NAME, looked up at the moment of the call. Before glibc 2.34 some are in librt,
- * which may have been loaded for a plugin with RTLD_LOCAL: dlsym() does not find them there. */
+/* The function NAME. Before glibc 2.34 some are in librt, which may be loaded at any time for a
+ * plugin; and if this library was loaded by dlopen(), libc is not behind it. */
 static void *libc_late(const char *name)
 {
-    void *found = dlsym(RTLD_NEXT, name);
+    void *found = lookup_next(name);
 
-    return found ? found : foreign_find(name, NULL);
+    return found ? found : lookup_versioned(name, NULL);
 }
 
 #define LATE(type, name, args) ((type)(uintptr_t)libc_late(#name)) args
 
 static pid_t libc_fork_before(void)
 {
-    pid_t (*real)(void) = (pid_t(*)(void))(uintptr_t)dlsym(RTLD_NEXT, "_Fork");
+    pid_t (*real)(void) = (pid_t(*)(void))(uintptr_t)libc_late("_Fork");
 
     return real ? real() : (pid_t)RAW(SYS_clone, SIGCHLD);
 }
@@ -118,26 +119,53 @@ static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *
 void libc_bind_children(void)
 {
 #define HOOK(ret, name, params, before)
-#define HOOK_CHILD(name) real_##name = dlsym(RTLD_NEXT, #name);
+#define HOOK_CHILD(name) real_##name = libc_late(#name);
 #include "hooks/hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
 }
 
-static void bind_one(void *real, const char *name)
+static void bind_one(void *real, void *found)
 {
-    void *found = dlsym(RTLD_NEXT, name);
-
     if (found)
         *(void **)real = found;
 }
 
-void libc_bind(void)
+/* Binds what was not found in an object before OBJECT. */
+static void bind_from(const struct lookup_object *object)
 {
-#define HOOK(ret, name, params, before) bind_one(&real_##name, #name);
+#define HOOK(ret, name, params, before)                                                        \
+    if (real_##name == before_##name)                                                          \
+        bind_one(&real_##name, lookup_in(object, #name));
 #define HOOK_CHILD(name)
 #include "hooks/hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
+}
+
+static bool bind_unwinding(void)
+{
+    bind_one(&unwind.push, lookup_versioned("_pthread_cleanup_push", NULL));
+    bind_one(&unwind.pop, lookup_versioned("_pthread_cleanup_pop", NULL));
+    bind_one(&unwind.testcancel, lookup_versioned("pthread_testcancel", NULL));
+    return unwind.push && unwind.pop && unwind.testcancel;
+}
+
+static void bind_from_versioned(void)
+{
+#define HOOK(ret, name, params, before) bind_one(&real_##name, lookup_versioned(#name, NULL));
+#define HOOK_CHILD(name)
+#include "hooks/hooks.def"
+#undef HOOK
+#undef HOOK_CHILD
+}
+
+bool libc_bind(void)
+{
+    lookup_behind_us(bind_from);
+    /* If this library was loaded by dlopen(), libc is before it. */
+    if (real_socket == before_socket)
+        bind_from_versioned();
     libc_bind_children();
+    return bind_unwinding();
 }

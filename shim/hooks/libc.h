@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -81,9 +82,9 @@ struct libc_three {
 #undef HOOK_CHILD
 #undef HOOK_FOREIGN
 
-/* Looks up every real function: once, at start-up, as dlsym() may allocate. A name that this
- * libc lacks keeps the bare system call. */
-void libc_bind(void);
+/* Looks up every real function, once, at start-up. A name that this libc lacks keeps the bare
+ * system call. False when the functions of base/unwind.h are missing: nothing may be pooled. */
+bool libc_bind(void);
 
 /* Looks up the real functions of hooks/children.S, whose hooks call it if they run before
  * start-up. */

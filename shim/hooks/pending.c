@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-#include "hooks/foreign.h"
+#include "base/lookup.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 
@@ -113,8 +113,8 @@ void hook_library_opened(const char *file)
 static int queue_init(const char *version, unsigned int entries, void *ring, unsigned int flags)
 {
     int (*real)(unsigned int, void *, unsigned int) =
-        (int (*)(unsigned int, void *, unsigned int))foreign_find("io_uring_queue_init",
-                                                                  version);
+        (int (*)(unsigned int, void *, unsigned int))lookup_versioned("io_uring_queue_init",
+                                                                      version);
 
     return real ? ring_made(real(entries, ring, flags)) : -ENOSYS;
 }
@@ -133,8 +133,8 @@ static int queue_init_params(const char *version, unsigned int entries, void *ri
                              void *params)
 {
     int (*real)(unsigned int, void *, void *) =
-        (int (*)(unsigned int, void *, void *))foreign_find("io_uring_queue_init_params",
-                                                            version);
+        (int (*)(unsigned int, void *, void *))lookup_versioned("io_uring_queue_init_params",
+                                                                version);
 
     return real ? ring_made(real(entries, ring, params)) : -ENOSYS;
 }
@@ -152,7 +152,7 @@ int hook_queue_init_params_ffi(unsigned int entries, void *ring, void *params)
 static int setup(const char *version, unsigned int entries, void *params)
 {
     int (*real)(unsigned int, void *) =
-        (int (*)(unsigned int, void *))foreign_find("io_uring_setup", version);
+        (int (*)(unsigned int, void *))lookup_versioned("io_uring_setup", version);
 
     return real ? ring_made(real(entries, params)) : -ENOSYS;
 }
@@ -171,7 +171,7 @@ int hook_queue_init_mem(unsigned int entries, void *ring, void *params, void *by
                         size_t size)
 {
     int (*real)(unsigned int, void *, void *, void *, size_t) =
-        (int (*)(unsigned int, void *, void *, void *, size_t))foreign_find(
+        (int (*)(unsigned int, void *, void *, void *, size_t))lookup_versioned(
             "io_uring_queue_init_mem", "LIBURING_2.5");
 
     return real ? ring_made(real(entries, ring, params, bytes, size)) : -ENOSYS;

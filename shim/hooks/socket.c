@@ -4,8 +4,7 @@
  */
 #include "hooks/hooks.h"
 
-#include <pthread.h>
-
+#include "base/unwind.h"
 #include "pool/due.h"
 #include "pool/quit.h"
 
@@ -40,7 +39,7 @@ HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 
     if (UNTRACKED(word))
         return real_connect(fd, addr, len);
-    pthread_testcancel();
+    unwind_testcancel();
     if (check_out_begin(&check_out, fd, word, addr, len, caller))
         return check_out.result;
     return check_out_end(&check_out, real_connect(fd, addr, len));

@@ -413,6 +413,8 @@ bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t 
         return false;
     if (owner_is_this_process() &&
         !(matters_elsewhere(level, name) && is_elsewhere(conn, fd)) && conn_trylock(conn)) {
+        if (!sockopts_yield(fd, &conn->options, level, name))
+            conn_refuse(conn, REASON_OPTION_FAILED);
         ended = !sockopts_note(&conn->options, conn_state(conn) != CONN_FRESH, level, name,
                                value, len);
         if (ended) {

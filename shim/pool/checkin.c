@@ -19,6 +19,7 @@
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
+#include "base/compiler.h"
 #include "base/rawsys.h"
 #include "pool/drain.h"
 #include "conn/shadow.h"
@@ -141,6 +142,22 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
     return false;
 }
 
+/* Does to the options of CONN what must be done once after the program or connect() made them.
+ * It may be closed later in another thread's call, by exec() or in a child: that close must not
+ * wait for what this user left unsent. And the kernel is to watch over it. False if its options
+ * are not known any more. */
+COLD static bool settle_options(struct conn *conn)
+{
+    unsigned int idle = pool_keepalive();
+
+    if (!sockopts_stop_lingering(conn->fd, &conn->options))
+        return false;
+    if (!sockopts_can_keep_alive(&conn->options, idle))
+        return true;
+    stats_count(&conn->endpoint->stats->watched);
+    return sockopts_keep_alive(conn->fd, &conn->options, idle);
+}
+
 /* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
  * it is not kept. */
 static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
@@ -148,9 +165,8 @@ static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
     bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     enum reason reason;
 
-    /* It may be closed later in another thread's call, by exec() or in a child: that close must
-     * not wait for what this user left unsent. */
-    if (conn->fd >= 0 && !sockopts_stop_lingering(conn->fd, &conn->options))
+    if (conn->fd >= 0 && !sockopts_are_settled(&conn->options, pool_keepalive()) &&
+        !settle_options(conn))
         return REASON_OPTION_FAILED;
     reason = clean ? REASON_NONE : drain_begin(conn, now);
     if (reason != REASON_NONE)

@@ -18,7 +18,7 @@
 #include "base/rawsys.h"
 
 /* Small, as a connection may be drained on a small signal stack. */
-#define CHUNK 512
+#define CHUNK 256
 
 /* Bytes that are read on one draining connection before it is given up. */
 #define DRAINED_MOST ((size_t)1 << 20)

@@ -21,10 +21,10 @@ enum reason drain_prospect(const struct conn *conn, msec_t now);
  * REASON_NONE, or why it cannot be kept. */
 enum reason drain_begin(struct conn *conn, msec_t now);
 
-/* How many reads, of 512 bytes at most, one call of the program pays for, whatever servers
+/* How many reads, of 256 bytes at most, one call of the program pays for, whatever servers
  * send.
  */
-#define DRAIN_READS 128
+#define DRAIN_READS 256
 
 /* Reads what has come on CONN, by at most *READS reads, and subtracts them. REASON_NONE: CONN
  * is clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Any other reason: it never will

@@ -120,6 +120,11 @@ bool pool_is_dry_run(void)
     return settings->dry_run;
 }
 
+unsigned int pool_keepalive(void)
+{
+    return settings->keepalive;
+}
+
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
     struct endpoint *endpoint;
@@ -280,6 +285,16 @@ bool pool_evict_due(msec_t now, bool all, struct evicted *evicted)
     return true;
 }
 
+/* CONN, DRAINING, was just checked in. Without a fence, its user has not waited for a reply. */
+static void note_giver(struct conn *conn)
+{
+    conn->given_up_by = 0;
+    if (conn->fence != FENCE_NONE)
+        return;
+    conn->given_up_by = lock_self;
+    stats_count(&conn->endpoint->stats->given_up);
+}
+
 /* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
 static bool can_serve(const struct conn *found, const struct conn *conn,
                       enum wire_protocol protocol)
@@ -317,6 +332,12 @@ struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol
     return found;
 }
 
+/* Whether this thread has just given CONN up, which is DRAINING. */
+static bool is_spared(const struct conn *conn, msec_t now)
+{
+    return conn->given_up_by == lock_self && now - conn->idle_since < POOL_SPARED;
+}
+
 /* The list has the latest first, so the last match has waited longest. */
 struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol protocol,
                                      msec_t now, struct evicted *evicted)
@@ -331,7 +352,7 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
         if (now >= at->unusable_at) {
             if (evicted->count < POOL_EVICTED_MAX)
                 evict(at, expiry_reason(at), evicted);
-        } else if (can_serve(at, conn, protocol)) {
+        } else if (can_serve(at, conn, protocol) && !is_spared(at, now)) {
             found = at;
         }
     }
@@ -398,6 +419,8 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
     if (reason == REASON_NONE) {
         conn->idle_since = now;
         link_idle(conn, to);
+        if (to == CONN_DRAINING)
+            note_giver(conn);
     }
     unlock_pool(&cleanup);
     return reason;

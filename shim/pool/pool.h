@@ -33,6 +33,11 @@
 /* Milliseconds in which the outstanding replies on a draining connection must come. */
 #define POOL_DRAIN_TIMEOUT ((msec_t)10 * 1000)
 
+/* A thread that closed a connection without waiting for its reply, and connects again, wants
+ * another one: there may be another server behind the address by now. For this long it does not
+ * get that connection back. */
+#define POOL_SPARED ((msec_t)1000)
+
 /* An idle connection that was not needed for this long is closed. The last used one of each
  * endpoint is kept until MCPOOL_IDLE_TIMEOUT. The last used is reused first, so those that were
  * not needed are those that have idled for so long: their number is the smallest number that
@@ -66,6 +71,9 @@ bool pool_start(const struct config *config);
 /* Whether reuse is only counted (MCPOOL_DRY_RUN). */
 bool pool_is_dry_run(void);
 
+/* After how many idle seconds TCP keepalive asks the peer of a kept connection; 0: never. */
+unsigned int pool_keepalive(void);
+
 /* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
  * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
@@ -76,7 +84,8 @@ enum reason pool_bind_endpoint(struct conn *conn, const struct address *address,
 struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
                             struct evicted *evicted);
 
-/* As pool_check_out(), of the draining connections: the one that has waited longest. */
+/* As pool_check_out(), of the draining connections: the one that has waited longest. None that
+ * this thread gave up in the last POOL_SPARED. */
 COLD struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol protocol,
                                           msec_t now, struct evicted *evicted);
 

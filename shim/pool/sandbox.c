@@ -29,12 +29,13 @@
 static _Atomic uint32_t entering;
 static _Atomic pid_t owner;
 
-/* Removes the option that we have set (TCP_NODELAY): once all hooks are plain calls, none hides
- * it from the program. */
-static void remove_forced_option(struct conn *conn, int unused)
+/* Removes the options that we have set: once all hooks are plain calls, none hides them from
+ * the program. */
+static void remove_forced_options(struct conn *conn, int unused)
 {
     (void)unused;
-    if (conn_state(conn) != CONN_IN_USE || !conn->options.forced_nodelay || !conn_trylock(conn))
+    if (conn_state(conn) != CONN_IN_USE || !sockopts_are_forced(&conn->options) ||
+        !conn_trylock(conn))
         return;
     if (sockid_is_at(conn, conn->fd))
         sockopts_restore(conn->fd, &conn->options);
@@ -107,7 +108,7 @@ bool sandbox_begin(void)
         discard_idle(REASON_SANDBOX);
     }
     stats_pause();
-    conn_for_each_open(remove_forced_option, 0);
+    conn_for_each_open(remove_forced_options, 0);
     forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);
     return true;
 }

@@ -62,6 +62,7 @@ static struct conn *new_record(int socket_fd, int fd, const struct conn *conn, m
     record->options = conn->options;
     record->options.forced_nodelay = false;
     record->options.bound = false;
+    record->options.keep_idle = 0;
     if (sockid_cookie(socket_fd, &record->cookie) &&
         check_out_bind(record, &conn->endpoint->address, now))
         return record;

@@ -16,7 +16,7 @@ import threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(HERE, ".."), os.path.join(HERE, "../symbols"),
                 os.path.join(HERE, "../transparency")]
-from symbols import DYNAMIC_TLS, exported, foreign_hooks, listed_hooks
+from symbols import DYNAMIC_TLS, exported, foreign_hooks, listed_hooks, newer_than_supported
 from support import Memcached, die_with_parent, free_port, preloaded
 from transparency import Script, Server
 
@@ -44,6 +44,10 @@ def is_hardened(library):
     segments = output(f"{TOOLS}readelf", "-lW", library)
     return ("TEXTREL" not in dynamic and "NOW" in dynamic and "NODELETE" in dynamic
             and "GNU_RELRO" in segments and not re.search(r"GNU_STACK.*E ", segments))
+
+
+def runs_with_the_oldest_glibc(library):
+    return not newer_than_supported(library, f"{TOOLS}readelf")
 
 
 def thread_locals_need_no_call(library):
@@ -101,7 +105,7 @@ def main():
     folder = os.path.abspath(sys.argv[1])
     library = os.path.join(folder, "libmcpool.so")
     results = {check.__name__: check(library) for check in
-               (exports_are_the_list, is_hardened, thread_locals_need_no_call, dlopen_ends_in_a_jump)}
+               (exports_are_the_list, is_hardened, runs_with_the_oldest_glibc, thread_locals_need_no_call, dlopen_ends_in_a_jump)}
     results["tracker_is_right"] = tracker_is_right(folder)
     for name, found in programs(folder).items():
         results[name] = not found

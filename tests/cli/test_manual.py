@@ -11,7 +11,7 @@ import pytest
 from observed import COMMAND, SHIM, mcpool
 
 PAGES = sorted(os.path.basename(path) for path in glob.glob(os.path.join(SHIM, "man", "*.[17]")))
-SUBCOMMANDS = ["run", "check", "stat", "top", "metrics", "explain"]
+SUBCOMMANDS = ["run", "check", "stat", "top", "doctor", "metrics", "explain"]
 
 
 def read(*path):
@@ -94,7 +94,7 @@ def test_every_subcommand_has_help_and_a_page(name):
 
 @pytest.mark.parametrize("arguments", [
     ["check"], ["check", "--nonsense"], ["stat", "x"], ["stat", "0"], ["stat", "--watch=x"],
-    ["stat", "--watch=0"], ["top", "1"], ["top", "--delay", "0"], ["top", "--delay", "1x"],
+    ["stat", "--watch=0"], ["doctor", "x"], ["doctor", "--nonsense"], ["top", "1"], ["top", "--delay", "0"], ["top", "--delay", "1x"],
     ["metrics", "x"], ["metrics", "--output"], ["explain", "--nonsense"]])
 def test_usage_errors(arguments):
     done = mcpool(*arguments)
@@ -163,7 +163,7 @@ def test_completion_of_values():
 def test_completion_of_processes(host, monkeypatch):
     client = host.client().turns(1)
     monkeypatch.setenv("MCPOOL_STATS", str(host.stats))
-    assert completed("stat", "") == [str(client.pid)]
+    assert completed("stat", "") == completed("doctor", "") == [str(client.pid)]
     assert completed("check", str(client.pid)[0]) == [str(client.pid)]
 
 

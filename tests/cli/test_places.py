@@ -147,6 +147,7 @@ mcpool: uid {USER} looked into
     /run/mcpool: no such directory
     $XDG_RUNTIME_DIR/mcpool: XDG_RUNTIME_DIR is not set
     {fallback}: {to_user}
+    below /proc/PID/root of each process in other namespaces: nothing to show
 {NEXT_STEP}    If it can write to no directory, set MCPOOL_STATS to one for it and for mcpool.
     Only root sees the processes of other users.
 """

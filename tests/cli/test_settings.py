@@ -17,6 +17,7 @@ WRONG = [
     ("--max-idle-total", "10001", "'10001' is not a whole number from 1 to 10000"),
     ("--idle-timeout", "5x", "'5x' is not a time from 1ms to 168h, such as 90s or 5m"),
     ("--max-lifetime", "0", "'0' is not a time from 1ms to 168h, such as 90s or 5m"),
+    ("--keepalive", "2h", "'2h' is not off or a time from 1s to 1h, such as 15s or 2m"),
     ("--deepbind", "/a.so", "'/a.so' is not a list of file names without directories"),
     ("--log", "x" * 5000, f"'{'x' * 44}...' is not stderr or a path that can be used here"),
     ("--log-level", "loud", "'loud' is not error, warning, info or debug"),

@@ -87,6 +87,7 @@ def test_no_process(host):
     assert done.stderr == f"""mcpool: no process shows counters
 mcpool: uid {os.geteuid()} looked into
     {host.stats}: nothing to show
+    below /proc/PID/root of each process in other namespaces: nothing to show
     MCPOOL_STATS names it. Without that variable, mcpool looks into the default ones.
     A process shows counters from its first connection to a pooled server on.
     `mcpool check PID` says why it shows none.

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import struct
 import subprocess
 import time
@@ -244,6 +245,38 @@ def test_long_names_keep_what_tells_them_apart(host, top):
     (host.stats / own_name()).write_bytes(
         header + block + SLOT.pack(2, 0, path.encode()) + struct.pack("<5Q", 1, 1, 10, 5, 5))
     assert re.search(r"~\S*memcached\.sock ", top(80, 24).wait_for("HITS")[2])
+
+
+@pytest.mark.parametrize("number, ended", [("INT", 130), ("TERM", 143)])
+def test_a_signal_gives_the_terminal_back(host, top, number, ended):
+    write_rows(host)
+    started = top(80, 24)
+    started.wait_for("of 50 rows")
+    subprocess.run(["pkill", f"-{number}", "-x", "mcpool", "-P", started.tmux("list-panes", "-F", "#{pane_pid}").strip()],
+                   check=True, timeout=60)
+    assert "HITS" not in "".join(started.wait_for(f"ended {ended}"))
+    started.press("typed")
+    started.wait_for("typed")
+
+
+def test_it_may_be_stopped(host, top):
+    write_rows(host)
+    started = top(80, 24)
+    started.wait_for("of 50 rows")
+    child = subprocess.run(["pgrep", "-x", "mcpool", "-P", started.tmux("list-panes", "-F", "#{pane_pid}").strip()],
+                           stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout.strip()
+    os.kill(int(child), signal.SIGTSTP)
+    started.wait_for(r"\A\s*\Z")
+    os.kill(int(child), signal.SIGCONT)
+    started.wait_for("of 50 rows")
+
+
+@pytest.mark.parametrize("terminal", ["dumb", ""])
+def test_terminals_that_can_do_nothing(host, terminal, tmp_path):
+    done = subprocess.run(["script", "-qec", f"{shlex.quote(COMMAND)} top", "/dev/null"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, text=True, timeout=60, check=False,
+                          env=host.environment() | {"TERM": terminal})
+    assert "top needs a terminal" in done.stdout and done.returncode == 1
 
 
 def test_no_process(host, top):

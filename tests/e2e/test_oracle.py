@@ -45,8 +45,9 @@ def check(seen, opened):
     assert seen["mismatches"] == 0
     assert seen["operations"] >= OPERATIONS and seen["given_up"] > 10
     assert seen["right"] > OPERATIONS / 2
-    # A greenlet asks for two and a half keys on average, on a connection of its own.
-    assert opened < seen["operations"] / 2.5 / 2
+    # A greenlet asks for two and a half keys on average, on a connection of its own. One that gives
+    # up gets another connection next.
+    assert opened < seen["operations"] / 2.5 / 2 + seen["given_up"]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_greenlets_killed_while_the_server_stalls():
 @pytest.mark.parametrize("library", [LIBRARY, None], ids=["with", "without"])
 def test_connections_are_found_again_when_the_server_recovers(library):
     """Outstanding replies are read, and the stall is not followed by a storm of new connections."""
-    rounds, greenlets = 10, 20
+    rounds, greenlets = 6, 20
     with Memcached() as server:
         server.store({f"key-{number}": f"value-of-key-{number}" for number in range(KEYS)})
         before = server.stats()

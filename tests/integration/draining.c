@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -21,7 +22,7 @@ static void leave_after(int port, const char *request)
     int fd = dial(port);
 
     send_text(fd, request);
-    close(fd);
+    close_by_another_thread(fd);
 }
 
 /* A server that the test itself plays, with calls that the library does not see. */
@@ -291,7 +292,7 @@ Test(draining, late_replies_against_memcached, .timeout = 20)
         send_text(fd, "get late\r\nget late\r\n");
         if (i % 2)
             expect_text(fd, "VALUE late");
-        close(fd);
+        close_by_another_thread(fd);
         EXPECT_EVENT(": kept, draining");
         usleep(20000);
         fd = dial_server();
@@ -310,7 +311,7 @@ Test(draining, late_replies_in_pieces, .timeout = 20, .init = listen_for_us)
     long server = accept_here();
 
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     for (size_t i = 0; i < strlen(reply); i++) {
         fd = dial(port_here);
         cr_assert(local_port(fd) != port);
@@ -335,7 +336,7 @@ Test(draining, replies_and_then_the_fence, .timeout = 20, .init = listen_for_us)
     long server = accept_here();
 
     send_text(fd, "get a\r\nset a 0 0 1 noreply\r\nx\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     serve_expect(server, "get a\r\nset a 0 0 1 noreply\r\nx\r\n", 31);
     cr_expect(nothing_to_read(server));
     serve_text(server, "END\r\n");
@@ -354,7 +355,7 @@ Test(draining, hung_up_instead, .timeout = 20, .init = listen_for_us)
     long server = accept_here();
 
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     unseen(SYS_close, server);
     usleep(20000);
     dial(port_here);
@@ -367,7 +368,7 @@ Test(draining, wrong_reply, .timeout = 20, .init = listen_for_us)
     long server = accept_here();
 
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     serve_text(server, "STORED\r\n");
     usleep(20000);
     dial(port_here);
@@ -384,7 +385,7 @@ Test(draining, more_than_is_worth_reading, .timeout = 20, .init = listen_for_us)
 
     memset(filler, 'x', SIZE);
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     serve_text(server, "VALUE a 0 8388608\r\n");
     for (int i = 0; i < 1000 && log_count(": discarded: DRAIN_LIMIT ") == 0; i++) {
         long n = unseen(SYS_sendto, server, filler, SIZE - sent, MSG_DONTWAIT | MSG_NOSIGNAL,
@@ -441,7 +442,7 @@ Test(draining, one_connect_reads_little, .timeout = 20, .init = listen_for_us)
         unseen(SYS_sendto, servers[i], lines, strlen(lines), MSG_DONTWAIT, NULL, 0);
     }
     for (int i = 0; i < CONNECTIONS; i++) {
-        close(fds[i]);
+        close_by_another_thread(fds[i]);
         EXPECT_EVENT(": kept, draining");
     }
     before = unread_of(servers, CONNECTIONS);
@@ -458,7 +459,7 @@ Test(draining, a_late_answer_may_be_a_login, .timeout = 20, .init = listen_for_u
     long server = accept_here();
 
     send_text(fd, "set auth 0 0 10\r\nbob secret\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     EXPECT_EVENT(": kept, draining");
     serve_text(server, "STORED\r\n");
     usleep(20000);
@@ -477,7 +478,7 @@ Test(draining, read_behind_our_back, .timeout = 20, .init = listen_for_us)
     serve_text(server, "END\r\n");
     usleep(20000);
     unseen(SYS_read, fd, &byte, 1);
-    close(fd);
+    close_by_another_thread(fd);
     serve_text(server, "END\r\n");
     usleep(20000);
     dial(port_here);
@@ -492,7 +493,7 @@ Test(draining, shadow_fd_reused_unseen, .timeout = 20, .init = listen_for_us)
     int pair[2], shadow;
 
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     EXPECT_EVENT(": kept, draining");
     shadow = shadow_fd();
     cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, pair) == 0);
@@ -525,7 +526,7 @@ Test(draining, over_a_fork, .timeout = 20, .init = listen_for_us)
     pid_t child;
 
     send_text(fd, "get a\r\n");
-    close(fd);
+    close_by_another_thread(fd);
     child = fork();
     if (child == 0) {
         fd = dial(port_here);
@@ -536,4 +537,44 @@ Test(draining, over_a_fork, .timeout = 20, .init = listen_for_us)
     serve_text(server, "END\r\n");
     usleep(20000);
     cr_expect(local_port(dial(port_here)) == port);
+}
+
+/* A thread that gives up on a reply and connects again wants another connection, as another
+ * server may be behind the address by now. Another thread may have the one that was given up,
+ * and after a second the same one: a slow server must not get more and more connections. */
+Test(draining, not_back_to_the_thread_that_gave_up, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), port = local_port(fd);
+    long server = accept_here();
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    EXPECT_EVENT(": kept, draining");
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    fd = dial(port_here);
+    cr_expect(local_port(fd) != port);
+    usleep(1100000);
+    cr_expect(local_port(dial(port_here)) == port);
+}
+
+static void *dial_for_port(void *port)
+{
+    *(int *)port = local_port(dial(port_here));
+    return NULL;
+}
+
+Test(draining, given_up_for_another_thread, .timeout = 20, .init = listen_for_us)
+{
+    int fd = dial(port_here), port = local_port(fd), got = 0;
+    long server = accept_here();
+    pthread_t thread;
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    serve_text(server, "END\r\n");
+    usleep(20000);
+    cr_assert(pthread_create(&thread, NULL, dial_for_port, &got) == 0);
+    pthread_join(thread, NULL);
+    cr_expect(got == port);
 }

@@ -9,6 +9,7 @@
 #include <linux/close_range.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,20 @@ int dial(int port)
 int dial_server(void)
 {
     return dial(server_port());
+}
+
+static void *close_it(void *fd)
+{
+    close((int)(intptr_t)fd);
+    return NULL;
+}
+
+void close_by_another_thread(int fd)
+{
+    pthread_t thread;
+
+    cr_assert(pthread_create(&thread, NULL, close_it, (void *)(intptr_t)fd) == 0);
+    pthread_join(thread, NULL);
 }
 
 void send_text(int fd, const char *text)

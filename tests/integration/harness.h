@@ -36,6 +36,10 @@ void expect_text(int fd, const char *text);
 /* One request with its reply, which leaves the connection clean. */
 void exchange(int fd);
 
+/* A thread that closes a connection without waiting for its reply does not get it back for a
+ * second, but the caller may. */
+void close_by_another_thread(int fd);
+
 /* The local port, by which a connection is recognised. */
 int local_port(int fd);
 

@@ -321,6 +321,60 @@ Test(install, reused_connections_do_not_wait_for_acknowledgements, .timeout = 20
     cr_expect(nodelay_of(fd) == 0 && real_nodelay_of(fd) == 0, "what is asked for is done");
 }
 
+static int keepalive_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(getsockopt(fd, level, name, &value, &len) == 0 && len == sizeof(value));
+    return value;
+}
+
+static int real_keepalive_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(unseen(SYS_getsockopt, fd, level, name, &value, &len) == 0);
+    return value;
+}
+
+/* A connection that was kept is watched by the kernel; the program reads what it would have
+ * read. */
+Test(install, kept_connections_have_keepalive, .timeout = 20)
+{
+    int usual_idle, on = 1;
+    int fd = dial_server();
+
+    usual_idle = real_keepalive_of(fd, IPPROTO_TCP, TCP_KEEPIDLE);
+    cr_expect(real_keepalive_of(fd, SOL_SOCKET, SO_KEEPALIVE) == 0, "before it was kept");
+    exchange(fd);
+    close(fd);
+    EXPECT_KEPT();
+    for (int i = 0; i < 2; i++) {
+        fd = dial_server();
+        EXPECT_EVENT(": reused as ");
+        cr_expect(real_keepalive_of(fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
+        cr_expect(real_keepalive_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) == 15);
+        cr_expect(real_keepalive_of(fd, IPPROTO_TCP, TCP_KEEPINTVL) == 5);
+        cr_expect(real_keepalive_of(fd, IPPROTO_TCP, TCP_KEEPCNT) == 120);
+        cr_expect(keepalive_of(fd, SOL_SOCKET, SO_KEEPALIVE) == 0);
+        cr_expect(keepalive_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) == usual_idle);
+        exchange(fd);
+        if (i == 0)
+            close(fd);
+    }
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0);
+    cr_expect(real_keepalive_of(fd, SOL_SOCKET, SO_KEEPALIVE) == 1);
+    cr_expect(real_keepalive_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) == usual_idle);
+    cr_expect(keepalive_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) == usual_idle);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial_server();
+    EXPECT_EVENT(": reused as ");
+    cr_expect(real_keepalive_of(fd, SOL_SOCKET, SO_KEEPALIVE) == 0, "the next user set none");
+}
+
 /* bind() to the wildcard address and port 0, as Tcl does before every connect(). */
 static void bind_to_nothing(int fd, int domain)
 {

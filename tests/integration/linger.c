@@ -81,7 +81,7 @@ static long leave_much(void)
 
     linger(fd);
     store_much(fd);
-    close(fd);
+    close_by_another_thread(fd);
     EXPECT_EVENT(": kept, draining");
     cr_expect(now() - began < AT_ONCE);
     return server;

@@ -109,7 +109,7 @@ static void expect_refused_after(long (*enter)(void), int error)
 {
     int before = open_descriptors();
     int reused, idle = dial_server();
-    int nodelay = 1;
+    int nodelay = 1, keepalive = 1;
     socklen_t len = sizeof(nodelay);
 
     park();
@@ -125,6 +125,8 @@ static void expect_refused_after(long (*enter)(void), int error)
     exchange(reused);
     cr_expect(getsockopt(reused, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len) == 0 &&
               nodelay == 0);
+    cr_expect(getsockopt(reused, SOL_SOCKET, SO_KEEPALIVE, &keepalive, &len) == 0 &&
+              keepalive == 0);
     cr_expect(close(reused) == 0);
     cr_expect(open_descriptors() == before, "not all are closed");
     expect_refused(error);

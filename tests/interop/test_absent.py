@@ -3,15 +3,13 @@
 import concurrent.futures
 import os
 import re
-import subprocess
 
 import pytest
 
 from beside import BUILD, LIBRARY, SCENES, run
 from support import free_port
-from symbols import NEWER, libc_path, listed_hooks
+from symbols import NEWER, listed_hooks
 
-OLDEST_LIBC = (2, 31)
 HOOKS, _ = listed_hooks()
 # Functions called here that nothing can replace, and that every libc has.
 INDISPENSABLE = {"fdopen", "popen", "system", "poll", "ppoll", "__poll_chk", "__ppoll_chk", "select", "pselect"}
@@ -38,22 +36,12 @@ def pools_without(name, bench, absent, *command):
     return done
 
 
-def versions(*nm):
-    """The names in a library, with the GLIBC versions they have there."""
-    listed = subprocess.run(["nm", "-D", *nm], stdout=subprocess.PIPE, text=True, check=True).stdout
-    found = {}
-    for name, version in re.findall(r"(\S+?)@+GLIBC_([\d.]+)$", listed, re.MULTILINE):
-        found.setdefault(name, []).append(tuple(map(int, version.split("."))))
-    return found
-
-
-def test_oldest_libc_has_what_the_library_imports():
-    """The library needs the versions of the libc it was built with. Names that moved into libc at 2.34 have a
-    new version and the old one, which they have when built with an older libc."""
-    offered = versions("--defined-only", libc_path())
-    imported = versions("--undefined-only", LIBRARY)
-    assert len(imported) > 30
-    assert [name for name in imported if min(offered[name]) > OLDEST_LIBC] == []
+@pytest.mark.parametrize("name", ["_pthread_cleanup_push", "_pthread_cleanup_pop", "pthread_testcancel"])
+def test_nothing_is_pooled_without_libpthread(bench, absent, name):
+    """Before glibc 2.34 a program may lack it."""
+    bench.unnoticed([SCENES, bench.server.port], before=[absent], **asking(bench, name))
+    assert (bench.folder / "told").exists()
+    assert "pooling nothing: the program has no libpthread" in bench.log() and "reused as" not in bench.log()
 
 
 @pytest.mark.parametrize("name", sorted(HOOKS - INDISPENSABLE))
@@ -70,7 +58,7 @@ def test_what_is_absent_is_a_system_call(bench, built, absent, name):
 
 @pytest.mark.parametrize("name", sorted(hook for hook in HOOKS if re.match("aio_|lio_", hook)))
 def test_what_a_plugin_brought_along_is_found(bench, built, absent, name):
-    """As librt before glibc 2.34, where RTLD_NEXT does not look."""
+    """As librt before glibc 2.34, which is not there at the start."""
     done = bench.unnoticed([built("asynchronous.c"), bench.folder / "file"], before=[absent],
                            **asking(bench, name))
     assert done.out == "written 8 8 8 8, read 8 8 8 8\n" and (bench.folder / "told").exists()

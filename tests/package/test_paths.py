@@ -9,11 +9,14 @@ import json
 import os
 import re
 import shlex
+import subprocess
+import time
 
 import pytest
+import yaml
 
 from conftest import TOP
-from machine import Machine, why_not
+from machine import BUILD, Machine, why_not
 
 EXAMPLES = os.path.join(TOP, "packaging", "examples")
 INSTALLED = "/usr/share/doc/mcpool/examples"
@@ -178,40 +181,100 @@ def read_example(name):
         return file.read()
 
 
-def dockerfile():
+def dockerfile(name):
     """The instructions of the example as (word, rest), with continued lines joined."""
-    text = read_example("docker/Dockerfile").replace("\\\n", " ")
+    text = read_example(name).replace("\\\n", " ")
     return [tuple(line.split(None, 1)) for line in text.splitlines()
             if line and not line.startswith("#")]
 
 
+def follow(image, name, *files):
+    """Follows the instructions on a machine, as there is no container engine here. FILES are where an image is
+    built. Returns what is for its containers: the directory, the environment and the command."""
+    directory, environment, command = "/", [], None
+    image.run("mkdir /context")
+    for file in files:
+        image.copy(file, "/context")
+    for word, rest in dockerfile(name):
+        if word == "FROM":
+            assert rest.startswith("debian:")
+        elif word == "RUN":
+            image.run(f"cd / && {rest}", network=True)
+        elif word == "COPY":
+            *sources, target = rest.split()
+            image.run(f"mkdir -p {target} && cd /context && cp {' '.join(sources)} {target}")
+        elif word == "WORKDIR":
+            directory = rest
+        elif word == "ENV":
+            environment.append(rest)
+        else:
+            assert word == "CMD"
+            command = shlex.join(json.loads(rest))
+    return directory, environment, command
+
+
+def as_docker_runs(line, directory, environment, command):
+    """The shell's command that does what the line `docker run` does, without a network and filter of its own."""
+    prepare, rights, words = ["mount --make-rprivate /", "mount -t proc proc /proc"], [], shlex.split(line)
+    assert words[:2] == ["docker", "run"] and words.pop() == "myapp"
+    words = iter(words[2:])
+    for word in words:
+        if word == "--read-only":
+            prepare.append("mount -o remount,bind,ro /")
+        elif word == "--user":
+            user = next(words)
+            rights = ["setpriv", "--reuid", user, "--regid", "0", "--clear-groups", "--bounding-set=-all"]
+        else:
+            assert word == "--tmpfs"
+            path, options = next(words).split(":")
+            prepare[1:1] = [f"mkdir -p {path}",
+                            f"mount -t tmpfs -o mode=1777,nosuid,nodev,noexec,{options} none {path}"]
+    script = "\n".join([*prepare, f"cd {directory}", f"exec {shlex.join(rights)} env {' '.join(environment)} {command}"])
+    return f"unshare --mount --pid --fork --kill-child --uts sh -ec {shlex.quote(script)}"
+
+
 def test_dockerfile(debs):
-    """There is no container engine here, so its instructions are followed on a machine without the
-    packages."""
+    example = read_example("docker/Dockerfile")
     for line in readme_section("Docker")[0]:
-        assert f"\n{line}" in read_example("docker/Dockerfile")
-    environment = []
+        assert f"\n{line}" in example
     with Machine() as image:
-        image.run("mkdir /context")
-        for file in (*debs.values(), os.path.join(EXAMPLES, "app.py")):
-            image.copy(file, "/context")
-        for word, rest in dockerfile():
-            if word == "FROM":
-                assert rest.startswith("debian:")
-            elif word == "RUN":
-                image.run(f"cd /srv && {rest}", network=True)
-            elif word == "COPY":
-                source, target = rest.split()
-                image.run(f"mkdir -p {target} && cp /context/{source} {target}")
-            elif word == "WORKDIR":
-                directory = rest
-            elif word == "ENV":
-                environment.append(rest)
-            else:
-                assert word == "CMD"
-                command = shlex.join(json.loads(rest))
+        made = follow(image, "docker/Dockerfile", *debs.values(), os.path.join(EXAMPLES, "app.py"))
+        directory, environment, command = made
         with image.running(f"-C {directory} {' '.join(environment)} {command}"):
             assert opened_by_visits(image) <= POOLED
+        [line] = re.findall(r"^# (docker run .*)$", example, re.M)
+        with image.running(as_docker_runs(line, *made)):
+            assert opened_by_visits(image) <= POOLED
+            seen = seen_by_this_machine(image)
+            assert sum(server["reused"] for process in seen for server in process["servers"]) >= VISITS - POOLED
+            for process in seen:
+                assert os.stat(f"/proc/{process['pid']}").st_uid == 1000
+                assert os.statvfs(f"/proc/{process['pid']}/root").f_flag & os.ST_RDONLY
+
+
+def seen_by_this_machine(image):
+    """The processes of the machine that `mcpool stat` shows outside of it, where it is not installed."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MCPOOL_STATS", "XDG_RUNTIME_DIR")}
+    time.sleep(1.1)
+    image.visit(AT_A_TIME, AT_A_TIME, first_key=0)
+    done = subprocess.run([os.path.join(BUILD, "mcpool"), "stat", "--json"], env=environment, capture_output=True,
+                          text=True, timeout=60, check=False)
+    return [process for process in json.loads(done.stdout)["processes"]
+            if os.stat(f"/proc/{process['pid']}/ns/net").st_ino == os.stat(f"/proc/{image.init}/ns/net").st_ino]
+
+
+def test_image_for_kubernetes(debs):
+    """tests/cli/test_kubernetes.py follows the manifest. Here its image is built, and its container without rights
+    copies the library from it."""
+    [container] = yaml.safe_load(read_example("kubernetes/myapp.yaml"))["spec"]["template"]["spec"]["initContainers"]
+    [mount] = container["volumeMounts"]
+    with Machine() as image:
+        assert follow(image, "kubernetes/Dockerfile", *debs.values()) == ("/", [], None)
+        image.run(f"mkdir -p -m 777 {mount['mountPath']}")
+        image.run("setpriv --reuid 1000 --regid 1000 --clear-groups " + shlex.join(container["command"]))
+        assert image.run(f"ls {mount['mountPath']}") == "libmcpool.so\n"
+        image.run(f"cmp {mount['mountPath']}/libmcpool.so $(dpkg -L libmcpool | grep /libmcpool.so$)")
+        assert image.run("mcpool --version").startswith("mcpool ")
 
 
 # Removing the packages.

@@ -33,7 +33,10 @@ FORBIDDEN = re.compile(r"^(malloc|calloc|realloc|reallocarray|free|strdup|abort|
 # offset.
 DYNAMIC_TLS = re.compile(r"\bR_\w*(?:DTPMOD|DTPOFF|DTPREL|TLSDESC|TLS_DTV)\w*")
 
-# Functions newer than the oldest supported glibc; where they are missing the hook makes the bare system call.
+# The oldest supported glibc.
+OLDEST_GLIBC = (2, 28)
+
+# Functions newer than that; where they are missing the hook makes the bare system call.
 NEWER = {"close_range", "closefrom", "_Fork", "epoll_pwait2", "pidfd_getfd"}
 
 
@@ -55,6 +58,15 @@ def foreign_hooks():
     """Hooks of other libraries' functions, as nm prints a version that is not the default."""
     return {f"{name}@{version}" for name, version
             in re.findall(r'\bHOOK_FOREIGN\([^,]+,\s*(\w+),\s*"([^"]+)"', hook_list())}
+
+
+def newer_than_supported(path, readelf="readelf"):
+    """The versions of glibc that the program or library PATH needs, as far as they are too new. When one appears,
+    see base/older.h."""
+    needed = re.findall(r"Name: GLIBC_([\d.]+)", output(readelf, "-VW", path).split("Version needs section")[-1])
+    assert needed, path
+    return {f"{os.path.basename(path)}: GLIBC_{version}" for version in needed
+            if tuple(map(int, version.split("."))) > OLDEST_GLIBC}
 
 
 def exported(library, nm="nm"):
@@ -140,6 +152,14 @@ class Audit:
         needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", self.dynamic))
         return needed - {"libc.so.6", "libdl.so.2", "libpthread.so.0"} - {
             name for name in needed if name.startswith("ld-linux")}
+
+    def library_and_command_run_with_the_oldest_glibc(self):
+        return newer_than_supported(self.library) | newer_than_supported(
+            os.path.join(os.path.dirname(self.library), "mcpool"))
+
+    def command_needs_only_libc(self):
+        dynamic = output("readelf", "-dW", os.path.join(os.path.dirname(self.library), "mcpool"))
+        return set(re.findall(r"\(NEEDED\).*\[(.*?)\]", dynamic)) - {"libc.so.6"}
 
     def it_is_hardened(self):
         missing = {word for word in ("BIND_NOW", "NODELETE") if word not in self.dynamic}

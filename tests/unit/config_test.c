@@ -29,6 +29,7 @@ static void expect_defaults(void)
     cr_expect(config.max_idle_total == 256);
     cr_expect(config.idle_timeout == 55 * 1000);
     cr_expect(config.max_lifetime == 5 * 60 * 1000);
+    cr_expect(config.keepalive == 15);
     cr_expect(config.log_path[0] == '\0');
     cr_expect(config.log_level == LOG_INFO);
     cr_expect(strcmp(config.deepbind, "memcached.so,memcache.so,sockets.so") == 0);
@@ -58,6 +59,9 @@ Test(config, bad_values_mean_the_default_and_one_warning)
         "MCPOOL_MAX_LIFETIME=soon", "MCPOOL_LOG_LEVEL=loud",
         "MCPOOL_DRY_RUN=maybe",     "MCPOOL_DISABLE=2",
         "MCPOOL_STATS=run/mcpool",  "MCPOOL_STATS=",
+        "MCPOOL_KEEPALIVE=0",       "MCPOOL_KEEPALIVE=999ms",
+        "MCPOOL_KEEPALIVE=3601s",   "MCPOOL_KEEPALIVE=2h",
+        "MCPOOL_KEEPALIVE=",        "MCPOOL_KEEPALIVE=on",
     };
 
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -96,6 +100,24 @@ Test(config, counts_and_durations)
         snprintf(text, sizeof(text), "MCPOOL_MAX_LIFETIME=%s", good[i].text);
         read_one(text);
         cr_expect(config.max_lifetime == good[i].milliseconds, "%s", text);
+        cr_expect(config.warning_count == 0);
+    }
+}
+
+/* The kernel counts whole seconds: what is between two is rounded up. */
+Test(config, keepalive)
+{
+    static const struct {
+        const char *text;
+        unsigned int seconds;
+    } good[] = {{"off", 0}, {"OFF", 0},  {"1s", 1},    {"1000ms", 1},  {"1001ms", 2},
+                {"7", 7},   {"2m", 120}, {"1h", 3600}, {"3600s", 3600}};
+    char text[64];
+
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        snprintf(text, sizeof(text), "MCPOOL_KEEPALIVE=%s", good[i].text);
+        read_one(text);
+        cr_expect(config.keepalive == good[i].seconds, "%s", text);
         cr_expect(config.warning_count == 0);
     }
 }

@@ -272,9 +272,130 @@ Test(options, reused_connections_are_quick)
     }
 }
 
+struct keepalive {
+    int on, idle, interval, probes;
+};
+
+static int int_of(int fd, int level, int name)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(getsockopt(fd, level, name, &value, &len) == 0);
+    return value;
+}
+
+static struct keepalive keepalive_of(int fd)
+{
+    return (struct keepalive){
+        int_of(fd, SOL_SOCKET, SO_KEEPALIVE), int_of(fd, IPPROTO_TCP, TCP_KEEPIDLE),
+        int_of(fd, IPPROTO_TCP, TCP_KEEPINTVL), int_of(fd, IPPROTO_TCP, TCP_KEEPCNT)};
+}
+
+static int seen_of(const struct sockopts *options, int fd, int level, int name)
+{
+    int value = int_of(fd, level, name);
+
+    sockopts_seen(options, level, name, &value, sizeof(value));
+    return value;
+}
+
+/* What the program reads on FD. */
+static struct keepalive seen_keepalive_of(const struct sockopts *options, int fd)
+{
+    return (struct keepalive){seen_of(options, fd, SOL_SOCKET, SO_KEEPALIVE),
+                              seen_of(options, fd, IPPROTO_TCP, TCP_KEEPIDLE),
+                              seen_of(options, fd, IPPROTO_TCP, TCP_KEEPINTVL),
+                              seen_of(options, fd, IPPROTO_TCP, TCP_KEEPCNT)};
+}
+
+static void expect_keepalive(struct keepalive is, struct keepalive wanted)
+{
+    cr_expect(is.on == wanted.on && is.idle == wanted.idle && is.interval == wanted.interval &&
+                  is.probes == wanted.probes,
+              "%d %d %d %d", is.on, is.idle, is.interval, is.probes);
+}
+
+static int watched_connection(struct sockopts *options)
+{
+    int fd = connect_one();
+
+    cr_assert(sockopts_can_keep_alive(options, 15));
+    cr_assert(sockopts_keep_alive(fd, options, 15));
+    return fd;
+}
+
+Test(options, keepalive_is_set_once_and_hidden)
+{
+    struct sockopts none = {.given = 0}, have = {.given = 0};
+    struct keepalive usual = keepalive_of(connect_one());
+    int fd = watched_connection(&have);
+    uint8_t byte = 9;
+
+    expect_keepalive(keepalive_of(fd), (struct keepalive){1, 15, 5, 120});
+    expect_keepalive(seen_keepalive_of(&have, fd), usual);
+    cr_expect(!sockopts_can_keep_alive(&have, 15) && sockopts_can_keep_alive(&have, 5));
+    cr_expect(sockopts_apply(-1, &have, -1, &none) == false, "TCP_NODELAY");
+    sockopts_equalize(&have, &none);
+    cr_expect(sockopts_apply(-1, &have, -1, &none), "no call");
+    expect_keepalive(seen_keepalive_of(&have, fd), usual);
+    sockopts_seen(&have, SOL_SOCKET, SO_KEEPALIVE, &byte, 1);
+    cr_expect(byte == 0, "a short value");
+    sockopts_restore(fd, &have);
+    expect_keepalive(keepalive_of(fd), usual);
+    cr_expect(!sockopts_are_forced(&have));
+}
+
+/* The options of keepalive, and what they are when the program has set one of them. */
+static const struct {
+    int level, name, value;
+} keepalives[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},   {SOL_SOCKET, SO_KEEPALIVE, 0},
+                  {IPPROTO_TCP, TCP_KEEPIDLE, 33}, {IPPROTO_TCP, TCP_KEEPINTVL, 7},
+                  {IPPROTO_TCP, TCP_KEEPCNT, 3},   {IPPROTO_TCP, TCP_USER_TIMEOUT, 4000}};
+
+#define KEEPALIVES (sizeof(keepalives) / sizeof(keepalives[0]))
+
+Test(options, keepalive_of_the_program_is_respected)
+{
+    for (size_t i = 0; i < KEEPALIVES; i++) {
+        struct sockopts have = {.given = 0}, given = {.given = 0};
+        int level = keepalives[i].level, name = keepalives[i].name;
+        int plain = connect_one(), fd = watched_connection(&have), fresh;
+
+        give(&given, plain, level, name, &keepalives[i].value, sizeof(int));
+        cr_expect(!sockopts_can_keep_alive(&given, 15), "row %zu: set before", i);
+        cr_assert(setsockopt(fd, level, name, &keepalives[i].value, sizeof(int)) == 0);
+        cr_expect(sockopts_yield(fd, &have, level, name));
+        cr_expect(sockopts_note(&have, true, level, name, &keepalives[i].value, sizeof(int)));
+        expect_keepalive(keepalive_of(fd), keepalive_of(plain));
+        expect_keepalive(seen_keepalive_of(&have, fd), keepalive_of(plain));
+        have = (struct sockopts){.given = 0};
+        fd = watched_connection(&have);
+        fresh = socket(AF_INET, SOCK_STREAM, 0);
+        given = (struct sockopts){.given = 0};
+        give(&given, fresh, level, name, &keepalives[i].value, sizeof(int));
+        cr_expect(sockopts_apply(fd, &have, fresh, &given));
+        sockopts_equalize(&have, &given);
+        expect_keepalive(keepalive_of(fd), keepalive_of(plain));
+        expect_keepalive(seen_keepalive_of(&have, fd), keepalive_of(plain));
+    }
+}
+
+Test(options, keepalive_does_not_yield_to_other_options)
+{
+    struct sockopts have = {.given = 0};
+    int fd = watched_connection(&have);
+
+    cr_expect(sockopts_yield(-1, &have, IPPROTO_TCP, TCP_NODELAY));
+    cr_expect(sockopts_yield(-1, &have, SOL_SOCKET, SO_RCVTIMEO));
+    cr_expect(sockopts_yield(-1, &have, SOL_SOCKET, 12345));
+    expect_keepalive(keepalive_of(fd), (struct keepalive){1, 15, 5, 120});
+    cr_expect(!sockopts_yield(-1, &have, SOL_SOCKET, SO_KEEPALIVE) && have.keep_idle == 0);
+}
+
 Test(options, only_nodelay_is_hidden)
 {
-    struct sockopts none = {.given = 0}, have;
+    struct sockopts none = {.given = 0}, have = {.given = 0};
     int value = 7;
 
     sockopts_equalize(&have, &none);

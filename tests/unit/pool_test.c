@@ -1043,10 +1043,16 @@ Test(pool, a_fork_finds_a_half_made_endpoint)
 
 /* Draining connections. */
 
-static void put_draining(struct conn *conn, msec_t now)
+static void put_fenced(struct conn *conn, enum fence fence, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
+    conn->fence = fence;
     cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted) == REASON_NONE);
+}
+
+static void put_draining(struct conn *conn, msec_t now)
+{
+    put_fenced(conn, FENCE_OTHER, now);
 }
 
 static struct conn *take_draining(uint16_t port, msec_t now)
@@ -1080,6 +1086,32 @@ Test(pool, draining_ones_wait_in_a_queue_of_their_own)
         cr_expect(take_draining(1, 3) == conns[i]);
     cr_expect(take_draining(1, 3) == NULL);
     cr_expect(evicted.count == 0);
+}
+
+static void *take_for_another_thread(void *conn)
+{
+    cr_expect(take_draining(1, 0) == conn);
+    return NULL;
+}
+
+/* The thread that did not wait for a reply wants another connection. With a fence there was no
+ * reply to wait for. */
+Test(pool, given_up_ones_are_spared_for_a_second)
+{
+    struct conn *conn = connect_at(1, 0), *fenced = connect_at(1, 0);
+    pthread_t thread;
+
+    put_fenced(conn, FENCE_NONE, 0);
+    put_draining(fenced, 0);
+    cr_expect(take_draining(1, POOL_SPARED - 1) == fenced);
+    cr_expect(take_draining(1, POOL_SPARED - 1) == NULL);
+    cr_expect(take_draining(1, POOL_SPARED) == conn);
+    cr_expect(stats_read(&conn->endpoint->stats->given_up) == 1);
+    conn->fence = FENCE_NONE;
+    conn_move(conn, CONN_IN_USE);
+    put_fenced(conn, FENCE_NONE, 0);
+    cr_assert(pthread_create(&thread, NULL, take_for_another_thread, conn) == 0);
+    pthread_join(thread, NULL);
 }
 
 /* Their time runs on while they are returned to the queue. */

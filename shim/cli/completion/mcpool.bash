@@ -1,9 +1,10 @@
 # Completion of mcpool for bash.
 
 _mcpool_pids() {
-    local directory names
-    for directory in "${MCPOOL_STATS:-/run/mcpool}" "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool" \
-        "/tmp/mcpool-$EUID"; do
+    local directory names directories=("${MCPOOL_STATS-}")
+    [ -n "${MCPOOL_STATS-}" ] ||
+        directories=(/run/mcpool "${XDG_RUNTIME_DIR:-/nonexistent}/mcpool" "/tmp/mcpool-$EUID")
+    for directory in "${directories[@]}"; do
         names=("$directory"/*-*)
         names=("${names[@]##*/}")
         printf '%s\n' "${names[@]%-*}"
@@ -31,7 +32,7 @@ _mcpool_complete() {
 _mcpool() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
     if [ "$COMP_CWORD" = 1 ]; then
-        _mcpool_complete -W "run check stat top metrics explain version help" -- "$word"
+        _mcpool_complete -W "run check stat top doctor metrics explain version help" -- "$word"
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -40,7 +41,7 @@ _mcpool() {
         for ((i = 2; i < COMP_CWORD; i++)); do
             case ${COMP_WORDS[i]} in
             --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | \
-                --deepbind | --log | --log-level) ((i++)) ;;
+                --keepalive | --deepbind | --log | --log-level) ((i++)) ;;
             -*) ;;
             *)
                 if declare -F _command_offset >/dev/null; then
@@ -55,12 +56,14 @@ _mcpool() {
         case $before in
         --log) _mcpool_complete -f -W stderr -- "$word" ;;
         --log-level) _mcpool_complete -W "error warning info debug" -- "$word" ;;
-        --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --deepbind) ;;
+        --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --keepalive | \
+            --deepbind) ;;
         *)
             case $word in
             -*)
                 _mcpool_complete -W "--servers --max-idle --max-idle-total --idle-timeout
-                    --max-lifetime --deepbind --log --log-level --dry-run --strict --help -v" -- "$word"
+                    --max-lifetime --keepalive --deepbind --log --log-level --dry-run
+                    --strict --help -v" -- "$word"
                 ;;
             *) _mcpool_complete -c -- "$word" ;;
             esac
@@ -81,6 +84,12 @@ _mcpool() {
         esac
         ;;
     top) _mcpool_complete -W "--delay --help" -- "$word" ;;
+    doctor)
+        case $word in
+        -*) _mcpool_complete -W "--json --help" -- "$word" ;;
+        *) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
+        esac
+        ;;
     metrics)
         case $before in
         --output) _mcpool_complete -f -- "$word" ;;
@@ -89,7 +98,7 @@ _mcpool() {
         esac
         ;;
     explain) _mcpool_complete_reason "$word" ;;
-    help) _mcpool_complete -W "run check stat top metrics explain" -- "$word" ;;
+    help) _mcpool_complete -W "run check stat top doctor metrics explain" -- "$word" ;;
     esac
 }
 

@@ -1,0 +1,3 @@
+#include "base/unwind.h"
+
+struct unwind unwind;
