@@ -343,15 +343,12 @@ static const char *where(const struct finding *finding, const struct share *shar
     return text;
 }
 
-/* Connections that were closed while replies were outstanding. A fence is drained as well. */
+/* Connections that were closed while replies were outstanding. */
 static uint64_t unread(const struct numbers *numbers, int which)
 {
-    uint64_t drained = numbers->stats[STAT_drained], fences = numbers->stats[STAT_fences];
-
     (void)which;
-    return (drained > fences ? drained - fences : 0) + numbers->refused[REASON_REPLY_OWED] +
-           numbers->refused[REASON_REPLY_PARTIAL] + numbers->discarded[REASON_DRAIN_TIMEOUT] +
-           numbers->discarded[REASON_DRAIN_LIMIT];
+    return numbers->stats[STAT_given_up] + numbers->refused[REASON_REPLY_OWED] +
+           numbers->refused[REASON_REPLY_PARTIAL];
 }
 
 static void tell_unread(struct advice *advice, const struct finding *finding)
@@ -361,10 +358,10 @@ static void tell_unread(struct advice *advice, const struct finding *finding)
     if (share.n == 0)
         return;
     say(advice, "unread",
-        "The client left replies unread at least %s (%.1f %% of its closes%s). %s Look for "
-        "timeouts that are shorter than the server needs, and for threads or greenlets that "
-        "are "
-        "killed while they wait.",
+        "The client left replies unread %s (%.1f %% of its closes%s). %s Look for timeouts "
+        "that "
+        "are shorter than the server needs, and for threads or greenlets that are killed while "
+        "they wait.",
         count_of(share.n, "time"), percent(share.n, closed(finding)), where(finding, &share),
         finding->dry ? "Without the dry run, the library reads them and reuses most of these "
                        "connections."
@@ -485,10 +482,12 @@ static struct advice advise(const struct finding *finding)
     return advice;
 }
 
-/* Whether both belong to the same service, and both or none to a dry run. */
+/* Whether both belong to the same service in the same container, and both or none to a dry run.
+ */
 static bool is_same_service(const struct process *one, const struct process *other)
 {
-    return strcmp(one->service, other->service) == 0 && one->dry_run == other->dry_run;
+    return strcmp(one->service, other->service) == 0 &&
+           strcmp(one->container, other->container) == 0 && one->dry_run == other->dry_run;
 }
 
 static size_t count_service(const struct process *first, size_t most)
@@ -540,8 +539,9 @@ static void print_text(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("%s, %zu process%s, %s%s\n", first->service, finding->count,
-           finding->count == 1 ? "" : "es", finding->server, finding->dry ? ", dry run" : "");
+    printf("%s%s%s, %zu process%s, %s%s\n", first->service, first->container[0] ? " in " : "",
+           first->container, finding->count, finding->count == 1 ? "" : "es", finding->server,
+           finding->dry ? ", dry run" : "");
     for (size_t i = 0; i < advice.count; i++)
         text_print_wrapped("  - ", advice.list[i].text);
     free_advice(&advice);
@@ -553,8 +553,9 @@ static void print_json(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("{\"service\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": %s, \"pids\": [",
-           first->service, finding->server, finding->dry ? "true" : "false");
+    printf("{\"service\": \"%s\", \"container\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": "
+           "%s, \"pids\": [",
+           first->service, first->container, finding->server, finding->dry ? "true" : "false");
     for (size_t i = 0; i < finding->count; i++)
         printf("%s%d", i > 0 ? ", " : "", finding->members[i].process->pid);
     printf("], \"sentences\": [");

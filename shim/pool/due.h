@@ -48,6 +48,16 @@ static inline void due_before_accept(int fd)
         due_before_accept_slow(fd);
 }
 
+/* After a wait: if the host was suspended meanwhile, the connections that idle have aged. */
+COLD void due_after_wait_slow(void);
+
+static inline int due_after_wait(int result)
+{
+    if (due_is_anything())
+        due_after_wait_slow();
+    return result;
+}
+
 /* Before the process ends without destructors. */
 COLD void due_before_end(void);
 
