@@ -59,14 +59,18 @@ class Traced:
         self.directory.cleanup()
 
 
-# Release 0.1.0 makes 11.07 of them, and one more of each hit would be 12.07. The counters are written now and then.
-@case("calls-of-a-hit", Row("system calls of a cycle", *at_most(11.5)), alone=True)
+# Release 0.1.0 makes 11.07 of them: no more are allowed.
+@case("calls-of-a-hit", Row("system calls of a cycle", *at_most(11.1)), alone=True)
 def calls_of_a_hit(library):
     with Server() as server, Traced(library, server.address) as client:
         client.ask("batch 20 1")
-        before = client.calls()
-        client.ask("batch 200 1")
-        return sum((client.calls() - before).values()) / 200
+        counts = []
+        # The least of three: now and then the counters are written as well.
+        for _ in range(3):
+            before = client.calls()
+            client.ask("batch 200 1")
+            counts.append(sum((client.calls() - before).values()) / 200)
+        return min(counts)
 
 
 # The pieces of a wait.

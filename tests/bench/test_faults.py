@@ -26,7 +26,8 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces ne
 BROKEN = {
     "keep": ("quiet-", "full-", "forgotten-", "killed-", "switched-"),
     "hoard refuse": ("server-",),
-    "fail": ("blackhole-", "firewall", "loss", "stopped-", "recycling-"),
+    "refuse": ("blackhole-", "firewall", "stopped-", "recycling-"),
+    "fail": ("loss",),
     "fail stubborn": ("reload-gunicorn-", "reload-uwsgi-"),
     "refuse late": ("reload-php-fpm-",),
     "stubborn": ("end-",),
