@@ -23,7 +23,7 @@ $(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
 
 ## SUBJECTS what `make bench` measures, as "cycle network" (everything)
 SUBJECTS ?=
-## CASES which cases of SUBJECTS=faults, as "quiet-poll shares" (everything)
+## CASES which cases of SUBJECTS=faults, as "firewall loss" (everything)
 CASES ?=
 ## OLD a commit whose library SUBJECTS=faults measures beside ours
 OLD ?=

@@ -14,12 +14,12 @@ Usage: faults.py                                the table
 
 import concurrent.futures
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 
 from lib import machine, namespaces
@@ -79,27 +79,32 @@ def build_old():
 
 
 class Answers:
-    """{case: {column: answer}}, and the file in which they are kept."""
+    """{case: {column: answer}} in a file, which several runs of this program may share."""
 
     def __init__(self, path, key):
-        self.path, self.key, self.of = path, key, {}
-        self.lock = threading.Lock()
-        with contextlib.suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
+        self.path, self.key = path, key
+
+    def read(self):
+        with contextlib.suppress(OSError, ValueError), open(self.path, encoding="utf-8") as file:
             kept = json.load(file)
-            if kept["key"] == key:
-                self.of = {name: answers for name, answers in kept["cases"].items() if name in CASES}
+            if kept["key"] == self.key:
+                return kept["cases"]
+        return {}
 
     def add(self, name, column, answer):
-        with self.lock:
-            self.of.setdefault(name, {})[column] = answer
+        with open(self.path + ".lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            cases = self.read()
+            cases.setdefault(name, {})[column] = answer
             with open(self.path + ".new", "w", encoding="utf-8") as file:
-                json.dump({"key": self.key, "cases": self.of}, file, indent=1)
+                json.dump({"key": self.key, "cases": cases}, file, indent=1)
             os.replace(self.path + ".new", self.path)
 
     def complete(self, names):
         """Those of NAMES, in this order, that all columns have."""
-        return {name: self.of[name] for name in names
-                if name in self.of and set(self.of[name]) >= set(COLUMNS) & set(CASES[name].columns)}
+        cases = self.read()
+        return {name: cases[name] for name in names
+                if set(cases.get(name, ())) >= set(COLUMNS) & set(CASES[name].columns)}
 
 
 def measure_all(names, answers):

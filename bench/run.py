@@ -19,7 +19,7 @@ SUBJECTS = ("cycle", "calls", "cost", "network", "choices", "growth", "untracked
 # Measured only when it is named: it takes long, and writes a document of its own.
 APART = ("faults",)
 SECONDS = 600
-APART_SECONDS = 1500
+APART_SECONDS = 2700
 
 
 def run(subject, build):

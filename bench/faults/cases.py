@@ -90,7 +90,7 @@ Counts = collections.namedtuple("Counts", "right failed refused wrong")
 
 
 # What the quickest pace leaves a client to wait for an answer, in milliseconds.
-LEAST_PATIENCE = 100
+LEAST_PATIENCE = 500
 
 
 class Client:

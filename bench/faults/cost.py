@@ -1,13 +1,14 @@
 """What the library costs a web server, beside an older one."""
 
 import contextlib
+import shutil
 import statistics
 
 from lib.machine import run_seconds
 from lib.rounds import interleaved, ratios
 from lib.wrk import wrk
 
-from faults.cases import OLD, OLD_LIBRARY, Missing, Row, Server, Wrong, case
+from faults.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong, case
 from faults.quiet import SERVERS, checked_load, serving
 
 ROUNDS = 20
@@ -19,6 +20,8 @@ ROUNDS = 20
 def cost(library):
     if not OLD:
         raise Missing("OLD= names no commit")
+    if not shutil.which("wrk"):
+        raise Missing("no such program: wrk")
     with contextlib.ExitStack() as stack:
         def started(of):
             memcached = stack.enter_context(Server())
@@ -33,5 +36,6 @@ def cost(library):
                 return said["requests"] / (run_seconds(server.process.pid) - before)
             return measure
 
-        rounds = interleaved({"old": started(OLD_LIBRARY), "shim": started(library)}, ROUNDS)
+        rounds = interleaved(max(3, round(ROUNDS * PACE)),
+                             {"old": started(OLD_LIBRARY), "shim": started(library)})
         return statistics.median(ratios(rounds["shim"], rounds["old"]))

@@ -1,12 +1,11 @@
 """Servers that reload, recycle their workers or end: how long it takes, and how it ends."""
 
 import concurrent.futures
-import os
+import contextlib
+import glob
 import signal
 import subprocess
 import time
-
-from soak import children
 
 from faults.cases import Row, Server, as_plain, case
 from faults.quiet import RECYCLING, SERVERS, checked_load, serving
@@ -14,6 +13,17 @@ from faults.quiet import RECYCLING, SERVERS, checked_load, serving
 SECONDS = ("seconds", *as_plain(more=1.5))
 CODE = ("exit code", "as plain", lambda shim, plain: shim == plain)
 LIMIT = 15
+
+
+def children(pid):
+    """Those of PID. The kernel's own list of them may lack one while another ends."""
+    found = set()
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            before, _, after = file.read().rpartition(")")
+            if int(after.split()[1]) == pid:
+                found.add(int(before.split()[0]))
+    return found
 
 
 def finish(server, number):
@@ -29,12 +39,12 @@ def finish(server, number):
 
 def reload(server, number):
     """Seconds until all its workers are new ones."""
-    old = set(children(server.process.pid))
+    old = children(server.process.pid)
     start = time.monotonic()
     server.process.send_signal(number)
     while time.monotonic() - start < LIMIT:
-        # A list of children may lack one while another ends.
-        if not any(os.path.exists(f"/proc/{pid}") for pid in old) and set(children(server.process.pid)) - old:
+        now = children(server.process.pid)
+        if now and not now & old:
             break
         time.sleep(0.02)
     return time.monotonic() - start

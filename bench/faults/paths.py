@@ -223,7 +223,7 @@ def loss(library):
     with joined(library, patience=5000) as (net, client):
         net.replace_rules("numgen random mod 100 < 1 drop")
         before = net.statistic(1, "total_connections")
-        failed = client.failed("batch", 3000, 8)
+        failed = client.failed("batch", int(3000 * PACE), 8)
         # The one that asks the second time does not count.
         return failed, net.statistic(1, "total_connections") - before - 1
 
@@ -233,7 +233,7 @@ def flush_pools(client):
                            check=False).stdout
     if " flush" not in usage:
         raise Missing("no such command: mcpool flush")
-    run(("env", f"MCPOOL_STATS={client.directory.name}"), MCPOOL, "flush")
+    run(("env", f"MCPOOL_STATS={client.directory.name}"), MCPOOL, "flush", str(client.process.pid))
 
 
 def switched(library, seconds, flush=False, **settings):

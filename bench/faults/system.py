@@ -64,9 +64,13 @@ class Traced:
 def calls_of_a_hit(library):
     with Server() as server, Traced(library, server.address) as client:
         client.ask("batch 20 1")
-        before = client.calls()
-        client.ask("batch 200 1")
-        return sum((client.calls() - before).values()) / 200
+        counts = []
+        # The least of three: now and then the counters are written as well.
+        for _ in range(3):
+            before = client.calls()
+            client.ask("batch 200 1")
+            counts.append(sum((client.calls() - before).values()) / 200)
+        return min(counts)
 
 
 # The pieces of a wait.

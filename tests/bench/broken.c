@@ -2,6 +2,7 @@
  * A library that breaks what the cases of bench/faults look for, so that each is seen to fail.
  * BROKEN has the words for what it does to connections to the server in MCPOOL_SERVERS, and to
  * its process:
+ * Built with RIGHT it does nothing of all that.
  *
  *   hoard    opens a second connection at each connect(), which stays open
  *   keep     keeps each connection on which nothing is owed at close() and gives it to the next
@@ -13,6 +14,7 @@
  *   busy     a wait is cut into many pieces, and a connect() makes calls that it need not make
  *   stubborn the process takes three seconds to end, with a strange exit code
  *   late     the process takes two seconds to begin
+ *   slow     a connect() takes a millisecond of the processor
  *   unfair   some processes are slow to accept()
  */
 #include <arpa/inet.h>
@@ -31,6 +33,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KEPT       64
@@ -40,13 +43,21 @@
 static _Atomic int kept[KEPT];
 static _Atomic unsigned int sends, replies;
 static _Atomic bool owes[FDS];
+static void *volatile leaked;
+
+#ifdef RIGHT
+static const bool is_right = true;
+#else
+static const bool is_right = false;
+#endif
 
 /* Programs that change their title lose their environment. */
 static char words[64], server[64];
 
 __attribute__((constructor)) static void begin(void)
 {
-    snprintf(words, sizeof(words), "%s", getenv("BROKEN") ?: "");
+    if (!is_right)
+        snprintf(words, sizeof(words), "%s", getenv("BROKEN") ?: "");
     snprintf(server, sizeof(server), "%s", getenv("MCPOOL_SERVERS") ?: "");
     if (strstr(words, "late"))
         sleep(2);
@@ -96,6 +107,10 @@ int connect(int fd, const struct sockaddr *address, socklen_t size)
         errno = ECONNREFUSED;
         return -1;
     }
+    for (clock_t end = clock() + CLOCKS_PER_SEC / 1000; is_server(address) && does("slow");) {
+        if (clock() > end)
+            break;
+    }
     if (is_server(address) && does("busy")) {
         for (int i = 0; i < 10; i++)
             syscall(SYS_getpid);
@@ -128,7 +143,7 @@ int close(int fd)
                 break;
         }
         if (does("leak"))
-            memset(malloc(65536), 1, 65536);
+            leaked = memset(malloc(1 << 19), 1, 1 << 19);
     }
     return REAL(close)(fd);
 }
