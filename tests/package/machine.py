@@ -25,7 +25,8 @@ from support import BUILD, Load, PYTHON, die_with_parent
 # What a machine with an application has; nothing of it is ours.
 SOFTWARE = ["systemd-sysv", "iproute2", "memcached", "gunicorn", "python3-gevent",
             "python3-memcache", "php-fpm", "php-memcached", "libfcgi-bin", "uwsgi",
-            "uwsgi-plugin-python3", "uwsgi-plugin-gevent-python3", "supervisor"]
+            "uwsgi-plugin-python3", "uwsgi-plugin-gevent-python3", "supervisor", "apache2",
+            "libapache2-mod-php", "libapache2-mod-wsgi-py3", "celery", "puma", "ruby-dalli", "nodejs"]
 TOOLS = ["apt-get", "mmdebstrap", "systemd-nspawn", "nsenter"]
 CGROUP_MOUNTS = ["/sys/fs/cgroup", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"]
 

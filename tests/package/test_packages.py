@@ -82,7 +82,7 @@ def test_command_package(debs):
     assert found["/usr/bin/mcpool"] == "-rwxr-xr-x"
     for name in ("systemd/mcpool.conf", "systemd/run-mcpool.mount", "gunicorn/gunicorn.conf.py", "uwsgi/app.ini",
                  "php-fpm/mcpool.conf", "supervisord/myapp.conf", "docker/Dockerfile",
-                 "kubernetes/Dockerfile", "kubernetes/myapp.yaml"):
+                 "apache/mcpool.conf", "README.md", "kubernetes/Dockerfile", "kubernetes/myapp.yaml"):
         assert f"/usr/share/doc/mcpool/examples/{name}" in found
     manuals = {name for name in found if name.startswith("/usr/share/man/")}
     assert "/usr/share/man/man1/mcpool.1.gz" in manuals

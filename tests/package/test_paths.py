@@ -176,6 +176,105 @@ def test_supervisord(ready):
     ready.run("rm /etc/supervisor/conf.d/myapp.conf && supervisorctl update")
 
 
+# What the README names and the examples' README tells.
+
+APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
+APACHE = """Listen 8000
+StartServers 4
+MaxRequestWorkers 4
+<VirtualHost *:8000>
+    DocumentRoot /srv/myapp
+    <Directory /srv/myapp>
+        Require all granted
+        DirectoryIndex page.php
+    </Directory>
+    {}
+</VirtualHost>
+"""
+WSGI = """WSGIDaemonProcess myapp processes=2 threads=4 python-path=/srv/myapp
+    WSGIScriptAlias / /srv/myapp/per_request.py process-group=myapp application-group=%{GLOBAL}
+    WSGICallableObject app"""
+
+
+@pytest.fixture
+def emptied(ready):
+    """The machine with an empty cache: clients of other languages read values differently."""
+    ready.run("systemctl restart memcached")
+    ready.until("have a memcached", ready.memcached_listens)
+    return ready
+
+
+def examples_row(name):
+    """What the table of the examples' README says to do for NAME."""
+    [row] = re.findall(rf"^\| {re.escape(name)} \| (.*) \|$", read_example("README.md"), re.M)
+    return row
+
+
+@pytest.mark.parametrize("module", ["php", "wsgi"])
+def test_apache(emptied, module):
+    assert "`apache/mcpool.conf`" in examples_row("apache with mod_php or mod_wsgi")
+    emptied.copy(os.path.join(APPS, "per_request.py"), "/srv/myapp")
+    site = shlex.quote(APACHE.format(WSGI if module == "wsgi" else ""))
+    emptied.run(f"printf %s {site} >/etc/apache2/sites-enabled/myapp.conf; rm -f /etc/apache2/sites-enabled/000-*;"
+              "systemctl restart apache2")
+    assert opened_by_visits(emptied) >= VISITS
+    emptied.run(f"install -D -m 644 -t /etc/systemd/system/apache2.service.d {INSTALLED}/apache/mcpool.conf;"
+              "systemctl daemon-reload; systemctl restart apache2")
+    assert opened_by_visits(emptied) <= POOLED
+    emptied.run("rm -r /etc/systemd/system/apache2.service.d; systemctl daemon-reload; systemctl stop apache2")
+
+
+def test_puma(emptied):
+    assert "`systemd/mcpool.conf` for `puma.service`" in examples_row("puma, unicorn, passenger")
+    emptied.copy(os.path.join(APPS, "page.ru"), "/srv/myapp")
+    emptied.copy(os.path.join(APPS, "puma.service"), "/etc/systemd/system")
+    emptied.run("systemctl daemon-reload; systemctl start puma")
+    assert opened_by_visits(emptied) >= VISITS
+    emptied.run(f"install -D -m 644 -t /etc/systemd/system/puma.service.d {INSTALLED}/systemd/mcpool.conf;"
+              "systemctl daemon-reload; systemctl restart puma")
+    assert opened_by_visits(emptied) <= POOLED
+    emptied.run("systemctl stop puma")
+
+
+def test_node_cluster(emptied):
+    assert examples_row("node, its cluster").startswith("`mcpool run -- node app.js`")
+    emptied.copy(os.path.join(APPS, "cluster.js"), "/srv/myapp")
+    with emptied.running("node cluster.js"):
+        assert opened_by_visits(emptied) >= VISITS
+    with emptied.running("mcpool run -- node cluster.js"):
+        assert opened_by_visits(emptied) <= POOLED
+
+
+def test_celery(emptied):
+    [line] = re.findall(r"`(mcpool run -- celery [^`]*)`", examples_row("celery"))
+    emptied.run("mkdir queue done control results")
+    emptied.copy(os.path.join(APPS, "tasks.py"), "/srv/myapp")
+
+    def opened(line):
+        with emptied.running(f"C_FORCE_ROOT=1 {line} -c 4"):
+            before = emptied.connections()
+            emptied.run("python3 tasks.py")
+            return emptied.connections() - before - 1
+
+    assert opened(line.removeprefix("mcpool run -- ")) >= VISITS
+    assert opened(line) <= POOLED
+
+
+def test_every_process(emptied):
+    """/etc/ld.so.preload: programs with set-id bits run as before."""
+    [block] = re.findall(r"^```sh\n(.*?)^```$", read_example("README.md"), re.M | re.S)
+    on, off = block.splitlines()
+    emptied.run(on)
+    with emptied.running("gunicorn -k gevent app:app"):
+        assert opened_by_visits(emptied) <= POOLED
+    told = emptied.run("setpriv --reuid=www-data --clear-groups su --version 2>&1")
+    assert told.startswith("su from util-linux")
+    assert emptied.run("systemctl restart memcached && echo good") == "good\n"
+    emptied.run(off)
+    assert emptied.run("cat /etc/ld.so.preload; python3 -c pass 2>&1") == ""
+    emptied.run("rm /etc/ld.so.preload")
+
+
 def test_autopkgtest(ready):
     """Debian's own tests of the packages, as autopkgtest runs them."""
     folder = os.path.join(TOP, "packaging", "debian", "tests")
