@@ -152,6 +152,23 @@ static void park_here(int n)
     }
 }
 
+/* Its late reply came while the path was alive: that is no proof now. */
+Test(life, a_drained_connection_needs_proof_too, .timeout = 40, .init = listen_for_us)
+{
+    int fd = dial_and_exchange(0);
+
+    send_text(fd, "get a\r\n");
+    close(fd);
+    EXPECT_EVENT(": kept, draining");
+    serve_one(served[0]);
+    usleep(A_MOMENT);
+    silence(shadow_fd());
+    usleep(ONE_PROBE);
+    dial(port);
+    cr_expect(log_count(": asked for a sign of life") == 1);
+    cr_expect(log_count(": reused as ") == 0);
+}
+
 /* The server ends the connection without a reply, with a reset if RESET. */
 static void hang_up(long fd, bool reset)
 {
