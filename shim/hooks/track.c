@@ -12,15 +12,18 @@
 #include "conn/epoll_reg.h"
 #include "pool/connect_time.h"
 #include "pool/discard.h"
+#include "pool/full.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
+#include "pool/due.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 
 /* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)
@@ -57,6 +60,10 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
+    if (mode_is_off()) {
+        due_when_off();
+        return -1;
+    }
     conn = spare_reuse(domain, type);
     if (!conn)
         return -1;
@@ -86,7 +93,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process())
+        !owner_is_this_process() || mode_is_off())
         return;
     conn = conn_new(fd, domain);
     if (!conn)
@@ -443,6 +450,7 @@ static bool tells_error(int level, int name, const void *value, socklen_t len)
 void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
+    int error;
 
     if (!conn)
         return;
@@ -450,6 +458,10 @@ void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
         connect_time_failed(conn);
     if (!sockopts_hides(&conn->options, level, name) || !is_elsewhere(conn, fd))
         sockopts_seen(&conn->options, level, name, value, len);
+    if (level == SOL_SOCKET && name == SO_ERROR && len == sizeof(error)) {
+        memcpy(&error, value, sizeof(error));
+        full_note_connect(conn, error);
+    }
     conn_put(conn, CONN_CALL_OTHER);
 }
 
