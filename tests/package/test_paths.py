@@ -129,7 +129,7 @@ def test_systemd_and_off_again(ready):
     assert "myapp" not in warnings
     assert opened_by_visits(ready) <= POOLED
     assert "127.0.0.1:11211" in ready.run("mcpool stat")
-    off = readme_section("Switch it off again")[0]
+    off = readme_section("Switch it off")[0]
     assert off[-1].startswith("apt purge")
     ready.run("\n".join(off[:-1]))
     assert opened_by_visits(ready) >= VISITS
