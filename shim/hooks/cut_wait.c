@@ -326,7 +326,8 @@ static bool make_pieces(struct wait *wait, nsec_t length, int *result)
     if (*result == -1 && errno != EINTR)
         return false;
     wait->recalled = is_recalled(wait, *result);
-    while (*result == 0 && !last && !wait->recalled) {
+    /* The old file of a closed fd may end even the last piece early. */
+    while (*result == 0 && (!last || remaining(wait) > 0) && !wait->recalled) {
         length = next_piece(wait, &last);
         *result = make_piece(wait, last ? remaining(wait) : length);
         wait->recalled = is_recalled(wait, *result);

@@ -21,6 +21,7 @@
 #include <sys/select.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 /* When the counters of this process were written last, by the clock of files. */
@@ -274,7 +275,18 @@ CLOSE_TEST(1)
 CLOSE_TEST(2)
 CLOSE_TEST(3)
 
-/* Nor does a wait end early whose fd is another file by now, where nothing happens. */
+/* The seconds for which THREAD had a processor. */
+static double used_by(pthread_t thread)
+{
+    struct timespec used = {0};
+    clockid_t clock;
+
+    cr_assert(pthread_getcpuclockid(thread, &clock) == 0 && clock_gettime(clock, &used) == 0);
+    return (double)used.tv_sec + (double)used.tv_nsec / 1e9;
+}
+
+/* Nor does a wait end early whose fd is another file by now, where nothing happens. It waits:
+ * an event of the old file ends a piece once. */
 TEST_ALONE(go_on_for_another_file_without_events, )
 {
     EACH(i)
@@ -292,6 +304,9 @@ TEST_ALONE(go_on_for_another_file_without_events, )
                   waited);
         wait_until_written(before, waits[i].name);
         cr_assert(write(ends[1], "x", 1) == 1);
+        sleep_ms(1500);
+        if (waits[i].make == make_fd)
+            cr_expect(used_by(waiting.thread) < 0.3, "%s", waits[i].name);
         pthread_join(waiting.thread, NULL);
         cr_expect(waiting.result == (waits[i].make == make_set), "%s: %d", waits[i].name,
                   waiting.result);
