@@ -10,6 +10,7 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "config/config.h"
 #include "conn/conn.h"
 #include "hooks/deepbind.h"
@@ -60,6 +61,7 @@ __attribute__((constructor)) static void start(void)
     config_read(&config, environ);
     log_start(&config);
     log_warnings();
+    clock_start();
     if (!can_unwind)
         log_line(LOG_INFO, "version %s, pooling nothing: the program has no libpthread",
                  MCPOOL_VERSION);

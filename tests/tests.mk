@@ -2,10 +2,10 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-UNIT_SHIM := $(addprefix shim/,base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
+UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
                base/reasons base/unwind base/usermem config/address config/config config/rules conn/conn conn/endpoint \
-               conn/fdmap conn/limits conn/sockopts pool/pool pool/report stats/log stats/stats \
-               stats/stats_file stats/switch_file)
+               conn/fdmap conn/limits conn/sockopts pool/pool pool/proof pool/report stats/log \
+               stats/stats stats/stats_file stats/switch_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

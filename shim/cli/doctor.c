@@ -48,6 +48,7 @@ struct finding {
     size_t count;
     struct numbers total;
     bool dry;
+    bool off;       /* switched off, see mcpool-switch(1) */
     double seconds; /* since the first connection of each process, together */
 };
 
@@ -221,6 +222,15 @@ static void tell_gain(struct advice *advice, const struct finding *finding)
         say(advice, "gain", "Pooling is worth it here. To begin, end the dry run.");
 }
 
+static void tell_off(struct advice *advice, const struct finding *finding)
+{
+    if (finding->off)
+        say(advice, "off",
+            "It is switched off: its connections are not pooled or counted now. What follows "
+            "is "
+            "of the time before.");
+}
+
 static void tell_cost(struct advice *advice, const struct finding *finding)
 {
     const uint64_t *stats = finding->total.stats;
@@ -343,15 +353,12 @@ static const char *where(const struct finding *finding, const struct share *shar
     return text;
 }
 
-/* Connections that were closed while replies were outstanding. A fence is drained as well. */
+/* Connections that were closed while replies were outstanding. */
 static uint64_t unread(const struct numbers *numbers, int which)
 {
-    uint64_t drained = numbers->stats[STAT_drained], fences = numbers->stats[STAT_fences];
-
     (void)which;
-    return (drained > fences ? drained - fences : 0) + numbers->refused[REASON_REPLY_OWED] +
-           numbers->refused[REASON_REPLY_PARTIAL] + numbers->discarded[REASON_DRAIN_TIMEOUT] +
-           numbers->discarded[REASON_DRAIN_LIMIT];
+    return numbers->stats[STAT_given_up] + numbers->refused[REASON_REPLY_OWED] +
+           numbers->refused[REASON_REPLY_PARTIAL];
 }
 
 static void tell_unread(struct advice *advice, const struct finding *finding)
@@ -361,10 +368,10 @@ static void tell_unread(struct advice *advice, const struct finding *finding)
     if (share.n == 0)
         return;
     say(advice, "unread",
-        "The client left replies unread at least %s (%.1f %% of its closes%s). %s Look for "
-        "timeouts that are shorter than the server needs, and for threads or greenlets that "
-        "are "
-        "killed while they wait.",
+        "The client left replies unread %s (%.1f %% of its closes%s). %s Look for timeouts "
+        "that "
+        "are shorter than the server needs, and for threads or greenlets that are killed while "
+        "they wait.",
         count_of(share.n, "time"), percent(share.n, closed(finding)), where(finding, &share),
         finding->dry ? "Without the dry run, the library reads them and reuses most of these "
                        "connections."
@@ -470,6 +477,7 @@ static struct advice advise(const struct finding *finding)
 {
     struct advice advice = {0};
 
+    tell_off(&advice, finding);
     tell_saved(&advice, finding);
     tell_gain(&advice, finding);
     tell_cost(&advice, finding);
@@ -485,10 +493,11 @@ static struct advice advise(const struct finding *finding)
     return advice;
 }
 
-/* Whether both belong to the same service and are in the same mode. */
+/* Whether both belong to the same service in the same container, and are in the same mode. */
 static bool is_same_service(const struct process *one, const struct process *other)
 {
-    return strcmp(one->service, other->service) == 0 && one->mode == other->mode;
+    return strcmp(one->service, other->service) == 0 &&
+           strcmp(one->container, other->container) == 0 && one->mode == other->mode;
 }
 
 static size_t count_service(const struct process *first, size_t most)
@@ -511,7 +520,8 @@ static void add_member(struct finding *finding, const struct process *process,
 /* What the N processes at FIRST, one service, say of the server NAME. */
 static struct finding find(const struct process *first, size_t n, const char *name)
 {
-    struct finding finding = {.server = name, .dry = first->mode == MODE_DRY};
+    struct finding finding = {
+        .server = name, .dry = first->mode == MODE_DRY, .off = first->mode == MODE_OFF};
 
     finding.members = must(calloc(n, sizeof(*finding.members)));
     for (size_t i = 0; i < n; i++) {
@@ -540,8 +550,11 @@ static void print_text(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("%s, %zu process%s, %s%s\n", first->service, finding->count,
-           finding->count == 1 ? "" : "es", finding->server, finding->dry ? ", dry run" : "");
+    printf("%s%s%s, %zu process%s, %s%s\n", first->service, first->container[0] ? " in " : "",
+           first->container, finding->count, finding->count == 1 ? "" : "es", finding->server,
+           finding->dry   ? ", dry run"
+           : finding->off ? ", switched off"
+                          : "");
     for (size_t i = 0; i < advice.count; i++)
         text_print_wrapped("  - ", advice.list[i].text);
     free_advice(&advice);
@@ -553,8 +566,9 @@ static void print_json(const struct finding *finding)
     const struct process *first = finding->members[0].process;
     struct advice advice = advise(finding);
 
-    printf("{\"service\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": %s, \"pids\": [",
-           first->service, finding->server, finding->dry ? "true" : "false");
+    printf("{\"service\": \"%s\", \"container\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": "
+           "%s, \"pids\": [",
+           first->service, first->container, finding->server, finding->dry ? "true" : "false");
     for (size_t i = 0; i < finding->count; i++)
         printf("%s%d", i > 0 ? ", " : "", finding->members[i].process->pid);
     printf("], \"sentences\": [");

@@ -61,7 +61,7 @@ struct process {
 };
 
 struct processes {
-    struct process *list; /* by service and container, then by mode, then by pid */
+    struct process *list; /* by service, container and mode, then by pid */
     size_t count;
     size_t forbidden;     /* files of other users that may not be read */
     size_t too_many;      /* processes beyond the limits for a user */

@@ -123,6 +123,7 @@ struct conn {
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
     uint32_t sends; /* calls that sent something, by all connections that had the record */
+    uint64_t received_before; /* its present user came, if it was reused */
     struct wire wire;
 
     struct sockopts options;

@@ -35,6 +35,7 @@ struct endpoint {
     _Atomic msec_t no_auth_at;  /* when it last answered a client that was not logged in */
     _Atomic msec_t no_mn_until; /* it did not understand `mn` as a fence: not sent until then */
     atomic_bool knows_mn;
+    _Atomic msec_t ask_before; /* what has been idle since then is asked before it is reused */
     _Atomic uint8_t habits[POOL_HABITS]; /* by socket_kind: enum wire_protocol last spoken */
     _Atomic uint8_t spoken;              /* a bit per enum wire_protocol that was ever spoken */
     _Atomic(struct stats *) stats;       /* &early, or the published counters */
@@ -48,6 +49,7 @@ struct endpoint {
     unsigned int peak;       /* connections in use at once, since peak_since */
     unsigned int last_peak;  /* the same, in the minute before */
     msec_t peak_since;
+    msec_t full_until;     /* its server has no room: one idle connection is kept at most */
     msec_t flushed_before; /* what was opened before is not kept; 0: never flushed */
 };
 

@@ -26,8 +26,8 @@ bool sockid_is_at(const struct conn *conn, int fd);
  * when the kernel does not tell. One system call, or two when it gives no cookie. */
 bool sockid_is_elsewhere(const struct conn *conn, int fd);
 
-/* Fills INFO, which the caller has set to zero, about the TCP socket at FD. Returns how many
- * bytes of INFO the kernel has filled; 0 when the call failed. One system call. */
+/* Fills INFO about the TCP socket at FD. Returns how many bytes of INFO the kernel has filled,
+ * which are those that may be read; 0 when the call failed. One system call. */
 size_t sockid_tcp_info(int fd, struct tcp_info *info);
 
 #endif

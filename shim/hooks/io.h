@@ -16,6 +16,7 @@
 
 #include "base/unwind.h"
 #include "hooks/hooks.h"
+#include "pool/life.h"
 
 /* The part of a hook that is for tracked fds. */
 #define TRACKED static __attribute__((noinline))
@@ -59,10 +60,12 @@ static inline void io_guard(struct io *io, bool untrackable)
     _pthread_cleanup_push(&io->cleanup, io_abandon, io);
 }
 
-/* The call has returned and its bytes are accounted. */
-static inline void io_end(struct io *io)
+/* The call has returned MOVED, and its bytes are accounted. errno is the call's. */
+static inline void io_end(struct io *io, ssize_t moved)
 {
     _pthread_cleanup_pop(&io->cleanup, 0);
+    if (__builtin_expect(moved <= 0, 0))
+        life_note_failure(io->conn, moved);
     conn_put(io->conn, io->kind);
 }
 

@@ -108,7 +108,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
 HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
     if (due_is_anything())
-        return cut_wait_epoll_wait(epfd, events, n, timeout);
+        return due_after_wait(cut_wait_epoll_wait(epfd, events, n, timeout));
     return real_epoll_wait(epfd, events, n, timeout);
 }
 
@@ -116,7 +116,7 @@ HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                        const sigset_t *mask)
 {
     if (due_is_anything())
-        return cut_wait_epoll_pwait(epfd, events, n, timeout, mask);
+        return due_after_wait(cut_wait_epoll_pwait(epfd, events, n, timeout, mask));
     return real_epoll_pwait(epfd, events, n, timeout, mask);
 }
 
@@ -124,7 +124,7 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
                         const struct timespec *timeout, const sigset_t *mask)
 {
     if (due_is_anything())
-        return cut_wait_epoll_pwait2(epfd, events, n, timeout, mask);
+        return due_after_wait(cut_wait_epoll_pwait2(epfd, events, n, timeout, mask));
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
@@ -172,7 +172,8 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? cut_wait_poll(fds, n, timeout) : real_poll(fds, n, timeout);
+    result = due_is_anything() ? due_after_wait(cut_wait_poll(fds, n, timeout))
+                               : real_poll(fds, n, timeout);
     guard_end(&guard);
     return result;
 }
@@ -191,7 +192,7 @@ GUARDED int guarded___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? cut_wait___poll_chk(fds, n, timeout, room)
+    result = due_is_anything() ? due_after_wait(cut_wait___poll_chk(fds, n, timeout, room))
                                : real___poll_chk(fds, n, timeout, room);
     guard_end(&guard);
     return result;
@@ -211,7 +212,7 @@ GUARDED int guarded_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? cut_wait_ppoll(fds, n, timeout, mask)
+    result = due_is_anything() ? due_after_wait(cut_wait_ppoll(fds, n, timeout, mask))
                                : real_ppoll(fds, n, timeout, mask);
     guard_end(&guard);
     return result;
@@ -232,8 +233,9 @@ GUARDED int guarded___ppoll_chk(struct pollfd *fds, nfds_t n, const struct times
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? cut_wait___ppoll_chk(fds, n, timeout, mask, room)
-                               : real___ppoll_chk(fds, n, timeout, mask, room);
+    result = due_is_anything()
+                 ? due_after_wait(cut_wait___ppoll_chk(fds, n, timeout, mask, room))
+                 : real___ppoll_chk(fds, n, timeout, mask, room);
     guard_end(&guard);
     return result;
 }
@@ -253,8 +255,9 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *ex
     int result;
 
     guard_select(&guard, n, readable, writable, except);
-    result = due_is_anything() ? cut_wait_select(n, readable, writable, except, timeout)
-                               : real_select(n, readable, writable, except, timeout);
+    result = due_is_anything()
+                 ? due_after_wait(cut_wait_select(n, readable, writable, except, timeout))
+                 : real_select(n, readable, writable, except, timeout);
     guard_end(&guard);
     return result;
 }
@@ -275,8 +278,10 @@ GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *e
     int result;
 
     guard_select(&guard, n, readable, writable, except);
-    result = due_is_anything() ? cut_wait_pselect(n, readable, writable, except, timeout, mask)
-                               : real_pselect(n, readable, writable, except, timeout, mask);
+    result =
+        due_is_anything()
+            ? due_after_wait(cut_wait_pselect(n, readable, writable, except, timeout, mask))
+            : real_pselect(n, readable, writable, except, timeout, mask);
     guard_end(&guard);
     return result;
 }

@@ -31,7 +31,7 @@ static inline void receive_end(struct io *io, const void *bytes, ssize_t moved, 
         wire_received(&io->conn->wire, bytes, (size_t)moved);
         conn_unlock(io->conn);
     }
-    io_end(io);
+    io_end(io, moved);
 }
 
 static void account_iov(struct io *io, const struct iovec *iov, size_t count, size_t moved)
@@ -53,7 +53,7 @@ static inline void receive_end_iov(struct io *io, const struct iovec *iov, size_
 {
     if (moved > 0)
         account_iov(io, iov, count, (size_t)moved);
-    io_end(io);
+    io_end(io, moved);
 }
 
 /* The same for the buffers of MSG. MSG may be unreadable when nothing moved. */
@@ -62,7 +62,7 @@ static inline void receive_end_message(struct io *io, const struct msghdr *msg, 
 {
     if (!(flags & TAKES_NOTHING) && moved > 0)
         account_iov(io, msg->msg_iov, msg->msg_iovlen, (size_t)moved);
-    io_end(io);
+    io_end(io, moved);
 }
 
 /* The same for COUNT messages; -1 if the call failed. */
@@ -71,7 +71,7 @@ static inline void receive_end_messages(struct io *io, const struct mmsghdr *msg
 {
     for (int i = 0; i < count && !(flags & TAKES_NOTHING); i++)
         account_iov(io, msgs[i].msg_hdr.msg_iov, msgs[i].msg_hdr.msg_iovlen, msgs[i].msg_len);
-    io_end(io);
+    io_end(io, count > 0 && msgs[0].msg_len == 0 ? 0 : count);
 }
 
 TRACKED ssize_t tracked_read(int fd, uint32_t word, void *buf, size_t n)

@@ -111,7 +111,7 @@ static inline void send_end(struct send *send, ssize_t moved)
 {
     if (moved > 0)
         account_sent(send, (size_t)moved);
-    io_end(&send->io);
+    io_end(&send->io, moved);
 }
 
 /* send_begin() and the parsing of the N bytes at BUF. */

@@ -83,7 +83,7 @@ HOOKED int accept(int fd, struct sockaddr *addr, socklen_t *len)
     if (hook_should_retry(result))
         result = real_accept(fd, addr, len);
     track_lowest_fd(result);
-    return result;
+    return due_after_wait(result);
 }
 
 HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
@@ -95,7 +95,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
     if (hook_should_retry(result))
         result = real_accept4(fd, addr, len, flags);
     track_lowest_fd(result);
-    return result;
+    return due_after_wait(result);
 }
 
 HOOKED int shutdown(int fd, int how)

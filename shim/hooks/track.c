@@ -12,6 +12,7 @@
 #include "conn/epoll_reg.h"
 #include "pool/connect_time.h"
 #include "pool/discard.h"
+#include "pool/full.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
@@ -449,6 +450,7 @@ static bool tells_error(int level, int name, const void *value, socklen_t len)
 void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
 {
     struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
+    int error;
 
     if (!conn)
         return;
@@ -456,6 +458,10 @@ void track_getsockopt(int fd, int level, int name, void *value, socklen_t len)
         connect_time_failed(conn);
     if (!sockopts_hides(&conn->options, level, name) || !is_elsewhere(conn, fd))
         sockopts_seen(&conn->options, level, name, value, len);
+    if (level == SOL_SOCKET && name == SO_ERROR && len == sizeof(error)) {
+        memcpy(&error, value, sizeof(error));
+        full_note_connect(conn, error);
+    }
     conn_put(conn, CONN_CALL_OTHER);
 }
 

@@ -15,6 +15,8 @@
 #include "conn/fdmap.h"
 #include "conn/limits.h"
 #include "pool/discard.h"
+#include "pool/full.h"
+#include "pool/life.h"
 #include "stats/log.h"
 #include "pool/due.h"
 #include "pool/pool.h"
@@ -109,6 +111,14 @@ static void abandoned(void *argument)
     conn_move(conn, CONN_CLOSED);
 }
 
+/* CONN, which the program closes at FD, is not kept for REASON. */
+COLD static void note_refused(struct conn *conn, int fd, enum reason reason, msec_t now)
+{
+    full_note_refused(conn, now);
+    life_note_left(conn, fd, now);
+    discard_note_refused(conn, reason);
+}
+
 bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
 {
     struct conn *conn = conn_of_word(word);
@@ -134,7 +144,7 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
         if (reason == REASON_NONE)
             return true;
         _pthread_cleanup_pop(&check_in->cleanup, 0);
-        discard_note_refused(conn, reason);
+        note_refused(conn, fd, reason, check_in->now);
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
@@ -163,6 +173,13 @@ COLD static bool settle_options(struct conn *conn)
     return sockopts_keep_alive(conn->fd, &conn->options, idle);
 }
 
+/* REASON_NONE, or why CONN, on which not all replies have come, is not kept. */
+COLD static enum reason keep_draining(struct conn *conn, msec_t now)
+{
+    life_note_left(conn, conn->fd, now);
+    return drain_begin(conn, now);
+}
+
 /* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
  * it is not kept. */
 static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
@@ -173,7 +190,7 @@ static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
     if (conn->fd >= 0 && !sockopts_are_settled(&conn->options, pool_keepalive()) &&
         !settle_options(conn))
         return REASON_OPTION_FAILED;
-    reason = clean ? REASON_NONE : drain_begin(conn, now);
+    reason = clean ? REASON_NONE : keep_draining(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 
 #include "base/hash.h"
 #include "base/owner.h"
@@ -22,12 +23,18 @@
 #include "pool/drain.h"
 #include "pool/due.h"
 #include "pool/guess.h"
+#include "pool/full.h"
 #include "pool/install.h"
+#include "pool/life.h"
 #include "pool/pool.h"
+#include "pool/proof.h"
 #include "pool/spare.h"
 #include "pool/verify.h"
 #include "config/rules.h"
 #include "stats/log.h"
+
+/* Idle connections without proof of life that one connect() asks. */
+#define ASKS_AT_ONCE 8
 
 /* Draining connections that one connect() reads from. */
 #define DRAINS_AT_ONCE 4
@@ -63,6 +70,7 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
     if (fresh->epoll_regs.count > 0)
         conn->epoll_regs = fresh->epoll_regs;
     conn->socket_kind = fresh->socket_kind;
+    conn->received_before = conn->received;
     conn_set_answer(conn, conn_answer(fresh));
     /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
@@ -84,27 +92,72 @@ static void pretend_to_reuse(struct conn *conn, msec_t now)
     conn_move(conn, CONN_CLOSED);
 }
 
-/* The latest idle connection that passes verification; those that do not are discarded. */
+/* Asks CONN, CHECKING_OUT, whether it is alive; its answer is read by a later check-out. */
+COLD static void ask(struct conn *conn, msec_t now)
+{
+    struct endpoint *endpoint = conn->endpoint;
+    enum reason reason = drain_ask(conn, now);
+
+    if (reason == REASON_NONE && !pool_return(conn))
+        reason = REASON_LOCKED;
+    if (reason != REASON_NONE) {
+        discard(conn, reason);
+        return;
+    }
+    stats_count(&endpoint->stats->asked);
+    log_line(LOG_DEBUG, "%s: asked for a sign of life", endpoint->text);
+}
+
+/* CONN, CHECKING_OUT, is clean, but PROOF is none of life. */
+COLD static void handle_unproven(struct conn *conn, enum proof proof, msec_t now,
+                                 unsigned int *asks)
+{
+    if (proof == PROOF_OF_DEATH) {
+        life_is_over(conn);
+        return;
+    }
+    ask(conn, now);
+    --*asks;
+}
+
+/* Whether CONN, CHECKING_OUT, is clean and proven alive. If not, it is discarded, or asked, and
+ * *ASKS one less: it is not the caller's any more. */
+static bool may_be_reused(struct conn *conn, msec_t now, unsigned int *asks)
+{
+    struct tcp_info info;
+    enum reason reason = verify_for_reuse(conn, &info);
+    enum proof proof;
+
+    if (__builtin_expect(reason != REASON_NONE, 0)) {
+        discard(conn, reason);
+        return false;
+    }
+    proof = proof_of(conn, &info);
+    if (proof == PROOF_OF_LIFE)
+        return true;
+    handle_unproven(conn, proof, now, asks);
+    return false;
+}
+
+/* The latest idle connection that may be reused. When a few had to be asked, there is none now.
+ */
 static struct conn *find_clean(const struct conn *fresh, enum wire_protocol protocol,
                                msec_t now)
 {
     struct evicted evicted;
     struct conn *conn;
-    enum reason reason;
+    unsigned int asks = ASKS_AT_ONCE;
 
     evicted.count = 0;
     if (pool_is_dry_run())
         custody_do_due(now);
-    while (true) {
+    while (asks > 0) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);
-        if (!conn || conn->fd < 0)
+        if (!conn || conn->fd < 0 || may_be_reused(conn, now, &asks))
             return conn;
-        reason = verify_for_reuse(conn);
-        if (reason == REASON_NONE)
-            return conn;
-        discard(conn, reason);
     }
+    return NULL;
 }
 
 /* A draining connection on which everything has come by now. The one that has waited longest is
@@ -114,7 +167,7 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
                                  msec_t now)
 {
     struct evicted evicted;
-    unsigned int reads = DRAIN_READS;
+    unsigned int reads = DRAIN_READS, asks = DRAINS_AT_ONCE;
 
     evicted.count = 0;
     for (int i = 0; i < DRAINS_AT_ONCE && reads > 0; i++) {
@@ -127,13 +180,12 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
         reason = drain(conn, now, &reads);
         if (drain_goes_on(reason) && pool_return(conn))
             continue;
-        if (reason == REASON_NONE)
-            reason = verify_for_reuse(conn);
-        if (reason == REASON_NONE) {
+        if (reason != REASON_NONE)
+            discard(conn, reason);
+        else if (may_be_reused(conn, now, &asks)) {
             stats_count(&conn->endpoint->stats->drained);
             return conn;
         }
-        discard(conn, reason);
     }
     return NULL;
 }
@@ -373,6 +425,7 @@ static int note_outcome(const struct check_out *check_out, int result)
         return result;
     if (result != 0 && !connect_goes_on(errno)) {
         connect_time_failed(conn);
+        full_note_connect(conn, errno);
         note_reconnected(conn);
     }
     if (conn == check_out->reused)

@@ -61,10 +61,9 @@ static uint32_t next_nonce(const struct conn *conn)
     return (uint32_t)(hash_mix(other) >> 32);
 }
 
-static enum reason send_fence(struct conn *conn, msec_t now)
+static enum reason send_fence(struct conn *conn, bool mn)
 {
     uint8_t bytes[WIRE_FENCE_MAX];
-    bool mn = may_ask_mn(conn, now);
     size_t n = wire_fence(&conn->wire, mn, next_nonce(conn), bytes);
 
     if (raw_syscall(SYS_sendto, conn->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) !=
@@ -84,7 +83,16 @@ enum reason drain_begin(struct conn *conn, msec_t now)
 {
     conn->fence = FENCE_NONE;
     conn->drained = 0;
-    return is_unconfirmed(conn) ? send_fence(conn, now) : REASON_NONE;
+    return is_unconfirmed(conn) ? send_fence(conn, may_ask_mn(conn, now)) : REASON_NONE;
+}
+
+/* Any request that the server surely knows will do. */
+enum reason drain_ask(struct conn *conn, msec_t now)
+{
+    conn->idle_since = now;
+    conn->drained = 0;
+    return send_fence(conn,
+                      wire_knows_mn(&conn->wire) || atomic_load(&conn->endpoint->knows_mn));
 }
 
 /* A fence had no answer, or a wrong one. A server that has understood `mn` before is asked
@@ -150,7 +158,7 @@ enum reason drain(struct conn *conn, msec_t now, unsigned int *reads)
         if (reason == REASON_UNCONFIRMED) {
             if (conn->fence != FENCE_NONE)
                 return fence_failed(conn, now);
-            reason = send_fence(conn, now);
+            reason = send_fence(conn, may_ask_mn(conn, now));
             return reason == REASON_NONE ? REASON_UNCONFIRMED : reason;
         }
         if (conn->received == before)

@@ -10,6 +10,7 @@
 #define MCPOOL_DRAIN_H
 
 #include "base/clock.h"
+#include "base/compiler.h"
 #include "conn/conn.h"
 #include "base/reasons.h"
 
@@ -21,9 +22,11 @@ enum reason drain_prospect(const struct conn *conn, msec_t now);
  * REASON_NONE, or why it cannot be kept. */
 enum reason drain_begin(struct conn *conn, msec_t now);
 
-/* How many reads, of 256 bytes at most, one call of the program pays for, whatever servers
- * send.
- */
+/* Asks CONN, which is clean, CHECKING_OUT and at its shadow fd, whether it is alive: sends a
+ * fence. It is to be drained then, from NOW on. REASON_NONE, or why it cannot be kept. */
+COLD enum reason drain_ask(struct conn *conn, msec_t now);
+
+/* How many reads, of 256 bytes at most, one call of the program pays for. */
 #define DRAIN_READS 256
 
 /* Reads what has come on CONN, by at most *READS reads, and subtracts them. REASON_NONE: CONN

@@ -44,11 +44,19 @@ static bool counters_are_unwritten(void)
     return atomic_load_explicit(&stats_state, memory_order_relaxed) == STATS_UNWRITTEN;
 }
 
+/* Closes what is due by NOW. The host may have been suspended during a piece of a wait. */
+static void do_custody(msec_t now)
+{
+    if (now < custody_due_at())
+        return;
+    clock_note_suspension();
+    custody_do_due(clock_now());
+}
+
 /* Closing is counted, so it comes before the counters are written. */
 static void do_due(msec_t now)
 {
-    if (now >= custody_due_at())
-        custody_do_due(now);
+    do_custody(now);
     due_each_second(now);
 }
 
@@ -88,8 +96,8 @@ void due_ahead_slow(void)
 {
     msec_t now = clock_now();
 
-    if (now >= custody_due_at() && owner_is_this_process())
-        custody_do_due(now);
+    if (owner_is_this_process())
+        do_custody(now);
     write_ahead(now);
 }
 
@@ -98,6 +106,12 @@ void due_before_accept_slow(int fd)
     if (owner_is_this_process())
         custody_before_accept(fd, clock_now());
     due_ahead_slow();
+}
+
+void due_after_wait_slow(void)
+{
+    if (owner_is_this_process())
+        clock_note_suspension();
 }
 
 void due_before_end(void)

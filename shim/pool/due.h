@@ -67,6 +67,16 @@ static inline void due_before_accept(int fd)
         due_before_accept_slow(fd);
 }
 
+/* After a wait: if the host was suspended meanwhile, the connections that idle have aged. */
+COLD void due_after_wait_slow(void);
+
+static inline int due_after_wait(int result)
+{
+    if (due_is_anything())
+        due_after_wait_slow();
+    return result;
+}
+
 /* While it is off (stats/mode.h), a call that would be tracked otherwise looks whether it still
  * is. Such a process counts nothing; if it never did, its file of counters is made here, as the
  * command finds a process by that file. Called without locks; errno is kept. */

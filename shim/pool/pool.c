@@ -15,6 +15,11 @@
 #include "stats/mode.h"
 #include "stats/stats.h"
 
+/* For how many milliseconds a server counts as full, and how many idle connections to it are
+ * kept meanwhile. */
+#define FULL_FOR  ((msec_t)60 * 1000)
+#define FULL_MOST 1u
+
 static struct lock lock;
 /* This thread has the lock or waits for it: a signal handler that interrupts it then must
  * not. */
@@ -401,20 +406,29 @@ bool pool_return(struct conn *conn)
     return kept;
 }
 
-/* Makes room for one more connection at ENDPOINT, which is to be TO. A draining connection is
- * evicted first, and never puts out an idle one: it may turn out to be good for nothing. */
-static bool make_room_at(const struct endpoint *endpoint, enum conn_state to,
-                         struct evicted *evicted)
+/* There are as many connections to ENDPOINT as may be kept. A draining one is evicted first,
+ * and never puts out an idle one: it may turn out to be good for nothing. */
+COLD static bool replace_one_at(const struct endpoint *endpoint, enum conn_state to,
+                                enum reason reason, struct evicted *evicted)
 {
-    if (endpoint->idle_count < endpoint_most(endpoint, settings->max_idle))
-        return true;
     if (endpoint->draining)
-        evict(endpoint->draining->prev, REASON_ENDPOINT_FULL, evicted);
+        evict(endpoint->draining->prev, reason, evicted);
     else if (to == CONN_IDLE)
-        evict(endpoint->idle->prev, REASON_ENDPOINT_FULL, evicted);
+        evict(endpoint->idle->prev, reason, evicted);
     else
         return false;
     return true;
+}
+
+/* Makes room for one more connection at ENDPOINT, which is to be TO. */
+static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, msec_t now,
+                         struct evicted *evicted)
+{
+    if (__builtin_expect(now < endpoint->full_until, 0))
+        return endpoint->idle_count < FULL_MOST ||
+               replace_one_at(endpoint, to, REASON_SERVER_FULL, evicted);
+    return endpoint->idle_count < endpoint_most(endpoint, settings->max_idle) ||
+           replace_one_at(endpoint, to, REASON_ENDPOINT_FULL, evicted);
 }
 
 /* The same in the whole process: the oldest are evicted. */
@@ -443,7 +457,7 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
         reason = REASON_FORKED;
     else
         reason = may_be_idle(conn);
-    if (reason == REASON_NONE && !make_room_at(endpoint, to, evicted))
+    if (reason == REASON_NONE && !make_room_at(endpoint, to, now, evicted))
         reason = REASON_ENDPOINT_FULL;
     else if (reason == REASON_NONE && !make_room(evicted))
         reason = REASON_POOL_FULL;
@@ -455,6 +469,31 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
     }
     unlock_pool(&cleanup);
     return reason;
+}
+
+void pool_drop_older(struct endpoint *endpoint, msec_t since, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    while (endpoint->idle && endpoint->idle->prev->idle_since <= since &&
+           evicted->count < POOL_EVICTED_MAX)
+        evict(endpoint->idle->prev, REASON_PEER_DIED, evicted);
+    unlock_pool(&cleanup);
+}
+
+void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    endpoint->full_until = now + FULL_FOR;
+    while (endpoint->idle_count > FULL_MOST && evicted->count < POOL_EVICTED_MAX)
+        evict(endpoint->draining ? endpoint->draining->prev : endpoint->idle->prev,
+              REASON_SERVER_FULL, evicted);
+    unlock_pool(&cleanup);
 }
 
 bool pool_flush(enum reason reason, struct evicted *evicted)

@@ -101,9 +101,19 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
  * endpoint. Does not wait for the lock; false if it was refused. */
 COLD bool pool_evict_due(msec_t now, bool all, struct evicted *evicted);
 
-/* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on. False
- * if the lock was refused, or an operator does not want it: CONN stays the caller's. */
+/* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on, from
+ * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False if the lock was
+ * refused, or an operator does not want it: CONN stays the caller's. */
 COLD bool pool_return(struct conn *conn);
+
+/* Takes out the connections to ENDPOINT that have been idle since SINCE or longer, as
+ * PEER_DIED, oldest first, as many as EVICTED has room for. None if the lock was refused. */
+COLD void pool_drop_older(struct endpoint *endpoint, msec_t since, struct evicted *evicted);
+
+/* The server of ENDPOINT has no room: takes out all idle and draining connections to it but the
+ * latest, as SERVER_FULL and as many as EVICTED has room for. One is kept at most for a minute
+ * from NOW. Does nothing if the lock was refused. */
+COLD void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evicted);
 
 /* Takes out idle and draining connections for REASON, oldest first, as many as EVICTED has room
  * for: if it is not full afterwards, all are out. False if the lock was refused. */

@@ -63,6 +63,7 @@ static struct conn *new_record(int socket_fd, int fd, const struct conn *conn, m
     record->options.forced_nodelay = false;
     record->options.bound = false;
     record->options.keep_idle = 0;
+    record->idle_since = 0;
     if (sockid_cookie(socket_fd, &record->cookie) &&
         check_out_bind(record, &conn->endpoint->address, now))
         return record;
@@ -117,6 +118,7 @@ static void inherit(struct conn *record, const struct conn *conn, enum wire_prot
 {
     record->epoll_regs = conn->epoll_regs;
     record->socket_kind = conn->socket_kind;
+    record->received_before = record->received;
     conn_set_answer(record, conn_answer(conn));
     record->has_sent = wanted != WIRE_UNDECIDED;
     /* Read before RECORD gets the program's fd: a child that is forked from now on may have

@@ -56,14 +56,12 @@ static enum reason ask_tcp(int fd, struct tcp_info *info)
  * The kernel's count of the bytes against ours. They differ if a byte is unread, unsent or
  * unacknowledged, or moved where no hook saw it. The SYN counts as one acknowledged byte.
  */
-static enum reason kernel_agrees(const struct conn *conn, int fd)
+static enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_info *info)
 {
-    struct tcp_info info = {0};
-
-    RETURN_IF_REFUSED(ask_tcp(fd, &info));
-    return unless(info.tcpi_bytes_received == conn->received &&
-                      info.tcpi_bytes_acked == conn->sent + 1 && info.tcpi_unacked == 0 &&
-                      info.tcpi_notsent_bytes == 0,
+    RETURN_IF_REFUSED(ask_tcp(fd, info));
+    return unless(info->tcpi_bytes_received == conn->received &&
+                      info->tcpi_bytes_acked == conn->sent + 1 && info->tcpi_unacked == 0 &&
+                      info->tcpi_notsent_bytes == 0,
                   REASON_UNSEEN_BYTES);
 }
 
@@ -71,7 +69,7 @@ static enum reason kernel_agrees(const struct conn *conn, int fd)
  * unacknowledged. They are counted when it is checked out. */
 static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
-    struct tcp_info info = {0};
+    struct tcp_info info;
 
     RETURN_IF_REFUSED(ask_tcp(fd, &info));
     return unless(info.tcpi_bytes_received >= conn->received &&
@@ -83,10 +81,12 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
  * confirm. */
 static enum reason verify_opened(struct conn *conn, int fd, bool clean)
 {
+    struct tcp_info info;
+
     RETURN_IF_REFUSED(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
     conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
     RETURN_IF_REFUSED(flags_are_known(conn, fd));
-    return clean ? kernel_agrees(conn, fd) : kernel_may_agree(conn, fd);
+    return clean ? kernel_agrees(conn, fd, &info) : kernel_may_agree(conn, fd);
 }
 
 /* A reused connection was verified at check-out through this shadow fd. The kernel's byte
@@ -138,7 +138,7 @@ enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
-enum reason verify_for_reuse(const struct conn *conn)
+enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info)
 {
     /* While CONN was idle, its shadow fd may have been closed in bulk and given out again. CONN
      * is CHECKING_OUT before this look at the map; see concurrency.md, 3. */
@@ -149,7 +149,7 @@ enum reason verify_for_reuse(const struct conn *conn)
     RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
     RETURN_IF_REFUSED(wire_refusal(&conn->wire));
     RETURN_IF_REFUSED(is_not_logged_in(conn));
-    return kernel_agrees(conn, conn->fd);
+    return kernel_agrees(conn, conn->fd, info);
 }
 
 enum reason verify_fresh(struct conn *conn, int fd)

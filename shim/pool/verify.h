@@ -10,14 +10,17 @@
 #include "conn/conn.h"
 #include "base/reasons.h"
 
+struct tcp_info;
+
 /* Why CONN must not be kept; REASON_NONE if it may. It is CHECKING_IN, at the program's fd FD
  * and at its shadow fd SHADOW_FD, -1 if it has none. Notes its file status flags. */
 enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now);
 
-/* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may. The
+/* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may: then INFO
+ * is what the kernel has told of it, and proof_of() says whether that proves it alive. The
  * caller must still test that the program gets this socket: a bulk close in another thread may
  * close the shadow fd at any time, and the fd may then be reused for another file. */
-enum reason verify_for_reuse(const struct conn *conn);
+enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info);
 
 /* Why no pooled connection must replace CONN, which is fresh at FD; REASON_NONE if one may.
  * Notes its file status flags. */

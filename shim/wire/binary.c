@@ -322,6 +322,20 @@ static void end_reply(struct wire *wire)
         wire_answered(wire);
 }
 
+/* A reply that begins with no header. It is text: as long as it may say that the server has no
+ * room, the rest is waited for. */
+static void check_text(struct wire *wire)
+{
+    static const char words[] = WIRE_SERVER_FULL;
+    const struct wire_packet *packet = &wire->reply.packet;
+
+    _Static_assert(sizeof words - 1 == WIRE_PACKET_HEADER, "it is read like a header");
+    if (memcmp(packet->header, words, packet->have) != 0)
+        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    else if (packet->have == WIRE_PACKET_HEADER)
+        wire_poison(wire, REASON_SERVER_FULL);
+}
+
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_packet *packet = &wire->reply.packet;
@@ -330,11 +344,11 @@ void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
     for (; n > 0 && !wire->poison; bytes += used, n -= used) {
         if (queue_empty(&wire->queue))
             wire_poison(wire, REASON_UNSOLICITED);
-        else if (packet->have == 0 && *bytes != MAGIC_REPLY)
-            wire_poison(wire, REASON_UNEXPECTED_REPLY);
         if (packet->have < WIRE_PACKET_HEADER) {
             used = read_header(packet, bytes, n);
-            if (packet->have == WIRE_PACKET_HEADER)
+            if (packet->header[0] != MAGIC_REPLY)
+                check_text(wire);
+            else if (packet->have == WIRE_PACKET_HEADER)
                 check_reply(wire);
         } else {
             used = skip_body(packet, n);

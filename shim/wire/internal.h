@@ -9,6 +9,11 @@
 #include "base/compiler.h"
 #include "wire/wire.h"
 
+/* What a memcached without room sends in place of a reply, in either protocol, before it closes
+ * the connection: "ERROR Too many open connections". As long as a binary header, which a client
+ * may read alone. */
+#define WIRE_SERVER_FULL "ERROR Too many open conn"
+
 /* Classes of text requests. All requests of a class can have the same replies. */
 enum text_class {
     CLASS_GET,

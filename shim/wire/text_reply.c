@@ -282,6 +282,8 @@ static void end_error(struct wire *wire)
 {
     if (is_auth_error(&wire->reply.text))
         wire_poison(wire, REASON_AUTH);
+    else if (begins_with(&wire->reply.text, WIRE_SERVER_FULL))
+        wire_poison(wire, REASON_SERVER_FULL);
     else if (is_soft_error(wire))
         end_soft_error(wire);
     else

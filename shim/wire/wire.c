@@ -192,6 +192,7 @@ static bool is_about_reply(const struct wire *wire, enum reason reason)
     switch (reason) {
     case REASON_REPLY_PARTIAL:
     case REASON_ERROR_REPLY:
+    case REASON_SERVER_FULL:
     case REASON_UNEXPECTED_REPLY:
         return true;
     case REASON_AUTH:

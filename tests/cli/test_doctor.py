@@ -181,11 +181,22 @@ def test_a_dry_run(host):
     assert sentence(finding, "cost").startswith("The library would take about 0.0 ms of ")
 
 
+def test_switched_off(host):
+    awake = NOREPLY.replace("    wait([sys.stdin], [], [])", "    while not wait([sys.stdin], [], [], 0.2)[0]:\n        pass")
+    with Program(host, awake, 5) as program:
+        assert host.mcpool("off", program.pid).returncode == 0
+        [finding] = told(host)
+        assert "switched off" in host.mcpool("doctor").stdout.splitlines()[0]
+    assert sentence(finding, "off") == (
+        "It is switched off: its connections are not pooled or counted now. What follows is of the time before.")
+    assert sentences(finding, "fences")
+
+
 def test_replies_left_unread(host):
     with Program(host, LEAVES_UNREAD, 5):
         [finding] = told(host)
     assert sentence(finding, "unread").startswith(
-        "The client left replies unread at least 4 times (80.0 % of its closes). The library reads them before it "
+        "The client left replies unread 5 times (100.0 % of its closes). The library reads them before it "
         "reuses the connection. Look for timeouts ")
 
 
@@ -193,7 +204,7 @@ def test_replies_left_unread_in_a_dry_run(host):
     with Program(host, LEAVES_UNREAD, 5, MCPOOL_DRY_RUN="on"):
         [finding] = told(host)
     assert sentence(finding, "unread").startswith(
-        "The client left replies unread at least 5 times (100.0 % of its closes). Without the dry run, the library "
+        "The client left replies unread 5 times (100.0 % of its closes). Without the dry run, the library "
         "reads them and reuses most ")
 
 
@@ -339,10 +350,10 @@ BUSY = {"connects": 1000, "reused": 900, "opened": 100, "kept": 1000, "connect_u
     ("server", "Count 50 for it ", {"idle": 49}),
     ("server", "Count 1024 for it in -c of the server, on each host that runs it, and add what other clients need. "
                "That is more than the default of -c, which is 1024: raise it.", {"most_in_use": 1024}),
-    ("unread", "The client left replies unread at least 75 times (7.0 % of its closes). The library reads them before "
+    ("unread", "The client left replies unread 75 times (7.0 % of its closes). The library reads them before "
                "it reuses the connection. Look for timeouts that are shorter than the server needs, and for "
                "threads or greenlets that are killed while they wait.",
-     {"drained": 12, "fences": 7, "refused": {"REPLY_OWED": 20, "REPLY_PARTIAL": 45},
+     {"given_up": 10, "drained": 12, "fences": 7, "refused": {"REPLY_OWED": 20, "REPLY_PARTIAL": 45},
       "discarded": {"DRAIN_TIMEOUT": 3, "DRAIN_LIMIT": 2}}),
     ("unread", None, {"drained": 7, "fences": 8}),
     ("fences", "The client ended with a quiet or noreply command 1 time (0.1 % of its closes). Each time the library "
@@ -381,7 +392,7 @@ def test_sums_of_several_processes(host):
     with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "60"]) as other:
         make(host, pid=one.pid, **{**BUSY, "most_in_use": 9, "idle": 12, "drained": 5, "fences": 90})
         make(host, pid=other.pid, refused={"QUIT": 40}, discarded={"TOO_OLD": 60},
-             **{**BUSY, "most_in_use": 11, "idle": 3, "drained": 60, "fences": 10})
+             **{**BUSY, "most_in_use": 11, "idle": 3, "given_up": 50, "drained": 60, "fences": 10})
         [finding] = told(host)
         one.kill()
         other.kill()
@@ -390,7 +401,7 @@ def test_sums_of_several_processes(host):
                                          f"busiest, process {other.pid}, had 11.")
     assert sentence(finding, "holds") == "Now it holds 17 connections: 2 in use, 15 idle."
     assert sentence(finding, "server").startswith("Count 24 for it ")
-    assert f"at least 50 times (2.5 % of its closes, most in process {other.pid})" in sentence(finding, "unread")
+    assert f"unread 50 times (2.5 % of its closes, most in process {other.pid})" in sentence(finding, "unread")
     assert f"100 times (4.9 % of its closes, most in process {one.pid})" in sentence(finding, "fences")
     assert sentence(finding, "refused").startswith(
         f"40 connections (2.0 % of its closes, most in process {other.pid}) were ")
@@ -403,7 +414,7 @@ def test_every_reason_and_impossible_numbers(host):
     _, reasons = known_names()
     every = {name.split()[1]: (1 << 64) - 1 - i for i, name in enumerate(reasons)}
     make(host, since=-(1 << 62), refused=every, discarded=every,
-         **{name: (1 << 64) - 1 for name in [*BUSY, "sends", "drained", "connect_failed", "swap_failed"]})
+         **{name: (1 << 64) - 1 for name in [*BUSY, "sends", "drained", "given_up", "connect_failed", "swap_failed"]})
     expect_clean(host)
     make(host, refused={name: 1 for name in every}, discarded={name: 1 for name in every},
          **{**BUSY, "kept": 100_000})

@@ -45,8 +45,8 @@ def check(seen, opened):
     assert seen["mismatches"] == 0
     assert seen["operations"] >= OPERATIONS and seen["given_up"] > 10
     assert seen["right"] > OPERATIONS / 2
-    # A greenlet asks for two and a half keys on average, on a connection of its own. One that gives
-    # up gets another connection next.
+    # A greenlet asks for two and a half keys on average, on a connection of its own. When it gives up, the
+    # next one is another.
     assert opened < seen["operations"] / 2.5 / 2 + seen["given_up"]
 
 

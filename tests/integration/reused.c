@@ -159,7 +159,7 @@ Test(reused, flags_of_one_user_are_not_the_next_ones, .timeout = 20)
             cr_assert(ioctl(fd, FIONBIO, &on) == 0);
         else
             cr_assert(fcntl(fd, F_SETFD, 0) == 0);
-        send_text(fd, "get a\r\n");
+        send_text(fd, "get nothing\r\n");
         while (recv(fd, &(char[8]){0}, 5, MSG_WAITALL) != 5)
             continue;
         close(fd);

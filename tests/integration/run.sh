@@ -84,8 +84,10 @@ fi
 
 preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
+preloaded 'full/*'
 jobs=12 # these tests sleep
 preloaded 'waits/*'
+preloaded 'life/*' MCPOOL_KEEPALIVE=1s
 jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2

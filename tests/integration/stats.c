@@ -51,9 +51,9 @@ bool stats_parse_name(const char *name, int *pid, uint64_t *start)
     return good;
 }
 
-/* What PID's file says of our server; NULL when it says nothing. Criterion has a connection of
- * its own. */
-static const struct stats *stats_of(pid_t pid)
+/* What PID's file says of the server at PORT; NULL when it says nothing. Criterion has a
+ * connection of its own. */
+static const struct stats *stats_at(pid_t pid, int port)
 {
     static union {
         struct stats_header header;
@@ -71,12 +71,17 @@ static const struct stats *stats_of(pid_t pid)
     cr_assert(read(fd, file.bytes, sizeof(file.bytes)) >= (ssize_t)STATS_FILE_SIZE(1));
     close(fd);
     cr_assert(file.header.magic == STATS_MAGIC && file.header.pid == pid);
-    snprintf(name, sizeof(name), "127.0.0.1:%d", server_port());
+    snprintf(name, sizeof(name), "127.0.0.1:%d", port);
     for (int i = 0; i < 3; i++) {
         if (strcmp(slot[i].endpoint, name) == 0)
             return &slot[i].stats;
     }
     return NULL;
+}
+
+static const struct stats *stats_of(pid_t pid)
+{
+    return stats_at(pid, server_port());
 }
 
 /* After a wait, in which the library had time to write its counters. */
@@ -175,6 +180,43 @@ Test(stats, other_connects_are_timed_by_their_handshake, .timeout = 20)
     cr_expect(ours()->connect_us > 0 && ours()->connect_us < 200000,
               "%lu, what the program does meanwhile is not counted",
               (unsigned long)ours()->connect_us);
+}
+
+/* The server closes the connection SERVED, and FD has its end before a reply. */
+static void die_before_reply(int fd, long served)
+{
+    char got[7];
+
+    send_text(fd, "get a\r\n");
+    cr_assert(unseen(SYS_recvfrom, served, got, 7, MSG_WAITALL, NULL, NULL) == 7);
+    cr_assert(unseen(SYS_close, served) == 0);
+    cr_expect(recv(fd, got, 1, 0) == 0);
+    close(fd);
+}
+
+/* A new connection that dies says nothing of the idle ones. */
+Test(stats, deaths_are_those_of_reused_connections, .timeout = 20)
+{
+    int port, listener = listen_here(&port);
+    char got[7];
+    long served;
+    int fd;
+
+    fd = dial(port);
+    die_before_reply(fd, unseen(SYS_accept4, listener, NULL, NULL, 0));
+    fd = dial(port);
+    served = unseen(SYS_accept4, listener, NULL, NULL, 0);
+    send_text(fd, "get a\r\n");
+    cr_assert(unseen(SYS_recvfrom, served, got, 7, MSG_WAITALL, NULL, NULL) == 7);
+    cr_assert(unseen(SYS_write, served, "END\r\n", 5) == 5);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    cr_assert(poll(NULL, 0, 1200) == 0);
+    cr_assert(stats_at(getpid(), port));
+    cr_expect(stats_at(getpid(), port)->deaths == 0);
+    die_before_reply(dial(port), served);
+    cr_assert(poll(NULL, 0, 1200) == 0);
+    cr_expect(stats_at(getpid(), port)->deaths == 1);
 }
 
 Test(stats, a_child_counts_for_itself, .timeout = 20)
