@@ -16,12 +16,15 @@
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
+#include "pool/due.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
+#include "conn/waiter.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 
 /* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)
@@ -58,6 +61,10 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
+    if (mode_is_off()) {
+        due_when_off();
+        return -1;
+    }
     conn = spare_reuse(domain, type);
     if (!conn)
         return -1;
@@ -87,7 +94,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process())
+        !owner_is_this_process() || mode_is_off())
         return;
     conn = conn_new(fd, domain);
     if (!conn)
@@ -119,16 +126,18 @@ static bool forget(int fd, bool stale)
 
     if (word == FDMAP_NONE || word & FDMAP_CLOSING)
         return false;
-    ours = conn && word & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd);
+    if (stale)
+        waiter_closed_unseen(fd);
+    ours = conn ? word & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd) : word == FDMAP_COPY;
     if (!fdmap_replace(fd, word, FDMAP_NONE))
         return false;
     if (word & FDMAP_RING)
         ring_closed(word);
     else if (word & FDMAP_EPOLL)
         epoll_reg_set_gone(fd, word, stale);
-    else if (word & FDMAP_SHADOW)
+    else if (conn && word & FDMAP_SHADOW)
         discard_lose_shadow(conn, fd);
-    else
+    else if (conn)
         discard_open(conn, stale ? REASON_OTHER_SOCKET : REASON_CLOSED_IN_BULK);
     return ours;
 }
@@ -182,6 +191,9 @@ bool track_forget_range(unsigned int first, unsigned int last)
 
     if (!owner_is_this_process())
         return false;
+    end = (unsigned int)fdmap_end();
+    for (unsigned int fd = first; fd < end && fd <= last; fd++)
+        waiter_closing((int)fd, fdmap_word((int)fd));
     bulk_close_begins();
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
@@ -275,7 +287,8 @@ bool track_give_up_shadow(int fd, uint32_t word, enum reason reason)
 {
     if (!owner_is_this_process())
         return false;
-    conn_refuse(conn_of_word(word), reason);
+    if (word != FDMAP_COPY)
+        conn_refuse(conn_of_word(word), reason);
     return forget(fd, false);
 }
 
