@@ -286,7 +286,8 @@ FOR_READING = re.compile(r"O_RDONLY|O_PATH")
 FOR_MORE = re.compile(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)")
 
 
-@pytest.mark.parametrize("arguments", [["stat"], ["stat", "--json"], ["stat", "PID"], ["check", "PID"], ["metrics"]])
+@pytest.mark.parametrize("arguments", [["stat"], ["stat", "--json"], ["stat", "PID"], ["check", "PID"], ["metrics"],
+                                       ["doctor"]])
 def test_each_step_below_a_root_follows_no_link(server, tmp_path, arguments):
     """The command opens the root of a process, and from there one name after the other, each with O_NOFOLLOW. It
     opens nothing for writing, and makes and removes nothing."""
