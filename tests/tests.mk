@@ -4,7 +4,7 @@
 
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
                base/reasons base/unwind base/usermem config/address config/config config/rules conn/conn conn/endpoint \
-               conn/fdmap conn/limits conn/sockopts pool/pool pool/proof pool/report stats/log \
+               conn/fdmap conn/limits conn/path_limit conn/sockopts pool/pool pool/proof pool/report stats/log \
                stats/stats stats/stats_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))

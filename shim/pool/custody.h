@@ -14,6 +14,7 @@
 #ifndef MCPOOL_CUSTODY_H
 #define MCPOOL_CUSTODY_H
 
+#include <linux/tcp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -41,5 +42,13 @@ msec_t custody_in(msec_t now);
  * wait is not cut. Closes all but the last used connection of each endpoint. Does nothing if FD
  * does not block or a connection waits there already. */
 COLD void custody_before_accept(int fd, msec_t now);
+
+/* CONN, CHECKING_OUT, is not established any more, as the kernel has just told in INFO. If the
+ * server has closed it, its idle time may teach how long the server keeps idle connections. */
+COLD void custody_note_end(const struct conn *conn, const struct tcp_info *info, msec_t now);
+
+/* A connection to ENDPOINT was dead, without a word from the server, when it had idled for AGE:
+ * others are not trusted for so long (conn/path_limit.h). */
+COLD void custody_died_at_age(struct endpoint *endpoint, msec_t age, msec_t now);
 
 #endif

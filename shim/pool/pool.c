@@ -176,12 +176,24 @@ static void count_surplus(unsigned int others, unsigned int more)
                               memory_order_relaxed);
 }
 
+/* How long connections to ENDPOINT may idle, where that was learned. */
+COLD static msec_t learned_limit(struct endpoint *endpoint, msec_t now)
+{
+    msec_t limit = path_limit_at(&endpoint->path, settings->idle_timeout, now);
+
+    stats_set(&endpoint->stats->idle_limit_ms, endpoint->path.limit == 0 ? 0 : (uint64_t)limit);
+    return limit;
+}
+
 /* Sets from when on CONN, which is in the lists, is not reused. */
 static void set_expiry(struct conn *conn)
 {
-    msec_t most =
-        conn_state(conn) == CONN_DRAINING ? POOL_DRAIN_TIMEOUT : settings->idle_timeout;
+    msec_t most = settings->idle_timeout;
 
+    if (__builtin_expect(conn->endpoint->path.limit != 0, 0))
+        most = learned_limit(conn->endpoint, conn->idle_since);
+    if (conn_state(conn) == CONN_DRAINING)
+        most = POOL_DRAIN_TIMEOUT;
     conn->unusable_at = conn->idle_since + most + 1;
     if (conn->expires_at < conn->unusable_at)
         conn->unusable_at = conn->expires_at;
@@ -462,6 +474,42 @@ void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evict
     while (endpoint->idle_count > FULL_MOST && evicted->count < POOL_EVICTED_MAX)
         evict(endpoint->draining ? endpoint->draining->prev : endpoint->idle->prev,
               REASON_SERVER_FULL, evicted);
+    unlock_pool(&cleanup);
+}
+
+/* A limit of ENDPOINT was learned: it holds for what is idle already. */
+static void apply_limit(struct endpoint *endpoint, msec_t now)
+{
+    struct conn *conn;
+
+    stats_set(&endpoint->stats->idle_limit_ms, (uint64_t)endpoint->path.limit);
+    stats_count(&endpoint->stats->limits_learned);
+    DL_FOREACH2(endpoint->idle, conn, next)
+    {
+        set_expiry(conn);
+    }
+    set_due(now);
+}
+
+void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    if (path_limit_note_death(&endpoint->path, age, now))
+        apply_limit(endpoint, now);
+    unlock_pool(&cleanup);
+}
+
+void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    if (path_limit_note_close(&endpoint->path, age, at))
+        apply_limit(endpoint, at);
     unlock_pool(&cleanup);
 }
 
