@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -21,6 +22,22 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("TEST_BUILD", os.path.join(TESTS, "..", "build"))
 LIBRARY = os.path.abspath(os.path.join(BUILD, "libmcpool.so"))
 PORTS = range(30000, 32768)
+
+
+# What `mcpool off` and its kin leave for a process: magic, pid, wish, start, PID namespace, generation,
+# endpoint. As shim/stats/switch_file.h has it.
+SWITCH = struct.Struct("<QiIQQQ128s")
+SWITCH_MAGIC = 0x68637469776c706d
+ON, DRY, OFF, FLUSH = range(4)
+
+
+def wish_for(process, what, **changes):
+    """The name and the content of that file for a process."""
+    with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+        start = int(file.read().rsplit(")", 1)[1].split()[19])
+    fields = {"magic": SWITCH_MAGIC, "pid": process, "wish": what, "start": start,
+              "namespace": os.stat("/proc/self/ns/pid").st_ino, "generation": 1, "endpoint": b"", **changes}
+    return f"{process}-{start}.switch", SWITCH.pack(*fields.values())
 
 
 def free_port():

@@ -5,7 +5,7 @@
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
                base/reasons base/unwind base/usermem config/address config/config config/rules conn/conn conn/endpoint \
                conn/fdmap conn/limits conn/path_limit conn/sockopts pool/pool pool/proof pool/report stats/log \
-               stats/stats stats/stats_file)
+               stats/stats stats/stats_file stats/switch_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

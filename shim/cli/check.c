@@ -273,7 +273,9 @@ static void tell_counters(const struct process *process)
     if (!local || strftime(since, sizeof(since), "%Y-%m-%d %H:%M:%S", local) == 0)
         snprintf(since, sizeof(since), "at an unknown time");
     printf("libmcpool %s, first connection %s%s\n", process->version, since,
-           process->dry_run ? ", dry run" : "");
+           process->mode == MODE_DRY   ? ", dry run"
+           : process->mode == MODE_OFF ? ", switched off by mcpool off"
+                                       : "");
     for (size_t i = 0; i < process->server_count; i++) {
         const struct server *server = &process->servers[i];
 

@@ -24,6 +24,10 @@ int command_top(int argc, char **argv);
 int command_metrics(int argc, char **argv);
 int command_explain(int argc, char **argv);
 int command_doctor(int argc, char **argv);
+int command_off(int argc, char **argv);
+int command_on(int argc, char **argv);
+int command_dry(int argc, char **argv);
+int command_flush(int argc, char **argv);
 
 /* Says on stderr how to get help for COMMAND. Returns EXIT_USAGE. */
 int usage_error(const char *command);

@@ -48,6 +48,7 @@ struct finding {
     size_t count;
     struct numbers total;
     bool dry;
+    bool off;       /* switched off, see mcpool-switch(1) */
     double seconds; /* since the first connection of each process, together */
 };
 
@@ -219,6 +220,15 @@ static void tell_gain(struct advice *advice, const struct finding *finding)
             text_duration(finding->seconds));
     else if (finding->dry)
         say(advice, "gain", "Pooling is worth it here. To begin, end the dry run.");
+}
+
+static void tell_off(struct advice *advice, const struct finding *finding)
+{
+    if (finding->off)
+        say(advice, "off",
+            "It is switched off: its connections are not pooled or counted now. What follows "
+            "is "
+            "of the time before.");
 }
 
 static void tell_cost(struct advice *advice, const struct finding *finding)
@@ -467,6 +477,7 @@ static struct advice advise(const struct finding *finding)
 {
     struct advice advice = {0};
 
+    tell_off(&advice, finding);
     tell_saved(&advice, finding);
     tell_gain(&advice, finding);
     tell_cost(&advice, finding);
@@ -482,12 +493,11 @@ static struct advice advise(const struct finding *finding)
     return advice;
 }
 
-/* Whether both belong to the same service in the same container, and both or none to a dry run.
- */
+/* Whether both belong to the same service in the same container, and are in the same mode. */
 static bool is_same_service(const struct process *one, const struct process *other)
 {
     return strcmp(one->service, other->service) == 0 &&
-           strcmp(one->container, other->container) == 0 && one->dry_run == other->dry_run;
+           strcmp(one->container, other->container) == 0 && one->mode == other->mode;
 }
 
 static size_t count_service(const struct process *first, size_t most)
@@ -510,7 +520,8 @@ static void add_member(struct finding *finding, const struct process *process,
 /* What the N processes at FIRST, one service, say of the server NAME. */
 static struct finding find(const struct process *first, size_t n, const char *name)
 {
-    struct finding finding = {.server = name, .dry = first->dry_run};
+    struct finding finding = {
+        .server = name, .dry = first->mode == MODE_DRY, .off = first->mode == MODE_OFF};
 
     finding.members = must(calloc(n, sizeof(*finding.members)));
     for (size_t i = 0; i < n; i++) {
@@ -541,7 +552,9 @@ static void print_text(const struct finding *finding)
 
     printf("%s%s%s, %zu process%s, %s%s\n", first->service, first->container[0] ? " in " : "",
            first->container, finding->count, finding->count == 1 ? "" : "es", finding->server,
-           finding->dry ? ", dry run" : "");
+           finding->dry   ? ", dry run"
+           : finding->off ? ", switched off"
+                          : "");
     for (size_t i = 0; i < advice.count; i++)
         text_print_wrapped("  - ", advice.list[i].text);
     free_advice(&advice);

@@ -226,9 +226,9 @@ static void print_metrics(FILE *to, const struct processes *processes)
 
         fprintf(to,
                 "mcpool_process_info{pid=\"%d\",command=\"%s\",service=\"%s\",version=\"%s\","
-                "dry_run=\"%s\"",
+                "dry_run=\"%s\",mode=\"%s\"",
                 process->pid, process->command, process->service, process->version,
-                process->dry_run ? "true" : "false");
+                process->mode == MODE_DRY ? "true" : "false", mode_names[process->mode]);
         print_container(to, process);
         fputs("} 1\n", to);
     }

@@ -19,6 +19,10 @@ static const struct command {
     {"doctor", command_doctor, "say in sentences what the counters mean, and what to do"},
     {"metrics", command_metrics, "give the counters to Prometheus"},
     {"explain", command_explain, "say what a reason means and what to do about it"},
+    {"off", command_off, "switch running processes off, at once and without a restart"},
+    {"on", command_on, "switch them on again"},
+    {"dry", command_dry, "let them only count what would be reused"},
+    {"flush", command_flush, "let them close what is idle, and keep nothing older"},
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -28,6 +28,9 @@
 #define USER_VALUES   300000
 #define ENDPOINT_COST 16
 
+const char *const mode_names[MODE_OFF + 1] = {
+    [MODE_ON] = "on", [MODE_DRY] = "dry", [MODE_OFF] = "off"};
+
 struct user {
     uid_t uid;
     size_t bytes;  /* that were read */
@@ -273,9 +276,9 @@ static void add_process(struct search *search, struct user *user, int pid,
     process->pid = pid;
     process->inner_pid = header->pid;
     process->start = header->start;
-    process->dry_run = header->dry_run;
+    process->mode = header->mode < MODE_OFF ? (enum mode)header->mode : MODE_OFF;
     process->since = header->since;
-    memcpy(process->version, header->version, sizeof(process->version) - 1);
+    memcpy(process->version, header->version, sizeof(header->version));
     make_quotable(process->version);
     name_process(process);
     read_names(process, &layout);
@@ -428,7 +431,7 @@ static int compare(const void *a, const void *b)
     if (order == 0)
         order = strcmp(one->container, other->container);
     if (order == 0)
-        order = one->dry_run - other->dry_run;
+        order = (int)one->mode - (int)other->mode;
     return order ? order : (one->pid > other->pid) - (one->pid < other->pid);
 }
 

@@ -18,6 +18,7 @@
 #include "base/reasons.h"
 #include "cli/layout.h"
 #include "cli/places.h"
+#include "stats/mode.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {
@@ -45,7 +46,7 @@ struct process {
     int pid;
     int inner_pid;  /* in its own PID namespace */
     uint64_t start; /* in clock ticks since boot */
-    bool dry_run;
+    enum mode mode;
     int64_t since; /* seconds since 1970 */
     char version[24];
     char command[64];   /* printable */
@@ -60,13 +61,16 @@ struct process {
 };
 
 struct processes {
-    struct process *list; /* by service and container, dry runs last, then by pid */
+    struct process *list; /* by service, container and mode, then by pid */
     size_t count;
     size_t forbidden;     /* files of other users that may not be read */
     size_t too_many;      /* processes beyond the limits for a user */
     size_t strange;       /* files of a version of the library that is not known */
     struct places places; /* where they were looked for */
 };
+
+/* "on", "dry", "off". */
+extern const char *const mode_names[MODE_OFF + 1];
 
 enum outcome { REFUSED, DISCARDED };
 

@@ -67,6 +67,8 @@ static void print_process(const struct process *process)
     char pid[16];
 
     snprintf(pid, sizeof(pid), "%d", process->pid);
+    if (process->server_count == 0)
+        print_row(pid, "-", &(struct numbers){0});
     for (size_t i = 0; i < process->server_count; i++) {
         const struct numbers *numbers = &process->servers[i].numbers;
 
@@ -120,21 +122,23 @@ static void print_times(const struct numbers *total)
         printf("  real connects that failed: %" PRIu64 "\n", failed);
 }
 
-/* Prints the processes of one service and container that are all in a dry run, or all not.
- * Returns how many of the MOST processes at FIRST these were. */
+/* Prints the processes of one service and container that are all in the same mode. Returns how
+ * many of the MOST processes at FIRST these were. */
 static size_t print_service(const struct process *first, size_t most)
 {
     struct numbers total = {0};
-    bool dry = first->dry_run;
+    bool dry = first->mode == MODE_DRY;
     size_t n = 1;
 
     while (n < most && strcmp(first[n].service, first->service) == 0 &&
-           strcmp(first[n].container, first->container) == 0 && first[n].dry_run == dry)
+           strcmp(first[n].container, first->container) == 0 && first[n].mode == first->mode)
         n++;
     printf("%s%s%s: %zu process%s, libmcpool %s%s\n", first->service,
            first->container[0] ? " in " : "", first->container, n, n == 1 ? "" : "es",
            first->version,
-           dry ? ", dry run: nothing was reused, the counters say what would have been" : "");
+           dry ? ", dry run: nothing was reused, the counters say what would have been"
+           : first->mode == MODE_OFF ? ", switched off: connections are not pooled or counted"
+                                     : "");
     printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
            "IN USE", "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS",
            "FENCES", "DRAINED", "SAVED", "TIME-WAIT");
@@ -236,10 +240,11 @@ static void print_json(const struct processes *processes)
 
         printf("%s\n {\"pid\": %d, \"inner_pid\": %d, \"container\": \"%s\", \"command\": "
                "\"%s\", \"service\": \"%s\", \"version\": "
-               "\"%s\", \"since\": %" PRId64 ", \"dry_run\": %s, \"servers\": [",
+               "\"%s\", \"since\": %" PRId64
+               ", \"dry_run\": %s, \"mode\": \"%s\", \"servers\": [",
                i > 0 ? "," : "", process->pid, process->inner_pid, process->container,
                process->command, process->service, process->version, process->since,
-               process->dry_run ? "true" : "false");
+               process->mode == MODE_DRY ? "true" : "false", mode_names[process->mode]);
         for (size_t j = 0; j < process->server_count; j++) {
             printf("%s\n  ", j > 0 ? "," : "");
             print_json_server(process, &process->servers[j]);

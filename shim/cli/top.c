@@ -72,6 +72,7 @@ struct rows {
     int count;
     struct row sum;
     bool dry;                  /* there is a dry run */
+    bool off;                  /* there is a process that was switched off */
     int width[COLUMNS_IN_ALL]; /* of what is printed; 0: not shown */
 };
 
@@ -165,7 +166,10 @@ static void print_cell(char *cell, const struct row *row, enum column column)
     switch (column) {
     case PID:
         if (process)
-            snprintf(cell, CELL_SIZE, "%d%c", process->pid, process->dry_run ? '*' : ' ');
+            snprintf(cell, CELL_SIZE, "%d%c", process->pid,
+                     process->mode == MODE_DRY   ? '*'
+                     : process->mode == MODE_OFF ? '-'
+                                                 : ' ');
         else
             snprintf(cell, CELL_SIZE, "total");
         break;
@@ -294,9 +298,10 @@ static void draw_title(const struct processes *processes, const struct rows *row
     time_t seconds = time(NULL);
 
     strftime(now, sizeof(now), "%H:%M:%S", localtime(&seconds));
-    snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s",
+    snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s%s",
              screen_columns() < 60 ? "" : "mcpool top - ", now, processes->count,
              processes->count == 1 ? "" : "es", columns[sorted_by].name,
+             rows->off ? "; -: off" : "",
              rows->dry ? "; *: dry run, its reused are what would be" : "");
     screen_line(0, SCREEN_PLAIN);
     screen_add(text);
@@ -356,7 +361,8 @@ static void draw_rows(const struct processes *processes, const struct rows *rows
 static void add_row(struct rows *rows, struct row row)
 {
     rows->list[rows->count++] = row;
-    rows->dry |= row.process->dry_run;
+    rows->dry |= row.process->mode == MODE_DRY;
+    rows->off |= row.process->mode == MODE_OFF;
     numbers_add(&rows->sum.numbers, &row.numbers);
     for (int i = 0; i < COLUMNS_IN_ALL; i++)
         rows->sum.rates[i] += row.rates[i];

@@ -141,6 +141,14 @@ void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
             visit(endpoint_at(i));
 }
 
+void endpoint_flush(const char *text, msec_t now)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (text[0] == '\0' || strcmp(endpoint_at(i)->text, text) == 0)
+            endpoint_at(i)->flushed_before = now + 1;
+    }
+}
+
 static void restart_counters(struct endpoint *endpoint)
 {
     unsigned int in_use = atomic_load(&endpoint->in_use);

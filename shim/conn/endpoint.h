@@ -51,7 +51,8 @@ struct endpoint {
     unsigned int peak;       /* connections in use at once, since peak_since */
     unsigned int last_peak;  /* the same, in the minute before */
     msec_t peak_since;
-    msec_t full_until; /* its server has no room: one idle connection is kept at most */
+    msec_t full_until;     /* its server has no room: one idle connection is kept at most */
+    msec_t flushed_before; /* what was opened before is not kept; 0: never flushed */
 };
 
 /* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge
@@ -98,6 +99,10 @@ static inline void endpoint_publish(struct endpoint *endpoint)
 
 /* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));
+
+/* Sets `flushed_before` behind NOW for the endpoint TEXT, or for all if TEXT is empty. With the
+ * lock held. */
+COLD void endpoint_flush(const char *text, msec_t now);
 
 /* In the child of a fork: starts the counters at zero, in the child's own memory, not
  * published. With the lock held. */

@@ -16,12 +16,14 @@
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
+#include "pool/due.h"
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 
 /* Only TCP: the kernel counts its bytes, which verifies that no byte was missed. */
 static bool could_be_pooled(int domain, int type, int protocol)
@@ -58,6 +60,10 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
+    if (mode_is_off()) {
+        due_when_off();
+        return -1;
+    }
     conn = spare_reuse(domain, type);
     if (!conn)
         return -1;
@@ -87,7 +93,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process())
+        !owner_is_this_process() || mode_is_off())
         return;
     conn = conn_new(fd, domain);
     if (!conn)

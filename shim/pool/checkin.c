@@ -18,6 +18,7 @@
 #include "pool/full.h"
 #include "pool/life.h"
 #include "stats/log.h"
+#include "pool/due.h"
 #include "pool/pool.h"
 #include "base/owner.h"
 #include "pool/verify.h"
@@ -59,8 +60,12 @@ static enum reason prepare_to_keep(struct check_in *check_in)
     check_in->calls = conn_calls_begun(conn);
     check_in->shadow_fd = shadow_claim(conn);
     reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now);
-    if (pool_is_dry_run())
+    if (pool_is_dry_run()) {
+        /* It has one if the dry run began meanwhile. Without it the pool knows that this was
+         * only counted, should the dry run end before check_in_end(). */
+        close_shadow(check_in);
         return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
+    }
     if (reason == REASON_NONE)
         reason = make_shadow(check_in);
     if (reason != REASON_NONE)
@@ -143,7 +148,7 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
-        stats_write_if_due(check_in->now);
+        due_each_second(check_in->now);
     }
     shadow_drop(conn);
     check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
@@ -220,7 +225,7 @@ void check_in_end(struct check_in *check_in)
     if (reason != REASON_NONE)
         discard(conn, reason);
     discard_evicted(&evicted);
-    stats_write_if_due(check_in->now);
+    due_each_second(check_in->now);
     errno = saved;
 }
 

@@ -21,6 +21,7 @@
 #include "pool/custody.h"
 #include "pool/discard.h"
 #include "pool/drain.h"
+#include "pool/due.h"
 #include "pool/guess.h"
 #include "pool/full.h"
 #include "pool/install.h"
@@ -155,7 +156,7 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     while (asks > 0) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);
-        if (!conn || pool_is_dry_run() || may_be_reused(conn, now, &asks))
+        if (!conn || conn->fd < 0 || may_be_reused(conn, now, &asks))
             return conn;
     }
     return NULL;
@@ -196,12 +197,12 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
 {
     struct conn *conn = find_clean(fresh, protocol, now);
 
-    if (pool_is_dry_run()) {
-        if (conn)
-            pretend_to_reuse(conn, now);
+    /* Kept in a dry run. An operator may end that at any moment, so the record decides. */
+    if (conn && conn->fd < 0) {
+        pretend_to_reuse(conn, now);
         return NULL;
     }
-    return conn ? conn : find_drained(fresh, protocol, now);
+    return conn || pool_is_dry_run() ? conn : find_drained(fresh, protocol, now);
 }
 
 /* What connect() answers on a reused connection in place of FRESH. */
@@ -326,7 +327,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     stats_count(&conn->endpoint->stats->connects);
     reason = verify_fresh(conn, fd);
     if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
-        stats_write_if_due(now);
+        due_each_second(now);
         return true;
     }
     if (reason != REASON_NONE)
@@ -334,7 +335,7 @@ static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, so
     note_opened(conn, now);
     stats_count(&conn->endpoint->stats->opened);
     conn->rtt_pending = conn->flags & O_NONBLOCK;
-    stats_write_if_due(now);
+    due_each_second(now);
     return false;
 }
 

@@ -3,10 +3,40 @@
  */
 #include "pool/due.h"
 
+#include <errno.h>
+
 #include "base/owner.h"
+#include "pool/spare.h"
+#include "pool/switch.h"
+#include "stats/mode.h"
 
 /* How often in a row counters may be written before they are due. */
 #define IN_A_ROW 4
+
+void due_each_second_slow(msec_t now)
+{
+    stats_write(now);
+    if (switch_follow())
+        stats_write(now);
+    /* A check-out that was under way may have kept one after that. */
+    if (mode_is_off())
+        spare_flush();
+}
+
+void due_when_off(void)
+{
+    int saved = errno;
+
+    if (atomic_load(&stats_wanted) && atomic_load(&stats_state) == STATS_NO_FILE)
+        stats_make();
+    due_each_second(clock_now());
+    errno = saved;
+}
+
+bool due_is_look(void)
+{
+    return clock_now() >= atomic_load_explicit(&stats_due, memory_order_relaxed);
+}
 
 static bool counters_are_unwritten(void)
 {
@@ -27,7 +57,7 @@ static void do_custody(msec_t now)
 static void do_due(msec_t now)
 {
     do_custody(now);
-    stats_write_if_due(now);
+    due_each_second(now);
 }
 
 void due_slow(void)
@@ -55,11 +85,11 @@ static void write_ahead(msec_t now)
     msec_t until = atomic_load(&paid_until);
 
     if (!counters_are_unwritten() || until - now > (IN_A_ROW - 1) * STATS_PERIOD) {
-        stats_write_if_due(now);
+        due_each_second(now);
         return;
     }
     atomic_store(&paid_until, (until > now ? until : now) + STATS_PERIOD);
-    stats_write(now);
+    due_each_second_slow(now);
 }
 
 void due_ahead_slow(void)

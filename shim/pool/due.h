@@ -4,7 +4,10 @@
  * (hooks/cut_wait.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
- * to due_slow().
+ * to do_due() in due.c.
+ *
+ * In a process that shows counters the file is looked at once a second, by any call that counts
+ * or waits, for what an operator wishes (pool/switch.h). No process is woken for that.
  */
 #ifndef MCPOOL_DUE_H
 #define MCPOOL_DUE_H
@@ -15,18 +18,34 @@
 #include "pool/custody.h"
 #include "stats/stats.h"
 
+/* Whether a look for a wish is due. Reads the clock. */
+COLD bool due_is_look(void);
+
 /* Whether there is anything to do, now or later. */
 static inline bool due_is_anything(void)
 {
     /* relaxed: a hint, an old value costs one look or misses one */
-    return __builtin_expect(atomic_load_explicit(&stats_state, memory_order_relaxed) ==
-                                    STATS_UNWRITTEN ||
-                                custody_due_at() != POOL_NEVER,
+    unsigned int state = atomic_load_explicit(&stats_state, memory_order_relaxed);
+
+    return __builtin_expect(state == STATS_UNWRITTEN || custody_due_at() != POOL_NEVER ||
+                                (state == STATS_WRITTEN && due_is_look()),
                             0);
 }
 
-/* Does what is due by now. Makes system calls; waits for no lock, is no cancellation point,
- * keeps errno. */
+/* Writes the counters and looks for a wish, whether that is due or not. NOW is the time of
+ * clock_now(). For what may be called meanwhile see due_slow(). */
+COLD void due_each_second_slow(msec_t now);
+
+/* The same, if a second has passed. For calls that have counted something and know the time. */
+static inline void due_each_second(msec_t now)
+{
+    /* relaxed: a hint as well */
+    if (now >= atomic_load_explicit(&stats_due, memory_order_relaxed))
+        due_each_second_slow(now);
+}
+
+/* Does what is due by now. Makes system calls. Waits for no lock, but for the pool's when it
+ * follows a wish, so none may be held. Is no cancellation point, keeps errno. */
 COLD void due_slow(void);
 
 /* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and
@@ -57,6 +76,11 @@ static inline int due_after_wait(int result)
         due_after_wait_slow();
     return result;
 }
+
+/* While it is off (stats/mode.h), a call that would be tracked otherwise looks whether it still
+ * is. Such a process counts nothing; if it never did, its file of counters is made here, as the
+ * command finds a process by that file. Called without locks; errno is kept. */
+COLD void due_when_off(void);
 
 /* Before the process ends without destructors. */
 COLD void due_before_end(void);

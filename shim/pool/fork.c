@@ -16,6 +16,7 @@
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/swap.h"
+#include "pool/switch.h"
 #include "stats/log.h"
 #include "stats/stats.h"
 
@@ -100,6 +101,7 @@ void fork_after_in_child(void)
     conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
+    switch_after_fork_in_child();
     if (stats_after_fork_in_child())
         owner_adopt();
 }

@@ -12,6 +12,7 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
+#include "stats/mode.h"
 #include "stats/stats.h"
 
 /* For how many milliseconds a server counts as full, and how many idle connections to it are
@@ -122,7 +123,7 @@ bool pool_start(const struct config *config)
 
 bool pool_is_dry_run(void)
 {
-    return settings->dry_run;
+    return mode_now() == MODE_DRY;
 }
 
 unsigned int pool_keepalive(void)
@@ -156,7 +157,7 @@ static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
 /* Relaxed: waits read it without the lock, as a hint. In a dry run no wait is cut. */
 static void publish_due(msec_t at)
 {
-    atomic_store_explicit(&pool_due, settings->dry_run ? POOL_NEVER : at, memory_order_relaxed);
+    atomic_store_explicit(&pool_due, pool_is_dry_run() ? POOL_NEVER : at, memory_order_relaxed);
 }
 
 static void set_due(msec_t at)
@@ -378,15 +379,43 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
     return found;
 }
 
+static bool is_flushed(const struct conn *conn)
+{
+    return conn->connected_at < conn->endpoint->flushed_before;
+}
+
+COLD static enum reason may_be_idle_slow(const struct conn *conn)
+{
+    /* On: it has an fd. Dry run: it has none. Off: never. */
+    enum mode wanted = conn->fd < 0 ? MODE_DRY : MODE_ON;
+
+    if (mode_now() != wanted)
+        return REASON_SWITCHED;
+    return is_flushed(conn) ? REASON_FLUSHED : REASON_NONE;
+}
+
+/* REASON_NONE, or what an operator has done meanwhile. A wish sets what is read here before it
+ * takes the lock to empty the lists. So either this sees it, or the lists are emptied later. */
+static enum reason may_be_idle(const struct conn *conn)
+{
+    /* seq_cst: see concurrency.md, 5 */
+    if (__builtin_expect(atomic_load(&mode_word) == MODE_ON, 1))
+        return REASON_NONE;
+    return may_be_idle_slow(conn);
+}
+
 bool pool_return(struct conn *conn)
 {
     struct _pthread_cleanup_buffer cleanup;
+    bool kept;
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
-    link_idle(conn, CONN_DRAINING);
+    kept = may_be_idle(conn) == REASON_NONE;
+    if (kept)
+        link_idle(conn, CONN_DRAINING);
     unlock_pool(&cleanup);
-    return true;
+    return kept;
 }
 
 /* There are as many connections to ENDPOINT as may be kept. A draining one is evicted first,
@@ -438,9 +467,11 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
-    else if (!make_room_at(endpoint, to, now, evicted))
+    else
+        reason = may_be_idle(conn);
+    if (reason == REASON_NONE && !make_room_at(endpoint, to, now, evicted))
         reason = REASON_ENDPOINT_FULL;
-    else if (!make_room(evicted))
+    else if (reason == REASON_NONE && !make_room(evicted))
         reason = REASON_POOL_FULL;
     if (reason == REASON_NONE) {
         conn->idle_since = now;
@@ -521,6 +552,23 @@ bool pool_flush(enum reason reason, struct evicted *evicted)
         return false;
     while (idle && evicted->count < POOL_EVICTED_MAX)
         evict(idle->newer, reason, evicted);
+    unlock_pool(&cleanup);
+    return true;
+}
+
+bool pool_flush_older(const char *name, msec_t now, struct evicted *evicted)
+{
+    struct conn *conn, *next;
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    endpoint_flush(name, now);
+    DL_FOREACH_SAFE2(idle, conn, next, older)
+    {
+        if (evicted->count < POOL_EVICTED_MAX && is_flushed(conn))
+            evict(conn, REASON_FLUSHED, evicted);
+    }
     unlock_pool(&cleanup);
     return true;
 }

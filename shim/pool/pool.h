@@ -68,7 +68,8 @@ struct evicted {
  * the caller's and must not change. */
 bool pool_start(const struct config *config);
 
-/* Whether reuse is only counted (MCPOOL_DRY_RUN). */
+/* Whether reuse is only counted (MCPOOL_DRY_RUN). An operator may change that at any moment
+ * (pool/switch.h). */
 bool pool_is_dry_run(void);
 
 /* After how many idle seconds TCP keepalive asks the peer of a kept connection; 0: never. */
@@ -106,8 +107,8 @@ COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
 
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on, from
- * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False
- * if the lock was refused: CONN stays the caller's. */
+ * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False if the lock was
+ * refused, or an operator does not want it: CONN stays the caller's. */
 COLD bool pool_return(struct conn *conn);
 
 /* Takes out the connections to ENDPOINT that have been idle since SINCE or longer, as
@@ -122,6 +123,10 @@ COLD void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *
 /* Takes out idle and draining connections for REASON, oldest first, as many as EVICTED has room
  * for: if it is not full afterwards, all are out. False if the lock was refused. */
 COLD bool pool_flush(enum reason reason, struct evicted *evicted);
+
+/* The same, for FLUSHED, with those to the endpoint NAME, or to all if NAME is empty. From now
+ * on no connection to these endpoints is kept that was opened by NOW. */
+COLD bool pool_flush_older(const char *name, msec_t now, struct evicted *evicted);
 
 /* The program has closed the shadow fd FD, which is not in the map any more: takes CONN out,
  * EVICTED, if it is idle or draining there. NULL if it is not, or if the lock was refused and

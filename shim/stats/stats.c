@@ -18,6 +18,7 @@
 #include "base/pages.h"
 #include "base/rawsys.h"
 #include "stats/stats_file.h"
+#include "stats/switch_file.h"
 #include "base/fmt.h"
 
 #define PATH_SIZE (CONFIG_DIRECTORY_SIZE + 48)
@@ -49,10 +50,16 @@ static size_t used;                /* how many bytes of the image are written to
 static struct stat identity;       /* of the file */
 static uid_t user;                 /* the effective one when the file is made */
 
+_Atomic unsigned int mode_word;
+
+/* The generation of the last wish that was followed, or 0. A child has that of its parent. */
+static _Atomic uint64_t followed;
+
 void stats_start(const struct config *config, size_t slots)
 {
     settings = config;
     most_slots = slots;
+    atomic_store(&mode_word, config->dry_run ? MODE_DRY : MODE_ON);
     atomic_store(&stats_wanted, config->stats[0] != '\0');
 }
 
@@ -185,6 +192,13 @@ static void remove_gone(const char *directory)
     }
 }
 
+/* What changes in the header. Between stats_begin() and stats_end(). */
+static void update_header(struct stats_header *header)
+{
+    header->mode = mode_now();
+    header->followed = atomic_load(&followed);
+}
+
 static void fill_header(struct stats_header *header, uint64_t start)
 {
     struct timespec now = {0};
@@ -198,11 +212,11 @@ static void fill_header(struct stats_header *header, uint64_t start)
     header->values_at = offsetof(struct stats_slot, stats);
     header->names = stats_names;
     header->pid = getpid();
-    header->dry_run = settings->dry_run;
     header->start = start;
     header->pid_namespace = pid_namespace();
     header->since = now.tv_sec;
     fmt_print(header->version, sizeof(header->version), "%s", MCPOOL_VERSION);
+    update_header(header);
     /* Release, as stats_file.h promises to readers: the rest of the header is written before
      * `magic`. See concurrency.md, what may run where. */
     atomic_store_explicit(&header->magic, STATS_MAGIC, memory_order_release);
@@ -318,16 +332,34 @@ static bool make_quietly(void)
     return made;
 }
 
+/* Makes the file if there is none yet. False when that fails: it is not tried again. */
+static bool have_file(void)
+{
+    if (path[0] != '\0' || make_quietly())
+        return true;
+    path[0] = '\0';
+    atomic_store(&stats_wanted, false);
+    return false;
+}
+
+void stats_make(void)
+{
+    if (!stats_begin())
+        return;
+    if (path[0] == '\0' && have_file()) {
+        atomic_store(&stats_state, STATS_WRITTEN);
+        atomic_store(&stats_due, 0);
+    }
+    stats_end();
+}
+
 struct stats *stats_publish(size_t slot_number, const char *text)
 {
     size_t end = STATS_FILE_SIZE(slot_number + 1);
     struct stats_slot *slot;
 
-    if (path[0] == '\0' && !make_quietly()) {
-        path[0] = '\0';
-        atomic_store(&stats_wanted, false);
+    if (!have_file())
         return NULL;
-    }
     if (end > used)
         used = end;
     slot = (struct stats_slot *)(image + 1) + slot_number;
@@ -380,6 +412,7 @@ static void write_quietly(void)
 {
     struct ownfile own;
 
+    update_header(image);
     if (ownfile_begin(&own))
         ownfile_end(&own, write_file(), used);
     else
@@ -394,10 +427,36 @@ void stats_write(msec_t now)
         atomic_store(&stats_due, now + STATS_PERIOD);
         /* Before the copy: what is counted during it may be missing in it, and must set
          * STATS_UNWRITTEN again. */
-        atomic_store(&stats_state, STATS_WRITTEN);
-        write_quietly();
+        if (atomic_exchange(&stats_state, STATS_WRITTEN) != STATS_WRITTEN)
+            write_quietly();
     }
     stats_end();
+}
+
+/* Fills NAME with the name of the switch file. */
+static bool read_wish(char *name, struct switch_file *wish)
+{
+    fmt_print(name, PATH_SIZE, "%s" SWITCH_SUFFIX, path);
+    return switch_file_read(name, image, wish);
+}
+
+bool stats_read_wish(struct switch_file *wish)
+{
+    char name[PATH_SIZE];
+    bool found;
+
+    if (!stats_begin())
+        return false;
+    found =
+        path[0] != '\0' && read_wish(name, wish) && wish->generation != atomic_load(&followed);
+    stats_end();
+    return found;
+}
+
+void stats_followed(uint64_t generation)
+{
+    atomic_store(&followed, generation);
+    stats_changed();
 }
 
 void stats_pause(void)
@@ -450,6 +509,16 @@ bool stats_after_fork_in_child(void)
                        0) == (long)image;
 }
 
+/* A process that slept for long follows after the command has gone, which else removes it. */
+static void remove_switch_file(void)
+{
+    struct switch_file wish;
+    char name[PATH_SIZE];
+
+    if (read_wish(name, &wish))
+        raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
+}
+
 void stats_finish(void)
 {
     struct ownfile own;
@@ -460,5 +529,6 @@ void stats_finish(void)
     if (raw_syscall(SYS_newfstatat, AT_FDCWD, path, &found, AT_SYMLINK_NOFOLLOW) == 0 &&
         is_our_file(&found))
         raw_syscall(SYS_unlinkat, AT_FDCWD, path, 0);
+    remove_switch_file();
     ownfile_end(&own, 0, 0);
 }

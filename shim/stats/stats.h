@@ -32,7 +32,8 @@ enum stats_state { STATS_NO_FILE, STATS_WRITTEN, STATS_UNWRITTEN };
 
 extern _Atomic unsigned int stats_state __attribute__((visibility("hidden")));
 
-/* When the next copy may be made, on clock_now(); INT64_MAX without a file. */
+/* When the next copy may be made, and a wish is looked for (pool/due.h), on clock_now();
+ * INT64_MAX without a file. */
 extern _Atomic msec_t stats_due __attribute__((visibility("hidden")));
 
 /* The least time between two copies. */
@@ -87,6 +88,10 @@ void stats_start(const struct config *config, size_t slots);
 /* Whether counters are to be written to a file. False for good once that has failed. */
 extern atomic_bool stats_wanted __attribute__((visibility("hidden")));
 
+/* Makes the file before there is an endpoint to count for, so that the process can be found by
+ * its file. Does nothing when there is one. Makes system calls, so no lock may be held. */
+COLD void stats_make(void);
+
 /* A trylock around the file: one thread at a time creates or writes it. A thread that gets true
  * calls stats_end(). No thread waits. */
 bool stats_begin(void);
@@ -104,18 +109,11 @@ struct stats *stats_publish(size_t slot, const char *text);
  * meanwhile may stay there until the next call. */
 void stats_move(struct stats *to, struct stats *from);
 
-/* Copies all counters to the file, whether it is due or not. NOW is the time of clock_now().
- * Does nothing without a file, in a child of vfork(), or while another thread is between
- * stats_begin() and stats_end(). Makes system calls, so no lock may be held; they are made with
- * signals blocked. No cancellation point. */
+/* Copies all counters to the file if it lacks any, whether it is due or not. NOW is the time
+ * of clock_now(). Does nothing without a file, in a child of vfork(), or while another thread
+ * is between stats_begin() and stats_end(). Makes system calls, so no lock may be held; they
+ * are made with signals blocked. No cancellation point. */
 COLD void stats_write(msec_t now);
-
-/* The same, if a copy is due. For calls that have counted something and know the time. */
-static inline void stats_write_if_due(msec_t now)
-{
-    if (now >= atomic_load_explicit(&stats_due, memory_order_relaxed))
-        stats_write(now);
-}
 
 /* In how many milliseconds from NOW a copy is certainly due, as clock_now() may be late. */
 static inline msec_t stats_in(msec_t now)
@@ -124,6 +122,15 @@ static inline msec_t stats_in(msec_t now)
 
     return (in < 0 ? 0 : in > STATS_PERIOD ? STATS_PERIOD : in) + CLOCK_LAG;
 }
+
+/* Reads into WISH what an operator wishes of this process (stats/switch_file.h). False when
+ * there is nothing that was not followed, and while another thread is between stats_begin() and
+ * stats_end(). Between ownfile_begin() and ownfile_end(). */
+struct switch_file;
+COLD bool stats_read_wish(struct switch_file *wish);
+
+/* The wish GENERATION is followed: the next copy says so, and which mode the process is in. */
+COLD void stats_followed(uint64_t generation);
 
 /* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);

@@ -45,11 +45,12 @@ struct stats_header {
     uint32_t names_size; /* in bytes */
     uint32_t values_at;  /* where the values begin in a slot */
     int32_t pid;
-    uint32_t dry_run;
+    uint32_t mode;          /* enum mode of stats/mode.h */
     uint64_t start;         /* in clock ticks since boot */
     uint64_t pid_namespace; /* the inode of the process's PID namespace */
     int64_t since;          /* when the file was created, in seconds since 1970 */
-    char version[24];
+    char version[16];
+    uint64_t followed; /* the generation of the last wish that was followed, or 0 */
     struct stats_names names;
 };
 

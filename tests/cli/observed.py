@@ -16,10 +16,16 @@ SHIM = os.path.join(HERE, "..", "..", "shim")
 COMMAND = os.path.abspath(os.environ.get("MCPOOL_COMMAND", os.path.join(BUILD, "mcpool")))
 
 # Reads a count from each line on stdin, makes so many turns, and prints a line when they are done. A turn
-# with a negative count closes with half a request sent.
+# with a negative count closes with half a request sent. With a second argument it waits so many seconds at a
+# time, as servers with a heartbeat do.
 CLIENT = """
 import select, socket, sys
-while select.select([sys.stdin], [], []) and (line := sys.stdin.readline()):
+patience = float(sys.argv[2]) if len(sys.argv) > 2 else None
+while True:
+    while not select.select([sys.stdin], [], [], patience)[0]:
+        pass
+    if not (line := sys.stdin.readline()):
+        break
     for _ in range(abs(int(line))):
         s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
         s.sendall(b"get a\\r\\n" if int(line) > 0 else b"get a\\r\\nget ")
@@ -38,12 +44,13 @@ def mcpool(*arguments, environment=None, **more):
 class Client:
     """A process that pools."""
 
-    def __init__(self, server, stats, program=PYTHON, library=LIBRARY, **more):
+    def __init__(self, server, stats, program=PYTHON, library=LIBRARY, arguments=(), user=None,
+                 **more):
         environment = preloaded(library, server.address if library else None,
                                 MCPOOL_STATS=str(stats), **more)
-        self.process = subprocess.Popen([program, "-c", CLIENT, str(server.port)], env=environment,
+        self.process = subprocess.Popen([program, "-c", CLIENT, str(server.port), *arguments], env=environment,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        preexec_fn=die_with_parent)
+                                        user=user, preexec_fn=die_with_parent)
         self.pid = self.process.pid
         self.stats = stats if library and "MCPOOL_DISABLE" not in more else None
         self.made = 0

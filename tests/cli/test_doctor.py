@@ -181,6 +181,17 @@ def test_a_dry_run(host):
     assert sentence(finding, "cost").startswith("The library would take about 0.0 ms of ")
 
 
+def test_switched_off(host):
+    awake = NOREPLY.replace("    wait([sys.stdin], [], [])", "    while not wait([sys.stdin], [], [], 0.2)[0]:\n        pass")
+    with Program(host, awake, 5) as program:
+        assert host.mcpool("off", program.pid).returncode == 0
+        [finding] = told(host)
+        assert "switched off" in host.mcpool("doctor").stdout.splitlines()[0]
+    assert sentence(finding, "off") == (
+        "It is switched off: its connections are not pooled or counted now. What follows is of the time before.")
+    assert sentences(finding, "fences")
+
+
 def test_replies_left_unread(host):
     with Program(host, LEAVES_UNREAD, 5):
         [finding] = told(host)

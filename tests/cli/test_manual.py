@@ -11,7 +11,8 @@ import pytest
 from observed import COMMAND, SHIM, mcpool
 
 PAGES = sorted(os.path.basename(path) for path in glob.glob(os.path.join(SHIM, "man", "*.[17]")))
-SUBCOMMANDS = ["run", "check", "stat", "top", "doctor", "metrics", "explain"]
+SWITCHES = ["off", "on", "dry", "flush"]
+SUBCOMMANDS = ["run", "check", "stat", "top", "doctor", "metrics", "explain", *SWITCHES]
 
 
 def read(*path):
@@ -82,14 +83,15 @@ def test_explain():
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_subcommand_has_help_and_a_page(name):
     done = mcpool(name, "--help")
+    page = "switch" if name in SWITCHES else name
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: mcpool {name} ")
-    assert f"See mcpool-{name}(1)" in done.stdout or f"see mcpool-{name}(1)" in done.stdout.lower()
+    assert f"See mcpool-{page}(1)" in done.stdout or f"see mcpool-{page}(1)" in done.stdout.lower()
     assert mcpool("help", name).stdout == mcpool(name, "-h").stdout == done.stdout
-    assert f"mcpool-{name}.1" in PAGES
+    assert f"mcpool-{page}.1" in PAGES
     assert re.search(rf"^  {name} ", mcpool("help").stdout, re.M)
     for option in re.findall(r"^  (--[a-z-]+)", done.stdout, re.M):
-        assert option.replace("-", "\\-") in read("man", f"mcpool-{name}.1"), option
+        assert option.replace("-", "\\-") in read("man", f"mcpool-{page}.1"), option
 
 
 @pytest.mark.parametrize("arguments", [
@@ -165,6 +167,7 @@ def test_completion_of_processes(host, monkeypatch):
     monkeypatch.setenv("MCPOOL_STATS", str(host.stats))
     assert completed("stat", "") == completed("doctor", "") == [str(client.pid)]
     assert completed("check", str(client.pid)[0]) == [str(client.pid)]
+    assert completed("off", "") == [str(client.pid)]
 
 
 def test_completion_for_zsh_is_sound():

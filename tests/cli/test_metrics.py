@@ -42,7 +42,7 @@ def test_values(host):
     assert 0 < value(text, "mcpool_connect_seconds_total", **mine) < 5
     usual = value(text, "mcpool_usual_connect_seconds", **mine)
     assert 0 < value(text, "mcpool_connect_seconds_avoided_total", **mine) == pytest.approx(8 * usual, rel=0.2)
-    assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false") == 1
+    assert value(text, "mcpool_process_info", pid=str(client.pid), dry_run="false", mode="on") == 1
 
 
 def test_conventions(host):

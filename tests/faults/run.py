@@ -1,7 +1,8 @@
 """Makes each system call of the shim fail once, with each error that it can have.
 
 Usage: run.py LIBRARY SCENES. LIBRARY is the one whose calls fail; SCENES is the program that must not
-notice. First it is run without faults to count the calls. The last line counts runs like tests.
+notice, and for which an operator has called `mcpool flush`. First it is run without faults to count the
+calls. The last line counts runs like tests.
 """
 
 import concurrent.futures
@@ -12,7 +13,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from support import Memcached, die_with_parent, preloaded
+from support import FLUSH, Memcached, die_with_parent, preloaded, wish_for
 
 
 def play(library, scenes, server, call, kind):
@@ -21,9 +22,16 @@ def play(library, scenes, server, call, kind):
         environment = preloaded(library, server.address, FAULT_CALL=str(call),
                                 FAULT_KIND=str(kind), FAULT_COUNT=count.name,
                                 MCPOOL_STATS=stats)
+
+        def before_exec():
+            die_with_parent()
+            name, content = wish_for(os.getpid(), FLUSH)
+            with open(os.path.join(stats, name), "wb") as file:
+                file.write(content)
+
         try:
             done = subprocess.run([scenes, str(server.port)], env=environment, timeout=30,
-                                  capture_output=True, text=True, preexec_fn=die_with_parent)
+                                  capture_output=True, text=True, preexec_fn=before_exec)
         except subprocess.TimeoutExpired as hung:
             return f"hangs {(hung.stderr or b'').decode()}", 0, kind + 1
         calls, kinds = map(int, (count.read() or "0 0").split())

@@ -51,7 +51,7 @@ def test_staged(bench):
     destination = f"DESTDIR={stage}"
     assert run([*MAKE, "install", destination], environment) == (0, "", "")
     installed = {str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file()}
-    pages = ["", "-run", "-check", "-stat", "-top", "-doctor", "-metrics", "-explain"]
+    pages = ["", "-run", "-check", "-stat", "-top", "-doctor", "-metrics", "-explain", "-switch"]
     assert installed == {f"{LIBDIR[1:]}/libmcpool.so", "usr/local/bin/mcpool",
                          *(f"usr/local/share/man/man1/mcpool{page}.1" for page in pages),
                          "usr/local/share/man/man7/libmcpool.7",

@@ -17,6 +17,7 @@
 #include "base/owner.h"
 #include "conn/limits.h"
 #include "pool/custody.h"
+#include "stats/mode.h"
 
 #define SECOND 1000
 #define MINUTE (60 * SECOND)
@@ -77,6 +78,8 @@ static struct conn *connect_at(uint16_t port, msec_t now)
 static void put(struct conn *conn, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
+    if (pool_is_dry_run())
+        conn->fd = -1; /* nothing is kept open */
     cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
 }
 
@@ -131,6 +134,80 @@ Test(pool, families_and_fixed_options_are_apart)
     cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == NULL);
     fresh->options.given = 0;
     cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
+}
+
+/* A connection that was on its way into the pool when an operator switched it off, or made or
+ * ended a dry run. */
+Test(pool, nothing_is_kept_in_another_mode)
+{
+    static const struct {
+        enum mode mode;
+        int fd;
+        enum reason reason;
+    } cases[] = {
+        {MODE_ON, 3, REASON_NONE},      {MODE_ON, -1, REASON_SWITCHED},
+        {MODE_DRY, 3, REASON_SWITCHED}, {MODE_DRY, -1, REASON_NONE},
+        {MODE_OFF, 3, REASON_SWITCHED}, {MODE_OFF, -1, REASON_SWITCHED},
+    };
+
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct conn *conn = connect_at(1, 1);
+
+        conn->fd = cases[i].fd;
+        conn->connected_at = 1;
+        conn_move(conn, CONN_CHECKING_IN);
+        mode_word = cases[i].mode | MODE_CHANGED;
+        cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
+        cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
+    }
+}
+
+Test(pool, a_draining_one_does_not_go_back_after_off)
+{
+    struct conn *conn = connect_at(1, 1), *fresh = connect_at(1, 1);
+
+    conn->connected_at = 1;
+    conn_move(conn, CONN_CHECKING_IN);
+    cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
+    cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1 + POOL_SPARED, &evicted) ==
+              conn);
+    mode_word = MODE_OFF | MODE_CHANGED;
+    cr_expect(!pool_return(conn));
+    mode_word = MODE_ON;
+    cr_expect(pool_return(conn));
+}
+
+Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
+{
+    struct conn *conns[POOL_EVICTED_MAX + 1], *other = connect_at(2, 1), *held, *later;
+
+    for (int i = 0; i <= POOL_EVICTED_MAX; i++) {
+        conns[i] = connect_at(1, 1);
+        conns[i]->connected_at = 1;
+    }
+    held = connect_at(1, 1);
+    held->connected_at = other->connected_at = 1;
+    for (int i = 0; i <= POOL_EVICTED_MAX; i++)
+        put(conns[i], 2);
+    put(other, 2);
+    mode_word = MODE_CHANGED;
+    cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
+    cr_assert(evicted.count == POOL_EVICTED_MAX && evicted.reason[0] == REASON_FLUSHED);
+    evicted.count = 0;
+    cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
+    cr_expect(evicted.count == 1);
+    conn_move(held, CONN_CHECKING_IN);
+    cr_expect(pool_check_in(held, CONN_IDLE, 4, &evicted) == REASON_FLUSHED);
+    later = connect_at(1, 4);
+    later->connected_at = 4;
+    put(later, 5);
+    cr_expect(take(1, 6) == later && take(2, 6) == other);
+    evicted.count = 0;
+    conn_move(other, CONN_CHECKING_IN);
+    conn_move(later, CONN_CHECKING_IN);
+    cr_expect(pool_flush_older("", 7, &evicted));
+    cr_expect(pool_check_in(other, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
+    cr_expect(pool_check_in(later, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
 }
 
 Test(pool, idle_timeout)
@@ -1292,7 +1369,7 @@ Test(pool, nothing_is_due_when_nothing_is_idle)
 
 Test(pool, a_dry_run_cuts_no_wait_but_forecasts)
 {
-    config.dry_run = true;
+    mode_word = MODE_DRY;
     put_burst(1, 3, 0);
     cr_expect(pool_due == POOL_NEVER);
     cr_assert(pool_evict_due(11 * SECOND, false, &evicted));

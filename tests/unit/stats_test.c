@@ -4,6 +4,7 @@
  */
 #include "stats/stats.h"
 #include "stats/stats_file.h"
+#include "stats/switch_file.h"
 #include "base/owner.h"
 
 #include <dirent.h>
@@ -48,6 +49,13 @@ static void tear_down(void)
 
 TestSuite(stats, .init = set_up, .fini = tear_down, .timeout = 20);
 
+/* As the calls do that count something. */
+static void write_if_due(msec_t now)
+{
+    if (now >= stats_due)
+        stats_write(now);
+}
+
 static struct stats *publish(size_t slot, const char *text)
 {
     struct stats *stats;
@@ -64,7 +72,8 @@ static void write_out(void)
     static msec_t now;
 
     now += STATS_PERIOD;
-    stats_write_if_due(now);
+    stats_changed();
+    write_if_due(now);
 }
 
 static uint64_t own_start(void)
@@ -167,7 +176,7 @@ Test(stats, a_reader_finds_what_was_counted)
     cr_expect(file.header.pid == getpid() && file.header.start == own_start());
     cr_expect(file.header.pid_namespace == own_namespace());
     cr_expect(strcmp(file.header.version, MCPOOL_VERSION) == 0);
-    cr_expect(file.header.dry_run == 0 && llabs(file.header.since - time(NULL)) < 60);
+    cr_expect(file.header.mode == MODE_ON && llabs(file.header.since - time(NULL)) < 60);
     cr_expect(slot_in_file(0)->change == 2);
     cr_expect(strcmp(slot_in_file(0)->endpoint, "127.0.0.1:11211") == 0);
     cr_expect(slot_in_file(0)->stats.connects == 1 && slot_in_file(0)->stats.idle == 7);
@@ -260,10 +269,111 @@ Test(stats, a_child_names_its_values_too)
 Test(stats, a_dry_run_says_so)
 {
     config.dry_run = true;
+    stats_start(&config, SLOTS);
     cr_assert(publish(0, "a"));
     write_out();
     read_file(own_path());
-    cr_expect(file.header.dry_run == 1);
+    cr_expect(file.header.mode == MODE_DRY);
+}
+
+/* What `mcpool off` writes. */
+static struct switch_file wish_for_us(void)
+{
+    read_file(own_path());
+    return (struct switch_file){.magic = SWITCH_MAGIC,
+                                .pid = file.header.pid,
+                                .wish = WISH_OFF,
+                                .start = file.header.start,
+                                .pid_namespace = file.header.pid_namespace,
+                                .generation = 7};
+}
+
+static void put_wish(const struct switch_file *content, size_t n)
+{
+    char path[PATH_MAX];
+    FILE *out;
+
+    snprintf(path, sizeof(path), "%s" SWITCH_SUFFIX, own_path());
+    out = fopen(path, "w");
+    cr_assert(out && fwrite(content, 1, n, out) == n && fclose(out) == 0);
+}
+
+static bool is_wish_seen(const struct switch_file *content, size_t n)
+{
+    struct switch_file wish;
+
+    put_wish(content, n);
+    return stats_read_wish(&wish) && memcmp(&wish, content, sizeof(wish)) == 0;
+}
+
+Test(stats, a_wish_is_read_and_followed_once)
+{
+    struct switch_file content, wish;
+
+    cr_assert(!stats_read_wish(&wish) && publish(0, "a"));
+    write_out();
+    content = wish_for_us();
+    cr_expect(file.header.followed == 0 && file.header.mode == MODE_ON);
+    cr_expect(is_wish_seen(&content, sizeof(content)));
+    mode_word = MODE_OFF;
+    stats_followed(7);
+    stats_write(0);
+    read_file(own_path());
+    cr_expect(file.header.followed == 7 && file.header.mode == MODE_OFF);
+    cr_expect(!is_wish_seen(&content, sizeof(content)), "it is followed already");
+    content.generation++;
+    cr_expect(is_wish_seen(&content, sizeof(content)));
+    stats_finish();
+    cr_expect(files_in(directory) == 0, "both files are removed at the end");
+}
+
+Test(stats, a_file_that_is_no_wish_stays_at_the_end)
+{
+    struct switch_file content;
+
+    cr_assert(publish(0, "a"));
+    content = wish_for_us();
+    content.pid++;
+    put_wish(&content, sizeof(content));
+    stats_finish();
+    cr_expect(files_in(directory) == 1);
+}
+
+Test(stats, nothing_is_written_when_nothing_has_changed)
+{
+    cr_assert(publish(0, "a"));
+    write_out();
+    cr_assert(truncate(own_path(), 0) == 0);
+    stats_write(0);
+    cr_expect(read_file(own_path()) == 0);
+    stats_changed();
+    stats_write(0);
+    cr_expect(read_file(own_path()) > 0);
+}
+
+Test(stats, a_wish_for_another_process_is_none)
+{
+    struct switch_file good, bad;
+
+    cr_assert(publish(0, "a"));
+    write_out();
+    bad = good = wish_for_us();
+    cr_expect(!is_wish_seen(&good, sizeof(good) - 1));
+    bad.magic++;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, bad.pid++;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, bad.start++;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, bad.pid_namespace++;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, bad.wish = WISHES;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, bad.generation = 0;
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)));
+    bad = good, memset(bad.endpoint, 'x', sizeof(bad.endpoint));
+    cr_expect(!is_wish_seen(&bad, sizeof(bad)), "the name has no end");
+    cr_expect(is_wish_seen(&good, sizeof(good)));
 }
 
 Test(stats, a_slot_that_gets_another_endpoint_begins_at_nought)
@@ -301,14 +411,14 @@ Test(stats, copies_are_a_second_apart)
 {
     struct stats *stats = publish(0, "a");
 
-    stats_write_if_due(5000);
+    write_if_due(5000);
     cr_expect(stats_state == STATS_WRITTEN);
     stats_count(&stats->connects);
     cr_expect(stats_state == STATS_UNWRITTEN);
-    stats_write_if_due(5999);
+    write_if_due(5999);
     read_file(own_path());
     cr_expect(stats_state == STATS_UNWRITTEN && slot_in_file(0)->stats.connects == 0);
-    stats_write_if_due(6000);
+    write_if_due(6000);
     read_file(own_path());
     cr_expect(stats_state == STATS_WRITTEN && slot_in_file(0)->stats.connects == 1);
     stats_count(&stats->connects);

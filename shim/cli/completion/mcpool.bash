@@ -32,7 +32,7 @@ _mcpool_complete() {
 _mcpool() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} i
     if [ "$COMP_CWORD" = 1 ]; then
-        _mcpool_complete -W "run check stat top doctor metrics explain version help" -- "$word"
+        _mcpool_complete -W "run check stat top doctor metrics explain off on dry flush version help" -- "$word"
         return
     fi
     case ${COMP_WORDS[1]} in
@@ -97,8 +97,14 @@ _mcpool() {
         *) _mcpool_complete -W "--output --listen --help" -- "$word" ;;
         esac
         ;;
+    off | on | dry | flush)
+        case $word in
+        -*) _mcpool_complete -W "--help" -- "$word" ;;
+        *) _mcpool_complete -W "$(_mcpool_pids)" -- "$word" ;;
+        esac
+        ;;
     explain) _mcpool_complete_reason "$word" ;;
-    help) _mcpool_complete -W "run check stat top doctor metrics explain" -- "$word" ;;
+    help) _mcpool_complete -W "run check stat top doctor metrics explain off on dry flush" -- "$word" ;;
     esac
 }
 
