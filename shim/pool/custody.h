@@ -14,7 +14,6 @@
 #ifndef MCPOOL_CUSTODY_H
 #define MCPOOL_CUSTODY_H
 
-#include <linux/tcp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -22,6 +21,8 @@
 #include "base/compiler.h"
 #include "conn/limits.h"
 #include "pool/pool.h"
+
+struct tcp_info; /* linux/tcp.h */
 
 /* When there may be work for custody_do_due(), on clock_now(); POOL_NEVER if nothing is idle.
  */
