@@ -186,14 +186,14 @@ COLD static msec_t learned_limit(struct endpoint *endpoint, msec_t now)
     return limit;
 }
 
-/* Sets from when on CONN, which is in the lists, is not reused. */
-static void set_expiry(struct conn *conn)
+/* Sets from when on CONN, which is in the lists as STATE, is not reused. */
+static inline void set_expiry(struct conn *conn, enum conn_state state)
 {
     msec_t most = settings->idle_timeout;
 
     if (__builtin_expect(conn->endpoint->path.limit != 0, 0))
         most = learned_limit(conn->endpoint, conn->idle_since);
-    if (conn_state(conn) == CONN_DRAINING)
+    if (__builtin_expect(state == CONN_DRAINING, 0))
         most = POOL_DRAIN_TIMEOUT;
     conn->unusable_at = conn->idle_since + most + 1;
     if (conn->expires_at < conn->unusable_at)
@@ -228,7 +228,7 @@ static void link_idle(struct conn *conn, enum conn_state to)
     msec_t leaves;
 
     conn_move(conn, to);
-    set_expiry(conn);
+    set_expiry(conn, to);
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
     count_surplus(conn->endpoint->idle_count, 1);
@@ -517,7 +517,7 @@ static void apply_limit(struct endpoint *endpoint, msec_t now)
     stats_count(&endpoint->stats->limits_learned);
     DL_FOREACH2(endpoint->idle, conn, next)
     {
-        set_expiry(conn);
+        set_expiry(conn, CONN_IDLE);
     }
     set_due(now);
 }
