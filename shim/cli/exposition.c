@@ -55,12 +55,16 @@ static struct shown shown_as(enum stat_index stat)
         enum stat_index stat;
         const char *name;
         const char *help;
+        double unit;
     } times[] = {
-        {STAT_connect_us, "connect_seconds", "seconds these took"},
+        {STAT_connect_us, "connect_seconds", "seconds these took", 1e-6},
         {STAT_usual_connect_us, "usual_connect_seconds",
-         "seconds a real connect usually takes, a running median"},
+         "seconds a real connect usually takes, a running median", 1e-6},
         {STAT_connect_us_avoided, "connect_seconds_avoided",
-         "seconds saved: for each reuse, the usual connect at that moment"},
+         "seconds saved: for each reuse, the usual connect at that moment", 1e-6},
+        {STAT_idle_limit_ms, "idle_limit_seconds",
+         "seconds after which an idle connection is not reused, as learned; 0: not learned",
+         1e-3},
     };
     const struct stat_row *row = &stat_rows[stat];
     const char *total = row->is_gauge ? "" : "_total";
@@ -72,7 +76,7 @@ static struct shown shown_as(enum stat_index stat)
             continue;
         snprintf(shown.name, sizeof(shown.name), "%s%s", times[i].name, total);
         shown.help = times[i].help;
-        shown.unit = 1e-6;
+        shown.unit = times[i].unit;
     }
     return shown;
 }

@@ -63,6 +63,7 @@ static const char *const taken_names[] = {
     "idle_age_seconds_bucket",
     "idle_age_seconds_count",
     "idle_age_seconds_sum",
+    "idle_limit_seconds",
     "process_info",
     "refused",
     "time_wait_avoided",

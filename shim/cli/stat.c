@@ -78,6 +78,9 @@ static void print_process(const struct process *process)
         if (numbers->stats[STAT_swapped] + numbers->stats[STAT_swap_failed] > 0)
             printf("%10sswapped before first use: %" PRIu64 ", failed %" PRIu64 "\n", "",
                    numbers->stats[STAT_swapped], numbers->stats[STAT_swap_failed]);
+        if (numbers->stats[STAT_idle_limit_ms] > 0)
+            printf("%10snot reused when idle for %.1f s: the server or a firewall ends them\n",
+                   "", (double)numbers->stats[STAT_idle_limit_ms] / 1e3);
     }
 }
 

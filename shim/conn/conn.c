@@ -109,6 +109,7 @@ struct conn *conn_new(int fd, int domain)
         return NULL;
     conn->domain = domain;
     conn->shadow_fd = -1;
+    conn->given_up_by = 0;
     conn->sent = 0;
     conn->received = 0;
     conn->epoll_regs.count = 0;

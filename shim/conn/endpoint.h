@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "config/address.h"
+#include "conn/path_limit.h"
 #include "stats/stats.h"
 
 /* Endpoints known at the same time. A connection to one more is not pooled. */
@@ -43,6 +44,7 @@ struct endpoint {
     atomic_bool published;               /* or publishing was tried and failed */
 
     /* Guarded by the pool's lock. */
+    struct path_limit path;
     struct conn *idle;       /* the IDLE connections, latest first */
     struct conn *draining;   /* the DRAINING ones, latest first */
     unsigned int idle_count; /* in both lists */

@@ -129,6 +129,8 @@ static bool may_be_reused(struct conn *conn, msec_t now, unsigned int *asks)
     enum proof proof;
 
     if (__builtin_expect(reason != REASON_NONE, 0)) {
+        if (reason == REASON_NOT_ESTABLISHED)
+            custody_note_end(conn, &info, now);
         discard(conn, reason);
         return false;
     }
@@ -184,6 +186,7 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
             discard(conn, reason);
         else if (may_be_reused(conn, now, &asks)) {
             stats_count(&conn->endpoint->stats->drained);
+            conn->given_up_by = 0;
             return conn;
         }
     }

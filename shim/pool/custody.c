@@ -1,15 +1,18 @@
 /*
- * Closing idle connections that were not needed.
+ * Closing idle connections that were not needed, and learning from those that ended.
  */
 #include "pool/custody.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/tcp.h>
 #include <poll.h>
 
 #include "base/owner.h"
 #include "base/rawsys.h"
 #include "pool/discard.h"
+
+#define TCP_STATE_CLOSE_WAIT 8 /* linux/tcp_states.h is not for user space */
 
 /* Takes a few connections out at a time, so that the lock is held shortly. */
 static void close_due(msec_t now, bool all)
@@ -66,4 +69,18 @@ void custody_before_sleep(msec_t now, msec_t length)
 {
     if (custody_due_at() <= now + length && owner_has_one_thread())
         close_due(now + length, false);
+}
+
+/* The server's FIN has renewed the time of the last acknowledgement. */
+void custody_note_end(const struct conn *conn, const struct tcp_info *info, msec_t now)
+{
+    msec_t at = now - (msec_t)info->tcpi_last_ack_recv;
+
+    if (info->tcpi_state == TCP_STATE_CLOSE_WAIT && at > conn->idle_since)
+        pool_note_close(conn->endpoint, at - conn->idle_since, at);
+}
+
+void custody_died_at_age(struct endpoint *endpoint, msec_t age, msec_t now)
+{
+    pool_note_death(endpoint, age, now);
 }

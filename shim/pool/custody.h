@@ -22,6 +22,8 @@
 #include "conn/limits.h"
 #include "pool/pool.h"
 
+struct tcp_info; /* linux/tcp.h */
+
 /* When there may be work for custody_do_due(), on clock_now(); POOL_NEVER if nothing is idle.
  */
 static inline msec_t custody_due_at(void)
@@ -45,5 +47,13 @@ COLD void custody_before_accept(int fd, msec_t now);
 /* The only thread of the process is about to sleep for LENGTH milliseconds. Closes what would
  * have to be closed by then. */
 COLD void custody_before_sleep(msec_t now, msec_t length);
+
+/* CONN, CHECKING_OUT, is not established any more, as the kernel has just told in INFO. If the
+ * server has closed it, its idle time may teach how long the server keeps idle connections. */
+COLD void custody_note_end(const struct conn *conn, const struct tcp_info *info, msec_t now);
+
+/* A connection to ENDPOINT was dead, without a word from the server, when it had idled for AGE:
+ * others are not trusted for so long (conn/path_limit.h). */
+COLD void custody_died_at_age(struct endpoint *endpoint, msec_t age, msec_t now);
 
 #endif

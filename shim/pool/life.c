@@ -10,6 +10,7 @@
 #include "base/owner.h"
 #include "conn/endpoint.h"
 #include "conn/sockid.h"
+#include "pool/custody.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
 
@@ -37,6 +38,7 @@ void life_is_over(struct conn *conn)
 
     discard(conn, REASON_UNANSWERED);
     drop_older(endpoint, since);
+    custody_died_at_age(endpoint, clock_now() - since, clock_now());
 }
 
 /* Whether CONN was reused and its user has received nothing yet. What the program did to it, or
@@ -73,6 +75,9 @@ void life_note_failure(struct conn *conn, ssize_t moved)
     if (owner_is_this_process() && ended_before_reply(conn) && has_ended(conn)) {
         conn_refuse(conn, REASON_NOT_ESTABLISHED);
         drop_older(conn->endpoint, conn->idle_since);
+        /* An end of file is a word of the server. */
+        if (moved < 0)
+            custody_died_at_age(conn->endpoint, clock_now() - conn->idle_since, clock_now());
     }
     errno = saved;
 }
@@ -94,4 +99,8 @@ void life_note_left(const struct conn *conn, int fd, msec_t now)
     stats_count(&endpoint->stats->stalls);
     if (since > atomic_load(&endpoint->ask_before))
         atomic_store(&endpoint->ask_before, since);
+    /* One lost packet is not a death, and neither is that of a connection that had a reply. */
+    if (info.tcpi_retransmits > 1 && conn_answer(conn) != CONN_ANSWER_KERNEL &&
+        conn->received == conn->received_before)
+        custody_died_at_age(endpoint, since - conn->idle_since, now);
 }

@@ -177,12 +177,24 @@ static void count_surplus(unsigned int others, unsigned int more)
                               memory_order_relaxed);
 }
 
-/* Sets from when on CONN, which is in the lists, is not reused. */
-static void set_expiry(struct conn *conn)
+/* How long connections to ENDPOINT may idle, where that was learned. */
+COLD static msec_t learned_limit(struct endpoint *endpoint, msec_t now)
 {
-    msec_t most =
-        conn_state(conn) == CONN_DRAINING ? POOL_DRAIN_TIMEOUT : settings->idle_timeout;
+    msec_t limit = path_limit_at(&endpoint->path, settings->idle_timeout, now);
 
+    stats_set(&endpoint->stats->idle_limit_ms, endpoint->path.limit == 0 ? 0 : (uint64_t)limit);
+    return limit;
+}
+
+/* Sets from when on CONN, which is in the lists as STATE, is not reused. */
+static inline void set_expiry(struct conn *conn, enum conn_state state)
+{
+    msec_t most = settings->idle_timeout;
+
+    if (__builtin_expect(conn->endpoint->path.limit != 0, 0))
+        most = learned_limit(conn->endpoint, conn->idle_since);
+    if (__builtin_expect(state == CONN_DRAINING, 0))
+        most = POOL_DRAIN_TIMEOUT;
     conn->unusable_at = conn->idle_since + most + 1;
     if (conn->expires_at < conn->unusable_at)
         conn->unusable_at = conn->expires_at;
@@ -216,7 +228,7 @@ static void link_idle(struct conn *conn, enum conn_state to)
     msec_t leaves;
 
     conn_move(conn, to);
-    set_expiry(conn);
+    set_expiry(conn, to);
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
     count_surplus(conn->endpoint->idle_count, 1);
@@ -493,6 +505,42 @@ void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evict
     while (endpoint->idle_count > FULL_MOST && evicted->count < POOL_EVICTED_MAX)
         evict(endpoint->draining ? endpoint->draining->prev : endpoint->idle->prev,
               REASON_SERVER_FULL, evicted);
+    unlock_pool(&cleanup);
+}
+
+/* A limit of ENDPOINT was learned: it holds for what is idle already. */
+static void apply_limit(struct endpoint *endpoint, msec_t now)
+{
+    struct conn *conn;
+
+    stats_set(&endpoint->stats->idle_limit_ms, (uint64_t)endpoint->path.limit);
+    stats_count(&endpoint->stats->limits_learned);
+    DL_FOREACH2(endpoint->idle, conn, next)
+    {
+        set_expiry(conn, CONN_IDLE);
+    }
+    set_due(now);
+}
+
+void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    if (path_limit_note_death(&endpoint->path, age, now))
+        apply_limit(endpoint, now);
+    unlock_pool(&cleanup);
+}
+
+void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    if (path_limit_note_close(&endpoint->path, age, at))
+        apply_limit(endpoint, at);
     unlock_pool(&cleanup);
 }
 

@@ -101,6 +101,11 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
  * endpoint. Does not wait for the lock; false if it was refused. */
 COLD bool pool_evict_due(msec_t now, bool all, struct evicted *evicted);
 
+/* Notes what conn/path_limit.h learns from: a connection to ENDPOINT that had idled for AGE was
+ * found dead, or was closed by the server at AT. Nothing if the lock was refused. */
+COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
+COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
+
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on, from
  * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False if the lock was
  * refused, or an operator does not want it: CONN stays the caller's. */

@@ -219,3 +219,46 @@ Test(policy, no_room_for_more_endpoints, .timeout = 20)
     cr_expect(log_count("not tracked: NO_ROOM ") == 1);
     cr_expect(log_count(": not kept: UNUSED ") == 2);
 }
+
+/* One request, with a server that reads it: else its close would be a reset. */
+static void converse(int fd, long server)
+{
+    char request[7];
+
+    send_text(fd, "get a\r\n");
+    cr_assert(unseen(SYS_recvfrom, server, request, sizeof(request), MSG_WAITALL, NULL, NULL) ==
+              sizeof(request));
+    cr_assert(unseen(SYS_write, server, "END\r\n", 5) == 5);
+    expect_text(fd, "END\r\n");
+}
+
+/* The server closes idle connections. Once that has happened twice, none is kept for so long.
+ * No limit is lower than a second. */
+Test(policy, a_limit_is_learned, .timeout = 20)
+{
+    int port, listener = listen_here(&port), fd;
+    long server;
+
+    for (int i = 0; i < 2; i++) {
+        fd = dial(port);
+        server = unseen(SYS_accept4, listener, NULL, NULL, 0);
+        converse(fd, server);
+        close(fd);
+        usleep(100000);
+        unseen(SYS_close, server);
+        usleep(1100000);
+        fd = dial(port);
+        EXPECT_EVENT(": discarded: NOT_ESTABLISHED ");
+        server = unseen(SYS_accept4, listener, NULL, NULL, 0);
+        converse(fd, server);
+        if (i == 0) {
+            send_text(fd, "bogus\r\n");
+            close(fd);
+        }
+    }
+    close(fd);
+    EXPECT_KEPT();
+    usleep(1300000);
+    dial(port);
+    EXPECT_EVENT(": discarded: IDLE_TIMEOUT ");
+}

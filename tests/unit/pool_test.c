@@ -1402,3 +1402,39 @@ Test(pool, a_due_moment_that_was_put_off_is_corrected)
     cr_assert(pool_evict_due(POOL_CUSTODY_PERIOD, false, &evicted));
     cr_expect(evicted.count == 0 && pool_due == 55 * SECOND + 1);
 }
+
+Test(pool, a_learned_limit_holds_for_what_is_idle_and_for_what_comes)
+{
+    struct conn *conn = connect_at(1, 0), *other = connect_at(2, 0);
+    struct endpoint *endpoint = conn->endpoint;
+
+    put(conn, 0);
+    put(other, 0);
+    pool_note_death(endpoint, 8 * SECOND, SECOND);
+    cr_expect(stats_read(&endpoint->stats->idle_limit_ms) == 4 * SECOND);
+    cr_expect(stats_read(&endpoint->stats->limits_learned) == 1);
+    cr_expect(take(1, 4 * SECOND) == conn);
+    put(conn, 4 * SECOND);
+    cr_expect(take(1, 9 * SECOND) == NULL);
+    cr_expect(evicted.count == 1 && evicted.reason[0] == REASON_IDLE_TIMEOUT);
+    cr_expect(take(2, 9 * SECOND) == other, "another server");
+}
+
+Test(pool, waits_close_what_a_learned_limit_forbids)
+{
+    put_burst(1, 3, 0);
+    pool_note_death(connect_at(1, 0)->endpoint, 8 * SECOND, 5 * SECOND);
+    cr_expect(custody_due_at() <= 5 * SECOND);
+    cr_assert(pool_evict_due(5 * SECOND, false, &evicted));
+    cr_expect(evicted.count == 3 && evicted.reason[0] == REASON_IDLE_TIMEOUT);
+}
+
+Test(pool, a_learned_limit_is_forgotten)
+{
+    struct conn *conn = connect_at(1, 0);
+
+    pool_note_death(conn->endpoint, 8 * SECOND, 0);
+    put(conn, 60 * MINUTE);
+    cr_expect(stats_read(&conn->endpoint->stats->idle_limit_ms) == 0);
+    cr_expect(take(1, 60 * MINUTE + 50 * SECOND) == conn);
+}
