@@ -55,8 +55,10 @@ void bulk_close_after_fork_in_child(void)
 
 /* Whether the first BEGUN bulk closes can no longer hurt. A check-in or check-out reads and
  * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
- * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. */
-static bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
+ * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. Inlined,
+ * as each hit is here. */
+static inline __attribute__((always_inline)) bool bulk_closes_are_over(const struct conn *conn,
+                                                                       uint32_t begun)
 {
     if (begun == atomic_load(&bulk_closes_over))
         return true;
