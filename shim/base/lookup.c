@@ -29,7 +29,8 @@ struct wanted {
 };
 
 /* Ours. */
-/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl*): the name is the linker's. */
+/* NOLINTNEXTLINE(*-reserved-identifier,cert-dcl*,*-redundant-declaration): the name is the
+ * linker\'s. */
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((visibility("hidden")));
 
 static uint32_t gnu_hash(const char *name)
