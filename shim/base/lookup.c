@@ -28,8 +28,8 @@ struct wanted {
     const char *version; /* NULL: any */
 };
 
-/* Ours. */
-/* NOLINTNEXTLINE(bugprone-reserved-identifier,cert-dcl*): the name is the linker's. */
+/* Our own dynamic section, by the linker's name. */
+/* NOLINTNEXTLINE(*-reserved-identifier,cert-dcl*,*-redundant-declaration) */
 extern ElfW(Dyn) _DYNAMIC[] __attribute__((visibility("hidden")));
 
 static uint32_t gnu_hash(const char *name)
