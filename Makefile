@@ -8,7 +8,7 @@ PREFIX ?= /usr/local
 ## DESTDIR a root to install in, as for packages
 DESTDIR ?=
 ## LIBDIR the library; ld.so searches the default when LD_PRELOAD has a bare name
-LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine))
+LIBDIR ?= $(PREFIX)/lib/$(subst -pc-,-,$(shell $(CC) -dumpmachine 2>/dev/null))
 ## BINDIR the command
 BINDIR ?= $(PREFIX)/bin
 ## MANDIR the manuals
@@ -47,7 +47,7 @@ BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BI
         -Ishim -DMCPOOL_VERSION='"$(VERSION)"' $(SAME_ANYWHERE)
 # A reused connection runs through a dozen small files; together, and in one piece, they need the fewest
 # instructions. Clang would want another linker for it.
-LTO := $(if $(findstring clang,$(shell $(CC) --version)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
+LTO := $(if $(findstring clang,$(shell $(CC) --version 2>/dev/null)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
          -flto-partition=one))
 # Runs with glibc 2.28, whatever it is built with.
 OLDER := -include shim/base/older.h
@@ -114,7 +114,7 @@ include tests/tests.mk bench/bench.mk packaging/packaging.mk
 # Style and tools.
 
 C_FILES = $(shell git ls-files '*.c' '*.h')
-SHELL_FILES = .ci/run .ci/packages $(shell git ls-files "*.sh" "*.bash")
+SHELL_FILES = .ci/run .ci/packages packaging/fill packaging/debian/tests/pools $(shell git ls-files "*.sh" "*.bash")
 LINTED = $(wildcard shim/*.c shim/*/*.c)
 
 ## format writes the C as .clang-format has it

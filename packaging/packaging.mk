@@ -39,7 +39,7 @@ PACKAGED := libmcpool-$(VERSION)
 $(B)/%/$(PACKAGED): FORCE
 	$(call say,COPY,$@)rm -rf $(@D) && mkdir -p $@ && \
 	  tar -c --exclude=./$(B) --exclude=./.git --exclude=__pycache__ . | tar -x -C $@ && \
-	  cp -R packaging/debian $@/debian
+	  cp -R packaging/debian $@/debian && packaging/fill $@
 
 ## deb builds Debian's packages in build/deb
 deb: $(B)/deb/$(PACKAGED)
@@ -56,8 +56,8 @@ rpm: $(B)/rpm/$(PACKAGED)
 	@.ci/packages package
 	$(call say,TAR,$(<D)/$(PACKAGED).tar.gz)tar -czf $(<D)/$(PACKAGED).tar.gz -C $(<D) $(PACKAGED)
 	$(call say,RPM,$(<D))rpmbuild -bb --nodeps $(REPRODUCIBLE) --define '_topdir $(CURDIR)/$(<D)/work' \
-	  --define '_sourcedir $(CURDIR)/$(<D)' --define '_rpmdir $(CURDIR)/$(<D)' \
-	  packaging/rpm/libmcpool.spec
+	  --define "packager $$(sed -n 's/^Maintainer: //p' $</debian/control)" --define '_sourcedir $(CURDIR)/$(<D)' --define '_rpmdir $(CURDIR)/$(<D)' \
+	  $</packaging/rpm/libmcpool.spec
 
 ## WHEELS the processors for which `make wheel` builds (x86_64 aarch64)
 WHEELS ?= x86_64 aarch64

@@ -4,8 +4,8 @@
 
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner base/pages \
                base/reasons base/unwind base/usermem config/address config/config config/rules conn/conn conn/endpoint \
-               conn/fdmap conn/limits conn/path_limit conn/sockopts pool/pool pool/proof pool/report stats/log \
-               stats/stats stats/stats_file stats/switch_file)
+               conn/fdmap conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid conn/sockopts conn/waiter pool/pool pool/proof \
+               pool/report stats/log stats/stats stats/stats_file stats/switch_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -160,10 +160,10 @@ stress: $(STRESSED)
 # uthash is only headers, found behind the headers of the other architecture.
 CROSS := aarch64-linux-gnu-
 
-## aarch64-programs builds the library and tests for the other architecture
+## aarch64-programs builds the library, the command and tests for the other architecture
 aarch64-programs:
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
-	  $(B)/aarch64/libmcpool.so $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
+	  $(B)/aarch64/libmcpool.so $(B)/aarch64/mcpool $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
 
 ## SOAK_SECONDS how long `make soak` takes (300)
 SOAK_SECONDS ?= 300

@@ -79,10 +79,19 @@ static bool has_one_thread(void)
     return false;
 }
 
+static bool has_no_sharer(void)
+{
+    return atomic_load_explicit(&memory_sharers, memory_order_relaxed) == 0;
+}
+
+bool owner_never_had_threads(void)
+{
+    return single_threaded && *single_threaded && has_no_sharer();
+}
+
 bool owner_has_one_thread(void)
 {
-    return ((single_threaded && *single_threaded) || has_one_thread()) &&
-           atomic_load_explicit(&memory_sharers, memory_order_relaxed) == 0;
+    return owner_never_had_threads() || (has_one_thread() && has_no_sharer());
 }
 
 enum reason owner_refusal(void)

@@ -57,6 +57,10 @@ static inline bool owner_is_this_process(void)
  * __libc_single_threaded (since 2.32), else counts in /proc: one system call. Keeps errno. */
 COLD bool owner_has_one_thread(void);
 
+/* The same as far as libc knows: no system call. False for good once there were several
+ * threads, and before glibc 2.32. */
+COLD bool owner_never_had_threads(void);
+
 /* Why this process must not pool any more; REASON_NONE while it may. The first reason stays. */
 enum reason owner_refusal(void);
 COLD void owner_refuse(enum reason reason);

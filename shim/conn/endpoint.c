@@ -77,12 +77,21 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     return NULL;
 }
 
+/* Most programs have one server, so the endpoint that was found last is looked at first: to
+ * compare costs less than to hash. Not while an endpoint is added, which may take its place. */
 struct endpoint *endpoint_find(const struct address *address, msec_t now)
 {
-    struct endpoint *endpoint;
+    static struct endpoint *latest;
+    struct endpoint *endpoint = latest;
 
+    if (endpoint && address_equal(&endpoint->address, address))
+        return endpoint;
+    latest = NULL;
     HASH_FIND(hh, table, address, sizeof(*address), endpoint);
-    return endpoint ? endpoint : add_endpoint(address, now);
+    if (!endpoint)
+        endpoint = add_endpoint(address, now);
+    latest = endpoint;
+    return endpoint;
 }
 
 /* The peak is never above the most so far, so a new most is a new peak too. */

@@ -85,9 +85,14 @@ static void lose_set(struct conn *conn, int epfd, bool lives_on)
     conn_unlock(conn);
 }
 
-/* A set without a word was made by a call we did not see: another process may have it too.
- *
- * A connection that is duplicated and registered is refused: here, if the duplicate was made
+/* A set without a word was made by a call we did not see: another process may have it too. */
+static void note_unknown_set(int epfd)
+{
+    if (!fdmap_replace(epfd, FDMAP_NONE, EPOLL_REG_SHARED))
+        fdmap_replace(epfd, FDMAP_WAITED, EPOLL_REG_SHARED);
+}
+
+/* A connection that is duplicated and registered is refused: here, if the duplicate was made
  * first, else by hooks/track.c. The conn_trylock() in note_reg() orders the two; see
  * shim/concurrency.md, 4. */
 void epoll_reg_note(int epfd, int op, int fd, const struct epoll_event *event)
@@ -98,7 +103,7 @@ void epoll_reg_note(int epfd, int op, int fd, const struct epoll_event *event)
         return;
     if (owner_is_this_process()) {
         if ((unsigned int)epfd < FDMAP_SIZE)
-            fdmap_replace(epfd, FDMAP_NONE, EPOLL_REG_SHARED);
+            note_unknown_set(epfd);
         note_reg(conn, epfd, op, event);
         shadow_drop(conn);
         if (conn_is_shared(conn))

@@ -3,8 +3,9 @@
  * know nothing of costs one bounds check and one load.
  *
  * A word is one of: nothing; the record of a connection, for the program's fd or for our shadow
- * fd; an epoll set; a ring of io_uring. It changes by exchange or by compare and swap, and the
- * thread whose change removes a word owns what the word named; see shim/concurrency.md, 1.
+ * fd; an epoll set; a ring of io_uring; an fd that is waited for. It changes by exchange or by
+ * compare and swap, and the thread whose change removes a word owns what the word named; see
+ * shim/concurrency.md, 1.
  */
 #ifndef MCPOOL_FDMAP_H
 #define MCPOOL_FDMAP_H
@@ -20,10 +21,12 @@
  * index of a ring + 1. */
 #define FDMAP_NONE    0u
 #define FDMAP_INDEX   0x00ffffffu
+#define FDMAP_WAITED  0x08000000u /* nothing else is known of it, see conn/waiter.h */
 #define FDMAP_RING    0x10000000u /* with FDMAP_EPOLL: a ring of io_uring, see conn/ring.h */
 #define FDMAP_CLOSING 0x20000000u /* a close() or connect() is about to end the connection */
 #define FDMAP_SHADOW  0x40000000u /* a shadow fd: the program never got it */
 #define FDMAP_EPOLL   0x80000000u
+#define FDMAP_COPY    (FDMAP_SHADOW | FDMAP_WAITED) /* a shadow fd without a record */
 
 extern _Atomic uint32_t fdmap_words[FDMAP_SIZE] __attribute__((visibility("hidden")));
 

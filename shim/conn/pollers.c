@@ -43,10 +43,11 @@ void pollers_poll(struct pollers *pollers, const struct pollfd *fds, nfds_t n)
     uintptr_t page = UINTPTR_MAX;
 
     pollers->count = 0;
-    for (nfds_t i = 0; i < n && n <= POLLFDS_MOST; i++) {
-        if (!is_readable(&fds[i].fd, &page))
-            return;
-        add(pollers, fds[i].fd);
+    pollers->all_read = n <= POLLFDS_MOST;
+    for (nfds_t i = 0; i < n && pollers->all_read; i++) {
+        pollers->all_read = is_readable(&fds[i].fd, &page);
+        if (pollers->all_read)
+            add(pollers, fds[i].fd);
     }
 }
 
@@ -56,8 +57,10 @@ static void add_set(struct pollers *pollers, const fd_mask *set, size_t words)
     uintptr_t page = UINTPTR_MAX;
 
     for (size_t i = 0; i < words; i++) {
-        if (!is_readable(&set[i], &page))
+        if (!is_readable(&set[i], &page)) {
+            pollers->all_read = false;
             return;
+        }
         for (unsigned long bits = (unsigned long)set[i]; bits != 0; bits &= bits - 1)
             add(pollers, (int)(i * MASK_BITS) + __builtin_ctzl(bits));
     }
@@ -68,6 +71,7 @@ void pollers_select(struct pollers *pollers, int n, fd_set *const sets[3])
     size_t words = n > 0 ? ((size_t)n + MASK_BITS - 1) / MASK_BITS : 0;
 
     pollers->count = 0;
+    pollers->all_read = words <= MAP_WORDS;
     for (int i = 0; i < 3; i++) {
         if (sets[i])
             add_set(pollers, (const fd_mask *)sets[i], words < MAP_WORDS ? words : MAP_WORDS);

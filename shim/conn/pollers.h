@@ -22,6 +22,7 @@
 struct pollers {
     struct conn *conns[POLLERS_MAX];
     unsigned int count;
+    bool all_read; /* else the list of fds has memory that cannot be read */
 };
 
 /* Begins a call on each connection among the N fds at FDS, or among the fds below N in SETS, of

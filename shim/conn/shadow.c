@@ -72,26 +72,54 @@ long shadow_duplicate(int fd)
                                      limits_idle());
 }
 
+/* Duplicates FD to a shadow fd with WORD in the fd map; -1 when that fails. The exchange, and
+ * then the caller's look at the count, pair with bulk_close_begins() and the walk over the fd
+ * map after it. */
+static int duplicate_with_word(int fd, uint32_t word)
+{
+    int shadow_fd = (int)shadow_duplicate(fd);
+
+    if (shadow_fd < 0)
+        return -1;
+    if (shadow_fd >= FDMAP_SIZE) {
+        raw_close(shadow_fd);
+        return -1;
+    }
+    fdmap_exchange(shadow_fd, word);
+    return shadow_fd;
+}
+
+/* Looks at the count after the exchange: a bulk close that has begun meanwhile may have closed
+ * the fd, or missed the word. */
 static void make(struct conn *conn, int fd, uint32_t begun)
 {
-    long shadow_fd = shadow_duplicate(fd);
+    int shadow_fd = duplicate_with_word(fd, shadow_word(conn));
 
     if (shadow_fd < 0)
         return;
-    if (shadow_fd >= FDMAP_SIZE) {
-        raw_close((int)shadow_fd);
-        return;
-    }
-    /* The exchange, and then the look at the count, pair with bulk_close_begins() and the walk
-     * over the fd map after it. */
-    fdmap_exchange((int)shadow_fd, shadow_word(conn));
     if (atomic_load(&bulk_closes_begun) != begun) {
-        /* A bulk close has begun meanwhile: it may have closed the fd, or missed the word. */
-        shadow_close(conn, (int)shadow_fd);
+        shadow_close(conn, shadow_fd);
         return;
     }
     atomic_fetch_add(&count, 1);
-    atomic_store(&conn->shadow_fd, (int)shadow_fd);
+    atomic_store(&conn->shadow_fd, shadow_fd);
+}
+
+int shadow_copy(int fd)
+{
+    uint32_t begun = atomic_load(&bulk_closes_begun);
+    int copy = bulk_closes_are_over(NULL, begun) ? duplicate_with_word(fd, FDMAP_COPY) : -1;
+
+    if (copy < 0 || atomic_load(&bulk_closes_begun) == begun)
+        return copy;
+    shadow_close_copy(copy);
+    return -1;
+}
+
+void shadow_close_copy(int copy)
+{
+    if (copy >= 0 && fdmap_replace(copy, FDMAP_COPY, FDMAP_NONE))
+        raw_close(copy);
 }
 
 void shadow_make(struct conn *conn, int fd)

@@ -40,6 +40,13 @@ int shadow_claim(struct conn *conn);
  * not see, and the kernel gave the fd to the program. */
 COLD void shadow_close(const struct conn *conn, int fd);
 
+/* A shadow fd of what is at FD that belongs to no record, with FDMAP_COPY in the fd map; -1
+ * when none can be made. shadow_close_copy() closes it unless it was closed in bulk; -1 is
+ * ignored.
+ */
+COLD int shadow_copy(int fd);
+COLD void shadow_close_copy(int copy);
+
 /* Around a bulk close: a call that closes all fds in a range, ours too. Its begin comes before
  * the caller takes our fds of that range out of the fd map, which comes before the call.
  *

@@ -1,18 +1,29 @@
 /*
- * Cuts a wait of the program in two, to do work that becomes due during it (pool/due.h): the
- * call waits until then, does the work, and waits for the rest. The program sees one call: the
- * same result, errno, events and remaining time, the same cancellation point.
+ * Cuts a wait of the program into pieces, to do work that becomes due during it (pool/due.h):
+ * the call waits until then, does the work, and waits on, as often as there is work. The
+ * program sees one call: the same result, errno, events and remaining time, the same
+ * cancellation point. A wait that ends by its own time-out before work is due is not touched.
  *
- * A wait is cut at most once, so it costs one more wake-up. Each piece calls the function that
- * the program called, as another preloaded library may have a hook of its own behind ours.
+ * A signal handler must end the wait wherever it runs (signal(7): these calls are never
+ * restarted). So all signals are blocked before the first piece, and each piece is the form of
+ * the call that takes a signal mask, with that of the program: a handler runs in a piece only,
+ * and the piece ends with EINTR. That costs two system calls, and one for each further piece.
+ * Before one of epoll_pwait() another asks for pending signals: unlike the other calls it also
+ * ends by a signal that the program ignores, if that came while signals were blocked.
  *
- * In a process with several threads no wait is cut. If another thread closes an fd, a wait in
- * the kernel goes on for the old file. A second piece would find a closed fd, or the events of
- * another epoll set. In such a process the work is done before the wait, as for accept().
+ * So poll() waits in ppoll(), epoll_wait() in epoll_pwait() and select() in pselect(). Another
+ * preloaded library behind us that has a hook for the first but not for the second misses the
+ * wait. Those that we know hook both. A first piece that fails, other than by a signal, is
+ * followed by the call that the program made: it says what is wrong, or works where a filter
+ * forbids only the other form.
  *
- * A signal handler that runs between the pieces must end the wait, as one that runs in a piece
- * does. So signals are blocked between them. If one has come, the wait ends with EINTR once its
- * handler has run (signal(7): these calls are never restarted).
+ * Of several threads that wait, one is elected to do the work (conn/waiter.h). Others may close
+ * what it waits for. In one long wait the kernel does not notice that: it waits for the old
+ * file, and looks at the number of the fd again when something happens. So do we: further
+ * pieces wait for a copy of a closed file, and when that ends a piece, the program is told what
+ * is at the number of the fd.
+ *
+ * In a dry run no wait is cut. The work is done before the wait then, as before accept().
  */
 #ifndef MCPOOL_CUT_WAIT_H
 #define MCPOOL_CUT_WAIT_H

@@ -5,6 +5,7 @@
 
 #include "pool/swap.h"
 #include "base/rawsys.h"
+#include "conn/waiter.h"
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -22,6 +23,7 @@ static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
         return -1;
     }
     unwind_testcancel();
+    waiter_closing(fd, word);
     if (check_in_begin(&check_in, fd, word)) {
         result = real(fd);
         check_in_end(&check_in);
@@ -96,6 +98,7 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     int result;
 
     if (word != FDMAP_NONE && will_succeed(fd, to, flags)) {
+        waiter_closing(to, word);
         checked_in = check_in_begin(&check_in, to, word);
         forgotten = !checked_in;
         is_shadow = forgotten && !check_in.forgotten && track_forget(to);
@@ -352,8 +355,10 @@ HOOKED int fclose(FILE *stream)
     int fd = fileno(stream);
 
     errno = saved;
-    if (!PLAIN(fd))
+    if (!PLAIN(fd)) {
+        waiter_closing(fd, fdmap_word(fd));
         track_forget(fd);
+    }
     return real_fclose(stream);
 }
 HOOKED_ALIAS(_IO_fclose, fclose);

@@ -161,6 +161,12 @@ static inline void guard_select(struct guard *guard, int n, fd_set *readable, fd
     _pthread_cleanup_push(&guard->cleanup, pollers_end, &guard->pollers);
 }
 
+/* Whether the wait that GUARD guards may be cut. One that will fail need not be. */
+static inline bool may_cut(const struct guard *guard)
+{
+    return due_is_anything() && guard->pollers.all_read;
+}
+
 static inline void guard_end(struct guard *guard)
 {
     _pthread_cleanup_pop(&guard->cleanup, 1);
@@ -172,8 +178,8 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? due_after_wait(cut_wait_poll(fds, n, timeout))
-                               : real_poll(fds, n, timeout);
+    result = may_cut(&guard) ? due_after_wait(cut_wait_poll(fds, n, timeout))
+                             : real_poll(fds, n, timeout);
     guard_end(&guard);
     return result;
 }
@@ -192,8 +198,8 @@ GUARDED int guarded___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? due_after_wait(cut_wait___poll_chk(fds, n, timeout, room))
-                               : real___poll_chk(fds, n, timeout, room);
+    result = may_cut(&guard) ? due_after_wait(cut_wait___poll_chk(fds, n, timeout, room))
+                             : real___poll_chk(fds, n, timeout, room);
     guard_end(&guard);
     return result;
 }
@@ -212,8 +218,8 @@ GUARDED int guarded_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything() ? due_after_wait(cut_wait_ppoll(fds, n, timeout, mask))
-                               : real_ppoll(fds, n, timeout, mask);
+    result = may_cut(&guard) ? due_after_wait(cut_wait_ppoll(fds, n, timeout, mask))
+                             : real_ppoll(fds, n, timeout, mask);
     guard_end(&guard);
     return result;
 }
@@ -233,9 +239,8 @@ GUARDED int guarded___ppoll_chk(struct pollfd *fds, nfds_t n, const struct times
     int result;
 
     guard_poll(&guard, fds, n);
-    result = due_is_anything()
-                 ? due_after_wait(cut_wait___ppoll_chk(fds, n, timeout, mask, room))
-                 : real___ppoll_chk(fds, n, timeout, mask, room);
+    result = may_cut(&guard) ? due_after_wait(cut_wait___ppoll_chk(fds, n, timeout, mask, room))
+                             : real___ppoll_chk(fds, n, timeout, mask, room);
     guard_end(&guard);
     return result;
 }
@@ -255,7 +260,7 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *ex
     int result;
 
     guard_select(&guard, n, readable, writable, except);
-    result = due_is_anything()
+    result = may_cut(&guard)
                  ? due_after_wait(cut_wait_select(n, readable, writable, except, timeout))
                  : real_select(n, readable, writable, except, timeout);
     guard_end(&guard);
@@ -279,7 +284,7 @@ GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *e
 
     guard_select(&guard, n, readable, writable, except);
     result =
-        due_is_anything()
+        may_cut(&guard)
             ? due_after_wait(cut_wait_pselect(n, readable, writable, except, timeout, mask))
             : real_pselect(n, readable, writable, except, timeout, mask);
     guard_end(&guard);

@@ -69,7 +69,7 @@ HOOKED int listen(int fd, int backlog)
 {
     int result = real_listen(fd, backlog);
 
-    if (result == 0 && !PLAIN(fd))
+    if (result == 0 && !PLAIN(fd) && fdmap_word(fd) != FDMAP_WAITED)
         track_forget(fd);
     return result;
 }

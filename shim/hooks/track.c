@@ -20,6 +20,7 @@
 #include "base/rawsys.h"
 #include "base/usermem.h"
 #include "conn/ring.h"
+#include "conn/waiter.h"
 #include "pool/spare.h"
 #include "conn/shadow.h"
 #include "stats/log.h"
@@ -125,16 +126,18 @@ static bool forget(int fd, bool stale)
 
     if (word == FDMAP_NONE || word & FDMAP_CLOSING)
         return false;
-    ours = conn && word & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd);
+    if (stale)
+        waiter_closed_unseen(fd);
+    ours = conn ? word & FDMAP_SHADOW && !sockid_is_elsewhere(conn, fd) : word == FDMAP_COPY;
     if (!fdmap_replace(fd, word, FDMAP_NONE))
         return false;
     if (word & FDMAP_RING)
         ring_closed(word);
     else if (word & FDMAP_EPOLL)
         epoll_reg_set_gone(fd, word, stale);
-    else if (word & FDMAP_SHADOW)
+    else if (conn && word & FDMAP_SHADOW)
         discard_lose_shadow(conn, fd);
-    else
+    else if (conn)
         discard_open(conn, stale ? REASON_OTHER_SOCKET : REASON_CLOSED_IN_BULK);
     return ours;
 }
@@ -188,6 +191,9 @@ bool track_forget_range(unsigned int first, unsigned int last)
 
     if (!owner_is_this_process())
         return false;
+    end = (unsigned int)fdmap_end();
+    for (unsigned int fd = first; fd < end && fd <= last; fd++)
+        waiter_closing((int)fd, fdmap_word((int)fd));
     bulk_close_begins();
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
@@ -281,7 +287,8 @@ bool track_give_up_shadow(int fd, uint32_t word, enum reason reason)
 {
     if (!owner_is_this_process())
         return false;
-    conn_refuse(conn_of_word(word), reason);
+    if (word != FDMAP_COPY)
+        conn_refuse(conn_of_word(word), reason);
     return forget(fd, false);
 }
 

@@ -60,11 +60,6 @@ static void do_due(msec_t now)
     due_each_second(now);
 }
 
-void due_slow(void)
-{
-    do_due(clock_now());
-}
-
 msec_t due_in(void)
 {
     msec_t now = clock_now(), in;

@@ -1,7 +1,7 @@
 /*
  * Work that is put off until the process waits or ends. We have no thread, and a hit must not
- * pay for it, so the next call that waits does it. If that is too early, the wait is cut in two
- * (hooks/cut_wait.h).
+ * pay for it, so the next call that waits does it. If that is too early, the wait is cut into
+ * pieces (hooks/cut_wait.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
  * to do_due() in due.c.
@@ -33,7 +33,7 @@ static inline bool due_is_anything(void)
 }
 
 /* Writes the counters and looks for a wish, whether that is due or not. NOW is the time of
- * clock_now(). For what may be called meanwhile see due_slow(). */
+ * clock_now(). For what may be called meanwhile see due_in(). */
 COLD void due_each_second_slow(msec_t now);
 
 /* The same, if a second has passed. For calls that have counted something and know the time. */
@@ -44,17 +44,14 @@ static inline void due_each_second(msec_t now)
         due_each_second_slow(now);
 }
 
-/* Does what is due by now. Makes system calls. Waits for no lock, but for the pool's when it
- * follows a wish, so none may be held. Is no cancellation point, keeps errno. */
-COLD void due_slow(void);
-
-/* As due_slow(). Returns in how many milliseconds the next work is due; 0 if there is none, and
- * in a process that is not the owner (base/owner.h). */
+/* Does what is due by now. Returns in how many milliseconds the next work is due; 0 if there is
+ * none, and in a process that is not the owner (base/owner.h). Makes system calls. Waits for no
+ * lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
+ * point, keeps errno. */
 COLD msec_t due_in(void);
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
- * and once a second in the long run. No wait is cut in a process with several threads, as
- * another thread may close what is waited for between the two parts. */
+ * and once a second in the long run. */
 COLD void due_ahead_slow(void);
 
 /* The same before accept(FD). It is not cut, as we cannot know whether the program wants it

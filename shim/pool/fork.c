@@ -13,6 +13,7 @@
 #include "conn/fdtable.h"
 #include "conn/ring.h"
 #include "conn/shadow.h"
+#include "conn/waiter.h"
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/swap.h"
@@ -80,7 +81,10 @@ static void close_shadow_fds(void)
 
         if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL)
             continue;
-        shadow_close(conn_of_word(word), fd);
+        if (word == FDMAP_COPY)
+            shadow_close_copy(fd);
+        else
+            shadow_close(conn_of_word(word), fd);
     }
 }
 
@@ -89,8 +93,10 @@ void fork_after_in_child(void)
     bool is_whole = end_fork();
 
     ownfile_after_fork_in_child();
-    if (forks.is_owner)
+    if (forks.is_owner) {
+        waiter_after_fork_in_child();
         close_shadow_fds();
+    }
     if (!is_whole)
         return;
     ring_after_fork_in_child();

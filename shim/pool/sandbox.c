@@ -17,6 +17,7 @@
 #include "pool/swap.h"
 #include "base/rawsys.h"
 #include "conn/ring.h"
+#include "conn/waiter.h"
 #include "stats/stats.h"
 
 /* How often we look whether other threads have left their hooks, and how many nanoseconds
@@ -101,6 +102,7 @@ bool sandbox_begin(void)
     if (owner_before != 0)
         atomic_store(&owner, owner_before);
     log_line(LOG_INFO, "the program tries to enter a sandbox: all connections are given up");
+    waiter_recall_all();
     /* Again: a thread that was inside a hook may have checked in a connection meanwhile. */
     discard_idle(REASON_SANDBOX);
     for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {

@@ -93,6 +93,18 @@ def programs(folder):
     return dict(zip(names, found))
 
 
+def command_needs_only_libc(folder):
+    dynamic = output(f"{TOOLS}readelf", "-dW", os.path.join(folder, "mcpool"))
+    return set(re.findall(r"\(NEEDED\).*\[(.*?)\]", dynamic)) <= {"libc.so.6", "ld-linux-aarch64.so.1"}
+
+
+def command_runs(folder):
+    """It says what the command of this machine says."""
+    here = os.path.join(os.path.dirname(folder), "mcpool")
+    return all(run(os.path.join(folder, "mcpool"), None, *words) ==
+               f"{output(here, *words)}exit code 0" for words in (["version"], ["explain", "TLS"], ["run", "--help"]))
+
+
 def tracker_is_right(folder):
     with Memcached() as server:
         done = run(os.path.join(folder, "tests/differential"), None, "127.0.0.1",
@@ -106,6 +118,8 @@ def main():
     library = os.path.join(folder, "libmcpool.so")
     results = {check.__name__: check(library) for check in
                (exports_are_the_list, is_hardened, runs_with_the_oldest_glibc, thread_locals_need_no_call, dlopen_ends_in_a_jump)}
+    results["command_runs_with_the_oldest_glibc"] = runs_with_the_oldest_glibc(os.path.join(folder, "mcpool"))
+    results |= {check.__name__: check(folder) for check in (command_needs_only_libc, command_runs)}
     results["tracker_is_right"] = tracker_is_right(folder)
     for name, found in programs(folder).items():
         results[name] = not found

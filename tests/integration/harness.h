@@ -71,7 +71,8 @@ int listen_here(int *port);
  * sockets. */
 int scripted_server(const char *answer, int hang_up_after);
 
-/* Waits until the thread TID of this process is inside the system call NR. */
+/* Waits until the thread TID of this process is inside the system call NR, or in a piece of it.
+ */
 void wait_inside(pid_t tid, long nr);
 
 /* Waits for CHILD, whose exit code is 0 when all was well. */

@@ -86,7 +86,7 @@ preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|famil
 preloaded 'policy/*'
 preloaded 'full/*'
 jobs=12 # these tests sleep
-preloaded 'waits/*'
+preloaded '@(waits|waiters)/*'
 preloaded 'life/*' MCPOOL_KEEPALIVE=1s
 jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2

@@ -1,9 +1,11 @@
 /*
- * Waits that the library cuts in two so that it can write its counters. The program sees one
- * call, as long and as easy to interrupt as without us. Something is counted before each wait,
- * so that the library cuts it. Only in a process with one thread are waits cut, and Criterion's
- * has more. So most of this runs in a child, whose exit code is the result.
+ * Waits that the library cuts into pieces so that it can write its counters. The program sees
+ * one call, as long and as easy to interrupt as without us. Something is counted before each
+ * wait, so that the library cuts it. Criterion's process has several threads, so most of this
+ * runs in a child, whose exit code is the result. What threads do to each other's waits is in
+ * waiters.c.
  */
+#include "alone.h"
 #include "harness.h"
 
 #include <dirent.h>
@@ -13,14 +15,19 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/single_threaded.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -31,47 +38,40 @@
 static int ends[2]; /* reading end of an empty pipe */
 static int set;     /* an epoll set with that end */
 
-/* In a child Criterion's checks do not work. */
-static int failures;
+TestSuite(waits, .fini = fail_if_any_failed);
 
-#undef cr_assert
-#define cr_assert(condition)                                                                   \
-    do {                                                                                       \
-        if (!(condition)) {                                                                    \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                    \
-            _exit(1);                                                                          \
-        }                                                                                      \
-    } while (0)
-#undef cr_expect
-#define cr_expect(condition, ...)                                                              \
-    do {                                                                                       \
-        if (!(condition)) {                                                                    \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition);                    \
-            fprintf(stderr, " " __VA_ARGS__);                                                  \
-            fprintf(stderr, "\n");                                                             \
-            failures++;                                                                        \
-        }                                                                                      \
-    } while (0)
+/* Whether libc says that there are several threads. Then the waiting thread is elected. */
+static bool among_threads;
 
-static void alone(void (*body)(void))
-{
-    pid_t child = fork();
-
-    if (child == 0) {
-        body();
-        _exit(failures > 0);
-    }
-    expect_good_end(child);
-}
-
-/* A test whose BODY runs in a process with one thread. */
+/* A test that runs in a process with one thread, and once more as if there were several. */
 #define TEST_ALONE(name)                                                                       \
     static void name(void);                                                                    \
-    Test(waits, name##_alone, .timeout = 60)                                                   \
+    Test(waits, name##_alone, .timeout = 90)                                                   \
     {                                                                                          \
         alone(name);                                                                           \
     }                                                                                          \
+    Test(waits, name##_among_threads, .timeout = 90)                                           \
+    {                                                                                          \
+        among_threads = true;                                                                  \
+        alone(name);                                                                           \
+    }                                                                                          \
     static void name(void)
+
+static int open_file_of(pid_t pid)
+{
+    const char *directory = getenv("MCPOOL_STATS");
+    char path[600] = "", prefix[32];
+    DIR *dir = opendir(directory);
+    struct dirent *entry;
+
+    snprintf(prefix, sizeof(prefix), "%d-", pid);
+    while ((entry = readdir(dir))) {
+        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
+            snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
+    }
+    closedir(dir);
+    return open(path, O_RDONLY);
+}
 
 /* What PID's file says of all servers together. */
 static uint64_t connects_in_file_of(pid_t pid)
@@ -81,21 +81,10 @@ static uint64_t connects_in_file_of(pid_t pid)
         char bytes[65536];
     } file;
     const struct stats_slot *slots = (const void *)(&file.header + 1);
-    const char *directory = getenv("MCPOOL_STATS");
-    char path[600] = "", prefix[32];
-    DIR *dir = opendir(directory);
-    struct dirent *entry;
     uint64_t connects = 0;
     ssize_t n;
-    int fd;
+    int fd = open_file_of(pid);
 
-    snprintf(prefix, sizeof(prefix), "%d-", pid);
-    while ((entry = readdir(dir))) {
-        if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0)
-            snprintf(path, sizeof(path), "%s/%s", directory, entry->d_name);
-    }
-    closedir(dir);
-    fd = open(path, O_RDONLY);
     cr_assert(fd >= 0);
     n = read(fd, file.bytes, sizeof(file.bytes));
     close(fd);
@@ -114,9 +103,8 @@ static uint64_t count(void)
 {
     static uint64_t connects;
 
-    /* Only a process with one thread has its waits cut. This one has more threads, none of
-     * which closes anything here. */
-    __libc_single_threaded = 1;
+    /* This process has threads of Criterion's, which close nothing here. */
+    __libc_single_threaded = !among_threads;
     if (connects == 0) {
         struct epoll_event event = {EPOLLIN, {.fd = 0}};
 
@@ -191,11 +179,50 @@ static int by_epoll_pwait2(int ms)
     return epoll_pwait2(set, &(struct epoll_event){0}, 1, spec(ms), NULL);
 }
 
+/* Other names of the same functions; programs built with _FORTIFY_SOURCE call the latter two.
+ */
+int __poll(struct pollfd *fds, nfds_t n, int timeout);
+int __select(int n, fd_set *readable, fd_set *writable, fd_set *except,
+             struct timeval *timeout);
+int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room);
+int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+                const sigset_t *mask, size_t room);
+
+static int by___poll(int ms)
+{
+    return __poll(&(struct pollfd){ends[0], POLLIN, 0}, 1, ms);
+}
+
+static int by___poll_chk(int ms)
+{
+    return __poll_chk(&(struct pollfd){ends[0], POLLIN, 0}, 1, ms, sizeof(struct pollfd));
+}
+
+static int by___ppoll_chk(int ms)
+{
+    return __ppoll_chk(&(struct pollfd){ends[0], POLLIN, 0}, 1, spec(ms), NULL,
+                       sizeof(struct pollfd));
+}
+
+static int by___select(int ms)
+{
+    struct timeval timeout = {ms / 1000, ms % 1000 * 1000L};
+    fd_set readable;
+
+    FD_ZERO(&readable);
+    FD_SET(ends[0], &readable);
+    return __select(ends[0] + 1, &readable, NULL, NULL, ms < 0 ? NULL : &timeout);
+}
+
 static const struct {
     const char *name;
     int (*wait)(int ms);
 } waits[] = {
     {"poll", by_poll},
+    {"__poll", by___poll},
+    {"__poll_chk", by___poll_chk},
+    {"__ppoll_chk", by___ppoll_chk},
+    {"__select", by___select},
     {"ppoll", by_ppoll},
     {"select", by_select},
     {"pselect", by_pselect},
@@ -204,7 +231,8 @@ static const struct {
     {"epoll_pwait2", by_epoll_pwait2},
 };
 
-#define EACH(i) for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++)
+#define WAITS   (sizeof(waits) / sizeof(waits[0]))
+#define EACH(i) for (size_t i = 0; i < WAITS; i++)
 
 static double now(void)
 {
@@ -225,6 +253,24 @@ TEST_ALONE(are_as_long_as_wanted)
         took = now() - began;
         cr_expect(took >= 1.7 && took < 2.7, "%s took %f", waits[i].name, took);
         cr_expect(connects_in_file() == connects, "%s has nothing written", waits[i].name);
+    }
+}
+
+/* A time-out of zero asks, and does not wait. */
+TEST_ALONE(of_zero_only_ask)
+{
+    char byte;
+
+    EACH(i)
+    {
+        double began = now();
+
+        count();
+        cr_expect(waits[i].wait(0) == 0, "%s", waits[i].name);
+        cr_assert(write(ends[1], "x", 1) == 1);
+        cr_expect(waits[i].wait(0) == 1, "%s", waits[i].name);
+        cr_assert(read(ends[0], &byte, 1) == 1);
+        cr_expect(now() - began < 1, "%s", waits[i].name);
     }
 }
 
@@ -337,6 +383,217 @@ TEST_ALONE(of_select_with_a_constant)
     cr_expect(timeout->tv_sec == 1 && timeout->tv_usec == 500000);
 }
 
+/* So long that a count of nanoseconds would not hold it. */
+TEST_ALONE(of_ages)
+{
+    struct timeval timeout = {INT64_C(1) << 40, 999999};
+    struct timespec spec = {INT64_MAX, 999999999};
+
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore}, NULL);
+    count();
+    interrupt_after(1300000);
+    cr_expect(select(0, NULL, NULL, NULL, &timeout) == -1 && errno == EINTR);
+    cr_expect(timeout.tv_sec == (INT64_C(1) << 40) - 1 ||
+                  timeout.tv_sec == (INT64_C(1) << 40) - 2,
+              "%ld", (long)timeout.tv_sec);
+    count();
+    interrupt_after(1300000);
+    cr_expect(ppoll(NULL, 0, &spec, NULL) == -1 && errno == EINTR);
+    count();
+    interrupt_after(1300000);
+    cr_expect(pselect(0, NULL, NULL, NULL, &spec, NULL) == -1 && errno == EINTR);
+    count();
+    interrupt_after(1300000);
+    cr_expect(poll(NULL, 0, INT32_MAX) == -1 && errno == EINTR);
+    count();
+    interrupt_after(1300000);
+    cr_expect(epoll_wait(set, &(struct epoll_event){0}, 1, INT32_MAX) == -1 && errno == EINTR);
+}
+
+static atomic_bool stop;
+
+static void *count_on(void *unused)
+{
+    while (!atomic_load(&stop)) {
+        close(dial_server());
+        usleep(500);
+    }
+    return unused;
+}
+
+static long switches(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nvcsw;
+}
+
+/* There is always more to write, so the wait has a piece for each second. Not so if the other
+ * thread has written everything at its begin. */
+Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
+{
+    pthread_t thread;
+
+    count();
+    cr_assert(pthread_create(&thread, NULL, count_on, NULL) == 0);
+    EACH(i)
+    {
+        long pieces = 0;
+
+        for (int tries = 0; tries < 5 && pieces < 3; tries++) {
+            pieces = -switches();
+            cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
+            pieces += switches();
+        }
+        cr_expect(pieces >= 3, "%s has %ld", waits[i].name, pieces);
+    }
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+}
+
+static volatile sig_atomic_t is_waiting, came_during_wait;
+
+static void note(int number)
+{
+    (void)number;
+    came_during_wait = is_waiting;
+}
+
+/* When the counters were written last, by the clock of files. */
+static double written(void)
+{
+    struct stat found;
+    int fd = open_file_of(getpid());
+
+    cr_assert(fstat(fd, &found) == 0);
+    close(fd);
+    return (double)found.st_mtim.tv_sec + (double)found.st_mtim.tv_nsec / 1e9;
+}
+
+static double time_of_files(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_REALTIME, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+#define CHILDREN 125
+#define ROUNDS   12
+
+/* Signals that come close to the moment between two pieces, which is a second and a bit after
+ * the counters were written. */
+static void be_interrupted_between_pieces(void)
+{
+    int unnoticed = 0;
+
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = note, .sa_flags = SA_RESTART}, NULL);
+    srand((unsigned int)getpid());
+    for (int i = 0; i < ROUNDS; i++) {
+        const double spread = 6e-3 * rand() / RAND_MAX - 3e-3;
+        struct itimerval timer = {0};
+        double after;
+        int result;
+
+        count();
+        waits[(size_t)i % WAITS].wait(1200);
+        count();
+        after = written() + 1.011 + spread - time_of_files();
+        timer.it_value.tv_usec = (suseconds_t)(after * 1e6);
+        if (after <= 0.01 || after >= 1)
+            continue;
+        came_during_wait = 0;
+        is_waiting = 1;
+        cr_assert(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+        result = waits[(size_t)i % WAITS].wait(2500);
+        is_waiting = 0;
+        unnoticed += came_during_wait && result == 0;
+    }
+    _exit(failures > 0 ? 100 : unnoticed);
+}
+
+Test(waits, end_with_a_signal_between_the_pieces, .timeout = 120)
+{
+    pid_t children[CHILDREN];
+    int unnoticed = 0;
+
+    for (int i = 0; i < CHILDREN; i++) {
+        children[i] = fork();
+        if (children[i] == 0)
+            be_interrupted_between_pieces();
+    }
+    for (int i = 0; i < CHILDREN; i++) {
+        int status = -1;
+
+        waitpid(children[i], &status, 0);
+        cr_assert(WIFEXITED(status) && WEXITSTATUS(status) <= ROUNDS);
+        unnoticed += WEXITSTATUS(status);
+    }
+    cr_expect(unnoticed <= 2, "%d handlers ran and the wait went on", unnoticed);
+}
+
+static sigjmp_buf back;
+
+static void jump(int number)
+{
+    siglongjmp(back, number);
+}
+
+static void expect_mask(const sigset_t *wanted)
+{
+    sigset_t mask;
+
+    sigprocmask(SIG_BLOCK, NULL, &mask);
+    for (int number = 1; number < 32; number++)
+        cr_expect(sigismember(&mask, number) == sigismember(wanted, number), "%d", number);
+}
+
+/* A jump out of a wait leaves the signals as the kernel leaves them for the handler. */
+TEST_ALONE(can_be_left_by_a_jump)
+{
+    sigset_t wanted;
+
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = jump}, NULL);
+    EACH(i)
+    {
+        for (useconds_t after = 300000; after < 2000000; after += 1100000) {
+            sigemptyset(&wanted);
+            sigaddset(&wanted, SIGUSR2);
+            cr_assert(sigprocmask(SIG_SETMASK, &wanted, NULL) == 0);
+            count();
+            if (sigsetjmp(back, 0) == 0) {
+                interrupt_after(after);
+                waits[i].wait(-1);
+                cr_expect(false, "%s has returned", waits[i].name);
+            }
+            sigaddset(&wanted, SIGALRM);
+            expect_mask(&wanted);
+        }
+    }
+}
+
+/* After each way a wait can end the signals are those of before. */
+TEST_ALONE(keep_the_mask)
+{
+    sigset_t wanted;
+
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = ignore}, NULL);
+    sigemptyset(&wanted);
+    sigaddset(&wanted, SIGUSR2);
+    cr_assert(sigprocmask(SIG_SETMASK, &wanted, NULL) == 0);
+    EACH(i)
+    {
+        count();
+        cr_expect(waits[i].wait(1100) == 0);
+        expect_mask(&wanted);
+        count();
+        interrupt_after(1200000);
+        cr_expect(waits[i].wait(-1) == -1);
+        expect_mask(&wanted);
+    }
+}
+
 static void give_bad_arguments(void)
 {
     struct timespec late = {2, 1000000000};
@@ -360,16 +617,25 @@ Test(waits, with_bad_arguments, .timeout = 20)
     alone(give_bad_arguments);
 }
 
+static sigset_t mask_at_the_end;
+
+static void note_mask(void *unused)
+{
+    (void)unused;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask_at_the_end);
+}
+
 static void *wait_for_ever(void *i)
 {
+    pthread_cleanup_push(note_mask, NULL);
     waits[*(size_t *)i].wait(-1);
+    pthread_cleanup_pop(0);
     return NULL;
 }
 
 /* ASan does not notice that a cancelled thread has left its frames. */
-Test(waits, can_be_cancelled, .timeout = 60)
+static void cancel_each(void)
 {
-    not_under_asan();
     EACH(i)
     {
         for (useconds_t after = 300000; after < 2000000; after += 1100000) {
@@ -381,8 +647,22 @@ Test(waits, can_be_cancelled, .timeout = 60)
             usleep(after);
             pthread_cancel(thread);
             cr_assert(pthread_join(thread, &result) == 0 && result == PTHREAD_CANCELED);
+            cr_expect(!sigismember(&mask_at_the_end, SIGUSR1), "%s", waits[i].name);
         }
     }
+}
+
+Test(waits, can_be_cancelled, .timeout = 120)
+{
+    not_under_asan();
+    cancel_each();
+}
+
+Test(waits, can_be_cancelled_among_threads, .timeout = 120)
+{
+    not_under_asan();
+    among_threads = true;
+    cancel_each();
 }
 
 /* The signal mask of ppoll() and its kin holds in both pieces. */

@@ -11,13 +11,13 @@ from beside import HERE, LIBRARY, PYTHON, SCENES, run
 
 # Every system call that the shim may make for itself. openat, write and close also write the log; ppoll,
 # pwritev2, rt_sigpending and rt_sigtimedwait do so where the log is stderr. getdents64, getresuid, kill, mkdirat,
-# newfstatat, pwrite64, read and unlinkat are for the counters, rt_sigaction is for waits. futex,
-# clock_gettime, getcwd and prlimit64 are libc's.
-SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl fcntl futex getcwd "
-                 "getdents64 getpeername getpid getresuid getsockopt kill madvise mkdirat mmap "
-                 "newfstatat openat ppoll prlimit64 pwrite64 pwritev2 read recvfrom rt_sigaction "
-                 "rt_sigpending rt_sigprocmask rt_sigtimedwait sendto setsockopt shutdown socket socketpair "
-                 "unlinkat write".split())
+# newfstatat, pwrite64, read and unlinkat are for the counters; epoll_pwait, gettid, ppoll, pselect6, rt_sigaction and
+# rt_tgsigqueueinfo are for waits. futex, clock_gettime, getcwd and prlimit64 are libc's.
+SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl epoll_pwait fcntl futex getcwd "
+                 "getdents64 getpeername getpid getresuid getsockopt gettid kill madvise mkdirat mmap "
+                 "newfstatat openat ppoll prlimit64 pselect6 pwrite64 pwritev2 read recvfrom rt_sigaction "
+                 "rt_sigpending rt_sigprocmask rt_sigtimedwait rt_tgsigqueueinfo sendto setsockopt shutdown socket "
+                 "socketpair unlinkat write".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
 IPPROTO_TCP, TCP_INFO = 6, 11
 

@@ -67,3 +67,46 @@ def test_known_memory_is_not_asked_for(bench, built, kind, looks):
 def test_memory_that_was_given_back_is_an_error(bench, built):
     plain = bench.pools_unnoticed([built("memory.c"), bench.server.port, "given-back"])
     assert plain.out == "EFAULT\n"
+
+
+PIECES = {"poll": "ppoll", "ppoll": "ppoll", "select": "pselect6", "pselect": "pselect6",
+          "epoll_wait": "epoll_pwait", "epoll_pwait2": "epoll_pwait2"}
+
+
+def waited(bench, built, call, ms, *threads, **settings):
+    """The system calls of a wait that begins when counters have to be written within a second. The other
+    thread only pauses. The poll() family asks whether its fds can be read, cut or not."""
+    trace = bench.folder / "trace"
+    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_STATS": str(bench.folder), **settings}
+    done = run(["strace", "-f", "-E", f"LD_PRELOAD={environment.pop('LD_PRELOAD')}", "-o", trace,
+                built("cut.c"), bench.server.port, call, ms, *threads], environment)
+    assert done.code == 0, done.err
+    return [name for name in turns(trace.read_text())[-1] if name not in ("futex", "pause")]
+
+
+@pytest.mark.parametrize("threads", [[], ["threads"]])
+@pytest.mark.parametrize("call", PIECES)
+def test_a_cut_wait_makes_few_calls_more(bench, built, call, threads):
+    """The signal mask twice, and one piece more; epoll_pwait() needs to know the pending signals, too. A thread
+    asks for its id once in its life."""
+    calls = waited(bench, built, call, 1500, *threads)
+    piece = PIECES[call]
+    first, second = (at for at, name in enumerate(calls) if name == piece)
+    assert calls[:first] == ["rt_sigprocmask"] + ["gettid"] * bool(threads)
+    assert calls[second + 1:] == ["rt_sigprocmask"]
+    between = calls[first + 1:second]
+    end_of_work = len(between) - between[::-1].index("rt_sigprocmask")
+    assert between[0] == "rt_sigprocmask" and "pwrite64" in between[:end_of_work]
+    assert between[end_of_work:] == ["rt_sigpending"] * piece.startswith("epoll")
+
+
+@pytest.mark.parametrize("call", PIECES)
+def test_a_wait_that_ends_before_the_work_is_not_cut(bench, built, call):
+    assert waited(bench, built, call, 100) in ([call], [PIECES[call]])
+
+
+@pytest.mark.parametrize("call", PIECES)
+def test_a_dry_run_cuts_no_wait(bench, built, call):
+    calls = waited(bench, built, call, 1500, MCPOOL_DRY_RUN="on")
+    assert calls[-1] in (call, PIECES[call])
+    assert calls.count(PIECES[call]) + calls.count(call) * (call != PIECES[call]) == 1

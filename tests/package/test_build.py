@@ -127,3 +127,66 @@ def test_compile_commands(plain):
     entry = commands["shim/base/fmt.c"]
     (plain / os.path.dirname(entry["arguments"][-1])).mkdir(parents=True, exist_ok=True)
     subprocess.run(entry["arguments"], cwd=entry["directory"], check=True)
+
+
+# What an installation touches.
+
+CHANGING = ("open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,rmdir,symlink,symlinkat,link,"
+            "linkat,chmod,fchmodat,chown,fchownat,lchown,truncate,utimensat,mknod,mknodat")
+MOVING = "chdir,fchdir,fork,vfork,clone,clone3"
+
+
+def changed(trace, start):
+    """The paths that the traced calls of make in the folder START, and of its children, made, changed or removed."""
+    found, folders = set(), {}
+    for line in trace.splitlines():
+        call = re.match(r"(\d+) +(\w+)\((.*)\) += (\d+)", line)
+        if not call:
+            continue
+        pid, name, arguments, result = call.groups()
+        here = folders.setdefault(pid, start)
+        # Also "AT_FDCWD</folder>, "path"": strace writes the folder behind each fd.
+        paths = [os.path.normpath(os.path.join(folder or here, path or ""))
+                 for folder, path in re.findall(r'(?:(?:AT_FDCWD|\b\d+)<([^>]*)>(?:, )?)?(?:"([^"]*)")?', arguments)
+                 if folder or path]
+        if name in ("chdir", "fchdir"):
+            folders[pid] = paths[0]
+        elif name in ("fork", "vfork", "clone", "clone3"):
+            folders[result] = here
+        elif not name.startswith("open") or re.search("O_(WRONLY|RDWR|CREAT|TRUNC)", arguments):
+            found |= set(paths)
+    return found
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace here")
+@pytest.mark.parametrize("as_root", [True, False])
+def test_installation_touches_nothing_outside(plain, as_root):
+    """Neither a package's, with DESTDIR, nor that of an ordinary user in the home directory."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can be both users")
+    make(plain, "-j2")
+    home = plain / ("root" if as_root else "home")
+    home.mkdir()
+    user = [] if as_root else ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups"]
+    if not as_root:
+        os.chown(home, 64321, 64321)
+        for path in [plain, *plain.parents]:
+            if path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o005 == 0o005:
+                path.chmod(path.stat().st_mode | 0o055)
+    places = [f"DESTDIR={home}", "PREFIX=/usr"] if as_root else [f"PREFIX={home}/.local"]
+    for target in ("install", "uninstall"):
+        done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", f"trace={CHANGING},{MOVING}", "-o", plain / "trace", *user, "make",
+                               target, *places], cwd=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=False, env=quiet_environment(HOME=str(home), TMPDIR=str(home)))
+        assert done.returncode == 0, done.stdout
+        paths = changed((plain / "trace").read_text(errors="replace"), str(plain))
+        assert sum(path.endswith("/libmcpool.so") for path in paths) >= 1
+        assert {path for path in paths if not path.startswith(f"{home}/")} - {"/dev/null", "/dev/tty"} == set()
+
+
+def test_nothing_fails_where_there_is_no_compiler(plain):
+    """Before the packages are installed: no failed command is seen, whatever is asked of make."""
+    for target in ("demo", "test", "deb", "all"):
+        done = subprocess.run(["make", "-n", target, "CC=/no/such/compiler"], cwd=plain, capture_output=True, text=True,
+                              check=False, env=quiet_environment())
+        assert (done.returncode, done.stderr) == (0, "")

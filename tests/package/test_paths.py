@@ -176,6 +176,18 @@ def test_supervisord(ready):
     ready.run("rm /etc/supervisor/conf.d/myapp.conf && supervisorctl update")
 
 
+def test_autopkgtest(ready):
+    """Debian's own tests of the packages, as autopkgtest runs them."""
+    folder = os.path.join(TOP, "packaging", "debian", "tests")
+    with open(os.path.join(folder, "control"), encoding="ascii") as file:
+        fields = dict(line.split(": ", 1) for line in file.read().splitlines())
+    ready.run(f"dpkg-query -W {fields['Depends'].replace(',', ' ')}")
+    for name in fields["Tests"].split():
+        ready.copy(os.path.join(folder, name), "/srv")
+        told = ready.run(f"chmod 755 /srv/{name} && AUTOPKGTEST_TMP=$(mktemp -d) /srv/{name}")
+        assert told.count("connections: ") == 2 and told.count("libmcpool ") == 2
+
+
 def read_example(name):
     with open(os.path.join(EXAMPLES, name), encoding="utf-8") as file:
         return file.read()
