@@ -44,6 +44,7 @@ struct member {
 /* What all processes of a service say of one server. */
 struct finding {
     const char *server;
+    const struct process *first; /* of the service */
     struct member *members;
     size_t count;
     struct numbers total;
@@ -520,8 +521,10 @@ static void add_member(struct finding *finding, const struct process *process,
 /* What the N processes at FIRST, one service, say of the server NAME. */
 static struct finding find(const struct process *first, size_t n, const char *name)
 {
-    struct finding finding = {
-        .server = name, .dry = first->mode == MODE_DRY, .off = first->mode == MODE_OFF};
+    struct finding finding = {.server = name,
+                              .first = first,
+                              .dry = first->mode == MODE_DRY,
+                              .off = first->mode == MODE_OFF};
 
     finding.members = must(calloc(n, sizeof(*finding.members)));
     for (size_t i = 0; i < n; i++) {
@@ -547,7 +550,7 @@ static bool is_known(const struct process *first, const struct process *last, co
 
 static void print_text(const struct finding *finding)
 {
-    const struct process *first = finding->members[0].process;
+    const struct process *first = finding->first;
     struct advice advice = advise(finding);
 
     printf("%s%s%s, %zu process%s, %s%s\n", first->service, first->container[0] ? " in " : "",
@@ -563,7 +566,7 @@ static void print_text(const struct finding *finding)
 /* What other users choose is quotable already, see processes.h. */
 static void print_json(const struct finding *finding)
 {
-    const struct process *first = finding->members[0].process;
+    const struct process *first = finding->first;
     struct advice advice = advise(finding);
 
     printf("{\"service\": \"%s\", \"container\": \"%s\", \"endpoint\": \"%s\", \"dry_run\": "
