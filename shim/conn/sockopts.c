@@ -153,8 +153,7 @@ bool sockopts_keep_alive(int fd, struct sockopts *options, unsigned int idle)
 {
     const int values[KEEPALIVE_ROWS] = {1, (int)idle, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
 
-    if (options->keep_idle == 0 && !atomic_load_explicit(&usual_known, memory_order_acquire) &&
-        !learn_usual(fd))
+    if (!atomic_load_explicit(&usual_known, memory_order_acquire) && !learn_usual(fd))
         return false;
     for (size_t i = 0; i < KEEPALIVE_ROWS; i++) {
         if (!set_int(fd, keepalive_rows[i], values[i]))

@@ -90,17 +90,18 @@ COLD void sockopts_restore(int fd, struct sockopts *options);
 #define KEEPALIVE_INTERVAL 5
 #define KEEPALIVE_PROBES   120
 
-/* Whether sockopts_keep_alive() has anything to do on a connection with OPTIONS. */
+/* Whether sockopts_keep_alive() has anything to do on a connection with OPTIONS. It is done
+ * once. */
 static inline bool sockopts_can_keep_alive(const struct sockopts *options, unsigned int idle)
 {
-    return options->keep_idle != idle && !(options->given & OPTIONS_OF_KEEPALIVE);
+    return idle != 0 && options->keep_idle == 0 && !(options->given & OPTIONS_OF_KEEPALIVE);
 }
 
 /* Whether nothing is to be done to OPTIONS before the connection is kept: no option is the
- * program's, and our keepalive is on with IDLE seconds, or off when that is 0. */
+ * program's, and our keepalive is on, or off when IDLE is 0. */
 static inline bool sockopts_are_settled(const struct sockopts *options, unsigned int idle)
 {
-    return options->given == 0 && options->keep_idle == idle;
+    return options->given == 0 && (options->keep_idle != 0 || idle == 0);
 }
 
 /* Switches TCP keepalive on for the connection FD, which has OPTIONS: the first probe is sent

@@ -157,13 +157,25 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
     return false;
 }
 
+/* After how many idle seconds the kernel asks the peer of a connection to ENDPOINT; 0: never.
+ * That is before the path ends it, where it was learned when that is (conn/path_limit.h). */
+static unsigned int keep_idle_of(const struct endpoint *endpoint)
+{
+    unsigned int most = pool_keepalive();
+    uint64_t limit = stats_read(&endpoint->stats->idle_limit_ms), half = limit / 2000;
+
+    if (limit == 0 || half >= most)
+        return most;
+    return half > 0 ? (unsigned int)half : 1;
+}
+
 /* Does to the options of CONN what must be done once after the program or connect() made them.
  * It may be closed later in another thread's call, by exec() or in a child: that close must not
  * wait for what this user left unsent. And the kernel is to watch over it. False if its options
  * are not known any more. */
 COLD static bool settle_options(struct conn *conn)
 {
-    unsigned int idle = pool_keepalive();
+    unsigned int idle = keep_idle_of(conn->endpoint);
 
     if (!sockopts_stop_lingering(conn->fd, &conn->options))
         return false;

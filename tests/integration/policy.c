@@ -5,6 +5,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -232,8 +233,17 @@ static void converse(int fd, long server)
     expect_text(fd, "END\r\n");
 }
 
-/* The server closes idle connections. Once that has happened twice, none is kept for so long.
- * No limit is lower than a second. */
+static int keep_idle_of(int fd)
+{
+    int value = -1;
+    socklen_t len = sizeof(value);
+
+    cr_assert(unseen(SYS_getsockopt, fd, IPPROTO_TCP, TCP_KEEPIDLE, &value, &len) == 0);
+    return value;
+}
+
+/* The server closes idle connections. Once that has happened twice, none is kept for so long,
+ * and the kernel asks earlier. No limit is lower than a second. */
 Test(policy, a_limit_is_learned, .timeout = 20)
 {
     int port, listener = listen_here(&port), fd;
@@ -258,6 +268,10 @@ Test(policy, a_limit_is_learned, .timeout = 20)
     }
     close(fd);
     EXPECT_KEPT();
+    fd = dial(port);
+    EXPECT_EVENT(": reused as ");
+    cr_expect(keep_idle_of(fd) == 1, "%d", keep_idle_of(fd));
+    close(fd);
     usleep(1300000);
     dial(port);
     EXPECT_EVENT(": discarded: IDLE_TIMEOUT ");
