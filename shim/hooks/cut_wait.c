@@ -228,8 +228,12 @@ static msec_t first_piece(const struct wait *wait)
  * whether no work is due before the end of the wait. */
 static nsec_t next_piece(struct wait *wait, bool *last)
 {
-    msec_t next = due_in();
-    nsec_t rest = remaining(wait);
+    nsec_t rest;
+    msec_t next;
+
+    pool_count_piece();
+    next = due_in();
+    rest = remaining(wait);
 
     if (wait->epfd >= 0)
         discard_ignored(wait);

@@ -508,6 +508,18 @@ void pool_note_full(struct endpoint *endpoint, msec_t now, struct evicted *evict
     unlock_pool(&cleanup);
 }
 
+void pool_count_piece(void)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    if (idle)
+        atomic_fetch_add_explicit(&idle->newer->endpoint->stats->pieces, 1,
+                                  memory_order_relaxed);
+    unlock_pool(&cleanup);
+}
+
 /* A limit of ENDPOINT was learned: it holds for what is idle already. */
 static void apply_limit(struct endpoint *endpoint, msec_t now)
 {

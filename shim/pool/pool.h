@@ -101,6 +101,11 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
  * endpoint. Does not wait for the lock; false if it was refused. */
 COLD bool pool_evict_due(msec_t now, bool all, struct evicted *evicted);
 
+/* A wait was cut into one more piece. Counted for the endpoint whose connection has idled
+ * longest; not at all if none idles, or the lock was refused. Does not make the counters due to
+ * be written, which would cut the next wait. */
+COLD void pool_count_piece(void);
+
 /* Notes what conn/path_limit.h learns from: a connection to ENDPOINT that had idled for AGE was
  * found dead, or was closed by the server at AT. Nothing if the lock was refused. */
 COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);

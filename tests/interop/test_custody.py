@@ -1,6 +1,7 @@
 """A process that goes quiet after a burst gives its idle connections back to the server."""
 
 import glob
+import json
 import os
 import subprocess
 import time
@@ -9,6 +10,7 @@ import pytest
 from support import LIBRARY, PYTHON, die_with_parent, preloaded
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+COMMAND = os.path.join(os.path.dirname(LIBRARY), "mcpool")
 ESTABLISHED = "01"
 
 
@@ -62,6 +64,16 @@ def test_what_was_not_needed_goes_then_the_last_one(quiet, server):
     after_burst = [wait_for(1, process, server.port, 20) for process in processes]
     assert after_burst == [1, 1, 1]
     assert [wait_for(0, process, server.port, 20) for process in processes] == [0, 0, 0]
+
+
+def test_pieces_of_a_wait_are_counted(quiet, server, tmp_path):
+    process = quiet("poll", MCPOOL_STATS=str(tmp_path))
+    assert wait_for(1, process, server.port, 20) == 1
+    time.sleep(1.5)    # the counters are written
+    shown = subprocess.run([COMMAND, "stat", "--json", str(process.pid)], check=True, capture_output=True, text=True,
+                           env=preloaded(None, None, MCPOOL_STATS=str(tmp_path))).stdout
+    [counted] = json.loads(shown)["processes"][0]["servers"]
+    assert 1 <= counted["pieces"] <= 20
 
 
 def test_before_accept_all_but_one_go(quiet, server):

@@ -1403,6 +1403,20 @@ Test(pool, a_due_moment_that_was_put_off_is_corrected)
     cr_expect(evicted.count == 0 && pool_due == 55 * SECOND + 1);
 }
 
+Test(pool, a_piece_of_a_wait_is_counted_where_one_idled_longest)
+{
+    struct conn *first = connect_at(1, 0), *later = connect_at(2, 0);
+
+    pool_count_piece();
+    cr_expect(stats_read(&first->endpoint->stats->pieces) == 0, "nothing idles");
+    put(first, 1);
+    put(later, 2);
+    pool_count_piece();
+    pool_count_piece();
+    cr_expect(stats_read(&first->endpoint->stats->pieces) == 2);
+    cr_expect(stats_read(&later->endpoint->stats->pieces) == 0);
+}
+
 Test(pool, a_learned_limit_holds_for_what_is_idle_and_for_what_comes)
 {
     struct conn *conn = connect_at(1, 0), *other = connect_at(2, 0);
