@@ -298,8 +298,8 @@ def test_a_link_in_another_users_runtime_directory(host, tmp_path):
     """Root with the environment of that user, as after `su` or `sudo -E`."""
     def files_in(folder):
         environment = preloaded(observed.LIBRARY, host.server.address, XDG_RUNTIME_DIR=str(runtime))
-        code = observed.CLIENT.replace('print("done"', 'print(*__import__("os").listdir(sys.argv[2]), "done"')
-        done = with_own_run('exec "$@"', PYTHON, "-c", code, host.server.port, folder, environment=environment,
+        code = observed.CLIENT.replace('print("done"', 'print(*__import__("os").listdir(sys.argv[3]), "done"')
+        done = with_own_run('exec "$@"', PYTHON, "-c", code, host.server.port, 60, folder, environment=environment,
                             text="1\n")
         assert done.returncode == 0, done.stderr
         return len(done.stdout.split()) - 1
