@@ -14,6 +14,7 @@
 #include "base/owner.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
+#include "base/signals.h"
 
 /* More than one, as work may become due before the elected thread comes back: then another one
  * is elected, and the first one, which still has its list, is so no more when it is back. */
@@ -339,15 +340,10 @@ void waiter_closed_unseen(int fd)
 
 static bool has_handler(int signal)
 {
-    struct {
-        uintptr_t handler;
-        unsigned long flags;
-        uintptr_t restorer;
-        uint64_t mask;
-    } action = {0};
+    uintptr_t handler;
 
-    return raw_syscall(SYS_rt_sigaction, signal, NULL, &action, sizeof(action.mask)) == 0 &&
-           action.handler != (uintptr_t)SIG_DFL && action.handler != (uintptr_t)SIG_IGN;
+    return signals_handler(signal, &handler) && handler != (uintptr_t)SIG_DFL &&
+           handler != (uintptr_t)SIG_IGN;
 }
 
 /* Nudges the owner of SEAT. False when there is none: the seat is free, or its thread ended. */

@@ -15,6 +15,7 @@
 #include "pool/pool.h"
 #include "conn/waiter.h"
 #include "base/owner.h"
+#include "base/signals.h"
 #include "base/unwind.h"
 #include "base/usermem.h"
 
@@ -163,17 +164,12 @@ static bool is_ignored(int signal)
 {
     const uint64_t by_default =
         SET_OF(SIGCHLD) | SET_OF(SIGCONT) | SET_OF(SIGURG) | SET_OF(SIGWINCH);
-    struct {
-        uintptr_t handler;
-        unsigned long flags;
-        uintptr_t restorer;
-        uint64_t mask;
-    } action = {0};
+    uintptr_t handler;
 
-    if (raw_syscall(SYS_rt_sigaction, signal, NULL, &action, sizeof(action.mask)) != 0)
+    if (!signals_handler(signal, &handler))
         return false;
-    return action.handler == (uintptr_t)SIG_IGN ||
-           (action.handler == (uintptr_t)SIG_DFL && SET_OF(signal) & by_default);
+    return handler == (uintptr_t)SIG_IGN ||
+           (handler == (uintptr_t)SIG_DFL && SET_OF(signal) & by_default);
 }
 
 /* Discards pending signals that the program ignores, as the kernel does when they are not
