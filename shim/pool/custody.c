@@ -79,8 +79,3 @@ void custody_note_end(const struct conn *conn, const struct tcp_info *info, msec
     if (info->tcpi_state == TCP_STATE_CLOSE_WAIT && at > conn->idle_since)
         pool_note_close(conn->endpoint, at - conn->idle_since, at);
 }
-
-void custody_died_at_age(struct endpoint *endpoint, msec_t age, msec_t now)
-{
-    pool_note_death(endpoint, age, now);
-}

@@ -52,8 +52,4 @@ COLD void custody_before_sleep(msec_t now, msec_t length);
  * server has closed it, its idle time may teach how long the server keeps idle connections. */
 COLD void custody_note_end(const struct conn *conn, const struct tcp_info *info, msec_t now);
 
-/* A connection to ENDPOINT was dead, without a word from the server, when it had idled for AGE:
- * others are not trusted for so long (conn/path_limit.h). */
-COLD void custody_died_at_age(struct endpoint *endpoint, msec_t age, msec_t now);
-
 #endif

@@ -10,7 +10,6 @@
 #include "base/owner.h"
 #include "conn/endpoint.h"
 #include "conn/sockid.h"
-#include "pool/custody.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
 
@@ -34,11 +33,11 @@ static void drop_older(struct endpoint *endpoint, msec_t since)
 void life_is_over(struct conn *conn)
 {
     struct endpoint *endpoint = conn->endpoint;
-    msec_t since = conn->idle_since;
+    msec_t since = conn->idle_since, now = clock_now();
 
     discard(conn, REASON_UNANSWERED);
     drop_older(endpoint, since);
-    custody_died_at_age(endpoint, clock_now() - since, clock_now());
+    pool_note_death(endpoint, now - since, now);
 }
 
 /* Whether CONN was reused and its user has received nothing yet. What the program did to it, or
@@ -77,7 +76,7 @@ void life_note_failure(struct conn *conn, ssize_t moved)
         drop_older(conn->endpoint, conn->idle_since);
         /* An end of file is a word of the server. */
         if (moved < 0)
-            custody_died_at_age(conn->endpoint, clock_now() - conn->idle_since, clock_now());
+            pool_note_death(conn->endpoint, clock_now() - conn->idle_since, clock_now());
     }
     errno = saved;
 }
@@ -102,5 +101,5 @@ void life_note_left(const struct conn *conn, int fd, msec_t now)
     /* One lost packet is not a death, and neither is that of a connection that had a reply. */
     if (info.tcpi_retransmits > 1 && conn_answer(conn) != CONN_ANSWER_KERNEL &&
         conn->received == conn->received_before)
-        custody_died_at_age(endpoint, since - conn->idle_since, now);
+        pool_note_death(endpoint, since - conn->idle_since, now);
 }

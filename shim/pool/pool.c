@@ -515,8 +515,7 @@ void pool_count_piece(void)
     if (lock_pool(&cleanup) != REASON_NONE)
         return;
     if (idle)
-        atomic_fetch_add_explicit(&idle->newer->endpoint->stats->pieces, 1,
-                                  memory_order_relaxed);
+        stats_add_quietly(&idle->newer->endpoint->stats->pieces, 1);
     unlock_pool(&cleanup);
 }
 

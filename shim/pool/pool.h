@@ -107,7 +107,8 @@ COLD bool pool_evict_due(msec_t now, bool all, struct evicted *evicted);
 COLD void pool_count_piece(void);
 
 /* Notes what conn/path_limit.h learns from: a connection to ENDPOINT that had idled for AGE was
- * found dead, or was closed by the server at AT. Nothing if the lock was refused. */
+ * found dead, without a word from the server, or was closed by the server at AT. Others are not
+ * trusted for so long. Nothing if the lock was refused. */
 COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
 

@@ -45,9 +45,16 @@ static inline void stats_changed(void)
         atomic_store_explicit(&stats_state, STATS_UNWRITTEN, memory_order_relaxed);
 }
 
-static inline void stats_add(_Atomic uint64_t *counter, uint64_t n)
+/* Adds N to COUNTER. Does not make the counters due to be written: for what is counted because
+ * they were. */
+static inline void stats_add_quietly(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+
+static inline void stats_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    stats_add_quietly(counter, n);
     stats_changed();
 }
 
