@@ -22,8 +22,9 @@ import subprocess
 import sys
 import time
 
-from lib import machine, namespaces
+from lib import machine
 from lib.worker import PROGRAMS
+import namespaces
 from publish import machine as machine_text
 from publish import output
 from support import LIBRARY

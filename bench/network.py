@@ -12,10 +12,10 @@ import subprocess
 import sys
 
 from lib import machine
-from lib.namespaces import namespace, started
 from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
 from lib.worker import PROGRAMS, Turns, Worker
+from namespaces import namespace, started
 from support import free_port
 
 # Milliseconds for a round trip, and turns in a batch, so that batches take about as long.

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 
-from lib.namespaces import namespace
+from namespaces import namespace
 from soak import SamePort
 from support import BUILD, PYTHON, die_with_parent, preloaded
 

@@ -1,6 +1,6 @@
 /*
- * What the program has set for a signal, asked of the kernel: another preloaded library may have
- * a hook for libc's sigaction(2).
+ * What the program has set for a signal, asked of the kernel: another preloaded library may
+ * have a hook for libc's sigaction(2).
  */
 #ifndef MCPOOL_SIGNALS_H
 #define MCPOOL_SIGNALS_H

@@ -284,17 +284,25 @@ Test(life, other_ends_speak_for_nothing, .timeout = 40, .init = listen_for_us)
     cr_expect(log_count(": discarded: PEER_DIED ") == 0);
 }
 
-/* One that came back since the path died has had a reply since. */
-Test(life, a_stall_does_not_have_the_younger_asked, .timeout = 40)
+/* Two idle connections, of which the later one is in use on a dead path, with a reply owed. */
+static int stalled(int ports[2])
 {
-    int ports[2];
-    int fd, younger;
+    int fd;
 
     park_several(ports, 2);
     fd = dial_server();
     cr_assert(local_port(fd) == ports[1]);
     silence(fd);
     send_text(fd, "get a\r\n");
+    return fd;
+}
+
+/* One that came back since the path died has had a reply since. */
+Test(life, a_stall_does_not_have_the_younger_asked, .timeout = 40)
+{
+    int ports[2];
+    int fd = stalled(ports), younger;
+
     younger = dial_server();
     cr_expect(local_port(younger) == ports[0]);
     usleep(RETRANSMITTED);
@@ -310,13 +318,8 @@ Test(life, a_stall_does_not_have_the_younger_asked, .timeout = 40)
 Test(life, a_stall_has_the_older_asked, .timeout = 40)
 {
     int ports[2];
-    int fd, other;
+    int fd = stalled(ports), other;
 
-    park_several(ports, 2);
-    fd = dial_server();
-    cr_assert(local_port(fd) == ports[1]);
-    silence(fd);
-    send_text(fd, "get a\r\n");
     usleep(RETRANSMITTED);
     close(fd);
     EXPECT_EVENT(": kept, draining");

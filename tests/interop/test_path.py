@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from support import LIBRARY, PYTHON, die_with_parent, free_port, preloaded
+from namespaces import namespace, started
+from support import LIBRARY, PYTHON, free_port, preloaded
 
 CLIENT, SERVER = "10.78.0.1", "10.78.0.2"
 BREAK_SECONDS = 60
@@ -39,29 +40,6 @@ print("after", flush=True)
 """
 
 
-@contextlib.contextmanager
-def started(command, environment=None):
-    """A process that ends with the block."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                               env=environment, preexec_fn=die_with_parent)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-        process.stdout.close()
-
-
-@contextlib.contextmanager
-def namespace():
-    """The words that put a command in a network namespace of its own, and a process that is in it."""
-    with started(["unshare", "--net", "sh", "-c", "echo; exec cat"]) as holder:
-        if not holder.stdout.readline():
-            pytest.skip("no network namespace can be made")
-        yield ["nsenter", f"--net=/proc/{holder.pid}/ns/net"], holder.pid
-
-
 def ip(inside, words):
     subprocess.run([*inside, "ip", *words.split()], check=True)
 
@@ -69,8 +47,12 @@ def ip(inside, words):
 @contextlib.contextmanager
 def path():
     """The words for the namespaces at its two ends."""
-    with namespace() as (here, _), namespace() as (there, pid):
-        ip(here, f"link add wire type veth peer name wire netns {pid}")
+    with contextlib.ExitStack() as stack:
+        try:
+            (here, _), (there, there_path) = (stack.enter_context(namespace()) for _ in range(2))
+        except RuntimeError as error:
+            pytest.skip(str(error))
+        ip(here, f"link add wire type veth peer name wire netns {there_path}")
         for inside, address in (here, CLIENT), (there, SERVER):
             ip(inside, f"address add {address}/24 dev wire")
             ip(inside, "link set wire up")
@@ -97,8 +79,8 @@ def test_a_break_of_a_minute_is_survived_as_without_the_shim(tmp_path):
     with path() as (here, there), \
             started([*there, "memcached", "-u", "nobody", "-l", SERVER, "-p", str(port)]):
         wait_for(here, port)
-        with started(here + program, preloaded(None, None)) as plain, \
-                started(here + program, shim) as pooled:
+        with started([*here, *program], env=preloaded(None, None), text=True) as plain, \
+                started([*here, *program], env=shim, text=True) as pooled:
             assert [each.stdout.readline() for each in (plain, pooled)] == 2 * ["before\n"]
             assert "reused as" in log.read_text()
             ip(there, f"route add blackhole {CLIENT}/32")

@@ -1,4 +1,4 @@
-"""Network namespaces. They are held by processes and go with them. Needs root."""
+"""Network namespaces, for tests and measurements. They are held by processes and go with them. Needs root."""
 
 import contextlib
 import ctypes
@@ -10,10 +10,10 @@ CLONE_NEWNET = 0x40000000
 
 
 @contextlib.contextmanager
-def started(command):
+def started(command, **more):
     """A process that ends with the block."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                               preexec_fn=die_with_parent)
+                               preexec_fn=die_with_parent, **more)
     try:
         yield process
     finally:
