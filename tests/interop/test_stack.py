@@ -7,11 +7,12 @@ from support import LIBRARY, preloaded
 
 CALLS = 1600   # bytes, from socket() to close(); see libmcpool(7), NUMBERS
 MOST = 2800    # with a log, or in a wait
+CUT = 3584     # in a wait that is cut
 
 
 @pytest.mark.parametrize("kind,log,most", [
     ("first", False, CALLS), ("again", False, CALLS), ("noreply", False, CALLS), ("owed", False, CALLS),
-    ("first", True, MOST), ("again", True, MOST), ("poll", False, MOST)])
+    ("first", True, MOST), ("again", True, MOST), ("poll", False, MOST), ("cut", False, CUT)])
 def test_stack(bench, built, tmp_path, kind, log, most):
     environment = preloaded(LIBRARY, bench.server.address, MCPOOL_STATS=str(tmp_path),
                             MCPOOL_LOG=str(tmp_path / "log") if log else "", MCPOOL_LOG_LEVEL="debug")
