@@ -216,7 +216,7 @@ static msec_t first_piece(const struct wait *wait)
         due_ahead_slow();
         return 0;
     }
-    first = due_in();
+    first = due_in(0);
     return first * MILLISECOND < wait->whole ? first : 0;
 }
 
@@ -228,7 +228,7 @@ static nsec_t next_piece(struct wait *wait, bool *last)
     msec_t next;
 
     pool_count_piece();
-    next = due_in();
+    next = due_in((now() - wait->began) / MILLISECOND);
     rest = remaining(wait);
 
     if (wait->epfd >= 0)

@@ -3,6 +3,7 @@
  */
 #include "hooks/hooks.h"
 
+#include "pool/family.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
 #include "conn/waiter.h"
@@ -206,8 +207,10 @@ static void give_up_shadows_from(int from)
         return;
     while (fd > from && raw_syscall(SYS_fcntl, fd - 1, F_GETFD) >= 0)
         fd--;
-    if (fd == from)
+    if (fd == from) {
         discard_idle(REASON_FD_PRESSURE);
+        family_leave(SHARE_CLOSED);
+    }
 }
 
 /* Whether COMMAND concerns the library also on an fd that is not tracked. */

@@ -5,6 +5,7 @@
 #include "hooks/hooks.h"
 
 #include "pool/due.h"
+#include "pool/family.h"
 #include "pool/swap.h"
 
 /* The idle connections were opened by a user or group that the process no longer is. */
@@ -15,6 +16,7 @@ int hook_identity_changed(int result)
     if (result != -1 && owner_is_this_process()) {
         atomic_fetch_add(&cred_epoch, 1);
         discard_idle(REASON_IDENTITY);
+        family_leave(SHARE_IDENTITY);
     }
     errno = saved;
     return result;

@@ -6,12 +6,13 @@
 
 #include "base/unwind.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "pool/quit.h"
 
 bool hook_should_retry(int result)
 {
     return result < 0 && (errno == EMFILE || errno == ENFILE) && owner_is_this_process() &&
-           discard_idle(REASON_FD_PRESSURE);
+           (discard_idle(REASON_FD_PRESSURE) | family_leave(SHARE_CLOSED));
 }
 
 HOOKED int socket(int domain, int type, int protocol)

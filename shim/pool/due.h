@@ -16,6 +16,7 @@
 
 #include "base/compiler.h"
 #include "pool/custody.h"
+#include "pool/family.h"
 #include "stats/stats.h"
 
 /* Whether a look for a wish is due. Reads the clock. */
@@ -28,6 +29,7 @@ static inline bool due_is_anything(void)
     unsigned int state = atomic_load_explicit(&stats_state, memory_order_relaxed);
 
     return __builtin_expect(state == STATS_UNWRITTEN || custody_due_at() != POOL_NEVER ||
+                                family_has_queued() ||
                                 (state == STATS_WRITTEN && due_is_look()),
                             0);
 }
@@ -44,11 +46,11 @@ static inline void due_each_second(msec_t now)
         due_each_second_slow(now);
 }
 
-/* Does what is due by now. Returns in how many milliseconds the next work is due; 0 if there is
- * none, and in a process that is not the owner (base/owner.h). Makes system calls. Waits for no
- * lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
- * point, keeps errno. */
-COLD msec_t due_in(void);
+/* Does what is due by now, in a wait that has lasted for WAITED milliseconds. Returns in how
+ * many milliseconds the next work is due; 0 if there is none, and in a process that is not the
+ * owner (base/owner.h). Makes system calls. Waits for no lock, but for the pool's when it
+ * follows a wish, so none may be held. Is no cancellation point, keeps errno. */
+COLD msec_t due_in(msec_t waited);
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
  * and once a second in the long run. */

@@ -14,6 +14,7 @@
 #include "conn/ring.h"
 #include "conn/shadow.h"
 #include "conn/waiter.h"
+#include "pool/family.h"
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/swap.h"
@@ -43,8 +44,10 @@ void fork_before(void)
     else if (forks.is_owner)
         log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
                  reason_text(reason));
-    if (forks.depth == 1)
+    if (forks.depth == 1) {
         ownfile_before_fork();
+        family_before_fork(reason == REASON_NONE);
+    }
     atomic_fetch_add(&fork_epoch, 1);
 }
 
@@ -64,8 +67,10 @@ void fork_after_in_parent(void)
     /* Raised a second time: another thread may have opened a socket after the first time and
      * before the child was made, and the child has it as well. */
     atomic_fetch_add(&fork_epoch, 1);
-    if (forks.depth == 1)
+    if (forks.depth == 1) {
+        family_after_fork_in_parent();
         ownfile_after_fork_in_parent();
+    }
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -79,7 +84,7 @@ static void close_shadow_fds(void)
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t word = fdmap_get(fd);
 
-        if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL)
+        if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL || word == FDMAP_QUEUE)
             continue;
         if (word == FDMAP_COPY)
             shadow_close_copy(fd);
@@ -93,6 +98,7 @@ void fork_after_in_child(void)
     bool is_whole = end_fork();
 
     ownfile_after_fork_in_child();
+    family_after_fork_in_child();
     if (forks.is_owner) {
         waiter_after_fork_in_child();
         close_shadow_fds();

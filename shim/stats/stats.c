@@ -52,6 +52,10 @@ static uid_t user;                 /* the effective one when the file is made */
 
 _Atomic unsigned int mode_word;
 
+/* For the header; see stats_note_share(). */
+static _Atomic uint64_t family;
+static _Atomic uint32_t share, queued;
+
 /* The generation of the last wish that was followed, or 0. A child has that of its parent. */
 static _Atomic uint64_t followed;
 
@@ -108,13 +112,14 @@ static uint64_t pid_namespace(void)
     return found.st_ino;
 }
 
-/* Whether a process of our user made the file NAME in our PID namespace. Any file may have such
- * a name. */
-static bool is_of_our_kind(const char *name)
+/* The header without its names, which would take two kilobytes of the stack. */
+#define HEAD_SIZE offsetof(struct stats_header, names)
+
+/* Reads the first HEAD_SIZE bytes of the file NAME into HEADER. False when it is not one that a
+ * process of our user has made. Any file may have such a name. */
+static bool read_head(const char *name, void *header)
 {
-    /* The header without its names, which would take two kilobytes of the stack. */
-    _Alignas(struct stats_header) char bytes[offsetof(struct stats_header, names)] = {0};
-    const struct stats_header *header = (const void *)bytes;
+    const struct stats_header *read = header;
     struct stat found = {0};
     int fd = ownfile_open(name, O_RDONLY);
     bool good;
@@ -122,10 +127,19 @@ static bool is_of_our_kind(const char *name)
     if (fd < 0)
         return false;
     good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_uid == user &&
-           raw_syscall(SYS_read, fd, bytes, sizeof(bytes)) == (long)sizeof(bytes) &&
-           header->magic == STATS_MAGIC && header->pid_namespace == pid_namespace();
+           raw_syscall(SYS_read, fd, header, HEAD_SIZE) == (long)HEAD_SIZE &&
+           read->magic == STATS_MAGIC;
     ownfile_close(fd);
     return good;
+}
+
+/* Whether a process of our user made the file NAME in our PID namespace. */
+static bool is_of_our_kind(const char *name)
+{
+    _Alignas(struct stats_header) char bytes[HEAD_SIZE] = {0};
+    const struct stats_header *header = (const void *)bytes;
+
+    return read_head(name, bytes) && header->pid_namespace == pid_namespace();
 }
 
 /* Whether the process PID, which made the file NAME, has ended. Our own pid counts as ended:
@@ -144,31 +158,44 @@ struct directory_entry {
     char name[];
 };
 
-/* Fills PIDS and STARTS from the names of up to GONE_AT_ONCE files whose pid no process has.
- * Returns how many. Both need room for one more, which is overwritten. */
-static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
+/* Calls VISIT with CONTEXT for the names in DIRECTORY, until it returns false. */
+static void for_each_name(const char *directory, bool (*visit)(const char *name, void *context),
+                          void *context)
 {
     _Alignas(struct directory_entry) char bytes[512] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
-    size_t found = 0;
+    bool more = fd >= 0;
 
-    if (fd < 0)
-        return 0;
-    for (int i = 0; i < READS_AT_MOST && found < GONE_AT_ONCE; i++) {
+    for (int i = 0; i < READS_AT_MOST && more; i++) {
         long n = raw_syscall(SYS_getdents64, fd, bytes, sizeof(bytes));
 
-        for (long at = 0; at < n && found < GONE_AT_ONCE;) {
+        more = n > 0;
+        for (long at = 0; at < n && more;) {
             const struct directory_entry *entry = (const void *)(bytes + at);
 
-            found += stats_parse_name(entry->name, &pids[found], &starts[found]) &&
-                     raw_syscall(SYS_kill, pids[found], 0) == -ESRCH;
+            more = visit(entry->name, context);
             at += entry->length;
         }
-        if (n <= 0)
-            break;
     }
-    ownfile_close(fd);
-    return found;
+    if (fd >= 0)
+        ownfile_close(fd);
+}
+
+/* Files whose pid no process has. */
+struct gone {
+    size_t count;
+    int pids[GONE_AT_ONCE + 1]; /* one more, which is overwritten */
+    uint64_t starts[GONE_AT_ONCE + 1];
+};
+
+static bool note_gone(const char *name, void *context)
+{
+    struct gone *gone = context;
+    size_t n = gone->count;
+
+    gone->count += stats_parse_name(name, &gone->pids[n], &gone->starts[n]) &&
+                   raw_syscall(SYS_kill, gone->pids[n], 0) == -ESRCH;
+    return gone->count < GONE_AT_ONCE;
 }
 
 static void name_file(char *name, const char *directory, int pid, uint64_t start)
@@ -180,14 +207,13 @@ static void name_file(char *name, const char *directory, int pid, uint64_t start
  * `mcpool stat` clears up. */
 static void remove_gone(const char *directory)
 {
-    int pids[GONE_AT_ONCE + 1] = {0};
-    uint64_t starts[GONE_AT_ONCE + 1] = {0};
-    size_t n = find_gone(directory, pids, starts);
+    struct gone gone = {.count = 0};
     char name[PATH_SIZE];
 
-    for (size_t i = 0; i < n; i++) {
-        name_file(name, directory, pids[i], starts[i]);
-        if (is_gone(name, pids[i]))
+    for_each_name(directory, note_gone, &gone);
+    for (size_t i = 0; i < gone.count; i++) {
+        name_file(name, directory, gone.pids[i], gone.starts[i]);
+        if (is_gone(name, gone.pids[i]))
             raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
     }
 }
@@ -197,6 +223,9 @@ static void update_header(struct stats_header *header)
 {
     header->mode = mode_now();
     header->followed = atomic_load(&followed);
+    header->family = atomic_load(&family);
+    header->share = atomic_load(&share);
+    header->queued = atomic_load(&queued);
 }
 
 static void fill_header(struct stats_header *header, uint64_t start)
@@ -457,6 +486,81 @@ void stats_followed(uint64_t generation)
 {
     atomic_store(&followed, generation);
     stats_changed();
+}
+
+void stats_note_share(enum share now, uint64_t id)
+{
+    atomic_store(&share, now);
+    atomic_store(&family, id);
+}
+
+void stats_note_queued(uint32_t n)
+{
+    atomic_store(&queued, n);
+}
+
+/* More families than these count as so many. */
+#define FAMILIES_MOST 16
+
+struct families {
+    char directory[PATH_SIZE];
+    unsigned int count;
+    uint64_t ids[FAMILIES_MOST];
+};
+
+static void add_family(struct families *found, uint64_t id)
+{
+    for (unsigned int i = 0; i < found->count; i++) {
+        if (found->ids[i] == id)
+            return;
+    }
+    found->ids[found->count++] = id;
+}
+
+static bool note_family(const char *file, void *context)
+{
+    _Alignas(struct stats_header) char bytes[HEAD_SIZE] = {0};
+    const struct stats_header *header = (const void *)bytes;
+    struct families *found = context;
+    char name[PATH_SIZE];
+    uint64_t start;
+    int pid;
+
+    if (!stats_parse_name(file, &pid, &start))
+        return true;
+    name_file(name, found->directory, pid, start);
+    if (read_head(name, bytes) && header->names_at >= HEAD_SIZE && header->family != 0 &&
+        raw_syscall(SYS_kill, pid, 0) != -ESRCH)
+        add_family(found, header->family);
+    return found->count < FAMILIES_MOST;
+}
+
+static unsigned int count_families(void)
+{
+    struct families found = {.count = 0};
+    struct ownfile own;
+    char *slash;
+
+    fmt_print(found.directory, sizeof(found.directory), "%s", path);
+    slash = strrchr(found.directory, '/');
+    if (!slash || !ownfile_begin(&own))
+        return 0;
+    *slash = '\0';
+    add_family(&found, atomic_load(&family));
+    for_each_name(found.directory, note_family, &found);
+    ownfile_end(&own, 0, 0);
+    return found.count;
+}
+
+unsigned int stats_count_families(void)
+{
+    unsigned int count;
+
+    if (!stats_begin())
+        return 0;
+    count = count_families();
+    stats_end();
+    return count;
 }
 
 void stats_pause(void)

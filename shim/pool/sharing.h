@@ -1,0 +1,62 @@
+/*
+ * Sharing: idle connections that a process does not need go to the queues of its family, and a
+ * process that has none takes one from there before it opens one.
+ *
+ * Given is what the low-water mark would close, what a process has when it goes quiet, and what
+ * it still has at its end. Quiet is a process that waits: for a second, or for a millisecond
+ * when it has one thread and no connection in use. Only an idle connection is given, verified
+ * as for a reuse, with its socket options set back. Whoever takes it verifies it again, against
+ * the kernel, and believes nothing that the giver says beyond that.
+ *
+ * A queue keeps the order, so that all its connections are used in turn and none grows old. So
+ * it is trimmed by number: what was not needed for POOL_LOW_WATER is closed, but for one.
+ * Members that wait do that in turn (tend). While none does, a queue gets one connection only.
+ *
+ * Called without the pool's lock and outside of turns (pool/family.h). No function blocks or is
+ * a cancellation point; errno is kept.
+ */
+#ifndef MCPOOL_SHARING_H
+#define MCPOOL_SHARING_H
+
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "pool/family.h"
+#include "pool/pool.h"
+
+/* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
+ * that the family does not get. EVICTED is empty then. */
+COLD void sharing_release(struct evicted *evicted);
+
+/* Gives all idle connections to the family, as far as there is room. The others stay idle. */
+COLD void sharing_give_idle(msec_t now);
+
+/* Takes a connection to the endpoint of FRESH out of the family's queue, which can take on the
+ * options of FRESH and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT and the
+ * caller's, which must verify it as any other idle connection. NULL when there is none. */
+COLD struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
+                                    msec_t now);
+
+static inline struct conn *sharing_take(const struct conn *fresh, enum wire_protocol protocol,
+                                        msec_t now)
+{
+    return family_has_queued() ? sharing_take_slow(fresh, protocol, now) : NULL;
+}
+
+/* The process has waited for WAITED milliseconds: does what is due then. Returns in how many
+ * milliseconds the next work is due; POOL_NEVER when there is none. */
+COLD msec_t sharing_in(msec_t now, msec_t waited);
+
+/* Closes what the family has for ENDPOINT and has been idle since SINCE or longer, for REASON.
+ */
+COLD void sharing_empty(struct endpoint *endpoint, msec_t since, enum reason reason);
+
+/* Closes what the family has for the endpoint NAME, or all if NAME is empty, as FLUSHED. */
+COLD void sharing_flush(const char *name);
+
+/* Closes all that the family has, as the user's quota of fds in flight is used up. True when
+ * there was any. */
+COLD bool sharing_make_way(void);
+
+#endif
