@@ -6,8 +6,8 @@
  * a stranger sends to it (unix(7)). Its own fd lies among the shadow fds, with FDMAP_QUEUE in
  * the fd map, is closed by an exec, and is not closed if the program closes fds in a loop.
  *
- * No function here takes a lock or blocks. errno is kept. Whoever gives or takes keeps forks
- * out meanwhile (pool/family.h): a child would get an fd of which it knows nothing.
+ * No function here takes a lock or blocks. errno is kept. A thread that gives or takes keeps
+ * forks out meanwhile (pool/family.h): a child would get an fd of which it knows nothing.
  */
 #ifndef MCPOOL_FDQUEUE_H
 #define MCPOOL_FDQUEUE_H

@@ -2,8 +2,8 @@
  * The account of an idle connection: what the next process must know of it. It travels with the
  * fd through the queue of the family (pool/sharing.h).
  *
- * Whoever has the queue can put anything into it, so what an account says is believed only as
- * far as the kernel confirms it of the socket (verify.h).
+ * A process that has the queue can put anything into it, so what an account says is believed
+ * only as far as the kernel confirms it of the socket (verify.h).
  */
 #ifndef MCPOOL_ACCOUNT_H
 #define MCPOOL_ACCOUNT_H

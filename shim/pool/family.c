@@ -24,9 +24,9 @@
 #define FEWEST_FDS 256
 
 /* The families of one user may have this many connections in flight: a sixteenth of the usual
- * limit of fds. The kernel compares what the user has in flight with the limit of whoever sends
- * (unix(7)), so more would make unrelated programs fail. Where the number of families is not
- * known, there are this many. */
+ * limit of fds. The kernel compares what the user has in flight with the limit of the process
+ * that sends (unix(7)), so more would make unrelated programs fail. Where the number of
+ * families is not known, there are this many. */
 #define USUAL_LIMIT      1024
 #define PART_OF_LIMIT    16
 #define FAMILIES_UNKNOWN 16

@@ -3,14 +3,14 @@
  * have queues of fds in common (conn/fdqueue.h), which are made at the first fork, and a page
  * of memory, the board. What goes through the queues is in pool/sharing.h.
  *
- * A queue belongs to one identity, as whoever has it can take and put anything. So a process
- * leaves the family when it changes its user, groups, root, capabilities or namespaces, and
- * makes another family when it forks after that.
+ * A queue belongs to one identity, as a process that has it can take and put anything. So a
+ * process leaves the family when it changes its user, groups, root, capabilities or namespaces,
+ * and makes another family when it forks after that.
  *
  * What stands on the board is a hint: any member may be killed in the middle of a change. It
  * decides how much is shared, never what may be reused.
  *
- * FAMILY_TURN is the lock. Whoever holds it has no signals, so no handler can leave it locked,
+ * A turn holds the lock. Its thread has no signals, so no handler can leave it locked,
  * and a fork waits for it: else a child would inherit an fd that is under way, and not know it.
  * Order of locks: the pool's, that of base/ownfile.h, this one. Nothing here blocks; errno is
  * kept.
@@ -63,7 +63,7 @@ static inline struct family_board *family_get(void)
     return atomic_load_explicit(&family_board, memory_order_relaxed);
 }
 
-/* Whether the family has connections that somebody has to look after. */
+/* Whether the family has connections to look after. */
 static inline bool family_has_queued(void)
 {
     const struct family_board *board = family_get();

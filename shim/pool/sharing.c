@@ -367,7 +367,7 @@ static struct conn *take_in_turn(size_t i, const struct conn *fresh,
     return NULL;
 }
 
-/* A child that was made meanwhile may have a copy of CONN that nobody knows of. */
+/* A child that was made meanwhile may have a copy of CONN, and not know it. */
 static void end_copies(const struct conn *conn)
 {
     raw_syscall(SYS_shutdown, conn->fd, SHUT_RDWR);

@@ -5,8 +5,8 @@
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
  * it still has at its end. Quiet is a process that waits: for a second, or for a millisecond
  * when it has one thread and no connection in use. Only an idle connection is given, verified
- * as for a reuse, with its socket options set back. Whoever takes it verifies it again, against
- * the kernel, and believes nothing that the giver says beyond that.
+ * as for a reuse, with its socket options set back. The process that takes it verifies it
+ * again, against the kernel, and believes nothing that the giver says beyond that.
  *
  * A queue keeps the order, so that all its connections are used in turn and none grows old. So
  * it is trimmed by number: what was not needed for POOL_LOW_WATER is closed, but for one.
