@@ -284,8 +284,10 @@ static bool can_close_range(int flags,
  * which this thread could not close them any more. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
-    if (flags & (int)CLOSE_RANGE_UNSHARE)
+    if (flags & (int)CLOSE_RANGE_UNSHARE) {
         discard_idle(REASON_NAMESPACE);
+        family_leave(SHARE_IDENTITY);
+    }
     if (!(flags & (int)CLOSE_RANGE_CLOEXEC))
         return track_forget_range(first, last);
     track_flags_range(first, last);

@@ -74,7 +74,11 @@ void custody_before_accept(int fd, msec_t now)
 
 void custody_before_sleep(msec_t now, msec_t length)
 {
-    if (custody_due_at() <= now + length && owner_has_one_thread())
+    if (custody_due_at() == POOL_NEVER || !owner_has_one_thread())
+        return;
+    if (length >= SHARING_QUIET && !endpoint_any_in_use())
+        sharing_give_idle(now);
+    if (custody_due_at() <= now + length)
         close_due(now + length, false);
 }
 

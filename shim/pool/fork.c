@@ -107,7 +107,9 @@ void fork_after_in_child(void)
         return;
     ring_after_fork_in_child();
     bulk_close_after_fork_in_child();
-    fdtable_after_fork_in_child();
+    /* The child has the queues of its family. */
+    if (!family_get())
+        fdtable_after_fork_in_child();
     spare_flush();
     shadow_drop_all();
     conn_forget_other_threads();

@@ -21,10 +21,9 @@
 #include "pool/verify.h"
 #include "stats/mode.h"
 
-/* How long a process waits before it gives what it has: with one thread and nothing in use, and
- * otherwise. */
+/* The same for a process with one thread and nothing in use: it is quiet when nothing is ready
+ * for the first moment of a wait. */
 #define QUIET_AT_ONCE ((msec_t)1)
-#define QUIET         ((msec_t)1000)
 
 /* How often a member looks after the queues, and how much later others do it instead. */
 #define TEND_EVERY ((msec_t)5 * 1000)
@@ -515,7 +514,8 @@ msec_t sharing_in(msec_t now, msec_t waited)
     if (!board || mode_now() != MODE_ON)
         return POOL_NEVER;
     if (limits_idle() > 0) {
-        quiet = owner_has_one_thread() && !endpoint_any_in_use() ? QUIET_AT_ONCE : QUIET;
+        quiet =
+            owner_has_one_thread() && !endpoint_any_in_use() ? QUIET_AT_ONCE : SHARING_QUIET;
         if (waited >= quiet) {
             tend(now);
             sharing_give_idle(now);

@@ -25,6 +25,10 @@
 #include "pool/family.h"
 #include "pool/pool.h"
 
+/* How long a process waits before it gives what it has, unless it has one thread and nothing in
+ * use. */
+#define SHARING_QUIET ((msec_t)1000)
+
 /* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
  * that the family does not get. EVICTED is empty then. */
 COLD void sharing_release(struct evicted *evicted);
