@@ -382,7 +382,8 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     struct conn *conn;
     size_t i;
 
-    if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options))
+    if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
+        !sockopts_know_usual(fresh->fd, &fresh->options))
         return NULL;
     i = family_queue_for(fresh->endpoint);
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
