@@ -68,7 +68,7 @@ void custody_before_accept(int fd, msec_t now)
     if (!owner_has_one_thread() || !will_wait(fd))
         return;
     if (shares)
-        sharing_give_idle(now);
+        sharing_give_idle(now, 0);
     close_due(now, true);
 }
 
@@ -77,7 +77,7 @@ void custody_before_sleep(msec_t now, msec_t length)
     if (custody_due_at() == POOL_NEVER || !owner_has_one_thread())
         return;
     if (length >= SHARING_QUIET && !endpoint_any_in_use())
-        sharing_give_idle(now);
+        sharing_give_idle(now, 0);
     if (custody_due_at() <= now + length)
         close_due(now + length, false);
 }

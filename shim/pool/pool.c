@@ -411,15 +411,15 @@ static enum reason may_be_idle(const struct conn *conn)
     return may_be_idle_slow(conn);
 }
 
-bool pool_take_idle(struct evicted *evicted)
+bool pool_take_idle(msec_t since, struct evicted *evicted)
 {
     struct _pthread_cleanup_buffer cleanup;
     struct conn *conn, *newer;
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
-    for (conn = idle ? idle->newer : NULL; conn && evicted->count < POOL_EVICTED_MAX;
-         conn = newer) {
+    for (conn = idle ? idle->newer : NULL;
+         conn && conn->idle_since <= since && evicted->count < POOL_EVICTED_MAX; conn = newer) {
         newer = conn == idle ? NULL : conn->newer;
         if (conn_state(conn) == CONN_IDLE)
             evict(conn, REASON_SURPLUS, evicted);

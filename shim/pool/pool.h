@@ -112,9 +112,9 @@ COLD void pool_count_piece(void);
 COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
 
-/* Takes out the IDLE connections, as SURPLUS, oldest first and as many as EVICTED has room for.
- * False if the lock was refused. */
-COLD bool pool_take_idle(struct evicted *evicted);
+/* Takes out the connections that have been IDLE since SINCE or longer, as SURPLUS, oldest first
+ * and as many as EVICTED has room for. False if the lock was refused. */
+COLD bool pool_take_idle(msec_t since, struct evicted *evicted);
 
 /* CONN, which pool_take_idle() has taken out, goes back to where it was. False if the lock was
  * refused, or an operator does not want it: CONN stays the caller's. */

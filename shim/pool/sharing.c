@@ -187,18 +187,20 @@ static bool give_or_put_back(struct evicted *evicted, msec_t now)
     return room;
 }
 
-void sharing_give_idle(msec_t now)
+bool sharing_give_idle(msec_t now, msec_t idle_for)
 {
     struct evicted evicted;
     int saved = errno;
-    bool more = family_get() != NULL && mode_now() == MODE_ON;
+    bool room = family_get() != NULL && mode_now() == MODE_ON, more = room;
 
     while (more) {
         evicted.count = 0;
-        more = pool_take_idle(&evicted) && give_or_put_back(&evicted, now) &&
-               evicted.count == POOL_EVICTED_MAX;
+        more = pool_take_idle(now - idle_for, &evicted);
+        room = give_or_put_back(&evicted, now);
+        more = more && room && evicted.count == POOL_EVICTED_MAX;
     }
     errno = saved;
+    return room;
 }
 
 /* What was taken out of a queue. */
@@ -494,8 +496,10 @@ static void tend_queue(size_t i, msec_t now)
 static msec_t tend(msec_t now)
 {
     struct family_board *board = family_get();
-    msec_t until = atomic_load(&board->tended_until);
+    msec_t until = board ? atomic_load(&board->tended_until) : 0;
 
+    if (!board)
+        return POOL_NEVER;
     if (until > now)
         return until - now + TEND_GRACE;
     if (!atomic_compare_exchange_strong(&board->tended_until, &until, now + TEND_EVERY))
@@ -507,27 +511,32 @@ static msec_t tend(msec_t now)
     return TEND_EVERY;
 }
 
+/* Gives what this process, which has WAITED, does not need. Returns in how many milliseconds to
+ * look again. */
+static msec_t give_unneeded(msec_t now, msec_t waited)
+{
+    bool at_once = owner_has_one_thread() && !endpoint_any_in_use();
+    msec_t quiet = at_once ? QUIET_AT_ONCE : SHARING_QUIET;
+
+    if (waited < quiet)
+        return quiet - waited;
+    tend(now);
+    return sharing_give_idle(now, at_once ? 0 : SHARING_QUIET) && !at_once ? quiet : POOL_NEVER;
+}
+
 msec_t sharing_in(msec_t now, msec_t waited)
 {
-    struct family_board *board = family_get();
-    msec_t quiet = POOL_NEVER, at = POOL_NEVER;
+    msec_t give_in = POOL_NEVER, tend_in = POOL_NEVER;
 
-    if (!board || mode_now() != MODE_ON)
+    if (!family_get() || mode_now() != MODE_ON)
         return POOL_NEVER;
-    if (limits_idle() > 0) {
-        quiet =
-            owner_has_one_thread() && !endpoint_any_in_use() ? QUIET_AT_ONCE : SHARING_QUIET;
-        if (waited >= quiet) {
-            tend(now);
-            sharing_give_idle(now);
-            quiet = POOL_NEVER;
-        } else {
-            quiet -= waited;
-        }
-    }
+    if (limits_idle() > 0)
+        give_in = give_unneeded(now, waited);
+    if (limits_idle() == 0)
+        give_in = POOL_NEVER;
     if (family_has_queued())
-        at = tend(now);
-    return quiet < at ? quiet : at;
+        tend_in = tend(now);
+    return give_in < tend_in ? give_in : tend_in;
 }
 
 /* Whether ACCOUNT is about the endpoint NAME; any if NAME is empty. */

@@ -3,8 +3,9 @@
  * process that has none takes one from there before it opens one.
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
- * it still has at its end. Quiet is a process that waits: for a second, or for a millisecond
- * when it has one thread and no connection in use. Only an idle connection is given, verified
+ * it still has at its end. A process with one thread and no connection in use is quiet
+ * when it has waited for a millisecond. Any other gives, after a second in a wait, what was not
+ * used in that second. Only an idle connection is given, verified
  * as for a reuse, with its socket options set back. The process that takes it verifies it
  * again, against the kernel, and believes nothing that the giver says beyond that.
  *
@@ -25,16 +26,17 @@
 #include "pool/family.h"
 #include "pool/pool.h"
 
-/* How long a process waits before it gives what it has, unless it has one thread and nothing in
- * use. */
+/* How long a process waits, and how long a connection idles, before it is given: unless the
+ * process has one thread and nothing in use. */
 #define SHARING_QUIET ((msec_t)1000)
 
 /* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
  * that the family does not get. EVICTED is empty then. */
 COLD void sharing_release(struct evicted *evicted);
 
-/* Gives all idle connections to the family, as far as there is room. The others stay idle. */
-COLD void sharing_give_idle(msec_t now);
+/* Gives all connections that have been idle for IDLE_FOR or longer to the family, as far as
+ * there is room. The others stay idle. False when there was no room. */
+COLD bool sharing_give_idle(msec_t now, msec_t idle_for);
 
 /* Takes a connection to the endpoint of FRESH out of the family's queue, which can take on the
  * options of FRESH and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT and the
