@@ -3,11 +3,9 @@
  */
 #include "pool/family.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/hash.h"
@@ -39,6 +37,7 @@ _Atomic(struct family_board *) family_board;
 static const struct config *settings;
 static struct lock turn_lock;
 static struct fdqueue queues[FAMILY_QUEUES];
+static unsigned int size_of_one;
 static _Atomic unsigned int state = SHARE_ALONE; /* enum share */
 
 /* Why the family is to be left by the thread that has the lock; SHARE_ALONE: it is not. */
@@ -46,10 +45,9 @@ static _Atomic unsigned int leaving = SHARE_ALONE;
 
 static void note_state(enum share share)
 {
-    struct family_board *board = family_get();
-
     atomic_store(&state, share);
-    stats_note_share(share, board ? board->id : 0);
+    /* The first queue tells the family from all others. */
+    stats_note_share(share, family_get() ? queues[0].cookie : 0);
 }
 
 void family_start(const struct config *config)
@@ -60,26 +58,11 @@ void family_start(const struct config *config)
     note_state(config->share == CONFIG_SHARE_OFF ? SHARE_OFF : SHARE_ALONE);
 }
 
-/* Looks in /proc/self/status for a line that says that no seccomp filter is active. prctl(2)
- * would be killed by a filter that forbids it; files can be read under any filter that lets a
- * program start. */
-static bool may_be_filtered(void)
+/* Every filter under which programs are started allows prctl(2), though the kernel would end a
+ * process by one that does not. */
+static bool is_filtered(void)
 {
-    static const char wanted[] = "\nSeccomp:\t0\n";
-    char bytes[256];
-    size_t matched = 0;
-    int fd = ownfile_open("/proc/self/status", O_RDONLY);
-    long n = 0;
-
-    if (fd < 0)
-        return true;
-    while (matched < sizeof(wanted) - 1 &&
-           (n = raw_syscall(SYS_read, fd, bytes, sizeof(bytes))) > 0) {
-        for (long i = 0; i < n && matched < sizeof(wanted) - 1; i++)
-            matched = bytes[i] == wanted[matched] ? matched + 1 : bytes[i] == wanted[0];
-    }
-    ownfile_close(fd);
-    return matched < sizeof(wanted) - 1;
+    return raw_syscall(SYS_prctl, PR_GET_SECCOMP) != 0;
 }
 
 static void close_queues(void)
@@ -88,29 +71,30 @@ static void close_queues(void)
         fdqueue_close(&queues[i]);
 }
 
-/* The kernel's memory for one connection in QUEUE, which is empty. */
-static unsigned int measure(const struct fdqueue *queue, size_t n)
+/* Fills size_of_one by QUEUE, which is empty. */
+static bool measure(const struct fdqueue *queue)
 {
     char bytes[FAMILY_MESSAGE_MOST] = {0};
-    unsigned int size;
     int none;
 
-    if (raw_syscall(SYS_sendto, queue->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0) < 0)
-        return 0;
-    size = fdqueue_size(queue);
+    if (raw_syscall(SYS_sendto, queue->fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL,
+                    NULL, 0) < 0)
+        return false;
+    size_of_one = fdqueue_size(queue);
     fdqueue_take(queue, bytes, sizeof(bytes), &none);
-    return size;
+    return size_of_one > 0;
 }
 
-static enum share make_queues(struct family_board *board)
+static bool make_queues(void)
 {
-    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
-        if (!fdqueue_make(&queues[i]))
-            return SHARE_NO_QUEUE;
-    }
-    board->size_of_one = measure(&queues[0], FAMILY_MESSAGE_MOST);
-    board->id = queues[0].cookie;
-    return board->size_of_one > 0 ? SHARE_SHARED : SHARE_NO_QUEUE;
+    bool made = true;
+
+    for (size_t i = 0; i < FAMILY_QUEUES && made; i++)
+        made = fdqueue_make(&queues[i]);
+    if (made && measure(&queues[0]))
+        return true;
+    close_queues();
+    return false;
 }
 
 /* Why this process cannot make a family; SHARE_SHARED when it may. */
@@ -122,11 +106,13 @@ static enum share obstacle(void)
         return SHARE_DRY_RUN;
     if (limits_fds() < FEWEST_FDS)
         return SHARE_FEW_FDS;
-    if (settings->share != CONFIG_SHARE_ALWAYS && may_be_filtered())
+    if (settings->share != CONFIG_SHARE_ALWAYS && is_filtered())
         return SHARE_FILTERED;
     return SHARE_SHARED;
 }
 
+/* The board is not touched before there is something to share: a page costs more than a queue.
+ */
 static enum share make(void)
 {
     enum share share = obstacle();
@@ -138,14 +124,12 @@ static enum share make(void)
                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page < 0 && page > -4096)
         return SHARE_NO_QUEUE;
-    share = make_queues((struct family_board *)page);
-    if (share == SHARE_SHARED) {
+    if (make_queues()) {
         atomic_store(&family_board, (struct family_board *)page);
-        return share;
+        return SHARE_SHARED;
     }
-    close_queues();
     raw_syscall(SYS_munmap, page, sizeof(struct family_board));
-    return share;
+    return SHARE_NO_QUEUE;
 }
 
 /* Whether a fork is worth a try: some obstacles never go away. */
@@ -338,6 +322,11 @@ const struct fdqueue *family_open(size_t i)
         return &queues[i];
     leave(SHARE_CLOSED);
     return NULL;
+}
+
+unsigned int family_size_of_one(void)
+{
+    return size_of_one;
 }
 
 static unsigned int count_most(void)

@@ -30,7 +30,7 @@
 #include "stats/share.h"
 
 /* Endpoints that have a queue of their own. Further ones share them. */
-#define FAMILY_QUEUES 8
+#define FAMILY_QUEUES 4
 
 /* The longest message in a queue, in bytes. A longer one would take more of the kernel's
  * memory, and fewer would fit. */
@@ -45,10 +45,8 @@ struct family_queue {
 };
 
 struct family_board {
-    uint64_t id;              /* unique on this host */
-    unsigned int size_of_one; /* fdqueue_size() of one connection */
-    _Atomic uint32_t total;   /* connections in all queues */
-    _Atomic uint32_t most;    /* how many there may be; 0: not known yet */
+    _Atomic uint32_t total; /* connections in all queues */
+    _Atomic uint32_t most;  /* how many there may be, until MOST_UNTIL */
     _Atomic msec_t most_until;
     _Atomic msec_t tended_until; /* a member has promised to look by then */
     struct family_queue queues[FAMILY_QUEUES];
@@ -118,6 +116,9 @@ COLD size_t family_queue_for(const struct endpoint *endpoint);
 /* Queue number I, in a turn; NULL when this process has none. A queue that is not at its fd any
  * more ends the sharing. */
 COLD const struct fdqueue *family_open(size_t i);
+
+/* fdqueue_size() of one connection. Not 0 in a process that has a family. */
+unsigned int family_size_of_one(void);
 
 /* How many connections all queues may hold together. Reads the directory of counters now and
  * then. Not in a turn. */

@@ -58,7 +58,7 @@ static void note_queued(size_t i, unsigned int more)
 static unsigned int recount(size_t i, const struct fdqueue *queue)
 {
     struct family_board *board = family_get();
-    unsigned int is = fdqueue_size(queue) / board->size_of_one;
+    unsigned int is = fdqueue_size(queue) / family_size_of_one();
     unsigned int was = atomic_exchange(&board->queues[i].queued, is);
 
     if (is != was)

@@ -447,8 +447,8 @@ static void close_from(void)
     closefrom(3);
 }
 
-/* Those of the family are closed by no loop: 8 (pool/family.h). */
-#define QUEUES 8
+/* Those of the family are closed by no loop (pool/family.h). */
+#define QUEUES 4
 
 /* A daemon closes everything when it starts. Done in a child, because the test program needs
  * its own fds. Nothing of ours stays open but STAYS fds, and pooling goes on. */
