@@ -93,7 +93,7 @@ __attribute__((destructor)) static void finish(void)
 {
     if (!owner_is_this_process())
         return;
-    sharing_give_idle(clock_now(), 0);
+    sharing_at_end();
     report_all();
     stats_finish();
 }

@@ -13,7 +13,7 @@
 #include "conn/endpoint.h"
 #include "pool/quit.h"
 #include "pool/sending.h"
-#include "pool/sharing.h"
+#include "pool/tending.h"
 #include "pool/swap.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_FASTOPEN: the call connects as well.
@@ -276,7 +276,7 @@ HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
     passing_begin(msg, 0, 1, &passing);
     moved =
         UNTRACKED(word) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, word, msg, flags);
-    if (moved < 0 && errno == ETOOMANYREFS && sharing_make_way())
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
         moved = real_sendmsg(fd, msg, flags);
     passing_end(&passing);
     return moved;
@@ -330,7 +330,7 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
     passing_begin(msgs, sizeof(*msgs), count, &passing);
     moved = UNTRACKED(word) ? real_sendmmsg(fd, msgs, count, flags)
                             : tracked_sendmmsg(fd, word, msgs, count, flags);
-    if (moved < 0 && errno == ETOOMANYREFS && sharing_make_way())
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
         moved = real_sendmmsg(fd, msgs, count, flags);
     passing_end(&passing);
     return moved;

@@ -68,7 +68,7 @@ void custody_before_accept(int fd, msec_t now)
     if (!owner_has_one_thread() || !will_wait(fd))
         return;
     if (shares)
-        sharing_give_idle(now, 0);
+        sharing_before_block(now);
     close_due(now, true);
 }
 

@@ -122,8 +122,7 @@ void due_after_wait_slow(void)
 
 void due_before_end(void)
 {
-    if (owner_is_this_process())
-        sharing_give_idle(clock_now(), 0);
+    sharing_at_end();
     if (counters_are_unwritten())
         stats_write(clock_now());
 }

@@ -17,6 +17,7 @@
 #include "base/compiler.h"
 #include "pool/custody.h"
 #include "pool/family.h"
+#include "pool/members.h"
 #include "stats/stats.h"
 
 /* Whether a look for a wish is due. Reads the clock. */
@@ -48,8 +49,9 @@ static inline void due_each_second(msec_t now)
 
 /* Does what is due by now, in a wait that has lasted for WAITED milliseconds. Returns in how
  * many milliseconds the next work is due; 0 if there is none, and in a process that is not the
- * owner (base/owner.h). Makes system calls. Waits for no lock, but for the pool's when it
- * follows a wish, so none may be held. Is no cancellation point, keeps errno. */
+ * owner (base/owner.h); 1 if it is due when nothing is ready now. Makes system calls. Waits for
+ * no lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
+ * point, keeps errno. */
 COLD msec_t due_in(msec_t waited);
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
@@ -75,6 +77,7 @@ COLD void due_after_wait_slow(void);
 
 static inline int due_after_wait(int result)
 {
+    members_note_woken();
     if (due_is_anything())
         due_after_wait_slow();
     return result;

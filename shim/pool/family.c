@@ -14,7 +14,7 @@
 #include "base/ownfile.h"
 #include "base/rawsys.h"
 #include "conn/limits.h"
-#include "stats/log.h"
+#include "pool/members.h"
 #include "stats/mode.h"
 #include "stats/stats.h"
 
@@ -29,8 +29,9 @@
 #define PART_OF_LIMIT    16
 #define FAMILIES_UNKNOWN 16
 
-/* How long a number of families is believed. */
-#define COUNT_EVERY ((msec_t)60 * 1000)
+/* How long a number of families is believed, and fewer are shared after a refusal. */
+#define COUNT_EVERY ((msec_t)10 * 1000)
+#define REFUSED_FOR ((msec_t)60 * 1000)
 
 _Atomic(struct family_board *) family_board;
 
@@ -45,9 +46,14 @@ static _Atomic unsigned int leaving = SHARE_ALONE;
 
 static void note_state(enum share share)
 {
+    struct family_board *board = family_get();
+
     atomic_store(&state, share);
     /* The first queue tells the family from all others. */
-    stats_note_share(share, family_get() ? queues[0].cookie : 0);
+    if (board)
+        stats_note_share(share, queues[0].cookie, &board->total);
+    else
+        stats_note_share(share, 0, NULL);
 }
 
 void family_start(const struct config *config)
@@ -173,6 +179,10 @@ void family_after_fork_in_child(void)
 /* In a turn. */
 static void leave(enum share why)
 {
+    struct family_board *board = family_get();
+
+    if (board)
+        members_leave(board);
     atomic_store(&family_board, NULL);
     close_queues();
     note_state(why);
@@ -359,5 +369,5 @@ void family_note_quota(msec_t now)
     if (!board)
         return;
     atomic_store(&board->most, atomic_load(&board->most) / 2);
-    atomic_store(&board->most_until, now + COUNT_EVERY);
+    atomic_store(&board->most_until, now + REFUSED_FOR);
 }

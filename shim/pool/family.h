@@ -32,6 +32,9 @@
 /* Endpoints that have a queue of their own. Further ones share them. */
 #define FAMILY_QUEUES 4
 
+/* Members that are listed. */
+#define FAMILY_MEMBERS 128
+
 /* The longest message in a queue, in bytes. A longer one would take more of the kernel's
  * memory, and fewer would fit. */
 #define FAMILY_MESSAGE_MOST 192
@@ -50,6 +53,7 @@ struct family_board {
     _Atomic msec_t most_until;
     _Atomic msec_t tended_until; /* a member has promised to look by then */
     struct family_queue queues[FAMILY_QUEUES];
+    _Atomic uint32_t members[FAMILY_MEMBERS]; /* see pool/members.h */
 };
 
 /* NULL while this process shares nothing. Relaxed loads: it is set before other threads are

@@ -15,6 +15,7 @@
 #include "conn/shadow.h"
 #include "conn/waiter.h"
 #include "pool/family.h"
+#include "pool/members.h"
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/swap.h"
@@ -99,6 +100,7 @@ void fork_after_in_child(void)
 
     ownfile_after_fork_in_child();
     family_after_fork_in_child();
+    members_after_fork_in_child();
     if (forks.is_owner) {
         waiter_after_fork_in_child();
         close_shadow_fds();

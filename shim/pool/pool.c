@@ -428,6 +428,18 @@ bool pool_take_idle(msec_t since, struct evicted *evicted)
     return true;
 }
 
+msec_t pool_oldest_idle(msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return now;
+    if (idle)
+        now = idle->newer->idle_since;
+    unlock_pool(&cleanup);
+    return now;
+}
+
 /* The lists have the latest first. */
 static void link_last(struct conn *conn)
 {

@@ -116,6 +116,10 @@ COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
  * and as many as EVICTED has room for. False if the lock was refused. */
 COLD bool pool_take_idle(msec_t since, struct evicted *evicted);
 
+/* Since when the connection that was used longest ago has been idle or draining; NOW when there
+ * is none, or the lock was refused. */
+COLD msec_t pool_oldest_idle(msec_t now);
+
 /* CONN, which pool_take_idle() has taken out, goes back to where it was. False if the lock was
  * refused, or an operator does not want it: CONN stays the caller's. */
 COLD bool pool_put_back(struct conn *conn);

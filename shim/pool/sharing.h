@@ -4,14 +4,12 @@
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
  * it still has at its end. A process with one thread and no connection in use is quiet
- * when it has waited for a millisecond. Any other gives, after a second in a wait, what was not
- * used in that second. Only an idle connection is given, verified
- * as for a reuse, with its socket options set back. The process that takes it verifies it
- * again, against the kernel, and believes nothing that the giver says beyond that.
+ * when a wait finds nothing ready. Any other gives what has idled for a second, when it waits.
+ * Only an idle connection is given, verified as for a reuse, with its socket options set back.
+ * The process that takes it verifies it again, against the kernel, and believes nothing that
+ * the giver says beyond that.
  *
- * A queue keeps the order, so that all its connections are used in turn and none grows old. So
- * it is trimmed by number: what was not needed for POOL_LOW_WATER is closed, but for one.
- * Members that wait do that in turn (tend). While none does, a queue gets one connection only.
+ * pool/tending.h says who looks after what is in the queues.
  *
  * Called without the pool's lock and outside of turns (pool/family.h). No function blocks or is
  * a cancellation point; errno is kept.
@@ -54,15 +52,11 @@ static inline struct conn *sharing_take(const struct conn *fresh, enum wire_prot
  * milliseconds the next work is due; POOL_NEVER when there is none. */
 COLD msec_t sharing_in(msec_t now, msec_t waited);
 
-/* Closes what the family has for ENDPOINT and has been idle since SINCE or longer, for REASON.
- */
-COLD void sharing_empty(struct endpoint *endpoint, msec_t since, enum reason reason);
+/* The only thread of the process is about to block where its wait is not cut, and nothing is in
+ * use: gives what it has. */
+COLD void sharing_before_block(msec_t now);
 
-/* Closes what the family has for the endpoint NAME, or all if NAME is empty, as FLUSHED. */
-COLD void sharing_flush(const char *name);
-
-/* Closes all that the family has, as the user's quota of fds in flight is used up. True when
- * there was any. */
-COLD bool sharing_make_way(void);
+/* The process ends: gives what it has. */
+COLD void sharing_at_end(void);
 
 #endif

@@ -54,7 +54,8 @@ _Atomic unsigned int mode_word;
 
 /* For the header; see stats_note_share(). */
 static _Atomic uint64_t family;
-static _Atomic uint32_t share, queued;
+static _Atomic uint32_t share;
+static _Atomic(const _Atomic uint32_t *) queued_at;
 
 /* The generation of the last wish that was followed, or 0. A child has that of its parent. */
 static _Atomic uint64_t followed;
@@ -221,11 +222,13 @@ static void remove_gone(const char *directory)
 /* What changes in the header. Between stats_begin() and stats_end(). */
 static void update_header(struct stats_header *header)
 {
+    const _Atomic uint32_t *queued = atomic_load(&queued_at);
+
     header->mode = mode_now();
     header->followed = atomic_load(&followed);
     header->family = atomic_load(&family);
     header->share = atomic_load(&share);
-    header->queued = atomic_load(&queued);
+    header->queued = queued ? atomic_load(queued) : 0;
 }
 
 static void fill_header(struct stats_header *header, uint64_t start)
@@ -488,15 +491,12 @@ void stats_followed(uint64_t generation)
     stats_changed();
 }
 
-void stats_note_share(enum share now, uint64_t id)
+void stats_note_share(enum share now, uint64_t id, const _Atomic uint32_t *queued)
 {
     atomic_store(&share, now);
     atomic_store(&family, id);
-}
-
-void stats_note_queued(uint32_t n)
-{
-    atomic_store(&queued, n);
+    atomic_store(&queued_at, queued);
+    stats_changed();
 }
 
 /* More families than these count as so many. */

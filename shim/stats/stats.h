@@ -140,10 +140,10 @@ COLD bool stats_read_wish(struct switch_file *wish);
 /* The wish GENERATION is followed: the next copy says so, and which mode the process is in. */
 COLD void stats_followed(uint64_t generation);
 
-/* What the next copy says of the family of this process: SHARE and the ID, 0 for none; how many
- * connections it has. */
-COLD void stats_note_share(enum share share, uint64_t id);
-COLD void stats_note_queued(uint32_t queued);
+/* What the next copy says of the family of this process: SHARE and the ID, 0 for none. QUEUED,
+ * which may be NULL, is where it says how many connections it has; it stays readable for good.
+ */
+COLD void stats_note_share(enum share share, uint64_t id, const _Atomic uint32_t *queued);
 
 /* How many families the files of our user show, that of this process included; 0 when there are
  * no files. Reads all files. */
