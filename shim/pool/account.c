@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/hash.h"
+#include "base/owner.h"
 #include "base/rawsys.h"
 #include "conn/endpoint.h"
 
@@ -15,7 +16,7 @@
 /* A process with more groups shares nothing. */
 #define GROUPS_MOST 64
 
-bool identity_now(struct identity *identity)
+static bool ask_identity(struct identity *identity)
 {
     gid_t groups[GROUPS_MOST];
     long count = raw_syscall(SYS_getgroups, GROUPS_MOST, groups);
@@ -32,6 +33,21 @@ bool identity_now(struct identity *identity)
     return true;
 }
 
+/* Asked again when the process has changed it. Called in turns only, so by one thread. */
+static const struct identity *identity_now(void)
+{
+    static struct identity identity;
+    static uint32_t asked_at;
+    static bool known;
+    uint32_t now = atomic_load(&cred_epoch);
+
+    if (!known || asked_at != now) {
+        known = ask_identity(&identity);
+        asked_at = now;
+    }
+    return known ? &identity : NULL;
+}
+
 static msec_t boot_time(void)
 {
     struct timespec now = {0};
@@ -42,6 +58,8 @@ static msec_t boot_time(void)
 
 bool account_fill(struct account *account, const struct conn *conn, msec_t now)
 {
+    const struct identity *identity = identity_now();
+
     memset(account, 0, sizeof(*account));
     account->magic = MAGIC;
     account->size = sizeof(*account);
@@ -57,16 +75,19 @@ bool account_fill(struct account *account, const struct conn *conn, msec_t now)
     account->keep_idle = conn->options.keep_idle;
     account->forced_nodelay = conn->options.forced_nodelay;
     wire_save(&conn->wire, &account->wire);
-    return identity_now(&account->identity);
+    if (!identity)
+        return false;
+    account->identity = *identity;
+    return true;
 }
 
 bool account_is_ours(const struct account *account, size_t n)
 {
-    struct identity ours;
+    const struct identity *ours = identity_now();
 
     return n == sizeof(*account) && account->magic == MAGIC &&
-           account->size == sizeof(*account) && identity_now(&ours) &&
-           memcmp(&account->identity, &ours, sizeof(ours)) == 0;
+           account->size == sizeof(*account) && ours &&
+           memcmp(&account->identity, ours, sizeof(*ours)) == 0;
 }
 
 msec_t account_idle_for(const struct account *account)

@@ -20,7 +20,7 @@
 #include "pool/family.h"
 #include "wire/wire.h"
 
-/* Who a process is, as the kernel has it at this moment. */
+/* Who a process is, as the kernel has it. */
 struct identity {
     uid_t uid; /* the effective one, as is the group */
     gid_t gid;
@@ -48,11 +48,8 @@ struct account {
 
 _Static_assert(sizeof(struct account) <= FAMILY_MESSAGE_MOST, "it has to be small");
 
-/* Fills IDENTITY. False when that is not known: the process has very many groups. */
-COLD bool identity_now(struct identity *identity);
-
 /* Fills ACCOUNT with that of CONN, which is clean and idle. False when the identity of the
- * process is not known. */
+ * process is not known: it has very many groups. In a turn (pool/family.h). */
 COLD bool account_fill(struct account *account, const struct conn *conn, msec_t now);
 
 /* Whether the N bytes at ACCOUNT are an account, and of a process with the identity of this

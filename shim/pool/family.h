@@ -30,7 +30,7 @@
 #include "stats/share.h"
 
 /* Endpoints that have a queue of their own. Further ones share them. */
-#define FAMILY_QUEUES 4
+#define FAMILY_QUEUES 8
 
 /* Members that are listed. */
 #define FAMILY_MEMBERS 128

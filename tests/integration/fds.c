@@ -448,7 +448,7 @@ static void close_from(void)
 }
 
 /* Those of the family are closed by no loop (pool/family.h). */
-#define QUEUES 4
+#define QUEUES 8
 
 /* A daemon closes everything when it starts. Done in a child, because the test program needs
  * its own fds. Nothing of ours stays open but STAYS fds, and pooling goes on. */
