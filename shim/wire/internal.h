@@ -247,11 +247,18 @@ bool binary_place(const struct wire *wire, struct wire_place *place);
 /* Writes a NOOP with OPAQUE into BYTES, of WIRE_PACKET_HEADER bytes. Returns its length. */
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
+static inline bool binary_inside_request(const struct wire *wire)
+{
+    return wire->request.packet.have > 0;
+}
+
 /* As their namesakes of the text protocol. */
+bool binary_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
+                      struct wire_run *run);
+void binary_sent_whole(struct wire *wire, struct wire_run run);
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 size_t binary_skip(struct wire *wire, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);
-bool binary_inside_request(const struct wire *wire);
 bool binary_inside_reply(const struct wire *wire);
 
 #endif

@@ -102,14 +102,20 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
 
 bool wire_are_whole(const struct wire *wire, const void *bytes, size_t n, struct wire_run *run)
 {
-    return WIRE_GET(wire->poison) == REASON_NONE && wire->protocol != WIRE_BINARY &&
-           text_are_whole(wire, bytes, n, run);
+    if (WIRE_GET(wire->poison) != REASON_NONE)
+        return false;
+    return wire->protocol == WIRE_BINARY ? binary_are_whole(wire, bytes, n, run)
+                                         : text_are_whole(wire, bytes, n, run);
 }
 
 void wire_sent_whole(struct wire *wire, struct wire_run run)
 {
     if (wire->poison)
         return;
+    if (wire->protocol == WIRE_BINARY) {
+        binary_sent_whole(wire, run);
+        return;
+    }
     WIRE_SET(wire->protocol, WIRE_TEXT);
     text_sent_whole(wire, run);
 }
