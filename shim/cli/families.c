@@ -60,8 +60,8 @@ static bool is_earlier(const struct timespec *one, const struct timespec *other)
                                         : one->tv_nsec < other->tv_nsec;
 }
 
-/* LAST is the member of FAMILY so far that wrote last; NULL: there is none. Returns the one that
- * is it now. */
+/* LAST is the member of FAMILY so far that wrote last; NULL: there is none. Returns the one
+ * that is it now. */
 static const struct process *add_member(struct family *family, const struct process *process,
                                         const struct process *last)
 {
@@ -104,8 +104,7 @@ static bool is_known(const struct families *families, const struct process *proc
 
 struct families families_find(const struct processes *processes)
 {
-    struct families families = {
-        .list = calloc(processes->count + 1, sizeof(*families.list))};
+    struct families families = {.list = calloc(processes->count + 1, sizeof(*families.list))};
 
     if (!families.list) {
         perror("mcpool");
