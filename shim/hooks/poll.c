@@ -9,6 +9,7 @@
 #include "conn/epoll_reg.h"
 #include "conn/oneshot.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "hooks/cut_wait.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
@@ -128,11 +129,12 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-/* Whether the process may have a connection to wait for. Relaxed: a hint. An old value misses a
- * connection that another thread has just made. */
+/* Whether the process may have a connection to wait for, or work to do meanwhile for its
+ * family. Relaxed: a hint. An old value misses a connection that another thread has just made.
+ */
 static inline bool may_wait_for_any(void)
 {
-    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
+    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed) || family_has_queued();
 }
 
 /* The part of a hook that is for a wait on connections: none of them gets another user during

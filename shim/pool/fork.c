@@ -20,6 +20,7 @@
 #include "pool/spare.h"
 #include "pool/swap.h"
 #include "pool/switch.h"
+#include "pool/tending.h"
 #include "stats/log.h"
 #include "stats/stats.h"
 
@@ -101,6 +102,7 @@ void fork_after_in_child(void)
     ownfile_after_fork_in_child();
     family_after_fork_in_child();
     members_after_fork_in_child();
+    tending_after_fork_in_child();
     if (forks.is_owner) {
         waiter_after_fork_in_child();
         close_shadow_fds();

@@ -146,6 +146,11 @@ void tending_withdraw(struct family_board *board)
     atomic_compare_exchange_strong(&board->tended_until, &ours, 0);
 }
 
+void tending_after_fork_in_child(void)
+{
+    atomic_store(&promise, 0);
+}
+
 static void promise_until(struct family_board *board, msec_t until)
 {
     atomic_store(&promise, until);

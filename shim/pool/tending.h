@@ -32,6 +32,9 @@ COLD bool tending_is_promised(const struct family_board *board, msec_t now);
 /* This process cannot keep its promise. */
 COLD void tending_withdraw(struct family_board *board);
 
+/* In the child of a fork, which has promised nothing. */
+COLD void tending_after_fork_in_child(void);
+
 /* Closes all but one in each queue. */
 COLD void tending_leave_one(void);
 
