@@ -18,6 +18,7 @@
 #include "pool/custody.h"
 #include "pool/family.h"
 #include "pool/members.h"
+#include "pool/tending.h"
 #include "stats/stats.h"
 
 /* Whether a look for a wish is due. Reads the clock. */
@@ -53,6 +54,15 @@ static inline void due_each_second(msec_t now)
  * no lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
  * point, keeps errno. */
 COLD msec_t due_in(msec_t waited);
+
+/* Before a wait that is cut if there is work: for TIMEOUT milliseconds, negative without an
+ * end.
+ */
+static inline void due_before_wait(int timeout)
+{
+    if (__builtin_expect(family_get() != NULL, 0) && timeout > 0)
+        tending_note_wait(timeout);
+}
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
  * and once a second in the long run. */

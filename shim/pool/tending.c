@@ -157,32 +157,53 @@ static void promise_until(struct family_board *board, msec_t until)
     atomic_store(&board->tended_until, until);
 }
 
+void tending_note_wait(msec_t length)
+{
+    struct family_board *board = family_get();
+    msec_t until;
+
+    if (!board || length > EVERY)
+        return;
+    until = clock_now() + length;
+    if (atomic_load(&board->tended_until) < until)
+        promise_until(board, until);
+}
+
 bool tending_is_promised(const struct family_board *board, msec_t now)
 {
     return atomic_load(&board->tended_until) + GRACE > now;
 }
 
-msec_t tending_in(msec_t now)
+static msec_t tend_all(struct family_board *board, msec_t now)
 {
-    struct family_board *board = family_get();
-    msec_t until = board ? atomic_load(&board->tended_until) : 0, in = EVERY;
+    msec_t in = EVERY;
 
-    if (!board)
-        return POOL_NEVER;
-    if (until > now)
-        return until - now + GRACE;
-    if (!atomic_compare_exchange_strong(&board->tended_until, &until, now + EVERY))
-        return EVERY + GRACE;
-    atomic_store(&promise, now + EVERY);
     for (size_t i = 0; i < FAMILY_QUEUES; i++) {
         msec_t next = tend(board, i, now);
 
         if (next < in)
             in = next;
     }
-    if (in < EVERY)
-        promise_until(board, now + in);
     return in > 0 ? in : 1;
+}
+
+msec_t tending_in(msec_t now)
+{
+    struct family_board *board = family_get();
+    msec_t due, promised;
+
+    if (!board)
+        return POOL_NEVER;
+    due = atomic_load(&board->tend_at);
+    if (due <= now && atomic_compare_exchange_strong(&board->tend_at, &due, now + EVERY)) {
+        due = now + tend_all(board, now);
+        atomic_store(&board->tend_at, due);
+    }
+    promised = atomic_load(&board->tended_until);
+    if (promised >= due && promised != atomic_load(&promise))
+        return due - now + GRACE;
+    promise_until(board, due);
+    return due > now ? due - now : 1;
 }
 
 void tending_leave_one(void)

@@ -26,6 +26,10 @@
  * milliseconds this one has to look again; POOL_NEVER when there is no family. */
 COLD msec_t tending_in(msec_t now);
 
+/* This process is about to wait for LENGTH milliseconds at most, where a wait is cut when there
+ * is work: if that is soon, it has promised to look. */
+COLD void tending_note_wait(msec_t length);
+
 /* Whether a member has promised to look after the queues. */
 COLD bool tending_is_promised(const struct family_board *board, msec_t now);
 
