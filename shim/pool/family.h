@@ -52,6 +52,7 @@ struct family_board {
     _Atomic uint32_t most;  /* how many there may be, until MOST_UNTIL */
     _Atomic msec_t most_until;
     _Atomic msec_t tended_until; /* a member has promised to look by then */
+    _Atomic msec_t waits_until;  /* the end of a short wait of a member */
     _Atomic msec_t tend_at;      /* when there is something to look for */
     struct family_queue queues[FAMILY_QUEUES];
     _Atomic uint32_t members[FAMILY_MEMBERS]; /* see pool/members.h */

@@ -162,16 +162,17 @@ void tending_note_wait(msec_t length)
     struct family_board *board = family_get();
     msec_t until;
 
-    if (!board || length > EVERY)
+    if (!board || length > GRACE || endpoint_any_in_use())
         return;
     until = clock_now() + length;
-    if (atomic_load(&board->tended_until) < until)
-        promise_until(board, until);
+    if (atomic_load(&board->waits_until) < until)
+        atomic_store(&board->waits_until, until);
 }
 
 bool tending_is_promised(const struct family_board *board, msec_t now)
 {
-    return atomic_load(&board->tended_until) + GRACE > now;
+    return atomic_load(&board->tended_until) + GRACE > now ||
+           atomic_load(&board->waits_until) + GRACE > now;
 }
 
 static msec_t tend_all(struct family_board *board, msec_t now)

@@ -26,8 +26,8 @@
  * milliseconds this one has to look again; POOL_NEVER when there is no family. */
 COLD msec_t tending_in(msec_t now);
 
-/* This process is about to wait for LENGTH milliseconds at most, where a wait is cut when there
- * is work: if that is soon, it has promised to look. */
+/* This process is about to wait for LENGTH milliseconds at most, and has work when it waits the
+ * next time. Masters of workers wait a second at a time, so that is a promise to look. */
 COLD void tending_note_wait(msec_t length);
 
 /* Whether a member has promised to look after the queues. */
