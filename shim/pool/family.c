@@ -355,6 +355,10 @@ unsigned int family_most(msec_t now)
 
     if (!board)
         return 0;
+    if (limits_fds() < FEWEST_FDS) {
+        family_leave(SHARE_FEW_FDS);
+        return 0;
+    }
     if (now >= atomic_load(&board->most_until)) {
         atomic_store(&board->most_until, now + COUNT_EVERY);
         atomic_store(&board->most, count_most());
