@@ -30,7 +30,7 @@
 #define FAMILIES_UNKNOWN 16
 
 /* How long a number of families is believed, and fewer are shared after a refusal. */
-#define COUNT_EVERY ((msec_t)10 * 1000)
+#define COUNT_EVERY ((msec_t)2 * 1000)
 #define REFUSED_FOR ((msec_t)60 * 1000)
 
 _Atomic(struct family_board *) family_board;
@@ -339,14 +339,18 @@ unsigned int family_size_of_one(void)
     return size_of_one;
 }
 
+/* A part for each family; less as long as the others have more than theirs. */
 static unsigned int count_most(void)
 {
-    unsigned int families = stats_count_families();
+    unsigned int queued, families = stats_count_families(&queued);
     int limit = limits_fds() < USUAL_LIMIT ? limits_fds() : USUAL_LIMIT;
+    unsigned int all = (unsigned int)limit / PART_OF_LIMIT, part, rest;
 
     if (families == 0)
-        families = FAMILIES_UNKNOWN;
-    return (unsigned int)limit / PART_OF_LIMIT / families;
+        return all / FAMILIES_UNKNOWN;
+    part = all / families;
+    rest = queued < all ? all - queued : 0;
+    return rest < part ? rest : part;
 }
 
 unsigned int family_most(msec_t now)

@@ -152,13 +152,18 @@ bool sharing_give_idle(msec_t now, msec_t idle_for)
     struct evicted evicted;
     int saved = errno;
     bool room = family_get() != NULL && mode_now() == MODE_ON, more = room;
+    bool many = false;
 
     while (more) {
         evicted.count = 0;
         more = pool_take_idle(now - idle_for, &evicted);
         room = give_or_put_back(&evicted, now);
         more = more && room && evicted.count == POOL_EVICTED_MAX;
+        many |= more;
     }
+    /* Other families have to know (family_most()). */
+    if (many)
+        stats_write(now);
     errno = saved;
     return room;
 }

@@ -506,15 +506,22 @@ struct families {
     char directory[PATH_SIZE];
     unsigned int count;
     uint64_t ids[FAMILIES_MOST];
+    uint32_t queued[FAMILIES_MOST]; /* the most that a member has written */
 };
 
-static void add_family(struct families *found, uint64_t id)
+static void add_family(struct families *found, uint64_t id, uint32_t queued)
 {
-    for (unsigned int i = 0; i < found->count; i++) {
-        if (found->ids[i] == id)
-            return;
+    unsigned int i = 0;
+
+    while (i < found->count && found->ids[i] != id)
+        i++;
+    if (i == found->count) {
+        found->ids[i] = id;
+        found->queued[i] = 0;
+        found->count++;
     }
-    found->ids[found->count++] = id;
+    if (queued > found->queued[i])
+        found->queued[i] = queued;
 }
 
 static bool note_family(const char *file, void *context)
@@ -531,11 +538,11 @@ static bool note_family(const char *file, void *context)
     name_file(name, found->directory, pid, start);
     if (read_head(name, bytes) && header->names_at >= HEAD_SIZE && header->family != 0 &&
         raw_syscall(SYS_kill, pid, 0) != -ESRCH)
-        add_family(found, header->family);
+        add_family(found, header->family, header->queued);
     return found->count < FAMILIES_MOST;
 }
 
-static unsigned int count_families(void)
+static unsigned int count_families(unsigned int *queued)
 {
     struct families found = {.count = 0};
     struct ownfile own;
@@ -546,19 +553,22 @@ static unsigned int count_families(void)
     if (!slash || !ownfile_begin(&own))
         return 0;
     *slash = '\0';
-    add_family(&found, atomic_load(&family));
+    add_family(&found, atomic_load(&family), 0);
     for_each_name(found.directory, note_family, &found);
     ownfile_end(&own, 0, 0);
+    for (unsigned int i = 1; i < found.count; i++)
+        *queued += found.queued[i];
     return found.count;
 }
 
-unsigned int stats_count_families(void)
+unsigned int stats_count_families(unsigned int *queued)
 {
     unsigned int count;
 
+    *queued = 0;
     if (!stats_begin())
         return 0;
-    count = count_families();
+    count = count_families(queued);
     stats_end();
     return count;
 }

@@ -146,8 +146,8 @@ COLD void stats_followed(uint64_t generation);
 COLD void stats_note_share(enum share share, uint64_t id, const _Atomic uint32_t *queued);
 
 /* How many families the files of our user show, that of this process included; 0 when there are
- * no files. Reads all files. */
-COLD unsigned int stats_count_families(void);
+ * no files. QUEUED is how many connections the others have in their queues. Reads all files. */
+COLD unsigned int stats_count_families(unsigned int *queued);
 
 /* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);
