@@ -26,7 +26,7 @@
 
 /* How long a process waits, and how long a connection idles, before it is given: unless the
  * process has one thread and nothing in use. */
-#define SHARING_QUIET ((msec_t)1000)
+#define SHARING_QUIET ((msec_t)100)
 
 /* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
  * that the family does not get. EVICTED is empty then. */
