@@ -59,7 +59,7 @@ static void drain(const struct fdqueue *queue)
     char byte;
     int fd;
 
-    while (fdqueue_take(queue, &byte, sizeof(byte), &fd) > 0) {
+    while (fdqueue_take(queue, &byte, sizeof(byte), &fd) >= 0) {
         if (fd >= 0)
             raw_close(fd);
     }
@@ -144,18 +144,19 @@ long fdqueue_take(const struct fdqueue *queue, void *message, size_t n, int *fd)
     long got;
 
     *fd = -1;
-    got = raw_syscall(SYS_recvmsg, queue->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    got =
+        raw_syscall(SYS_recvmsg, queue->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
     if (got >= 0 && msg.msg_controllen >= CONTROL_SIZE &&
         control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS &&
         control.header.cmsg_len == CONTROL_SIZE)
         memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
-    return got;
+    return *fd >= 0 && msg.msg_flags & MSG_CTRUNC ? (long)n + 1 : got;
 }
 
 long fdqueue_peek(const struct fdqueue *queue, void *message, size_t n)
 {
-    return raw_syscall(SYS_recvfrom, queue->fd, message, n, MSG_DONTWAIT | MSG_PEEK, NULL,
-                       NULL);
+    return raw_syscall(SYS_recvfrom, queue->fd, message, n, MSG_DONTWAIT | MSG_PEEK | MSG_TRUNC,
+                       NULL, NULL);
 }
 
 unsigned int fdqueue_size(const struct fdqueue *queue)

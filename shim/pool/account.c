@@ -13,6 +13,9 @@
 
 #define MAGIC UINT32_C(0x6d637031) /* "mcp1": another layout has another one */
 
+/* No time in an account is longer: so sums of them can be calculated. */
+#define TIME_MOST (INT64_C(1) << 52)
+
 /* A process with more groups shares nothing. */
 #define GROUPS_MOST 64
 
@@ -48,6 +51,18 @@ static const struct identity *identity_now(void)
     return known ? &identity : NULL;
 }
 
+static bool is_time(int64_t time)
+{
+    return time >= 0 && time <= TIME_MOST;
+}
+
+/* A process that has the queue may have written anything. */
+static bool has_times(const struct account *account)
+{
+    return is_time(account->given_at) && is_time(account->idle_for) && is_time(account->age) &&
+           is_time(account->expires_in);
+}
+
 static msec_t boot_time(void)
 {
     struct timespec now = {0};
@@ -71,6 +86,8 @@ bool account_fill(struct account *account, const struct conn *conn, msec_t now)
     account->idle_for = now - conn->idle_since;
     account->age = now - conn->connected_at;
     account->expires_in = conn->expires_at - now;
+    if (account->expires_in > TIME_MOST)
+        account->expires_in = TIME_MOST;
     account->domain = conn->domain;
     account->keep_idle = conn->options.keep_idle;
     account->forced_nodelay = conn->options.forced_nodelay;
@@ -92,9 +109,9 @@ bool account_is_ours(const struct account *account, size_t n)
 
 msec_t account_idle_for(const struct account *account)
 {
-    msec_t queued = boot_time() - account->given_at;
+    msec_t queued = has_times(account) ? boot_time() - account->given_at : -1;
 
-    return queued < 0 || account->idle_for < 0 ? -1 : account->idle_for + queued;
+    return queued < 0 ? -1 : account->idle_for + queued;
 }
 
 bool account_is_stale(const struct account *account, msec_t most)
@@ -108,10 +125,11 @@ bool account_is_stale(const struct account *account, msec_t most)
 bool account_apply(const struct account *account, struct conn *conn, msec_t now)
 {
     msec_t idle_for = account_idle_for(account);
-    msec_t queued = idle_for - account->idle_for;
+    msec_t queued;
 
-    if (idle_for < 0 || account->age < 0)
+    if (idle_for < 0)
         return false;
+    queued = idle_for - account->idle_for;
     conn->cookie = account->cookie;
     conn->sent = account->sent;
     conn->received = account->received;

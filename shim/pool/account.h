@@ -56,8 +56,8 @@ COLD bool account_fill(struct account *account, const struct conn *conn, msec_t 
  * one. */
 COLD bool account_is_ours(const struct account *account, size_t n);
 
-/* How long the connection has been idle by now; negative when the account is from the future.
- */
+/* How long the connection has been idle by now; negative when the account is from the future,
+ * or its times cannot be. */
 COLD msec_t account_idle_for(const struct account *account);
 
 /* Whether the connection has idled for longer than MOST, or has reached its lifetime. */

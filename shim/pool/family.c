@@ -199,8 +199,13 @@ bool family_leave(enum share why)
         return true;
     }
     atomic_store(&leaving, why);
-    if (family_begin(&turn))
+    if (family_begin(&turn)) {
         family_end(&turn);
+    } else if (lock_acquire(&turn_lock)) {
+        /* The signals could not be blocked. */
+        leave(why);
+        lock_release(&turn_lock);
+    }
     return true;
 }
 
@@ -232,6 +237,14 @@ void family_end(const struct family_turn *turn)
         leave((enum share)why);
     lock_release(&turn_lock);
     raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
+}
+
+void family_close_copies(void)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        if (fdqueue_is_there(&queues[i]))
+            raw_close(queues[i].fd);
+    }
 }
 
 static void move_queues(void)

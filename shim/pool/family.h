@@ -88,6 +88,10 @@ COLD void family_after_fork_in_child(void);
  */
 COLD bool family_leave(enum share why);
 
+/* The same for a child that no handler of fork() has prepared, and whose memory may be that of
+ * its parent: only its fds are closed. */
+COLD void family_close_copies(void);
+
 /* The program needs the place of the queues in the table of fds: moves them. */
 COLD void family_move_queues(void);
 

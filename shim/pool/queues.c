@@ -104,7 +104,7 @@ enum got queues_take(size_t i, struct taken *taken)
         queues_recount(i, queue);
         return GOT_NOTHING;
     }
-    if (n <= 0) {
+    if (n < 0) {
         family_leave(SHARE_CLOSED);
         return GOT_NOTHING;
     }

@@ -207,24 +207,21 @@ static bool read_flags(struct conn *conn)
 }
 
 /* Makes a record for TAKEN, with a shadow fd. CHECKING_OUT; REASON tells whether it can be
- * used. NULL when there is no room for it: it is closed. */
+ * used. NULL when there is no room for it. */
 static struct conn *adopt(const struct taken *taken, const struct conn *fresh, msec_t now,
                           enum reason *reason)
 {
-    bool good = is_connected_to(taken, fresh);
-    struct conn *conn = good ? conn_new(taken->fd, fresh->domain) : NULL;
+    struct conn *conn = conn_new(taken->fd, fresh->domain);
+    bool good;
 
-    if (!conn) {
-        queues_close(taken);
+    if (!conn)
         return NULL;
-    }
     conn->fork_epoch = atomic_load(&fork_epoch);
     conn->orphan_epoch = atomic_load(&orphan_epoch);
     conn->cred_epoch = atomic_load(&cred_epoch);
     conn->endpoint = fresh->endpoint;
     good = account_apply(&taken->account, conn, now);
     shadow_make(conn, taken->fd);
-    queues_close(taken);
     conn->fd = shadow_claim(conn);
     if (conn->fd < 0) {
         conn_move(conn, CONN_CLOSED);
@@ -255,9 +252,17 @@ static struct conn *take_in_turn(size_t i, const struct conn *fresh,
             queues_give_back(i, &taken);
             continue;
         }
+        if (!is_connected_to(&taken, fresh)) {
+            queues_close(&taken);
+            stats_count(&fresh->endpoint->stats->foreign);
+            continue;
+        }
         conn = adopt(&taken, fresh, now, reason);
         if (conn)
-            return conn;
+            queues_close(&taken);
+        else
+            queues_give_back(i, &taken);
+        return conn;
     }
     return NULL;
 }

@@ -249,10 +249,9 @@ static bool empty_some(size_t i, const char *name, msec_t idle_for, unsigned int
     return *left > 0;
 }
 
-static void empty_queue(struct family_board *board, size_t i, const char *name, msec_t idle_for,
-                        enum reason reason)
+static void empty_queue(size_t i, const char *name, msec_t idle_for, enum reason reason)
 {
-    unsigned int left = atomic_load(&board->queues[i].queued);
+    unsigned int left = recount(i);
     struct family_turn turn;
     bool more = left > 0;
 
@@ -270,8 +269,7 @@ void tending_empty(struct endpoint *endpoint, msec_t since, enum reason reason)
     struct family_board *board = family_get();
 
     if (board && family_has_queued() && owner_is_this_process())
-        empty_queue(board, family_queue_for(endpoint), endpoint->text, clock_now() - since,
-                    reason);
+        empty_queue(family_queue_for(endpoint), endpoint->text, clock_now() - since, reason);
 }
 
 void tending_flush(const char *name)
@@ -281,7 +279,7 @@ void tending_flush(const char *name)
     if (!board || !family_has_queued())
         return;
     for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        empty_queue(board, i, name, 0, REASON_FLUSHED);
+        empty_queue(i, name, 0, REASON_FLUSHED);
 }
 
 bool tending_make_way(void)
@@ -293,7 +291,7 @@ bool tending_make_way(void)
         return false;
     family_note_quota(clock_now());
     for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        empty_queue(board, i, "", 0, REASON_FD_PRESSURE);
+        empty_queue(i, "", 0, REASON_FD_PRESSURE);
     errno = saved;
     return true;
 }

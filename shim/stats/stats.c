@@ -160,8 +160,8 @@ struct directory_entry {
 };
 
 /* Calls VISIT with CONTEXT for the names in DIRECTORY, until it returns false. */
-static void for_each_name(const char *directory, bool (*visit)(const char *name, void *context),
-                          void *context)
+COLD static void for_each_name(const char *directory,
+                               bool (*visit)(const char *name, void *context), void *context)
 {
     _Alignas(struct directory_entry) char bytes[512] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
