@@ -352,12 +352,19 @@ unsigned int family_size_of_one(void)
     return size_of_one;
 }
 
+/* What the families of this user may have in flight together. */
+static unsigned int all_most(void)
+{
+    int limit = limits_fds() < USUAL_LIMIT ? limits_fds() : USUAL_LIMIT;
+
+    return (unsigned int)limit / PART_OF_LIMIT;
+}
+
 /* A part for each family; less as long as the others have more than theirs. */
 static unsigned int count_most(void)
 {
     unsigned int queued, families = stats_count_families(&queued);
-    int limit = limits_fds() < USUAL_LIMIT ? limits_fds() : USUAL_LIMIT;
-    unsigned int all = (unsigned int)limit / PART_OF_LIMIT, part, rest;
+    unsigned int all = all_most(), part, rest;
 
     if (families == 0)
         return all / FAMILIES_UNKNOWN;
@@ -366,21 +373,26 @@ static unsigned int count_most(void)
     return rest < part ? rest : part;
 }
 
-unsigned int family_most(msec_t now)
+void family_count(msec_t now)
 {
     struct family_board *board = family_get();
 
     if (!board)
-        return 0;
+        return;
     if (limits_fds() < FEWEST_FDS) {
         family_leave(SHARE_FEW_FDS);
-        return 0;
+        return;
     }
-    if (now >= atomic_load(&board->most_until)) {
-        atomic_store(&board->most_until, now + COUNT_EVERY);
-        atomic_store(&board->most, count_most());
-    }
-    return atomic_load(&board->most);
+    if (now < atomic_load(&board->most_until))
+        return;
+    atomic_store(&board->most_until, now + COUNT_EVERY);
+    atomic_store(&board->most, count_most());
+}
+
+unsigned int family_most(const struct family_board *board)
+{
+    return atomic_load(&board->most_until) == 0 ? all_most() / FAMILIES_UNKNOWN
+                                                : atomic_load(&board->most);
 }
 
 void family_note_quota(msec_t now)
@@ -389,6 +401,6 @@ void family_note_quota(msec_t now)
 
     if (!board)
         return;
-    atomic_store(&board->most, atomic_load(&board->most) / 2);
+    atomic_store(&board->most, family_most(board) / 2);
     atomic_store(&board->most_until, now + REFUSED_FOR);
 }

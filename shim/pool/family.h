@@ -130,9 +130,12 @@ COLD const struct fdqueue *family_open(size_t i);
 /* fdqueue_size() of one connection. Not 0 in a process that has a family. */
 unsigned int family_size_of_one(void);
 
-/* How many connections all queues may hold together. Reads the directory of counters now and
- * then. Not in a turn. */
-COLD unsigned int family_most(msec_t now);
+/* How many connections all queues may hold together, as last counted. */
+COLD unsigned int family_most(const struct family_board *board);
+
+/* Counts the other families of this user again, if that was long ago: reads the directory of
+ * counters. Not in a turn. */
+COLD void family_count(msec_t now);
 
 /* The kernel has refused one more fd in flight (ETOOMANYREFS): fewer are shared for a while. */
 COLD void family_note_quota(msec_t now);

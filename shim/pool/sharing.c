@@ -97,7 +97,7 @@ static enum given give(struct conn *conn, msec_t now)
     if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
         return NO_ROOM;
     members_join(board);
-    most = family_most(now);
+    most = family_most(board);
     alone = is_alone(board, now);
     if (!family_begin(&turn))
         return NO_ROOM;
@@ -154,6 +154,8 @@ bool sharing_give_idle(msec_t now, msec_t idle_for)
     bool room = family_get() != NULL && mode_now() == MODE_ON, more = room;
     bool many = false;
 
+    if (room)
+        family_count(now);
     while (more) {
         evicted.count = 0;
         more = pool_take_idle(now - idle_for, &evicted);

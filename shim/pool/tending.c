@@ -11,7 +11,7 @@
 #include "pool/queues.h"
 
 /* How often a member looks after the queues, and how much later others do it instead. */
-#define EVERY ((msec_t)5 * 1000)
+#define EVERY ((msec_t)2 * 1000)
 #define GRACE ((msec_t)1000)
 
 /* How many one turn closes. */
@@ -114,9 +114,9 @@ static unsigned int unneeded(struct family_queue *queue, unsigned int queued, ms
 
 /* How many of queue I, which has QUEUED, have to go because another family of this user was
  * made, or the kernel has refused one. */
-static unsigned int beyond(const struct family_board *board, unsigned int queued, msec_t now)
+static unsigned int beyond(const struct family_board *board, unsigned int queued)
 {
-    unsigned int total = atomic_load(&board->total), most = family_most(now);
+    unsigned int total = atomic_load(&board->total), most = family_most(board);
 
     if (total <= most)
         return 0;
@@ -131,7 +131,7 @@ static msec_t tend(struct family_board *board, size_t i, msec_t now)
     if (queued == 0)
         return EVERY;
     surplus = unneeded(&board->queues[i], queued, now);
-    excess = beyond(board, queued, now);
+    excess = beyond(board, queued);
     trim(i, surplus > excess ? surplus : excess);
     return trim_old(i);
 }
@@ -179,6 +179,7 @@ static msec_t tend_all(struct family_board *board, msec_t now)
 {
     msec_t in = EVERY;
 
+    family_count(now);
     for (size_t i = 0; i < FAMILY_QUEUES; i++) {
         msec_t next = tend(board, i, now);
 

@@ -27,7 +27,8 @@
 /* A process that creates its file removes up to GONE_AT_ONCE files of processes that have
  * ended. It looks for them in what READS_AT_MOST calls of getdents64(2) read. */
 #define GONE_AT_ONCE  8
-#define READS_AT_MOST 32
+#define READS_AT_MOST 48
+#define READ_SIZE     384 /* the longest name has 256 bytes */
 
 atomic_bool stats_wanted;
 _Atomic unsigned int stats_state;
@@ -163,7 +164,7 @@ struct directory_entry {
 COLD static void for_each_name(const char *directory,
                                bool (*visit)(const char *name, void *context), void *context)
 {
-    _Alignas(struct directory_entry) char bytes[512] = {0};
+    _Alignas(struct directory_entry) char bytes[READ_SIZE] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
     bool more = fd >= 0;
 
@@ -503,7 +504,8 @@ void stats_note_share(enum share now, uint64_t id, const _Atomic uint32_t *queue
 #define FAMILIES_MOST 16
 
 struct families {
-    char directory[PATH_SIZE];
+    char path[PATH_SIZE]; /* the directory, and room for the name of a file */
+    size_t directory;     /* how long its path is */
     unsigned int count;
     uint64_t ids[FAMILIES_MOST];
     uint32_t queued[FAMILIES_MOST]; /* the most that a member has written */
@@ -529,16 +531,17 @@ static bool note_family(const char *file, void *context)
     _Alignas(struct stats_header) char bytes[HEAD_SIZE] = {0};
     const struct stats_header *header = (const void *)bytes;
     struct families *found = context;
-    char name[PATH_SIZE];
     uint64_t start;
     int pid;
 
     if (!stats_parse_name(file, &pid, &start))
         return true;
-    name_file(name, found->directory, pid, start);
-    if (read_head(name, bytes) && header->names_at >= HEAD_SIZE && header->family != 0 &&
+    fmt_print(found->path + found->directory, sizeof(found->path) - found->directory, "/%s",
+              file);
+    if (read_head(found->path, bytes) && header->names_at >= HEAD_SIZE && header->family != 0 &&
         raw_syscall(SYS_kill, pid, 0) != -ESRCH)
         add_family(found, header->family, header->queued);
+    found->path[found->directory] = '\0';
     return found->count < FAMILIES_MOST;
 }
 
@@ -546,15 +549,14 @@ static unsigned int count_families(unsigned int *queued)
 {
     struct families found = {.count = 0};
     struct ownfile own;
-    char *slash;
+    const char *slash = strrchr(path, '/');
 
-    fmt_print(found.directory, sizeof(found.directory), "%s", path);
-    slash = strrchr(found.directory, '/');
     if (!slash || !ownfile_begin(&own))
         return 0;
-    *slash = '\0';
+    found.directory = (size_t)(slash - path);
+    memcpy(found.path, path, found.directory);
     add_family(&found, atomic_load(&family), 0);
-    for_each_name(found.directory, note_family, &found);
+    for_each_name(found.path, note_family, &found);
     ownfile_end(&own, 0, 0);
     for (unsigned int i = 1; i < found.count; i++)
         *queued += found.queued[i];

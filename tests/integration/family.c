@@ -819,7 +819,7 @@ static void a_close_does_not_linger(void)
     queue = get(&item);
     cr_assert(get(&behind) == queue);
     told->port = local_port(behind.fds[0]);
-    /* A connection that nobody accepts or reads, with bytes that cannot go out. */
+    /* A connection that no process accepts or reads, with bytes that cannot go out. */
     filled = dial_unseen(port);
     cr_assert(unseen(SYS_setsockopt, filled, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) ==
               0);
