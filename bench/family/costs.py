@@ -5,6 +5,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import tempfile
 
 from faults.quiet import FRESH, PYTHON_WEB
 from faults.system import Traced
@@ -51,12 +52,13 @@ def timed(plain, private, shared, count):
 def give_and_take(library, endpoints):
     """(give, take and proof; a connect; idle connections of those that share)"""
     hosts = [f"127.0.0.{number + 1}" for number in range(endpoints)]
-    with contextlib.ExitStack() as stack:
+    # Without a directory of counters a family would have to suppose that there are many.
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as directory:
         def ring(of, **more):
             server = stack.enter_context(Volatile(*(word for host in hosts[1:] for word in ("-l", host))))
             addresses = [f"{host}:{server.port}" for host in hosts]
             return stack.enter_context(Worker([RING, str(PROCESSES), *addresses], of, ",".join(addresses),
-                                              MCPOOL_STATS="off", **more)), server.port
+                                              MCPOOL_STATS=directory, **more)), server.port
 
         plain, _ = ring(None)
         private, _ = ring(library, MCPOOL_SHARE="off")
@@ -89,7 +91,8 @@ def far_away(library):
         raise Missing("no network can be made")
     stay_on(ONE_CPU)
     shared, _, _ = give_and_take(library, 1)
-    with network() as (forwarder, client, server), contextlib.ExitStack() as stack:
+    with network() as (forwarder, client, server), contextlib.ExitStack() as stack, \
+            tempfile.TemporaryDirectory() as directory:
         def ring(of):
             port = free_port()
             stack.enter_context(started([*server, "memcached", "-u", "nobody", "-l", FAR, "-p", str(port), "-U", "0"]))
@@ -97,7 +100,7 @@ def far_away(library):
             while not wait_until_it_answers(client, address):
                 pass
             return stack.enter_context(Worker([*client, RING, str(PROCESSES), address], of, address,
-                                              MCPOOL_STATS="off")), port
+                                              MCPOOL_STATS=directory)), port
 
         (plain, _), (mine, port) = ring(None), ring(library)
         forwarder.ask(250)

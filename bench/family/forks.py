@@ -60,10 +60,11 @@ def pages(port, requests, concurrency):
             raise RuntimeError("not all requests were answered")
 
 
-@case("all-block", Row("held 2 s after the load"), Row("held 12 s after it", *at_most(1)), Row("of these in queues"),
-      Row("held after the idle time-out and 2 s"), seconds=120)
+@case("all-block", Row("held 2 s after the load"), Row("held 12 s after it", *at_most(17)),
+      Row("of these in queues", *at_most(1)), Row("held after the idle time-out and 2 s"), seconds=120)
 def all_block(library):
-    """16 workers that block in accept() and a parent in pause(): calls that are not cut."""
+    """16 workers that block in accept() and a parent in pause(): calls that are not cut. What is in a queue then has
+    no process that looks after it. A worker may keep one, as it does without a family."""
     port = free_port()
     with Server() as memcached:
         environment = preloaded(library, memcached.address, APP_SERVER=memcached.address, MCPOOL_STATS="off")

@@ -1,6 +1,7 @@
 /*
- * The worker of costs.py: processes of one ancestor that take turns. Each has nothing in use
- * when it begins to wait for its turn, so what it has goes to the others.
+ * The worker of costs.py: processes of one ancestor that take turns. Each waits for its turn in
+ * accept(), and what it has goes to the others before. The ancestor makes no turns: it waits in
+ * poll(), as a master does.
  *
  *     ring PROCESSES IP:PORT...
  *
@@ -12,7 +13,7 @@
  *   open     a get on a connection that stays open
  *   floor    the same with one TCP_INFO, which is the proof that a connection is alive
  *   cycle    socket, connect, get, close
- *   hits     cycles that the first process makes alone, one behind the other
+ *   hits     cycles that one process makes alone, one behind the other
  */
 #include "../lib/gets.h"
 
@@ -24,6 +25,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <linux/tcp.h>
@@ -44,6 +46,10 @@ struct token {
 
 static struct sockaddr_in servers[SERVERS];
 static int server_count;
+
+static int listeners[PROCESSES + 1];
+static struct sockaddr_un names_of_listeners[PROCESSES + 1];
+static socklen_t lengths[PROCESSES + 1];
 
 static void get_on_open(const struct sockaddr_in *server, unsigned int number, bool prove)
 {
@@ -76,49 +82,73 @@ static void turn(enum kind kind, long number)
         cycle(server, (unsigned int)number);
 }
 
-static void send_token(int fd, const struct token *token)
+static int unix_socket(void)
 {
-    if (write(fd, token, sizeof(*token)) != (ssize_t)sizeof(*token))
-        fail("write");
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+    if (fd < 0)
+        fail("socket");
+    return fd;
 }
 
-/* False when there are no more turns. */
-static bool wait_for_token(int fd, struct token *token)
+/* Where the process of this number waits. It has a name that the kernel chooses. */
+static void listen_for(int number)
 {
-    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    struct sockaddr_un *name = &names_of_listeners[number];
+    struct sockaddr_un any = {.sun_family = AF_UNIX};
+    int fd = unix_socket();
 
-    if (poll(&waiting, 1, -1) != 1)
-        fail("poll");
-    return read(fd, token, sizeof(*token)) == (ssize_t)sizeof(*token);
+    lengths[number] = sizeof(*name);
+    if (bind(fd, (const struct sockaddr *)&any, sizeof(any.sun_family)) != 0 ||
+        listen(fd, 8) != 0 || getsockname(fd, (struct sockaddr *)name, &lengths[number]) != 0)
+        fail("listen");
+    listeners[number] = fd;
 }
 
-static _Noreturn void take_turns(int in, int out)
+static void send_token(int to, const struct token *token)
+{
+    int fd = unix_socket();
+
+    if (connect(fd, (const struct sockaddr *)&names_of_listeners[to], lengths[to]) != 0 ||
+        write(fd, token, sizeof(*token)) != (ssize_t)sizeof(*token))
+        fail("to the next process");
+    close(fd);
+}
+
+static void wait_for_token(int me, struct token *token)
+{
+    int fd = accept(listeners[me], NULL, NULL);
+
+    if (fd < 0 || read(fd, token, sizeof(*token)) != (ssize_t)sizeof(*token))
+        fail("accept");
+    close(fd);
+}
+
+static _Noreturn void take_turns(int me, int next)
 {
     struct token token;
 
-    while (wait_for_token(in, &token)) {
-        if (token.left > 0)
+    for (;;) {
+        wait_for_token(me, &token);
+        do
             turn(token.kind, token.left--);
-        send_token(out, &token);
+        while (token.kind == HITS && token.left > 0);
+        send_token(token.left > 0 ? next : 0, &token);
     }
-    _exit(0);
 }
 
-static void batch(enum kind kind, long count, int in, int out)
+static void batch(enum kind kind, long count)
 {
     struct token token = {kind, count};
+    struct pollfd waiting = {.fd = listeners[0], .events = POLLIN};
 
-    while (kind == HITS && token.left > 0)
-        turn(kind, token.left--);
-    while (token.left > 0) {
-        turn(kind, token.left--);
-        send_token(out, &token);
-        if (!wait_for_token(in, &token))
-            fail("the ring is broken");
-    }
+    send_token(1, &token);
+    if (poll(&waiting, 1, -1) != 1)
+        fail("poll");
+    wait_for_token(0, &token);
 }
 
-static bool obey(const char *line, int in, int out)
+static bool obey(const char *line)
 {
     char what[8];
     long count;
@@ -130,9 +160,9 @@ static bool obey(const char *line, int in, int out)
 
         if (strcmp(what, names[kind]) != 0)
             continue;
-        batch(kind, WARM_UP, in, out);
+        batch(kind, WARM_UP);
         start = now();
-        batch(kind, count, in, out);
+        batch(kind, count);
         printf("%.3f\n", (now() - start) / (double)count);
         fflush(stdout);
         return true;
@@ -140,29 +170,18 @@ static bool obey(const char *line, int in, int out)
     return false;
 }
 
-/* The next process of the ring, which is told its turns at IN. Returns where it tells the one
- * behind it. */
-static int start_next(int in, int other)
+static void start(int number, int next)
 {
     pid_t parent = getpid();
-    int out[2];
+    pid_t child = fork();
 
-    if (pipe(out) != 0)
-        fail("pipe");
-    switch (fork()) {
-    case -1:
+    if (child < 0)
         fail("fork");
-    case 0:
+    if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (getppid() != parent)
-            _exit(1);
-        close(other);
-        close(out[0]);
-        take_turns(in, out[1]);
-    default:
-        close(in);
-        close(out[1]);
-        return out[0];
+        if (getppid() == parent)
+            take_turns(number, next);
+        _exit(1);
     }
 }
 
@@ -170,8 +189,7 @@ int main(int argc, char **argv)
 {
     int processes = argc > 2 ? atoi(argv[1]) : 0;
     char line[64];
-    int first[2];
-    int in, fd;
+    int fd;
 
     if (processes < 2 || processes > PROCESSES || argc - 2 > SERVERS) {
         fprintf(stderr, "usage: %s PROCESSES IP:PORT... (up to %d)\n", argv[0], SERVERS);
@@ -184,13 +202,12 @@ int main(int argc, char **argv)
     fd = open_connection(&servers[0]);
     store(fd);
     close(fd);
-    if (pipe(first) != 0)
-        fail("pipe");
-    in = first[0];
-    for (int i = 1; i < processes; i++)
-        in = start_next(in, first[1]);
+    for (int i = 0; i <= processes; i++)
+        listen_for(i);
+    for (int i = 1; i <= processes; i++)
+        start(i, i % processes + 1);
     while (fgets(line, sizeof(line), stdin)) {
-        if (!obey(line, in, first[1]))
+        if (!obey(line))
             return 2;
     }
     return 0;

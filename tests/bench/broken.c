@@ -16,6 +16,7 @@
  *   slow     a connect() takes a millisecond of the processor, unless MCPOOL_SHARE is off
  *   heavy    a send() needs some thousand instructions more
  *   flight   the process begins with descriptors in flight
+ *   adrift   close() leaves the connection in flight
  *   unfair   some processes are slow to accept()
  */
 #include <arpa/inet.h>
@@ -57,25 +58,26 @@ static const bool is_right = false;
 static char words[64], servers[256];
 static bool shares_nothing;
 
-/* More than are left of 1,024 to a program that sends 900. */
-static void send_many(void)
+/* Leaves COUNT copies of FD in flight. */
+static void send_away(int fd, size_t count)
 {
-    int pair[2];
+    static int pair[2];
     char byte = 0;
     union {
         struct cmsghdr head;
         char space[CMSG_SPACE(FLIGHT * sizeof(int))];
-    } control = {.head = {CMSG_LEN(FLIGHT * sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    } control = {.head = {CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
     struct iovec bytes = {&byte, 1};
     struct msghdr message = {.msg_iov = &bytes,
                              .msg_iovlen = 1,
                              .msg_control = &control,
-                             .msg_controllen = sizeof(control)};
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
 
-    for (int i = 0; i < FLIGHT; i++)
-        memcpy(CMSG_DATA(&control.head) + (size_t)i * sizeof(int), &(int){1}, sizeof(int));
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0)
-        ((__typeof__(&sendmsg))dlsym(RTLD_NEXT, "sendmsg"))(pair[0], &message, 0);
+    for (size_t i = 0; i < count; i++)
+        memcpy(CMSG_DATA(&control.head) + i * sizeof(int), &fd, sizeof(int));
+    if (pair[1] == 0)
+        socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    REAL(sendmsg)(pair[0], &message, MSG_DONTWAIT);
 }
 
 __attribute__((constructor)) static void begin(void)
@@ -87,7 +89,7 @@ __attribute__((constructor)) static void begin(void)
     if (strstr(words, "late"))
         sleep(2);
     if (strstr(words, "flight"))
-        send_many();
+        send_away(1, FLIGHT); /* more than are left of 1,024 to a program that sends 900 */
 }
 
 static bool does(const char *word)
@@ -162,6 +164,8 @@ int close(int fd)
 {
     bool keeps = does("keep") && fd >= 0 && fd < FDS && !owes[fd];
 
+    if (does("adrift") && is_to_server(fd))
+        send_away(fd, 1);
     if ((keeps || does("leak")) && is_to_server(fd)) {
         int copy = fcntl(fd, F_DUPFD_CLOEXEC, 500);
         int none = 0;

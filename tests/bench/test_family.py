@@ -19,7 +19,7 @@ BROKEN = {
     "hoard refuse": ("php-fpm-unprivileged", "shrinks-gunicorn-gevent"),
     "fail": ("recycled-gunicorn-gevent", "reload-gunicorn-gevent", "fork-per-request", "fork-per-request-docker",
              "fork-per-request-docker-always"),
-    "keep": ("all-block",),
+    "adrift": ("all-block",),
     "flight": ("passing-1", "passing-4", "passing-16"),
     "slow hoard": ("give-and-take-1", "give-and-take-8", "give-and-take-0.5-ms"),
     "slow": ("hit-time", "hit-time-of-a-member", "busy-gunicorn-sync"),
