@@ -1,26 +1,13 @@
-"""What the cases of `family` have in common: how many connections the server has while something runs, and how
-many of them are in no process."""
+"""What the cases of `family` have in common: how many connections the server has while something runs."""
 
-import contextlib
-import glob
-import os
 import socket
 import threading
 import time
 
-from lib.cases import Cases, connections
+from lib.cases import Cases
 
 CASES = Cases()
 case = CASES.case
-
-
-def in_queues(port):
-    """How many connections to PORT no process has: they are on their way from one to another."""
-    mine = {f"socket:[{inode}]" for inode in connections(port)}
-    for path in glob.glob("/proc/[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            mine.discard(os.readlink(path))
-    return len(mine)
 
 
 class Counted:

@@ -6,9 +6,9 @@ import subprocess
 import tempfile
 
 from lib.cases import PACE, Row, Server, at_most, rest
-from support import PYTHON, die_with_parent, preloaded
+from support import PYTHON, die_with_parent, in_queues, preloaded
 
-from family.cases import case, in_queues
+from family.cases import case
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # A user that has nothing else: what root passes is not counted.

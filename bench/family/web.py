@@ -14,9 +14,9 @@ from lib.cases import AFTER_IDLE, PACE, Row, Server, Wrong, as_plain, at_most, h
 from lib.servers import checked_load, serving
 from matrix import FPM, gunicorn, nginx_before_fpm
 from soak import Scenario
-from support import listens
+from support import in_queues, listens
 
-from family.cases import Counted, case, in_queues
+from family.cases import Counted, case
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKERS = 8

@@ -9,8 +9,8 @@ import time
 
 from lib.worker import PROGRAMS
 from matrix import Volatile
+from support import connections
 
-ESTABLISHED = "01"
 VALUES = {f"key-{number}": f"value-of-key-{number}" for number in range(1000)}
 
 # What all seconds are multiplied with. The tests of the cases use less than 1, because their broken library
@@ -88,16 +88,6 @@ class Server(Volatile):
     def __init__(self, *options):
         super().__init__(*options)
         self.store(VALUES)
-
-
-def connections(port):
-    """The inodes of the established connections to PORT. memcached cannot be asked: it may be full."""
-    inodes = []
-    for name in ("tcp", "tcp6"):
-        with open(f"/proc/net/{name}", encoding="ascii") as file:
-            inodes += [words[9] for words in map(str.split, list(file)[1:])
-                       if words[3] == ESTABLISHED and int(words[2].rpartition(":")[2], 16) == port]
-    return inodes
 
 
 def held(port):
