@@ -129,7 +129,7 @@ LEAVES = {
     "seteuid": f"os.seteuid({USER})",
     "setgid": f"os.setgid({USER})",
     "setgroups": f"os.setgroups([{USER}])",
-    "initgroups": f"os.initgroups('nobody', {USER})",
+    "initgroups": f"os.initgroups('daemon', {USER})",
     "setreuid": f"os.setreuid({USER}, -1)",
     "syscall": f"libc.syscall(117, {USER}, {USER}, {USER})",
     "chroot": "os.chroot('/')",
@@ -222,7 +222,7 @@ in_child(look_up)
 
 
 CLOSES = {
-    "close": "for fd in range(3, 1024):\n        try:\n            os.close(fd)\n        except OSError:\n            pass",
+    "close": "for fd in range(3, 1024):\n        libc.close(fd)",
     "closerange": "os.closerange(3, 1024)",
     "close_range": "libc.close_range(3, 0xffffffff, 0)",
     "closefrom": "libc.closefrom(3)",
@@ -326,7 +326,7 @@ def test_another_program_sees_no_fd_of_ours(server, stats, way):
     body = f"""
 import subprocess
 LS = "/bin/ls"
-del os.environ["LD_PRELOAD"], os.environ["MCPOOL_SERVERS"]
+os.environ.pop("LD_PRELOAD", None)
 for _ in range(3):
     in_child(lambda: burst(3))
 burst(3)
@@ -334,8 +334,7 @@ kept = os.dup(1)
 os.set_inheritable(kept, True)
 {EXECS[way]}
 """
-    said = [run(body.replace('del os.environ["LD_PRELOAD"], ', "os.environ.pop('LD_PRELOAD', 0); del "), server, library,
-                **stats) for library in (None, LIBRARY)]
+    said = [run(body, server, library, **stats) for library in (None, LIBRARY)]
     assert said[0] == said[1] != ""
 
 

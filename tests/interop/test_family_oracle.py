@@ -128,7 +128,8 @@ def children(pid):
 def gunicorn(server, stats, *options, library=LIBRARY, app="giving_up_app:app", workers=WORKERS):
     port = free_port()
     environment = preloaded(library, server.address, APP_SERVER=server.address, MCPOOL_STATS=str(stats))
-    command = [PYTHON, "-m", "gunicorn", "-k", "gevent", "-w", str(workers), "-b", f"127.0.0.1:{port}", *options, app]
+    command = [PYTHON, "-m", "gunicorn", "-k", "gevent", "-w", str(workers), "-b", f"127.0.0.1:{port}",
+               "--graceful-timeout", "2", *options, app]
     with Process(command, port, environment, HERE) as running:
         deadline = time.monotonic() + 20
         while len(children(running.process.pid)) < workers and time.monotonic() < deadline:
@@ -137,17 +138,17 @@ def gunicorn(server, stats, *options, library=LIBRARY, app="giving_up_app:app", 
 
 
 def kill_one(master, chance):
-    victims = children(master)
-    if victims:
+    workers = children(master)
+    if workers:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(chance.choice(victims), signal.SIGKILL)
+            os.kill(chance.choice(workers), signal.SIGKILL)
 
 
 def end_one(master, chance):
-    victims = children(master)
-    if victims:
+    workers = children(master)
+    if workers:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(chance.choice(victims), signal.SIGTERM)
+            os.kill(chance.choice(workers), signal.SIGTERM)
 
 
 def nothing(*_):
@@ -163,7 +164,8 @@ FATES = {
 }
 
 
-TOGETHER = [("killed", "slow"), ("killed", "stalled"), ("ended", "stalled"), ("recycled", "slow"), ("reloaded", "quick")]
+TOGETHER = [("killed", "slow"), ("killed", "stalled"), ("ended", "stalled"), ("recycled", "slow"),
+            ("reloaded", "quick")]
 if "FAMILY_SECONDS" in os.environ:
     TOGETHER = list(itertools.product(FATES, SERVERS))
 
@@ -240,7 +242,8 @@ def ask_all_workers(running, stats):
     while len(os.listdir(stats)) < WORKERS:
         assert time.monotonic() < deadline, "a worker has no counters"
         ask_some(running)
-    return [pid for pid in children(running.process.pid) if any(name.startswith(f"{pid}-") for name in os.listdir(stats))]
+    counted = {int(name.split("-")[0]) for name in os.listdir(stats) if name[0].isdigit()}
+    return sorted(counted & set(children(running.process.pid)))
 
 
 def test_off_of_one_member(family, tmp_path):
