@@ -71,6 +71,7 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
         conn->epoll_regs = fresh->epoll_regs;
     conn->socket_kind = fresh->socket_kind;
     conn->received_before = conn->received;
+    conn->sends_before = conn->sends;
     conn_set_answer(conn, conn_answer(fresh));
     /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
