@@ -127,10 +127,10 @@ bool account_apply(const struct account *account, struct conn *conn, msec_t now)
     msec_t idle_for = account_idle_for(account);
     msec_t queued;
 
+    conn->cookie = account->cookie;
     if (idle_for < 0)
         return false;
     queued = idle_for - account->idle_for;
-    conn->cookie = account->cookie;
     conn->sent = account->sent;
     conn->received = account->received;
     conn->idle_since = now - idle_for;

@@ -63,7 +63,8 @@ COLD msec_t account_idle_for(const struct account *account);
 /* Whether the connection has idled for longer than MOST, or has reached its lifetime. */
 COLD bool account_is_stale(const struct account *account, msec_t most);
 
-/* Gives CONN, which is new, what ACCOUNT says. False when it says what cannot be. */
+/* Gives CONN, which is new, what ACCOUNT says. False when it says what cannot be: CONN gets the
+ * cookie only, by which it is closed. */
 COLD bool account_apply(const struct account *account, struct conn *conn, msec_t now);
 
 #endif

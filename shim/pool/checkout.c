@@ -204,8 +204,12 @@ static struct conn *find_shared(const struct conn *fresh, enum wire_protocol pro
     while (asks > 0) {
         struct conn *conn = sharing_take(fresh, protocol, now);
 
-        if (!conn || may_be_reused(conn, now, &asks))
+        if (!conn)
+            return NULL;
+        if (may_be_reused(conn, now, &asks)) {
+            stats_count(&conn->endpoint->stats->taken);
             return conn;
+        }
     }
     return NULL;
 }

@@ -306,7 +306,6 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
         discard(conn, reason);
         return NULL;
     }
-    stats_count(&conn->endpoint->stats->taken);
     return conn;
 }
 
