@@ -9,4 +9,9 @@
 
 #define COLD __attribute__((cold, noinline))
 
+/* INLINED marks the functions of the hot path itself. The linker puts them into their callers,
+ * also those in another file: a call and the registers saved for it would cost more than most
+ * of them do. */
+#define INLINED __attribute__((always_inline)) inline
+
 #endif

@@ -120,7 +120,7 @@ struct conn *conn_new(int fd, int domain)
     return conn;
 }
 
-void conn_renew(struct conn *conn, int fd)
+INLINED void conn_renew(struct conn *conn, int fd)
 {
     /* Relaxed: no other thread can have CONN before the caller puts it into the fd map. That
      * exchange releases these fields; see shim/concurrency.md, 1. */
@@ -155,7 +155,7 @@ bool conn_unshare(struct conn *conn)
     return atomic_fetch_sub(&conn->fds, 1) == 1;
 }
 
-bool conn_claim_last(struct conn *conn)
+INLINED bool conn_claim_last(struct conn *conn)
 {
     uint32_t last = 1;
 
@@ -163,7 +163,7 @@ bool conn_claim_last(struct conn *conn)
 }
 
 /* 1 for IN_USE and for the states between it and the pool, else 0. */
-static unsigned int counts_as_use(enum conn_state state)
+static INLINED unsigned int counts_as_use(enum conn_state state)
 {
     const unsigned int all =
         1u << CONN_IN_USE | 1u << CONN_CHECKING_IN | 1u << CONN_CHECKING_OUT;
@@ -191,20 +191,20 @@ static void free_if_unused(struct conn *conn)
         push_free(conn);
 }
 
-/* Adds MORE, 1 or -1, to the endpoint's connections in use. Relaxed: conn_ever_used is a hint,
- * in_use a gauge. */
-static void note_use(struct conn *conn, uint32_t more)
+/* Adds MORE, 1 or -1, to the endpoint's connections in use. Relaxed: in_use is a gauge. */
+static INLINED void note_use(struct conn *conn, uint32_t more)
 {
     struct endpoint *endpoint = conn->endpoint;
 
-    atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
     endpoint_note_in_use(
         endpoint,
         atomic_fetch_add_explicit(&endpoint->in_use, more, memory_order_relaxed) + more);
 }
 
-/* Every caller passes a constant for TO: inlined, at link time, only its branch is left. */
-__attribute__((always_inline)) inline void conn_move(struct conn *conn, enum conn_state to)
+/* Every caller passes a constant for TO: inlined, at link time, only its branch is left. Where
+ * the connection comes from the pool or goes there, the caller counts that afterwards. Relaxed:
+ * conn_ever_used is a hint. */
+INLINED void conn_move(struct conn *conn, enum conn_state to)
 {
     uint32_t more = counts_as_use(to) - counts_as_use(conn_state(conn));
 
@@ -213,6 +213,10 @@ __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum con
         atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
     if (more != 0)
         note_use(conn, more);
+    if (more != 0 && (to == CONN_IN_USE || to == CONN_CLOSED)) {
+        atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
+        stats_changed();
+    }
     if (to == CONN_CLOSED) {
         /* Pairs with conn_put(): either the look at the calls here finds none in flight, or the
          * last conn_put() sees CLOSED; see shim/concurrency.md, 2. */

@@ -175,6 +175,12 @@ static inline struct conn *conn_of_word(uint32_t word)
     return word & FDMAP_EPOLL || index == 0 ? NULL : conn_at(index - 1);
 }
 
+/* Whether WORD names a record at an fd of the program, and no thread is about to end that. */
+static inline bool conn_is_plain(uint32_t word)
+{
+    return word - 1 < FDMAP_INDEX;
+}
+
 static inline uint32_t conn_id(const struct conn *conn)
 {
     return conn->id;

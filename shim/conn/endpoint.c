@@ -7,8 +7,6 @@
 
 #include "base/pages.h"
 
-#define MINUTE ((msec_t)60 * 1000)
-
 /* Reserved in blocks, as the records of connections are (conn/conn.h). */
 #define BLOCK 32
 static struct endpoint *blocks[POOL_ENDPOINTS / BLOCK];
@@ -77,20 +75,18 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     return NULL;
 }
 
-/* Most programs have one server, so the endpoint that was found last is looked at first: to
- * compare costs less than to hash. Not while an endpoint is added, which may take its place. */
-struct endpoint *endpoint_find(const struct address *address, msec_t now)
-{
-    static struct endpoint *latest;
-    struct endpoint *endpoint = latest;
+struct endpoint *endpoint_latest;
 
-    if (endpoint && address_equal(&endpoint->address, address))
-        return endpoint;
-    latest = NULL;
+/* The latest one is forgotten while an endpoint is added, which may take its place. */
+struct endpoint *endpoint_find_slow(const struct address *address, msec_t now)
+{
+    struct endpoint *endpoint;
+
+    endpoint_latest = NULL;
     HASH_FIND(hh, table, address, sizeof(*address), endpoint);
     if (!endpoint)
         endpoint = add_endpoint(address, now);
-    latest = endpoint;
+    endpoint_latest = endpoint;
     return endpoint;
 }
 
@@ -106,8 +102,9 @@ void endpoint_note_peak(struct endpoint *endpoint, msec_t now)
 {
     unsigned int in_use = atomic_load(&endpoint->in_use);
 
-    if (now - endpoint->peak_since >= MINUTE) {
-        endpoint->last_peak = now - endpoint->peak_since < 2 * MINUTE ? endpoint->peak : 0;
+    if (now - endpoint->peak_since >= ENDPOINT_PEAK_TIME) {
+        endpoint->last_peak =
+            now - endpoint->peak_since < 2 * ENDPOINT_PEAK_TIME ? endpoint->peak : 0;
         endpoint->peak = 0;
         endpoint->peak_since = now;
     }

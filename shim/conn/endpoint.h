@@ -55,19 +55,24 @@ struct endpoint {
     msec_t flushed_before; /* what was opened before is not kept; 0: never flushed */
 };
 
-/* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge
- * until the next change. Relaxed: both places that `stats` may point to are valid for good. */
-static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_use)
+/* Where the counters of ENDPOINT are. Relaxed: both places that `stats` may point to are valid
+ * for good. */
+static inline struct stats *endpoint_stats(struct endpoint *endpoint)
 {
-    struct stats *stats = atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
-
-    stats_set(&stats->in_use, in_use);
+    return atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
 }
 
-/* Sets the gauge of idle and draining connections. With the lock held. */
+/* Sets the gauge of connections in use to IN_USE, quietly (stats_add_quietly()). Concurrent
+ * calls may leave a stale gauge until the next change. */
+static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_use)
+{
+    stats_set_quietly(&endpoint_stats(endpoint)->in_use, in_use);
+}
+
+/* Sets the gauge of idle and draining connections, quietly. With the lock held. */
 static inline void endpoint_note_idle(struct endpoint *endpoint)
 {
-    stats_set(&endpoint->stats->idle, endpoint->idle_count);
+    stats_set_quietly(&endpoint_stats(endpoint)->idle, endpoint->idle_count);
 }
 
 /* Reserves the memory of the first endpoints. False when there is no memory. */
@@ -75,11 +80,32 @@ bool endpoint_start(void);
 
 /* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint
  * without connections, in use or idle, gives up its place; NULL when there is none. With the
- * lock held. */
-struct endpoint *endpoint_find(const struct address *address, msec_t now);
+ * lock held. Most programs have one server, so the endpoint that was found last is looked at
+ * first: to compare costs less than to hash. */
+extern struct endpoint *endpoint_latest __attribute__((visibility("hidden")));
+struct endpoint *endpoint_find_slow(const struct address *address, msec_t now);
+
+static inline struct endpoint *endpoint_find(const struct address *address, msec_t now)
+{
+    struct endpoint *endpoint = endpoint_latest;
+
+    return endpoint && address_equal(&endpoint->address, address)
+               ? endpoint
+               : endpoint_find_slow(address, now);
+}
 
 /* Notes how many connections are in use at NOW, for endpoint_most(). With the lock held. */
 void endpoint_note_peak(struct endpoint *endpoint, msec_t now);
+
+/* The same when one less will be in use, which can be no new peak: only a new minute matters.
+ */
+#define ENDPOINT_PEAK_TIME ((msec_t)60 * 1000)
+
+static inline void endpoint_note_minute(struct endpoint *endpoint, msec_t now)
+{
+    if (__builtin_expect(now - endpoint->peak_since >= ENDPOINT_PEAK_TIME, 0))
+        endpoint_note_peak(endpoint, now);
+}
 
 /* How many idle connections to keep: as many as were in use at once in this minute or the one
  * before, but not less than LEAST. A lower cap would close and reopen the difference in each
@@ -88,12 +114,13 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least);
 
 /* Moves the counters of ENDPOINT to where other processes can read them, if that is wanted and
  * was not tried before. The slow part makes system calls. Relaxed: both flags are hints. */
-void endpoint_publish_slow(struct endpoint *endpoint);
+COLD void endpoint_publish_slow(struct endpoint *endpoint);
 
 static inline void endpoint_publish(struct endpoint *endpoint)
 {
-    if (atomic_load_explicit(&stats_wanted, memory_order_relaxed) &&
-        !atomic_load_explicit(&endpoint->published, memory_order_relaxed))
+    if (__builtin_expect(!atomic_load_explicit(&endpoint->published, memory_order_relaxed),
+                         0) &&
+        atomic_load_explicit(&stats_wanted, memory_order_relaxed))
         endpoint_publish_slow(endpoint);
 }
 

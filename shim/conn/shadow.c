@@ -57,8 +57,7 @@ void bulk_close_after_fork_in_child(void)
  * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
  * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. Inlined,
  * as each hit is here. */
-static inline __attribute__((always_inline)) bool bulk_closes_are_over(const struct conn *conn,
-                                                                       uint32_t begun)
+static INLINED bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 {
     if (begun == atomic_load(&bulk_closes_over))
         return true;
@@ -135,7 +134,7 @@ void shadow_make(struct conn *conn, int fd)
         make(conn, fd, begun);
 }
 
-void shadow_adopt(struct conn *conn, int shadow_fd)
+INLINED void shadow_adopt(struct conn *conn, int shadow_fd)
 {
     if (!limits_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
         shadow_close(conn, shadow_fd);
@@ -153,7 +152,7 @@ void shadow_adopt(struct conn *conn, int shadow_fd)
 /* Takes the shadow fd out of the record; -1 when there is none. The program's thread and one
  * that closes all shadow fds may both try: the exchange decides. The first look is relaxed, as
  * it only saves the exchange. */
-static int detach(struct conn *conn)
+static INLINED int detach(struct conn *conn)
 {
     int fd = atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed);
 
@@ -165,14 +164,14 @@ static int detach(struct conn *conn)
     return fd;
 }
 
-int shadow_claim(struct conn *conn)
+INLINED int shadow_claim(struct conn *conn)
 {
     int fd = detach(conn);
 
     return fd >= 0 && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
 }
 
-bool shadow_exists(const struct conn *conn)
+INLINED bool shadow_exists(const struct conn *conn)
 {
     int fd = atomic_load(&conn->shadow_fd);
 

@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/compiler.h"
@@ -77,6 +78,19 @@ bool sockopts_clear(int fd, const struct sockopts *options);
  * notes the result by sockopts_equalize(). */
 bool sockopts_apply(int connection, const struct sockopts *have, int fresh,
                     const struct sockopts *want);
+
+/* Whether the two need nothing of each other, as in most hits: no option is the program's, both
+ * are bound or none, and the connection with HAVE was prepared for that. Then sockopts_fit() is
+ * true, sockopts_apply() makes no call, and sockopts_equalize() changes nothing. */
+static inline bool sockopts_are_alike(const struct sockopts *have, const struct sockopts *want)
+{
+    const struct {
+        uint16_t given;
+        bool forced_nodelay, bound;
+    } like = {0, true, want->bound};
+
+    return want->given == 0 && memcmp(have, &like, sizeof(like)) == 0;
+}
 
 /* Makes HAVE what a connection has after sockopts_apply() with WANT. */
 void sockopts_equalize(struct sockopts *have, const struct sockopts *want);

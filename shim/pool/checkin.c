@@ -28,12 +28,10 @@
 #include "conn/shadow.h"
 
 /* A connection that was reused has a shadow fd already. */
-static enum reason make_shadow(struct check_in *check_in)
+COLD static enum reason make_shadow(struct check_in *check_in)
 {
-    if (check_in->shadow_fd < 0) {
-        shadow_make(check_in->conn, check_in->fd);
-        check_in->shadow_fd = shadow_claim(check_in->conn);
-    }
+    shadow_make(check_in->conn, check_in->fd);
+    check_in->shadow_fd = shadow_claim(check_in->conn);
     return check_in->shadow_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
@@ -46,27 +44,31 @@ static void close_shadow(struct check_in *check_in)
         shadow_close(check_in->conn, fd);
 }
 
+/* Not kept for REASON, or in a dry run. It has a shadow fd if the dry run began meanwhile.
+ * Without it the pool knows that this was only counted, should the dry run end before
+ * check_in_end(). */
+COLD static enum reason prepare_to_count(struct check_in *check_in, enum reason reason)
+{
+    close_shadow(check_in);
+    return reason == REASON_NONE ? wire_refusal(&check_in->conn->wire) : reason;
+}
+
 /* Does all that must be done while the program's fd is still open. REASON_NONE, or why the
  * connection is not kept. How many calls were begun is read before verification looks for calls
  * in flight. So check_in_end() finds each call that was begun later. */
-static enum reason prepare_to_keep(struct check_in *check_in)
+static INLINED enum reason prepare_to_keep(struct check_in *check_in, struct conn *conn)
 {
-    struct conn *conn = check_in->conn;
     msec_t now = clock_now();
     enum reason reason;
 
-    limits_note(now, false);
+    limits_note(now);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
     check_in->shadow_fd = shadow_claim(conn);
-    reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now);
-    if (pool_is_dry_run()) {
-        /* It has one if the dry run began meanwhile. Without it the pool knows that this was
-         * only counted, should the dry run end before check_in_end(). */
-        close_shadow(check_in);
-        return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
-    }
-    if (reason == REASON_NONE)
+    reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now, &check_in->clean);
+    if (__builtin_expect(pool_is_dry_run(), 0))
+        return prepare_to_count(check_in, reason);
+    if (reason == REASON_NONE && __builtin_expect(check_in->shadow_fd < 0, 0))
         reason = make_shadow(check_in);
     if (reason != REASON_NONE)
         return reason;
@@ -119,42 +121,60 @@ COLD static void note_refused(struct conn *conn, int fd, enum reason reason, mse
     discard_note_refused(conn, reason);
 }
 
-bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
+/* The connection of CHECK_IN has other fds as well. */
+COLD static bool begin_duplicate(struct check_in *check_in)
 {
-    struct conn *conn = conn_of_word(word);
-    enum reason reason;
+    check_in->duplicated = true;
+    _pthread_cleanup_push(&check_in->cleanup, abandoned_duplicate, check_in);
+    return true;
+}
+
+/* CHECK_IN ends here: FD, whose word has CLOSING, has no connection, or one that is not kept
+ * for REASON. */
+COLD static bool give_up(struct check_in *check_in, enum reason reason)
+{
+    struct conn *conn = check_in->conn;
     int saved = errno;
 
-    *check_in = (struct check_in){
-        .conn = conn, .fd = fd, .shadow_fd = -1, .word = word, .refusal = REASON_IN_FLIGHT};
-    if (!conn || word & (FDMAP_CLOSING | FDMAP_SHADOW) || !owner_is_this_process() ||
-        !fdmap_replace(fd, word, word | FDMAP_CLOSING))
-        return false;
-    if (conn_state(conn) == CONN_IN_USE && !conn_claim_last(conn)) {
-        check_in->duplicated = true;
-        _pthread_cleanup_push(&check_in->cleanup, abandoned_duplicate, check_in);
-        errno = saved;
-        return true;
-    }
-    if (conn_state(conn) == CONN_IN_USE) {
-        _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
-        conn_move(conn, CONN_CHECKING_IN);
-        reason = prepare_to_keep(check_in);
-        errno = saved;
-        if (reason == REASON_NONE)
-            return true;
+    if (reason != REASON_NONE) {
         _pthread_cleanup_pop(&check_in->cleanup, 0);
-        note_refused(conn, fd, reason, check_in->now);
+        note_refused(conn, check_in->fd, reason, check_in->now);
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
         due_each_second(check_in->now);
     }
     shadow_drop(conn);
-    check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
+    check_in->forgotten =
+        fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
     return false;
+}
+
+bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
+{
+    struct conn *conn;
+    enum reason reason;
+
+    check_in->forgotten = check_in->duplicated = false;
+    check_in->refusal = REASON_IN_FLIGHT;
+    if (!conn_is_plain(word) || !owner_is_this_process() ||
+        !fdmap_replace(fd, word, word | FDMAP_CLOSING))
+        return false;
+    conn = conn_of_word(word);
+    check_in->conn = conn;
+    check_in->fd = fd;
+    check_in->shadow_fd = -1;
+    check_in->word = word;
+    if (__builtin_expect(conn_state(conn) != CONN_IN_USE, 0))
+        return give_up(check_in, REASON_NONE);
+    if (__builtin_expect(!conn_claim_last(conn), 0))
+        return begin_duplicate(check_in);
+    _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
+    conn_move(conn, CONN_CHECKING_IN);
+    reason = prepare_to_keep(check_in, conn);
+    return __builtin_expect(reason == REASON_NONE, 1) ? true : give_up(check_in, reason);
 }
 
 /* After how many idle seconds the kernel asks the peer of a connection to ENDPOINT; 0: never.
@@ -194,37 +214,38 @@ COLD static enum reason keep_draining(struct conn *conn, msec_t now)
 
 /* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
  * it is not kept. */
-static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
+static enum reason keep(const struct check_in *check_in, struct evicted *evicted)
 {
-    bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+    struct conn *conn = check_in->conn;
+    msec_t now = check_in->now;
+    bool clean = check_in->clean;
     enum reason reason;
 
-    if (conn->fd >= 0 && !sockopts_are_settled(&conn->options, pool_keepalive()) &&
-        !settle_options(conn))
+    if (__builtin_expect(!sockopts_are_settled(&conn->options, pool_keepalive()), 0) &&
+        conn->fd >= 0 && !settle_options(conn))
         return REASON_OPTION_FAILED;
-    reason = clean ? REASON_NONE : keep_draining(conn, now);
+    reason = __builtin_expect(clean, 1) ? REASON_NONE : keep_draining(conn, now);
     if (reason != REASON_NONE)
         return reason;
     if (wire_shows_no_auth(&conn->wire))
         /* relaxed: an old value costs one refusal */
         atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
-    stats_count(&conn->endpoint->stats->kept);
+    stats_add_quietly(&endpoint_stats(conn->endpoint)->kept, 1);
     log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", draining");
     return pool_check_in(conn, clean ? CONN_IDLE : CONN_DRAINING, now, evicted);
 }
 
+/* All that is called here keeps errno. */
 void check_in_end(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
     struct evicted evicted;
     enum reason reason = REASON_IN_FLIGHT;
-    int saved = errno;
 
     evicted.count = 0;
     _pthread_cleanup_pop(&check_in->cleanup, 0);
-    if (check_in->duplicated) {
+    if (__builtin_expect(check_in->duplicated, 0)) {
         drop_duplicate(check_in);
-        errno = saved;
         return;
     }
     /* The word leaves the map before the calls are counted: up to then a call of another thread
@@ -233,12 +254,12 @@ void check_in_end(struct check_in *check_in)
     fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->shadow_fd;
     if (conn_calls_begun(conn) == check_in->calls)
-        reason = keep(conn, check_in->now, &evicted);
-    if (reason != REASON_NONE)
+        reason = keep(check_in, &evicted);
+    if (__builtin_expect(reason != REASON_NONE, 0))
         discard(conn, reason);
     discard_evicted(&evicted);
+    stats_changed();
     due_each_second(check_in->now);
-    errno = saved;
 }
 
 void check_in_call_off(struct check_in *check_in)

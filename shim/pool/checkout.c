@@ -39,6 +39,9 @@
 /* Draining connections that one connect() reads from. */
 #define DRAINS_AT_ONCE 4
 
+/* Addresses that is_pooled() remembers. */
+#define KNOWN_ADDRESSES 64
+
 static const struct config *settings;
 
 void check_out_start(const struct config *config)
@@ -57,21 +60,24 @@ static msec_t expiry(const struct conn *conn, msec_t now)
 }
 
 /* CONN is at FD in the kernel; here the map and the record follow. EPOCH is the fork_epoch from
- * before the dup3(). The record is complete before the map names it. */
-static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint32_t epoch)
+ * before the dup3(), ANSWER what the program is told. The record is complete before the map
+ * names it. */
+static INLINED void hand_to_program(struct conn *conn, int fd, struct conn *fresh,
+                                    uint32_t epoch, enum conn_answer answer)
 {
     int shadow_fd = conn->fd;
 
     conn->fd = fd;
     conn_set_flags(conn, conn_flags(fresh), conn_fd_flags(fresh));
     conn->fork_epoch = epoch;
-    sockopts_equalize(&conn->options, &fresh->options);
+    if (!sockopts_are_alike(&conn->options, &fresh->options))
+        sockopts_equalize(&conn->options, &fresh->options);
     conn->epoll_regs.count = 0;
     if (fresh->epoll_regs.count > 0)
         conn->epoll_regs = fresh->epoll_regs;
     conn->socket_kind = fresh->socket_kind;
     conn->received_before = conn->received;
-    conn_set_answer(conn, conn_answer(fresh));
+    conn_set_answer(conn, answer);
     /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
     conn_move(conn, CONN_IN_USE);
@@ -84,7 +90,7 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
     spare_keep(fresh);
 }
 
-static void pretend_to_reuse(struct conn *conn, msec_t now)
+COLD static void pretend_to_reuse(struct conn *conn, msec_t now)
 {
     stats_count(&conn->endpoint->stats->reused);
     connect_time_saved(conn, now);
@@ -108,47 +114,53 @@ COLD static void ask(struct conn *conn, msec_t now)
     log_line(LOG_DEBUG, "%s: asked for a sign of life", endpoint->text);
 }
 
-/* CONN, CHECKING_OUT, is clean, but PROOF is none of life. */
-COLD static void handle_unproven(struct conn *conn, enum proof proof, msec_t now,
-                                 unsigned int *asks)
+/* What was found for FRESH is about to be given up: FRESH counts itself from now on; see
+ * pool_bind(). */
+COLD static void stand_alone(struct conn *fresh)
 {
-    if (proof == PROOF_OF_DEATH) {
-        life_is_over(conn);
-        return;
-    }
-    ask(conn, now);
-    --*asks;
+    if (conn_state(fresh) == CONN_FRESH)
+        conn_move(fresh, CONN_IN_USE);
 }
 
-/* Whether CONN, CHECKING_OUT, is clean and proven alive. If not, it is discarded, or asked, and
- * *ASKS one less: it is not the caller's any more. */
-static bool may_be_reused(struct conn *conn, msec_t now, unsigned int *asks)
+/* CONN, CHECKING_OUT for FRESH, is not reused for REASON. Without one it is clean, but INFO is
+ * no proof of life. It is discarded, or asked, and *ASKS one less. */
+COLD static void give_up_found(struct conn *conn, struct conn *fresh, enum reason reason,
+                               const struct tcp_info *info, msec_t now, unsigned int *asks)
+{
+    stand_alone(fresh);
+    if (reason != REASON_NONE) {
+        if (reason == REASON_NOT_ESTABLISHED)
+            custody_note_end(conn, info, now);
+        discard(conn, reason);
+    } else if (proof_of(conn, info) == PROOF_OF_DEATH) {
+        life_is_over(conn);
+    } else {
+        ask(conn, now);
+        --*asks;
+    }
+}
+
+/* Whether CONN, CHECKING_OUT for FRESH, is clean and proven alive. If not, it is not the
+ * caller's any more; see give_up_found(). */
+static INLINED bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
+                                  unsigned int *asks)
 {
     struct tcp_info info;
     enum reason reason = verify_for_reuse(conn, &info);
-    enum proof proof;
 
-    if (__builtin_expect(reason != REASON_NONE, 0)) {
-        if (reason == REASON_NOT_ESTABLISHED)
-            custody_note_end(conn, &info, now);
-        discard(conn, reason);
-        return false;
-    }
-    proof = proof_of(conn, &info);
-    if (proof == PROOF_OF_LIFE)
+    if (__builtin_expect(reason == REASON_NONE && proof_of(conn, &info) == PROOF_OF_LIFE, 1))
         return true;
-    handle_unproven(conn, proof, now, asks);
+    give_up_found(conn, fresh, reason, &info, now, asks);
     return false;
 }
 
 /* The latest idle connection that may be reused. When a few had to be asked, there is none now.
  */
-static struct conn *find_clean(const struct conn *fresh, enum wire_protocol protocol,
-                               msec_t now)
+COLD static struct conn *find_clean(struct conn *fresh, enum wire_protocol protocol, msec_t now,
+                                    unsigned int asks)
 {
     struct evicted evicted;
     struct conn *conn;
-    unsigned int asks = ASKS_AT_ONCE;
 
     evicted.count = 0;
     if (pool_is_dry_run())
@@ -156,7 +168,7 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
     while (asks > 0) {
         conn = pool_check_out(fresh, protocol, now, &evicted);
         discard_evicted(&evicted);
-        if (!conn || conn->fd < 0 || may_be_reused(conn, now, &asks))
+        if (!conn || conn->fd < 0 || may_be_reused(conn, fresh, now, &asks))
             return conn;
     }
     return NULL;
@@ -165,8 +177,8 @@ static struct conn *find_clean(const struct conn *fresh, enum wire_protocol prot
 /* A draining connection on which everything has come by now. The one that has waited longest is
  * tried first. Only a few are tried: a server that has not answered those has hardly answered
  * the others. */
-static struct conn *find_drained(const struct conn *fresh, enum wire_protocol protocol,
-                                 msec_t now)
+COLD static struct conn *find_drained(struct conn *fresh, enum wire_protocol protocol,
+                                      msec_t now)
 {
     struct evicted evicted;
     unsigned int reads = DRAIN_READS, asks = DRAINS_AT_ONCE;
@@ -182,9 +194,11 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
         reason = drain(conn, now, &reads);
         if (drain_goes_on(reason) && pool_return(conn))
             continue;
+        if (reason == REASON_NONE)
+            reason = verify_drained(conn);
         if (reason != REASON_NONE)
             discard(conn, reason);
-        else if (may_be_reused(conn, now, &asks)) {
+        else if (may_be_reused(conn, fresh, now, &asks)) {
             stats_count(&conn->endpoint->stats->drained);
             conn->given_up_by = 0;
             return conn;
@@ -193,9 +207,10 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
     return NULL;
 }
 
-struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now)
+COLD static struct conn *find(struct conn *fresh, enum wire_protocol protocol, msec_t now,
+                              unsigned int asks)
 {
-    struct conn *conn = find_clean(fresh, protocol, now);
+    struct conn *conn = find_clean(fresh, protocol, now, asks);
 
     /* Kept in a dry run. An operator may end that at any moment, so the record decides. */
     if (conn && conn->fd < 0) {
@@ -203,6 +218,34 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
         return NULL;
     }
     return conn || pool_is_dry_run() ? conn : find_drained(fresh, protocol, now);
+}
+
+struct conn *check_out_find(struct conn *fresh, enum wire_protocol protocol, msec_t now)
+{
+    return find(fresh, protocol, now, ASKS_AT_ONCE);
+}
+
+/* What may be reused in place of FRESH, for which FOUND was taken out of the pool. */
+static INLINED struct conn *choose(struct conn *fresh, struct conn *found, msec_t now)
+{
+    unsigned int asks = ASKS_AT_ONCE;
+
+    if (__builtin_expect(found->fd < 0, 0)) {
+        stand_alone(fresh);
+        pretend_to_reuse(found, now);
+        return NULL;
+    }
+    if (may_be_reused(found, fresh, now, &asks))
+        return found;
+    return find(fresh, guess_protocol(fresh), now, asks);
+}
+
+/* The same when nothing idle was found; unless QUICK, it was not looked for. */
+COLD static struct conn *look_further(struct conn *fresh, bool quick, msec_t now)
+{
+    enum wire_protocol protocol = guess_protocol(fresh);
+
+    return quick ? find_drained(fresh, protocol, now) : check_out_find(fresh, protocol, now);
 }
 
 /* What connect() answers on a reused connection in place of FRESH. */
@@ -214,43 +257,72 @@ static enum conn_answer answer_for(const struct conn *fresh, const void *caller)
                                                        : CONN_ANSWER_CONNECTED;
 }
 
-/* Puts a pooled connection over FD, where FRESH is; false if there is none. If the options of
- * FRESH cannot be set on one connection, no other is tried, as they would fail there too. */
-static bool check_out(struct conn *fresh, int fd, msec_t now, const void *caller)
+/* Puts CONN, a pooled connection, over FD, where FRESH is. Returns what connect() answers then.
+ * CONN_ANSWER_KERNEL: CONN is not there. If the options of FRESH cannot be set on one
+ * connection, no other is tried, as they would fail there too. */
+static INLINED enum conn_answer check_out(struct conn *fresh, struct conn *conn, int fd,
+                                          msec_t now, const void *caller)
 {
-    struct conn *conn = check_out_find(fresh, guess_protocol(fresh), now);
+    enum conn_answer answer = answer_for(fresh, caller);
     enum reason reason;
     uint32_t epoch;
 
-    if (!conn)
-        return false;
     /* Read before the connection gets the program's fd: a child that is forked from now on may
      * have that fd, and the epoch then differs. */
     epoch = atomic_load(&fork_epoch);
     spare_save(fresh, fd);
     reason = install_over_fd(conn, fd, fresh);
     if (reason != REASON_NONE) {
+        stand_alone(fresh);
         discard(conn, reason);
-        return false;
+        return CONN_ANSWER_KERNEL;
     }
-    conn_set_answer(fresh, answer_for(fresh, caller));
     /* Counted before: as soon as the map has the connection, another thread may close it, and
      * we must not read the record. */
-    stats_count(&conn->endpoint->stats->reused);
+    stats_add_quietly(&endpoint_stats(conn->endpoint)->reused, 1);
     connect_time_saved(conn, now);
+    stats_changed();
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
-    hand_to_program(conn, fd, fresh, epoch);
-    return true;
+    hand_to_program(conn, fd, fresh, epoch, answer);
+    return answer;
+}
+
+/* Addresses that are within one page are, as a rule. */
+static INLINED bool is_readable(const struct sockaddr *addr, socklen_t len)
+{
+    uintptr_t first = (uintptr_t)addr;
+
+    return first / READABLE_PAGE == (first + len - 1) / READABLE_PAGE
+               ? usermem_word_readable(addr)
+               : usermem_readable(addr, len);
 }
 
 /* False if ADDR is no address of a connection that we track. What the kernel would refuse is
  * left for it to refuse. */
-static bool address_for(const struct conn *conn, struct address *address,
-                        const struct sockaddr *addr, socklen_t len)
+static INLINED bool address_for(const struct conn *conn, struct address *address,
+                                const struct sockaddr *addr, socklen_t len)
 {
     return len >= sizeof(addr->sa_family) && len <= sizeof(struct sockaddr_storage) &&
-           usermem_readable(addr, len) && addr->sa_family == conn->domain &&
+           is_readable(addr, len) && addr->sa_family == conn->domain &&
            address_from(address, addr, len);
+}
+
+/* Whether connections to ADDRESS are pooled. The rules never change, so the last IPv4 addresses
+ * for which they said yes are remembered. */
+static INLINED bool is_pooled(const struct address *address)
+{
+    static _Atomic uint64_t known[KNOWN_ADDRESSES];
+    uint64_t key = address_v4_key(address);
+    _Atomic uint64_t *place = &known[hash_mix(key) >> 32 & (KNOWN_ADDRESSES - 1)];
+
+    /* relaxed: a word is complete by itself */
+    if (__builtin_expect(key != 0 && atomic_load_explicit(place, memory_order_relaxed) == key,
+                         1))
+        return true;
+    if (!rules_match(settings->rules, settings->rule_count, address))
+        return false;
+    atomic_store_explicit(place, key, memory_order_relaxed);
+    return true;
 }
 
 /* CONN may lead somewhere else from now on. It is not pooled, and no swap must take its place
@@ -264,8 +336,8 @@ static void note_reconnected(struct conn *conn)
 
 /* connect() on a socket that is connected or connecting. With the same address it asks for the
  * outcome, as is usual. With another one the connection is not pooled any more. */
-static void connect_again(struct check_out *check_out, struct conn *conn,
-                          const struct sockaddr *addr, socklen_t len)
+COLD static void connect_again(struct check_out *check_out, struct conn *conn,
+                               const struct sockaddr *addr, socklen_t len)
 {
     bool reused = conn_answer(conn) != CONN_ANSWER_KERNEL;
     struct address address;
@@ -288,13 +360,14 @@ static void note_opened(struct conn *conn, msec_t now)
 
 /* False, and CONN is as it was, if another thread has the lock of CONN, or if it cannot be
  * tracked. */
-static bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
+static INLINED bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now,
+                                  struct conn **found, struct evicted *evicted)
 {
     enum reason reason;
 
     if (!conn_trylock(conn))
         return false;
-    reason = pool_bind_endpoint(conn, address, now);
+    reason = pool_bind(conn, address, now, found, evicted);
     conn_unlock(conn);
     if (reason != REASON_NONE)
         log_line(LOG_DEBUG, "not tracked: %s (%s)", reason_name(reason), reason_text(reason));
@@ -304,62 +377,86 @@ static bool bind_endpoint(struct conn *conn, const struct address *address, msec
 bool check_out_bind(struct conn *conn, const struct address *address, msec_t now)
 {
     note_opened(conn, now);
-    return bind_endpoint(conn, address, now);
+    return bind_endpoint(conn, address, now, NULL, NULL);
 }
 
-/* The caller has put CLOSING into the word of FD. True: a pooled connection is at FD, and CONN
- * is a spare or CLOSED. False: CONN is IN_USE and to be connected, or still FRESH and not to be
- * tracked. */
-static bool try_reuse(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len,
-                      const void *caller)
+/* FRESH is to be connected, if REASON is one, because it cannot be replaced. */
+COLD static void count_miss(struct conn *fresh, enum reason reason, msec_t now)
 {
+    if (reason != REASON_NONE)
+        conn_refuse(fresh, reason);
+    note_opened(fresh, now);
+    stats_count(&fresh->endpoint->stats->opened);
+    fresh->rtt_pending = fresh->flags & O_NONBLOCK;
+}
+
+/* The caller has put CLOSING into the word of FD, where FRESH is. Returns what connect()
+ * answers if a pooled connection is at FD now; FRESH is a spare or CLOSED then.
+ * CONN_ANSWER_KERNEL: FRESH is IN_USE and to be connected, or still FRESH and not to be
+ * tracked. */
+static INLINED enum conn_answer try_reuse(struct conn *fresh, int fd,
+                                          const struct sockaddr *addr, socklen_t len,
+                                          const void *caller)
+{
+    enum conn_answer answer = CONN_ANSWER_KERNEL;
+    struct conn *found = NULL;
+    struct evicted evicted;
     struct address address;
     msec_t now;
     enum reason reason;
+    bool quick;
 
-    if (!address_for(conn, &address, addr, len) ||
-        !rules_match(settings->rules, settings->rule_count, &address))
-        return false;
+    if (!address_for(fresh, &address, addr, len) || !is_pooled(&address))
+        return CONN_ANSWER_KERNEL;
     now = clock_now();
-    if (!bind_endpoint(conn, &address, now))
-        return false;
-    endpoint_publish(conn->endpoint);
-    stats_count(&conn->endpoint->stats->connects);
-    reason = verify_fresh(conn, fd);
-    if (reason == REASON_NONE && check_out(conn, fd, now, caller)) {
-        due_each_second(now);
-        return true;
+    evicted.count = 0;
+    reason = verify_fresh(fresh, fd);
+    /* In a dry run what is due is closed first, and not counted as a hit. */
+    quick = reason == REASON_NONE && !pool_is_dry_run();
+    if (!bind_endpoint(fresh, &address, now, quick ? &found : NULL, &evicted))
+        return CONN_ANSWER_KERNEL;
+    endpoint_publish(fresh->endpoint);
+    stats_add_quietly(&endpoint_stats(fresh->endpoint)->connects, 1);
+    discard_evicted(&evicted);
+    if (reason == REASON_NONE) {
+        found = found ? choose(fresh, found, now) : look_further(fresh, quick, now);
+        answer = found ? check_out(fresh, found, fd, now, caller) : CONN_ANSWER_KERNEL;
     }
-    if (reason != REASON_NONE)
-        conn_refuse(conn, reason);
-    note_opened(conn, now);
-    stats_count(&conn->endpoint->stats->opened);
-    conn->rtt_pending = conn->flags & O_NONBLOCK;
+    if (__builtin_expect(answer == CONN_ANSWER_KERNEL, 0))
+        count_miss(fresh, reason, now);
     due_each_second(now);
-    return false;
+    return answer;
 }
 
-/* The first connect() on a socket; true if it was answered from the pool. If several threads
- * connect or close the fd at the same time, one goes on here and the others make the plain
- * call. */
-static bool connect_fresh(struct conn *conn, int fd, const struct sockaddr *addr, socklen_t len,
-                          const void *caller)
+/* The caller has put CLOSING into WORD, of FD, which names CONN, and takes it off again. A
+ * connection of the program's own needs no shadow fd yet; the one that there may be was that of
+ * a spare. */
+COLD static void release(struct conn *conn, int fd, uint32_t word)
 {
-    uint32_t word = conn_id(conn);
-    bool tracked;
+    bool tracked = conn_state(conn) == CONN_IN_USE;
 
-    if (!fdmap_replace(fd, word, word | FDMAP_CLOSING)) {
-        conn_refuse(conn, REASON_CONCURRENT);
-        return false;
-    }
-    if (conn_state(conn) == CONN_FRESH && try_reuse(conn, fd, addr, len, caller))
-        return true;
-    /* The shadow fd was that of a spare; a connection of the program's own needs none yet. */
     shadow_drop(conn);
-    tracked = conn_state(conn) == CONN_IN_USE;
     if (!fdmap_replace(fd, word | FDMAP_CLOSING, tracked ? word : FDMAP_NONE) || !tracked)
         conn_move(conn, CONN_CLOSED);
-    return false;
+}
+
+/* The fresh socket at FD, whose WORD has CLOSING from now on; NULL if there is none, or if
+ * another thread connects or closes it. The swap gives the record to the caller, so no call is
+ * begun on it; see concurrency.md, 1. */
+static INLINED struct conn *claim_fresh(int fd, uint32_t word)
+{
+    struct conn *conn;
+
+    if (!conn_is_plain(word))
+        return NULL;
+    conn = conn_of_word(word);
+    if (conn_state(conn) != CONN_FRESH || !fdmap_replace(fd, word, word | FDMAP_CLOSING))
+        return NULL;
+    /* Another thread may have connected it between the two looks. */
+    if (__builtin_expect(conn_state(conn) == CONN_FRESH, 1))
+        return conn;
+    release(conn, fd, word);
+    return NULL;
 }
 
 /* Whether ERROR, of a connect(), leaves the socket connecting or connected. */
@@ -368,37 +465,58 @@ static bool connect_goes_on(int error)
     return error == EINPROGRESS || error == EALREADY || error == EINTR || error == EISCONN;
 }
 
-/* Sets the result of a connect() that was answered from the pool. On Linux a non-blocking
- * socket gets EINPROGRESS first. */
-static bool answer(struct check_out *check_out, bool connecting)
+/* connect() on what is no fresh socket, or one that another thread connects at this moment:
+ * that thread goes on, and this call is a plain one. */
+COLD static void begin_again(struct check_out *check_out, uint32_t word,
+                             const struct sockaddr *addr, socklen_t len)
 {
-    errno = connecting ? EINPROGRESS : check_out->saved;
-    check_out->result = connecting ? -1 : 0;
-    return true;
+    struct conn *conn =
+        owner_is_this_process() ? conn_get_at(check_out->fd, word, CONN_CALL_OTHER) : NULL;
+
+    if (!conn)
+        return;
+    check_out->tracked = true;
+    if (conn_state(conn) == CONN_FRESH)
+        conn_refuse(conn, REASON_CONCURRENT);
+    else if (conn->endpoint)
+        connect_again(check_out, conn, addr, len);
+    conn_put(conn, CONN_CALL_OTHER);
+}
+
+/* The real connect() is to be made. FRESH was claimed by claim_fresh(), or is NULL. */
+COLD static bool begin_plain(struct check_out *check_out, struct conn *fresh, uint32_t word,
+                             const struct sockaddr *addr, socklen_t len)
+{
+    if (fresh) {
+        check_out->tracked = true;
+        check_out->timed = fresh->rtt_pending ? NULL : fresh->endpoint;
+        release(fresh, check_out->fd, word);
+    } else {
+        begin_again(check_out, word, addr, len);
+    }
+    errno = check_out->saved;
+    if (check_out->timed)
+        check_out->began = connect_time_now();
+    return false;
 }
 
 bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
                      const struct sockaddr *addr, socklen_t len, const void *caller)
 {
-    struct conn *conn = owner_is_this_process() ? conn_get_at(fd, word, CONN_CALL_OTHER) : NULL;
-    bool reused = false, connecting = false;
+    int saved = errno;
+    struct conn *fresh = owner_is_this_process() ? claim_fresh(fd, word) : NULL;
+    enum conn_answer answer =
+        fresh ? try_reuse(fresh, fd, addr, len, caller) : CONN_ANSWER_KERNEL;
+    bool connecting = answer == CONN_ANSWER_CONNECTING;
 
-    *check_out = (struct check_out){.fd = fd, .saved = errno, .tracked = conn != NULL};
-    if (conn) {
-        if (conn_state(conn) == CONN_FRESH) {
-            reused = connect_fresh(conn, fd, addr, len, caller);
-            connecting = conn_answer(conn) == CONN_ANSWER_CONNECTING;
-            check_out->timed = reused || conn->rtt_pending ? NULL : conn->endpoint;
-        } else if (conn->endpoint)
-            connect_again(check_out, conn, addr, len);
-        conn_put(conn, CONN_CALL_OTHER);
+    if (__builtin_expect(answer == CONN_ANSWER_KERNEL, 0)) {
+        *check_out = (struct check_out){.fd = fd, .saved = saved};
+        return begin_plain(check_out, fresh, word, addr, len);
     }
-    if (reused)
-        return answer(check_out, connecting);
-    errno = check_out->saved;
-    if (check_out->timed)
-        check_out->began = connect_time_now();
-    return false;
+    /* On Linux a non-blocking socket gets EINPROGRESS first. */
+    errno = connecting ? EINPROGRESS : saved;
+    check_out->result = connecting ? -1 : 0;
+    return true;
 }
 
 /* The answer to a further connect() on CONN, which was reused; the kernel has given RESULT. The

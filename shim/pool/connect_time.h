@@ -32,7 +32,8 @@ void connect_time_count(struct endpoint *endpoint, uint64_t microseconds);
 COLD void connect_time_failed(struct conn *conn);
 COLD void connect_time_failed_at(struct endpoint *endpoint);
 
-/* Counts what was saved by the reuse of CONN, which was idle until NOW. */
+/* Counts what was saved by the reuse of CONN, which was idle until NOW. Quietly: see
+ * stats_add_quietly(). */
 void connect_time_saved(const struct conn *conn, msec_t now);
 
 /* The program is about to send on CONN for the first time, and rtt_pending is set: counts the

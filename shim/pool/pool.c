@@ -12,6 +12,7 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
+#include "pool/guess.h"
 #include "stats/mode.h"
 #include "stats/stats.h"
 
@@ -53,19 +54,19 @@ static void abandon(void *unused)
     inside = false;
 }
 
-static void release_lock(void)
+static INLINED void release_lock(void)
 {
     lock_release(&lock);
     inside = false;
 }
 
-static void catch_up_if_due(void)
+static INLINED void catch_up_if_due(void)
 {
     if (__builtin_expect(atomic_load(&loss) != REASON_NONE, 0) && catch_up)
         catch_up();
 }
 
-static void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
+static INLINED void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     release_lock();
     _pthread_cleanup_pop(cleanup, 0);
@@ -74,8 +75,8 @@ static void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 
 /* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
  * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
-static inline enum reason lock_pool_by(bool (*get)(struct lock *lock),
-                                       struct _pthread_cleanup_buffer *cleanup)
+static INLINED enum reason lock_pool_by(bool (*get)(struct lock *lock),
+                                        struct _pthread_cleanup_buffer *cleanup)
 {
     enum reason reason = REASON_LOCKED;
 
@@ -95,7 +96,7 @@ static inline enum reason lock_pool_by(bool (*get)(struct lock *lock),
     return reason;
 }
 
-static enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
+static INLINED enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     return lock_pool_by(lock_acquire, cleanup);
 }
@@ -129,24 +130,6 @@ bool pool_is_dry_run(void)
 unsigned int pool_keepalive(void)
 {
     return settings->keepalive;
-}
-
-enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
-{
-    struct endpoint *endpoint;
-    struct _pthread_cleanup_buffer cleanup;
-    enum reason reason = lock_pool(&cleanup);
-
-    if (reason != REASON_NONE)
-        return reason;
-    endpoint = endpoint_find(address, now);
-    if (endpoint) {
-        conn->endpoint = endpoint;
-        conn_move(conn, CONN_IN_USE);
-        endpoint_note_peak(endpoint, now);
-    }
-    unlock_pool(&cleanup);
-    return endpoint ? REASON_NONE : REASON_NO_ROOM;
 }
 
 static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
@@ -222,7 +205,7 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-static void link_idle(struct conn *conn, enum conn_state to)
+static INLINED void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
     msec_t leaves;
@@ -240,10 +223,8 @@ static void link_idle(struct conn *conn, enum conn_state to)
         set_due(leaves);
 }
 
-static void unlink_idle(struct conn *conn)
+static INLINED void unlink_from(struct conn *conn, struct conn **list)
 {
-    struct conn **list = list_of(conn->endpoint, conn_state(conn));
-
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
     conn->endpoint->idle_count--;
@@ -252,9 +233,14 @@ static void unlink_idle(struct conn *conn)
     endpoint_note_idle(conn->endpoint);
 }
 
-static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
+COLD static void unlink_any(struct conn *conn)
 {
-    unlink_idle(conn);
+    unlink_from(conn, list_of(conn->endpoint, conn_state(conn)));
+}
+
+COLD static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
+{
+    unlink_any(conn);
     conn_move(conn, CONN_EVICTED);
     evicted->conn[evicted->count] = conn;
     evicted->reason[evicted->count++] = reason;
@@ -314,30 +300,30 @@ static void note_giver(struct conn *conn)
 }
 
 /* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
-static bool can_serve(const struct conn *found, const struct conn *conn,
-                      enum wire_protocol protocol)
+static INLINED bool can_serve(const struct conn *found, const struct conn *conn,
+                              enum wire_protocol protocol)
 {
-    return found->domain == conn->domain && sockopts_fit(&found->options, &conn->options) &&
+    return found->domain == conn->domain &&
+           (sockopts_are_alike(&found->options, &conn->options) ||
+            sockopts_fit(&found->options, &conn->options)) &&
            (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
 }
 
-/* Takes FOUND, which may be NULL, out of its lists for a check-out. */
-static void claim(struct conn *found)
+/* Takes FOUND, which may be NULL, out of its lists, of which LIST is one, for a check-out. */
+static INLINED void claim(struct conn *found, struct conn **list)
 {
     if (!found)
         return;
-    unlink_idle(found);
+    unlink_from(found, list);
     conn_move(found, CONN_CHECKING_OUT);
 }
 
-struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
-                            struct evicted *evicted)
+/* pool_check_out() with the lock held. */
+static INLINED struct conn *claim_idle(const struct conn *conn, enum wire_protocol protocol,
+                                       msec_t now, struct evicted *evicted)
 {
     struct conn *found, *next;
-    struct _pthread_cleanup_buffer cleanup;
 
-    if (lock_pool(&cleanup) != REASON_NONE)
-        return NULL;
     DL_FOREACH_SAFE2(conn->endpoint->idle, found, next, next)
     {
         if (now < found->unusable_at && can_serve(found, conn, protocol))
@@ -345,9 +331,48 @@ struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol
         if (now >= found->unusable_at && evicted->count < POOL_EVICTED_MAX / 2)
             evict(found, expiry_reason(found), evicted);
     }
-    claim(found);
+    claim(found, &conn->endpoint->idle);
+    return found;
+}
+
+struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                            struct evicted *evicted)
+{
+    struct conn *found;
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return NULL;
+    found = claim_idle(conn, protocol, now, evicted);
     unlock_pool(&cleanup);
     return found;
+}
+
+INLINED enum reason pool_bind(struct conn *conn, const struct address *address, msec_t now,
+                              struct conn **found, struct evicted *evicted)
+{
+    struct endpoint *endpoint;
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
+
+    if (reason != REASON_NONE)
+        return reason;
+    endpoint = endpoint_find(address, now);
+    if (endpoint) {
+        conn->endpoint = endpoint;
+        if (found)
+            *found = claim_idle(conn, guess_protocol(conn), now, evicted);
+        if (!found || !*found)
+            conn_move(conn, CONN_IN_USE);
+        endpoint_note_peak(endpoint, now);
+    }
+    unlock_pool(&cleanup);
+    return endpoint ? REASON_NONE : REASON_NO_ROOM;
+}
+
+enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
+{
+    return pool_bind(conn, address, now, NULL, NULL);
 }
 
 /* Whether this thread has just given CONN up, which is DRAINING. */
@@ -374,7 +399,7 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
             found = at;
         }
     }
-    claim(found);
+    claim(found, &conn->endpoint->draining);
     unlock_pool(&cleanup);
     return found;
 }
@@ -412,8 +437,10 @@ bool pool_return(struct conn *conn)
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
     kept = may_be_idle(conn) == REASON_NONE;
-    if (kept)
+    if (kept) {
         link_idle(conn, CONN_DRAINING);
+        stats_changed();
+    }
     unlock_pool(&cleanup);
     return kept;
 }
@@ -433,8 +460,8 @@ COLD static bool replace_one_at(const struct endpoint *endpoint, enum conn_state
 }
 
 /* Makes room for one more connection at ENDPOINT, which is to be TO. */
-static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, msec_t now,
-                         struct evicted *evicted)
+COLD static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, msec_t now,
+                              struct evicted *evicted)
 {
     if (__builtin_expect(now < endpoint->full_until, 0))
         return endpoint->idle_count < FULL_MOST ||
@@ -444,15 +471,36 @@ static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, ms
 }
 
 /* The same in the whole process: the oldest are evicted. */
-static bool make_room(struct evicted *evicted)
+COLD static bool make_room(struct evicted *evicted)
 {
     while (limits_idle() >= limits_idle_most() && idle && evicted->count < POOL_EVICTED_MAX)
         evict(idle->newer, REASON_POOL_FULL, evicted);
     return limits_idle() < limits_idle_most();
 }
 
-enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
-                          struct evicted *evicted)
+/* Whether there is room for one more, as far as that can be told without looking further. */
+static inline bool has_room(const struct endpoint *endpoint, msec_t now)
+{
+    return now >= endpoint->full_until && endpoint->idle_count < settings->max_idle &&
+           limits_idle() < limits_idle_most();
+}
+
+COLD static enum reason find_room(struct endpoint *endpoint, enum conn_state to, msec_t now,
+                                  struct evicted *evicted)
+{
+    if (!make_room_at(endpoint, to, now, evicted))
+        return REASON_ENDPOINT_FULL;
+    return make_room(evicted) ? REASON_NONE : REASON_POOL_FULL;
+}
+
+COLD static void link_draining(struct conn *conn)
+{
+    link_idle(conn, CONN_DRAINING);
+    note_giver(conn);
+}
+
+__attribute__((always_inline)) inline enum reason
+pool_check_in(struct conn *conn, enum conn_state to, msec_t now, struct evicted *evicted)
 {
     struct endpoint *endpoint = conn->endpoint;
     struct _pthread_cleanup_buffer cleanup;
@@ -460,24 +508,23 @@ enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
 
     if (reason != REASON_NONE)
         return reason;
-    if (now >= due)
+    if (__builtin_expect(now >= due, 0))
         evict_due(now, false, POOL_EVICTED_MAX / 2, evicted);
-    endpoint_note_peak(endpoint, now);
+    endpoint_note_minute(endpoint, now);
     /* The lock is held over a fork, so either the child has CONN in its lists, or the epoch
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
     else
         reason = may_be_idle(conn);
-    if (reason == REASON_NONE && !make_room_at(endpoint, to, now, evicted))
-        reason = REASON_ENDPOINT_FULL;
-    else if (reason == REASON_NONE && !make_room(evicted))
-        reason = REASON_POOL_FULL;
+    if (reason == REASON_NONE && __builtin_expect(!has_room(endpoint, now), 0))
+        reason = find_room(endpoint, to, now, evicted);
     if (reason == REASON_NONE) {
         conn->idle_since = now;
-        link_idle(conn, to);
-        if (to == CONN_DRAINING)
-            note_giver(conn);
+        if (__builtin_expect(to == CONN_IDLE, 1))
+            link_idle(conn, CONN_IDLE);
+        else
+            link_draining(conn);
     }
     unlock_pool(&cleanup);
     return reason;
@@ -596,7 +643,7 @@ struct conn *pool_claim_shadow(struct conn *conn, int fd)
         conn->fd != fd) {
         conn = NULL;
     } else {
-        unlink_idle(conn);
+        unlink_any(conn);
         conn_move(conn, CONN_EVICTED);
     }
     unlock_pool(&cleanup);
@@ -662,7 +709,7 @@ void pool_after_fork_in_child(void)
     endpoint_after_fork_in_child();
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
-        unlink_idle(conn);
+        unlink_any(conn);
         conn_move(conn, CONN_CLOSED);
     }
     atomic_store(&loss, REASON_NONE);

@@ -79,6 +79,14 @@ unsigned int pool_keepalive(void);
  * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
 
+/* The same for a CONN that is to be replaced at once, if a connection idles there that
+ * pool_check_out() would take out for it. That one is FOUND then, CHECKING_OUT and the
+ * caller's, and CONN stays FRESH: FOUND counts in its place, so that the endpoint is in use.
+ * Before the caller gives FOUND up, it moves CONN to IN_USE. NULL for FOUND: CONN is not to be
+ * replaced. */
+enum reason pool_bind(struct conn *conn, const struct address *address, msec_t now,
+                      struct conn **found, struct evicted *evicted);
+
 /* The idle connection to the endpoint of CONN that was used last, can take on the options of
  * CONN and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT then, and the caller's.
  * NULL if there is none. Expired connections that it meets are added to EVICTED. */

@@ -12,27 +12,21 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
-/* The conn_id() of each spare, 0 for a free place. The thread whose exchange takes one out of
- * here has it. */
-static _Atomic uint32_t kept[SPARE_MAX];
+/* The spares; NULL for a free place. The thread whose exchange takes one out of here has it. */
+static _Atomic(struct conn *) kept[SPARE_MAX];
 
-static struct conn *take_out(_Atomic uint32_t *place)
-{
-    return conn_of_word(atomic_exchange(place, 0));
-}
-
-static bool put_in(struct conn *conn)
+static INLINED bool put_in(struct conn *conn)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t none = 0;
+        struct conn *none = NULL;
 
-        if (atomic_compare_exchange_strong(&kept[i], &none, conn_id(conn)))
+        if (atomic_compare_exchange_strong(&kept[i], &none, conn))
             return true;
     }
     return false;
 }
 
-static void give_up(struct conn *conn)
+COLD static void give_up(struct conn *conn)
 {
     shadow_drop(conn);
     conn_move(conn, CONN_CLOSED);
@@ -51,8 +45,9 @@ static struct conn *find(int domain)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
         /* relaxed: a hint, the exchange decides */
-        struct conn *conn =
-            atomic_load_explicit(&kept[i], memory_order_relaxed) ? take_out(&kept[i]) : NULL;
+        struct conn *conn = atomic_load_explicit(&kept[i], memory_order_relaxed)
+                                ? atomic_exchange(&kept[i], NULL)
+                                : NULL;
 
         if (!conn)
             continue;
@@ -103,7 +98,14 @@ static bool can_be_spare(const struct conn *conn)
            conn->epoll_regs.count == 0 && sockopts_can_be_cleared(&conn->options);
 }
 
-void spare_save(struct conn *fresh, int fd)
+/* Sets the options of CONN, which can be a spare, back to the kernel's defaults. */
+static bool clear_options(const struct conn *conn)
+{
+    return conn->options.given == 0 ||
+           (shadow_exists(conn) && sockopts_clear(conn->shadow_fd, &conn->options));
+}
+
+COLD static void save(struct conn *fresh, int fd)
 {
     /* Without a shadow fd the map cannot tell that the socket is at FD: the fd may have been
      * closed and reused where no hook saw it. */
@@ -113,10 +115,21 @@ void spare_save(struct conn *fresh, int fd)
         shadow_drop(fresh);
 }
 
-void spare_keep(struct conn *fresh)
+INLINED void spare_save(struct conn *fresh, int fd)
 {
-    if (shadow_exists(fresh) && can_be_spare(fresh) && conn_is_only_call(fresh) &&
-        sockopts_clear(fresh->shadow_fd, &fresh->options)) {
+    /* Relaxed: whether the shadow fd was closed in bulk is looked at when the spare is used. A
+     * socket in an epoll set must not stay open at a shadow fd of its own. */
+    if (__builtin_expect(atomic_load_explicit(&fresh->shadow_fd, memory_order_relaxed) < 0 ||
+                             fresh->epoll_regs.count != 0,
+                         0))
+        save(fresh, fd);
+}
+
+INLINED void spare_keep(struct conn *fresh)
+{
+    /* Relaxed: as above. */
+    if (atomic_load_explicit(&fresh->shadow_fd, memory_order_relaxed) >= 0 &&
+        can_be_spare(fresh) && !conn_calls_in_flight(fresh) && clear_options(fresh)) {
         conn_move(fresh, CONN_SPARE);
         if (put_in(fresh))
             return;
@@ -129,9 +142,9 @@ bool spare_lose(struct conn *conn, int fd)
     if (!shadow_lose(conn, fd))
         return false;
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t id = conn_id(conn);
+        struct conn *lost = conn;
 
-        if (atomic_compare_exchange_strong(&kept[i], &id, 0))
+        if (atomic_compare_exchange_strong(&kept[i], &lost, NULL))
             conn_move(conn, CONN_CLOSED);
     }
     return true;
@@ -140,7 +153,7 @@ bool spare_lose(struct conn *conn, int fd)
 void spare_flush(void)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
-        struct conn *conn = take_out(&kept[i]);
+        struct conn *conn = atomic_exchange(&kept[i], NULL);
 
         if (conn)
             give_up(conn);

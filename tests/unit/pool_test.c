@@ -671,7 +671,7 @@ Test(pool, evicted_ones_never_overflow)
     for (int i = 0; i < 40; i++)
         put(conns[i], i < 20 ? 0 : MINUTE - 20 * SECOND);
     config.max_idle_total = 1;
-    limits_note(0, true);
+    limits_read(0);
     for (int i = 0; i < 10; i++) {
         struct conn *conn = connect_at(2, MINUTE);
 
@@ -691,7 +691,7 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     for (uint16_t port = 1; port <= 30; port++)
         put(connect_at(port, 0), 0);
     config.max_idle_total = 4;
-    limits_note(0, true);
+    limits_read(0);
     conn = connect_at(1, 1);
     conn_move(conn, CONN_CHECKING_IN);
     evicted.count = 0;
@@ -739,7 +739,7 @@ Test(pool, a_quarter_of_the_fds)
 {
     limit_fds(100);
     config.max_idle_total = 30;
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 100);
     cr_expect(idle_after_crowd(40, 0) == 25);
 }
@@ -747,15 +747,15 @@ Test(pool, a_quarter_of_the_fds)
 Test(pool, limits_are_read_once_a_second)
 {
     limit_fds(400);
-    limits_note(5000, true);
+    limits_read(5000);
     cr_expect(limits_fds() == 400);
     limit_fds(200);
-    limits_note(5999, false);
+    limits_note(5999);
     cr_expect(limits_fds() == 400);
-    limits_note(6000, false);
+    limits_note(6000);
     cr_expect(limits_fds() == 200);
     limit_fds(400);
-    limits_note(6001, true);
+    limits_read(6001);
     cr_expect(limits_fds() == 400);
 }
 
@@ -767,10 +767,10 @@ Test(pool, shadow_fds_stay_low)
     if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
     limit_fds(8192);
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 8192);
     limit_fds(limit.rlim_max);
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 8192);
 }
 
@@ -779,7 +779,7 @@ Test(pool, too_few_fds_to_keep_any)
     struct conn *conn = connect_at(1, 0);
 
     limit_fds(3);
-    limits_note(0, true);
+    limits_read(0);
     conn_move(conn, CONN_CHECKING_IN);
     cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_POOL_FULL &&
               evicted.count == 0);
