@@ -3,15 +3,19 @@
  * and checked in again. The compiler places these functions, and the branches that call them,
  * away from the hot path: the instruction cache is cold after each system call, so fewer lines
  * of it must be loaded. They are not inlined, for a caller would save registers for them.
+ *
+ * ALWAYS_INLINE is for small functions that cold functions call as well: a copy of their own,
+ * which those may share with the hot path, would be taken for cold, and so would its callers.
  */
 #ifndef MCPOOL_COMPILER_H
 #define MCPOOL_COMPILER_H
 
 #define COLD __attribute__((cold, noinline))
 
-/* INLINED marks the functions of the hot path itself. The linker puts them into their callers,
- * also those in another file: a call and the registers saved for it would cost more than most
- * of them do. */
-#define INLINED __attribute__((always_inline)) inline
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* INLINED: the same for a function that other files call too. The linker puts it into its
+ * callers; a compiler that does not optimise at link time leaves calls of it. */
+#define INLINED inline __attribute__((always_inline))
 
 #endif

@@ -57,7 +57,7 @@ void bulk_close_after_fork_in_child(void)
  * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
  * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. Inlined,
  * as each hit is here. */
-static INLINED bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
+ALWAYS_INLINE bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 {
     if (begun == atomic_load(&bulk_closes_over))
         return true;
@@ -152,7 +152,7 @@ INLINED void shadow_adopt(struct conn *conn, int shadow_fd)
 /* Takes the shadow fd out of the record; -1 when there is none. The program's thread and one
  * that closes all shadow fds may both try: the exchange decides. The first look is relaxed, as
  * it only saves the exchange. */
-static INLINED int detach(struct conn *conn)
+ALWAYS_INLINE int detach(struct conn *conn)
 {
     int fd = atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed);
 

@@ -56,7 +56,7 @@ COLD static enum reason prepare_to_count(struct check_in *check_in, enum reason 
 /* Does all that must be done while the program's fd is still open. REASON_NONE, or why the
  * connection is not kept. How many calls were begun is read before verification looks for calls
  * in flight. So check_in_end() finds each call that was begun later. */
-static INLINED enum reason prepare_to_keep(struct check_in *check_in, struct conn *conn)
+ALWAYS_INLINE enum reason prepare_to_keep(struct check_in *check_in, struct conn *conn)
 {
     msec_t now = clock_now();
     enum reason reason;

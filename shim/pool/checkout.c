@@ -62,8 +62,8 @@ static msec_t expiry(const struct conn *conn, msec_t now)
 /* CONN is at FD in the kernel; here the map and the record follow. EPOCH is the fork_epoch from
  * before the dup3(), ANSWER what the program is told. The record is complete before the map
  * names it. */
-static INLINED void hand_to_program(struct conn *conn, int fd, struct conn *fresh,
-                                    uint32_t epoch, enum conn_answer answer)
+ALWAYS_INLINE void hand_to_program(struct conn *conn, int fd, struct conn *fresh,
+                                   uint32_t epoch, enum conn_answer answer)
 {
     int shadow_fd = conn->fd;
 
@@ -142,8 +142,8 @@ COLD static void give_up_found(struct conn *conn, struct conn *fresh, enum reaso
 
 /* Whether CONN, CHECKING_OUT for FRESH, is clean and proven alive. If not, it is not the
  * caller's any more; see give_up_found(). */
-static INLINED bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
-                                  unsigned int *asks)
+ALWAYS_INLINE bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
+                                 unsigned int *asks)
 {
     struct tcp_info info;
     enum reason reason = verify_for_reuse(conn, &info);
@@ -226,7 +226,7 @@ struct conn *check_out_find(struct conn *fresh, enum wire_protocol protocol, mse
 }
 
 /* What may be reused in place of FRESH, for which FOUND was taken out of the pool. */
-static INLINED struct conn *choose(struct conn *fresh, struct conn *found, msec_t now)
+ALWAYS_INLINE struct conn *choose(struct conn *fresh, struct conn *found, msec_t now)
 {
     unsigned int asks = ASKS_AT_ONCE;
 
@@ -260,8 +260,8 @@ static enum conn_answer answer_for(const struct conn *fresh, const void *caller)
 /* Puts CONN, a pooled connection, over FD, where FRESH is. Returns what connect() answers then.
  * CONN_ANSWER_KERNEL: CONN is not there. If the options of FRESH cannot be set on one
  * connection, no other is tried, as they would fail there too. */
-static INLINED enum conn_answer check_out(struct conn *fresh, struct conn *conn, int fd,
-                                          msec_t now, const void *caller)
+ALWAYS_INLINE enum conn_answer check_out(struct conn *fresh, struct conn *conn, int fd,
+                                         msec_t now, const void *caller)
 {
     enum conn_answer answer = answer_for(fresh, caller);
     enum reason reason;
@@ -288,7 +288,7 @@ static INLINED enum conn_answer check_out(struct conn *fresh, struct conn *conn,
 }
 
 /* Addresses that are within one page are, as a rule. */
-static INLINED bool is_readable(const struct sockaddr *addr, socklen_t len)
+ALWAYS_INLINE bool is_readable(const struct sockaddr *addr, socklen_t len)
 {
     uintptr_t first = (uintptr_t)addr;
 
@@ -299,8 +299,8 @@ static INLINED bool is_readable(const struct sockaddr *addr, socklen_t len)
 
 /* False if ADDR is no address of a connection that we track. What the kernel would refuse is
  * left for it to refuse. */
-static INLINED bool address_for(const struct conn *conn, struct address *address,
-                                const struct sockaddr *addr, socklen_t len)
+ALWAYS_INLINE bool address_for(const struct conn *conn, struct address *address,
+                               const struct sockaddr *addr, socklen_t len)
 {
     return len >= sizeof(addr->sa_family) && len <= sizeof(struct sockaddr_storage) &&
            is_readable(addr, len) && addr->sa_family == conn->domain &&
@@ -309,7 +309,7 @@ static INLINED bool address_for(const struct conn *conn, struct address *address
 
 /* Whether connections to ADDRESS are pooled. The rules never change, so the last IPv4 addresses
  * for which they said yes are remembered. */
-static INLINED bool is_pooled(const struct address *address)
+ALWAYS_INLINE bool is_pooled(const struct address *address)
 {
     static _Atomic uint64_t known[KNOWN_ADDRESSES];
     uint64_t key = address_v4_key(address);
@@ -360,8 +360,8 @@ static void note_opened(struct conn *conn, msec_t now)
 
 /* False, and CONN is as it was, if another thread has the lock of CONN, or if it cannot be
  * tracked. */
-static INLINED bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now,
-                                  struct conn **found, struct evicted *evicted)
+ALWAYS_INLINE bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now,
+                                 struct conn **found, struct evicted *evicted)
 {
     enum reason reason;
 
@@ -394,9 +394,9 @@ COLD static void count_miss(struct conn *fresh, enum reason reason, msec_t now)
  * answers if a pooled connection is at FD now; FRESH is a spare or CLOSED then.
  * CONN_ANSWER_KERNEL: FRESH is IN_USE and to be connected, or still FRESH and not to be
  * tracked. */
-static INLINED enum conn_answer try_reuse(struct conn *fresh, int fd,
-                                          const struct sockaddr *addr, socklen_t len,
-                                          const void *caller)
+ALWAYS_INLINE enum conn_answer try_reuse(struct conn *fresh, int fd,
+                                         const struct sockaddr *addr, socklen_t len,
+                                         const void *caller)
 {
     enum conn_answer answer = CONN_ANSWER_KERNEL;
     struct conn *found = NULL;
@@ -443,7 +443,7 @@ COLD static void release(struct conn *conn, int fd, uint32_t word)
 /* The fresh socket at FD, whose WORD has CLOSING from now on; NULL if there is none, or if
  * another thread connects or closes it. The swap gives the record to the caller, so no call is
  * begun on it; see concurrency.md, 1. */
-static INLINED struct conn *claim_fresh(int fd, uint32_t word)
+ALWAYS_INLINE struct conn *claim_fresh(int fd, uint32_t word)
 {
     struct conn *conn;
 

@@ -12,7 +12,7 @@
 #include "conn/shadow.h"
 
 /* TO names what FROM names; false if FROM is not open. */
-static INLINED bool move_over(int from, int to, int fd_flags)
+ALWAYS_INLINE bool move_over(int from, int to, int fd_flags)
 {
     int flags = fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0;
 
@@ -42,8 +42,8 @@ COLD static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
 /* Puts CONN over FD. A bulk close in another thread may close the shadow fd at any moment, so
  * the map is looked at after the dup3(): if it still names the shadow fd, what arrived is CONN.
  * See concurrency.md, 3. */
-static INLINED enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
-                                   int fd_flags)
+ALWAYS_INLINE enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
+                                  int fd_flags)
 {
     if (!move_over(conn->fd, fd, fd_flags))
         return REASON_OTHER_SOCKET;

@@ -54,19 +54,19 @@ static void abandon(void *unused)
     inside = false;
 }
 
-static INLINED void release_lock(void)
+ALWAYS_INLINE void release_lock(void)
 {
     lock_release(&lock);
     inside = false;
 }
 
-static INLINED void catch_up_if_due(void)
+ALWAYS_INLINE void catch_up_if_due(void)
 {
     if (__builtin_expect(atomic_load(&loss) != REASON_NONE, 0) && catch_up)
         catch_up();
 }
 
-static INLINED void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
+ALWAYS_INLINE void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     release_lock();
     _pthread_cleanup_pop(cleanup, 0);
@@ -75,8 +75,8 @@ static INLINED void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 
 /* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
  * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
-static INLINED enum reason lock_pool_by(bool (*get)(struct lock *lock),
-                                        struct _pthread_cleanup_buffer *cleanup)
+ALWAYS_INLINE enum reason lock_pool_by(bool (*get)(struct lock *lock),
+                                       struct _pthread_cleanup_buffer *cleanup)
 {
     enum reason reason = REASON_LOCKED;
 
@@ -96,7 +96,7 @@ static INLINED enum reason lock_pool_by(bool (*get)(struct lock *lock),
     return reason;
 }
 
-static INLINED enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
+ALWAYS_INLINE enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     return lock_pool_by(lock_acquire, cleanup);
 }
@@ -205,7 +205,7 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-static INLINED void link_idle(struct conn *conn, enum conn_state to)
+ALWAYS_INLINE void link_idle(struct conn *conn, enum conn_state to)
 {
     struct conn **list = list_of(conn->endpoint, to);
     msec_t leaves;
@@ -223,7 +223,7 @@ static INLINED void link_idle(struct conn *conn, enum conn_state to)
         set_due(leaves);
 }
 
-static INLINED void unlink_from(struct conn *conn, struct conn **list)
+ALWAYS_INLINE void unlink_from(struct conn *conn, struct conn **list)
 {
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
@@ -300,8 +300,8 @@ static void note_giver(struct conn *conn)
 }
 
 /* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
-static INLINED bool can_serve(const struct conn *found, const struct conn *conn,
-                              enum wire_protocol protocol)
+ALWAYS_INLINE bool can_serve(const struct conn *found, const struct conn *conn,
+                             enum wire_protocol protocol)
 {
     return found->domain == conn->domain &&
            (sockopts_are_alike(&found->options, &conn->options) ||
@@ -310,7 +310,7 @@ static INLINED bool can_serve(const struct conn *found, const struct conn *conn,
 }
 
 /* Takes FOUND, which may be NULL, out of its lists, of which LIST is one, for a check-out. */
-static INLINED void claim(struct conn *found, struct conn **list)
+ALWAYS_INLINE void claim(struct conn *found, struct conn **list)
 {
     if (!found)
         return;
@@ -319,8 +319,8 @@ static INLINED void claim(struct conn *found, struct conn **list)
 }
 
 /* pool_check_out() with the lock held. */
-static INLINED struct conn *claim_idle(const struct conn *conn, enum wire_protocol protocol,
-                                       msec_t now, struct evicted *evicted)
+ALWAYS_INLINE struct conn *claim_idle(const struct conn *conn, enum wire_protocol protocol,
+                                      msec_t now, struct evicted *evicted)
 {
     struct conn *found, *next;
 

@@ -15,7 +15,7 @@
 /* The spares; NULL for a free place. The thread whose exchange takes one out of here has it. */
 static _Atomic(struct conn *) kept[SPARE_MAX];
 
-static INLINED bool put_in(struct conn *conn)
+ALWAYS_INLINE bool put_in(struct conn *conn)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
         struct conn *none = NULL;

@@ -55,7 +55,7 @@ static inline enum reason flags_are_known(struct conn *conn, int fd)
                                                                  : ask_for_flags(conn, fd);
 }
 
-static INLINED enum reason ask_tcp(int fd, struct tcp_info *info)
+ALWAYS_INLINE enum reason ask_tcp(int fd, struct tcp_info *info)
 {
     if (sockid_tcp_info(fd, info) < SOCKID_TCP_INFO)
         return REASON_NO_PROOF;
@@ -66,7 +66,7 @@ static INLINED enum reason ask_tcp(int fd, struct tcp_info *info)
  * The kernel's count of the bytes against ours. They differ if a byte is unread, unsent or
  * unacknowledged, or moved where no hook saw it. The SYN counts as one acknowledged byte.
  */
-static INLINED enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_info *info)
+ALWAYS_INLINE enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_info *info)
 {
     RETURN_IF_REFUSED(ask_tcp(fd, info));
     return unless(info->tcpi_bytes_received == conn->received &&
