@@ -3,23 +3,42 @@
  */
 #include "config/address.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #include "base/fmt.h"
 
 static const uint8_t mapped_prefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 
+void address_map_v4(uint8_t *ip, const void *v4)
+{
+    memcpy(ip, mapped_prefix, sizeof(mapped_prefix));
+    memcpy(ip + 12, v4, 4);
+}
+
 static bool is_mapped(const uint8_t *ip)
 {
     return memcmp(ip, mapped_prefix, sizeof(mapped_prefix)) == 0;
 }
 
-bool address_from_inet6(struct address *address, const struct sockaddr *addr, socklen_t len)
+static bool from_inet(struct address *address, const struct sockaddr *addr, socklen_t len)
+{
+    struct sockaddr_in in;
+
+    if (len < sizeof(in))
+        return false;
+    memcpy(&in, addr, sizeof(in));
+    address->port = ntohs(in.sin_port);
+    address_map_v4(address->ip, &in.sin_addr);
+    return true;
+}
+
+static bool from_inet6(struct address *address, const struct sockaddr *addr, socklen_t len)
 {
     struct sockaddr_in6 in6;
 
-    memset(address, 0, sizeof(*address));
-    if (addr->sa_family != AF_INET6 || len < sizeof(in6))
+    if (len < sizeof(in6))
         return false;
     memcpy(&in6, addr, sizeof(in6));
     if (in6.sin6_flowinfo != 0)
@@ -28,6 +47,43 @@ bool address_from_inet6(struct address *address, const struct sockaddr *addr, so
     address->scope = in6.sin6_scope_id;
     memcpy(address->ip, &in6.sin6_addr, sizeof(address->ip));
     return true;
+}
+
+bool address_from(struct address *address, const struct sockaddr *addr, socklen_t len)
+{
+    memset(address, 0, sizeof(*address));
+    if (!addr || len < sizeof(addr->sa_family))
+        return false;
+    switch (addr->sa_family) {
+    case AF_INET:
+        return from_inet(address, addr, len);
+    case AF_INET6:
+        return from_inet6(address, addr, len);
+    default:
+        return false;
+    }
+}
+
+uint64_t address_v4(const struct address *address)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)address->port)};
+    uint64_t v4;
+
+    if (!is_mapped(address->ip) || address->scope != 0)
+        return 0;
+    memcpy(&in.sin_addr, address->ip + sizeof(mapped_prefix), sizeof(in.sin_addr));
+    memcpy(&v4, &in, sizeof(v4));
+    return v4;
+}
+
+void address_from_v4(struct address *address, uint64_t v4)
+{
+    struct sockaddr_in in = {0};
+
+    memcpy(&in, &v4, sizeof(v4));
+    address->port = ntohs(in.sin_port);
+    address->scope = 0;
+    address_map_v4(address->ip, &in.sin_addr);
 }
 
 #define GROUPS 8

@@ -4,8 +4,6 @@
 #ifndef MCPOOL_ADDRESS_H
 #define MCPOOL_ADDRESS_H
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -23,48 +21,31 @@ struct address {
 #define ADDRESS_TEXT_SIZE 128
 
 /* Fills IP, 16 bytes, with the IPv4 address V4, 4 bytes in network order, as v4-mapped IPv6. */
-static inline void address_map_v4(uint8_t *ip, const void *v4)
-{
-    uint32_t words[4] = {0, 0, htonl(0xffff), 0};
+void address_map_v4(uint8_t *ip, const void *v4);
 
-    memcpy(&words[3], v4, sizeof(words[3]));
-    memcpy(ip, words, sizeof(words));
-}
+/* The first eight bytes of a struct sockaddr_in, as a number: an IPv4 address with its port and
+ * family. address_v4() makes it of ADDRESS; 0 if that is no IPv4 address. address_from_v4() is
+ * the other way. */
+uint64_t address_v4(const struct address *address);
+void address_from_v4(struct address *address, uint64_t v4);
 
-bool address_from_inet6(struct address *address, const struct sockaddr *addr, socklen_t len);
+/* Where a program connects to, in the form that is quicker to compare: V4, or ADDRESS if that
+ * is 0. PLACE is a hash of V4, below DESTINATION_PLACES. */
+#define DESTINATION_PLACES 64
+
+struct destination {
+    uint64_t v4;
+    uint32_t place;
+    struct address address;
+};
 
 /* Fills ADDRESS from the arguments of connect(). False when we cannot pool it: a family other
  * than IPv4 and IPv6, LEN too short, or an IPv6 flow label. */
-static inline bool address_from(struct address *address, const struct sockaddr *addr,
-                                socklen_t len)
-{
-    struct sockaddr_in in;
-
-    if (!addr || len < sizeof(in))
-        return false;
-    memcpy(&in, addr, sizeof(in));
-    if (in.sin_family != AF_INET)
-        return address_from_inet6(address, addr, len);
-    address->port = ntohs(in.sin_port);
-    address->scope = 0;
-    address_map_v4(address->ip, &in.sin_addr);
-    return true;
-}
+bool address_from(struct address *address, const struct sockaddr *addr, socklen_t len);
 
 static inline bool address_equal(const struct address *a, const struct address *b)
 {
     return memcmp(a, b, sizeof(*a)) == 0;
-}
-
-/* The port and the four bytes of an IPv4 address in one number; 0 for any other address. */
-static inline uint64_t address_v4_key(const struct address *address)
-{
-    uint32_t words[4];
-
-    memcpy(words, address->ip, sizeof(words));
-    return (words[0] | words[1] | (words[2] ^ htonl(0xffff))) == 0
-               ? (uint64_t)address->port << 32 | words[3]
-               : 0;
 }
 
 /* Writes the text of ADDRESS ("127.0.0.1:11211", "[::1]:11211") with its final NUL into TEXT of

@@ -3,9 +3,12 @@
  */
 #include "conn/endpoint.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/pages.h"
+
+#define MINUTE ((msec_t)60 * 1000)
 
 /* Reserved in blocks, as the records of connections are (conn/conn.h). */
 #define BLOCK 32
@@ -66,8 +69,10 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
     HASH_ADD_KEYPTR(hh, table, &endpoint->address, sizeof(*address), endpoint);
-    if (!out_of_memory)
+    if (!out_of_memory) {
+        endpoint->v4 = address_v4(address);
         return endpoint;
+    }
     /* No memory for the hash table. The place of a removed endpoint is lost, as it may not be
      * the last. */
     if (slot == count - 1)
@@ -75,18 +80,21 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     return NULL;
 }
 
-struct endpoint *endpoint_latest;
+struct endpoint *endpoint_recent[DESTINATION_PLACES];
 
-/* The latest one is forgotten while an endpoint is added, which may take its place. */
-struct endpoint *endpoint_find_slow(const struct address *address, msec_t now)
+/* An endpoint that has given up its place since has another v4. */
+struct endpoint *endpoint_find_slow(const struct destination *target, msec_t now)
 {
+    struct address address = target->address;
     struct endpoint *endpoint;
 
-    endpoint_latest = NULL;
-    HASH_FIND(hh, table, address, sizeof(*address), endpoint);
+    if (target->v4 != 0)
+        address_from_v4(&address, target->v4);
+    HASH_FIND(hh, table, &address, sizeof(address), endpoint);
     if (!endpoint)
-        endpoint = add_endpoint(address, now);
-    endpoint_latest = endpoint;
+        endpoint = add_endpoint(&address, now);
+    if (endpoint)
+        endpoint_recent[target->place] = endpoint;
     return endpoint;
 }
 
@@ -102,9 +110,8 @@ void endpoint_note_peak(struct endpoint *endpoint, msec_t now)
 {
     unsigned int in_use = atomic_load(&endpoint->in_use);
 
-    if (now - endpoint->peak_since >= ENDPOINT_PEAK_TIME) {
-        endpoint->last_peak =
-            now - endpoint->peak_since < 2 * ENDPOINT_PEAK_TIME ? endpoint->peak : 0;
+    if (now - endpoint->peak_since >= MINUTE) {
+        endpoint->last_peak = now - endpoint->peak_since < 2 * MINUTE ? endpoint->peak : 0;
         endpoint->peak = 0;
         endpoint->peak_since = now;
     }
@@ -126,6 +133,7 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
 void endpoint_publish_slow(struct endpoint *endpoint)
 {
     struct stats *published;
+    int saved = errno;
 
     if (!stats_begin())
         return;
@@ -137,6 +145,7 @@ void endpoint_publish_slow(struct endpoint *endpoint)
         }
     }
     stats_end();
+    errno = saved;
 }
 
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint))

@@ -29,6 +29,7 @@ struct conn;
 
 struct endpoint {
     struct address address; /* the hash key */
+    uint64_t v4;            /* the same, as address_v4() */
     char text[ADDRESS_TEXT_SIZE];
     size_t slot; /* its number, and that of its place in the counters file */
     UT_hash_handle hh;
@@ -78,34 +79,24 @@ static inline void endpoint_note_idle(struct endpoint *endpoint)
 /* Reserves the memory of the first endpoints. False when there is no memory. */
 bool endpoint_start(void);
 
-/* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint
+/* The endpoint at TARGET; a new one if it is not known. When all are taken, an endpoint
  * without connections, in use or idle, gives up its place; NULL when there is none. With the
- * lock held. Most programs have one server, so the endpoint that was found last is looked at
- * first: to compare costs less than to hash. */
-extern struct endpoint *endpoint_latest __attribute__((visibility("hidden")));
-struct endpoint *endpoint_find_slow(const struct address *address, msec_t now);
+ * lock held. An IPv4 address is looked for where the last one with its hash was found. */
+extern struct endpoint *endpoint_recent[DESTINATION_PLACES]
+    __attribute__((visibility("hidden")));
+COLD struct endpoint *endpoint_find_slow(const struct destination *target, msec_t now);
 
-static inline struct endpoint *endpoint_find(const struct address *address, msec_t now)
+static inline struct endpoint *endpoint_find(const struct destination *target, msec_t now)
 {
-    struct endpoint *endpoint = endpoint_latest;
+    struct endpoint *endpoint = endpoint_recent[target->place];
 
-    return endpoint && address_equal(&endpoint->address, address)
+    return endpoint && endpoint->v4 == target->v4 && target->v4 != 0
                ? endpoint
-               : endpoint_find_slow(address, now);
+               : endpoint_find_slow(target, now);
 }
 
 /* Notes how many connections are in use at NOW, for endpoint_most(). With the lock held. */
 void endpoint_note_peak(struct endpoint *endpoint, msec_t now);
-
-/* The same when one less will be in use, which can be no new peak: only a new minute matters.
- */
-#define ENDPOINT_PEAK_TIME ((msec_t)60 * 1000)
-
-static inline void endpoint_note_minute(struct endpoint *endpoint, msec_t now)
-{
-    if (__builtin_expect(now - endpoint->peak_since >= ENDPOINT_PEAK_TIME, 0))
-        endpoint_note_peak(endpoint, now);
-}
 
 /* How many idle connections to keep: as many as were in use at once in this minute or the one
  * before, but not less than LEAST. A lower cap would close and reopen the difference in each

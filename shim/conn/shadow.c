@@ -150,25 +150,30 @@ INLINED void shadow_adopt(struct conn *conn, int shadow_fd)
 }
 
 /* Takes the shadow fd out of the record; -1 when there is none. The program's thread and one
- * that closes all shadow fds may both try: the exchange decides. The first look is relaxed, as
- * it only saves the exchange. */
-ALWAYS_INLINE int detach(struct conn *conn)
+ * that closes all shadow fds may both try: the exchange decides. */
+ALWAYS_INLINE int take_from_record(struct conn *conn)
 {
-    int fd = atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed);
+    int fd = atomic_exchange(&conn->shadow_fd, -1);
 
-    if (fd < 0)
-        return -1;
-    fd = atomic_exchange(&conn->shadow_fd, -1);
-    if (fd >= 0)
+    if (__builtin_expect(fd >= 0, 1))
         atomic_fetch_sub(&count, 1);
     return fd;
 }
 
+/* The same where there often is none. The first look is relaxed, as it only saves the exchange.
+ */
+static int detach(struct conn *conn)
+{
+    return atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed) < 0
+               ? -1
+               : take_from_record(conn);
+}
+
 INLINED int shadow_claim(struct conn *conn)
 {
-    int fd = detach(conn);
+    int fd = take_from_record(conn);
 
-    return fd >= 0 && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
+    return __builtin_expect(fd >= 0, 1) && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
 }
 
 INLINED bool shadow_exists(const struct conn *conn)

@@ -79,17 +79,18 @@ bool sockopts_clear(int fd, const struct sockopts *options);
 bool sockopts_apply(int connection, const struct sockopts *have, int fresh,
                     const struct sockopts *want);
 
-/* Whether the two need nothing of each other, as in most hits: no option is the program's, both
- * are bound or none, and the connection with HAVE was prepared for that. Then sockopts_fit() is
- * true, sockopts_apply() makes no call, and sockopts_equalize() changes nothing. */
+/* Whether the two need nothing of each other, as in most hits: no option is the program's, none
+ * is bound, and the connection with HAVE was prepared for that. Then sockopts_fit() is true,
+ * sockopts_apply() makes no call, and sockopts_equalize() changes nothing. */
 static inline bool sockopts_are_alike(const struct sockopts *have, const struct sockopts *want)
 {
-    const struct {
+    static const struct {
         uint16_t given;
         bool forced_nodelay, bound;
-    } like = {0, true, want->bound};
+    } fresh = {0, false, false}, prepared = {0, true, false};
 
-    return want->given == 0 && memcmp(have, &like, sizeof(like)) == 0;
+    return memcmp(want, &fresh, sizeof(fresh)) == 0 &&
+           memcmp(have, &prepared, sizeof(prepared)) == 0;
 }
 
 /* Makes HAVE what a connection has after sockopts_apply() with WANT. */
@@ -115,7 +116,7 @@ static inline bool sockopts_can_keep_alive(const struct sockopts *options, unsig
  * program's, and our keepalive is on, or off when IDLE is 0. */
 static inline bool sockopts_are_settled(const struct sockopts *options, unsigned int idle)
 {
-    return options->given == 0 && (options->keep_idle != 0 || idle == 0);
+    return options->given == 0 && (__builtin_expect(options->keep_idle != 0, 1) || idle == 0);
 }
 
 /* Switches TCP keepalive on for the connection FD, which has OPTIONS: the first probe is sent

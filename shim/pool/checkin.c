@@ -18,6 +18,7 @@
 #include "pool/full.h"
 #include "pool/life.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 #include "pool/due.h"
 #include "pool/pool.h"
 #include "base/owner.h"
@@ -66,7 +67,7 @@ ALWAYS_INLINE enum reason prepare_to_keep(struct check_in *check_in, struct conn
     check_in->calls = conn_calls_begun(conn);
     check_in->shadow_fd = shadow_claim(conn);
     reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now, &check_in->clean);
-    if (__builtin_expect(pool_is_dry_run(), 0))
+    if (!mode_is_plain() && pool_is_dry_run())
         return prepare_to_count(check_in, reason);
     if (reason == REASON_NONE && __builtin_expect(check_in->shadow_fd < 0, 0))
         reason = make_shadow(check_in);
@@ -101,12 +102,17 @@ static void abandoned_duplicate(void *argument)
 
 /* The real call did not return: the record and the shadow fd are given up. Whether the
  * program's fd is closed is unknown, but that is the program's affair. There is no cancellation
- * state to restore: the sequence does not change it, as a jump would skip the restoring. */
+ * state to restore: the sequence does not change it, as a jump would skip the restoring. If the
+ * call has returned, a signal handler has jumped out of check_in_end(). */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;
     struct conn *conn = check_in->conn;
 
+    if (check_in->covered)
+        pool_abandon();
+    if (check_in->returned)
+        return;
     close_shadow(check_in);
     fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     discard_note_refused(conn, REASON_ABANDONED);
@@ -136,6 +142,7 @@ COLD static bool give_up(struct check_in *check_in, enum reason reason)
     struct conn *conn = check_in->conn;
     int saved = errno;
 
+    check_in->refusal = REASON_IN_FLIGHT;
     if (reason != REASON_NONE) {
         _pthread_cleanup_pop(&check_in->cleanup, 0);
         note_refused(conn, check_in->fd, reason, check_in->now);
@@ -152,16 +159,18 @@ COLD static bool give_up(struct check_in *check_in, enum reason reason)
     return false;
 }
 
-bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
+INLINED bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
 {
     struct conn *conn;
     enum reason reason;
 
-    check_in->forgotten = check_in->duplicated = false;
-    check_in->refusal = REASON_IN_FLIGHT;
+    check_in->duplicated = check_in->returned = check_in->covered = false;
     if (!conn_is_plain(word) || !owner_is_this_process() ||
-        !fdmap_replace(fd, word, word | FDMAP_CLOSING))
+        !fdmap_replace(fd, word, word | FDMAP_CLOSING)) {
+        check_in->forgotten = false;
+        check_in->refusal = REASON_IN_FLIGHT;
         return false;
+    }
     conn = conn_of_word(word);
     check_in->conn = conn;
     check_in->fd = fd;
@@ -172,7 +181,7 @@ bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
     if (__builtin_expect(!conn_claim_last(conn), 0))
         return begin_duplicate(check_in);
     _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
-    conn_move(conn, CONN_CHECKING_IN);
+    conn_move_from(conn, CONN_IN_USE, CONN_CHECKING_IN);
     reason = prepare_to_keep(check_in, conn);
     return __builtin_expect(reason == REASON_NONE, 1) ? true : give_up(check_in, reason);
 }
@@ -205,46 +214,57 @@ COLD static bool settle_options(struct conn *conn)
     return sockopts_keep_alive(conn->fd, &conn->options, idle);
 }
 
-/* REASON_NONE, or why CONN, on which not all replies have come, is not kept. */
-COLD static enum reason keep_draining(struct conn *conn, msec_t now)
+ALWAYS_INLINE void note_kept(struct conn *conn, msec_t now, const char *how)
 {
-    life_note_left(conn, conn->fd, now);
-    return drain_begin(conn, now);
-}
-
-/* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
- * it is not kept. */
-static enum reason keep(const struct check_in *check_in, struct evicted *evicted)
-{
-    struct conn *conn = check_in->conn;
-    msec_t now = check_in->now;
-    bool clean = check_in->clean;
-    enum reason reason;
-
-    if (__builtin_expect(!sockopts_are_settled(&conn->options, pool_keepalive()), 0) &&
-        conn->fd >= 0 && !settle_options(conn))
-        return REASON_OPTION_FAILED;
-    reason = __builtin_expect(clean, 1) ? REASON_NONE : keep_draining(conn, now);
-    if (reason != REASON_NONE)
-        return reason;
     if (wire_shows_no_auth(&conn->wire))
         /* relaxed: an old value costs one refusal */
         atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
     stats_add_quietly(&endpoint_stats(conn->endpoint)->kept, 1);
-    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", draining");
-    return pool_check_in(conn, clean ? CONN_IDLE : CONN_DRAINING, now, evicted);
+    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, how);
+}
+
+/* The rest of keep() for CONN, on which not all replies have come. */
+COLD static enum reason keep_draining(struct check_in *check_in, struct evicted *evicted)
+{
+    struct conn *conn = check_in->conn;
+    msec_t now = check_in->now;
+    enum reason reason;
+
+    life_note_left(conn, conn->fd, now);
+    reason = drain_begin(conn, now);
+    if (reason != REASON_NONE)
+        return reason;
+    note_kept(conn, now, ", draining");
+    return pool_check_in(conn, CONN_DRAINING, now, evicted, &check_in->covered);
+}
+
+/* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
+ * it is not kept. */
+ALWAYS_INLINE enum reason keep(struct check_in *check_in, struct evicted *evicted)
+{
+    struct conn *conn = check_in->conn;
+    msec_t now = check_in->now;
+
+    if (!sockopts_are_settled(&conn->options, pool_keepalive()) && conn->fd >= 0 &&
+        !settle_options(conn))
+        return REASON_OPTION_FAILED;
+    if (__builtin_expect(!check_in->clean, 0))
+        return keep_draining(check_in, evicted);
+    note_kept(conn, now, "");
+    return pool_check_in(conn, CONN_IDLE, now, evicted, &check_in->covered);
 }
 
 /* All that is called here keeps errno. */
-void check_in_end(struct check_in *check_in)
+INLINED void check_in_end(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
     struct evicted evicted;
     enum reason reason = REASON_IN_FLIGHT;
 
     evicted.count = 0;
-    _pthread_cleanup_pop(&check_in->cleanup, 0);
+    check_in->returned = true;
     if (__builtin_expect(check_in->duplicated, 0)) {
+        _pthread_cleanup_pop(&check_in->cleanup, 0);
         drop_duplicate(check_in);
         return;
     }
@@ -257,7 +277,9 @@ void check_in_end(struct check_in *check_in)
         reason = keep(check_in, &evicted);
     if (__builtin_expect(reason != REASON_NONE, 0))
         discard(conn, reason);
-    discard_evicted(&evicted);
+    _pthread_cleanup_pop(&check_in->cleanup, 0);
+    if (__builtin_expect(evicted.count > 0, 0))
+        discard_evicted(&evicted);
     stats_changed();
     due_each_second(check_in->now);
 }

@@ -27,6 +27,8 @@ struct check_in {
     struct conn *conn;
     int fd;
     int shadow_fd;   /* -1 in a dry run, and if DUPLICATED */
+    bool returned;   /* the real call has returned: check_in_end() has begun */
+    bool covered;    /* see pool_check_in() */
     bool duplicated; /* other fds name the connection: the program still has it */
     bool clean;      /* no reply was still to come; no call was begun since, if it is kept */
     bool forgotten;  /* FD was a connection, and the map has no word for it any more */

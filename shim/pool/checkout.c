@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
+#include <netinet/in.h>
+#include <string.h>
 
 #include "base/hash.h"
 #include "base/owner.h"
@@ -32,15 +34,13 @@
 #include "pool/verify.h"
 #include "config/rules.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 
 /* Idle connections without proof of life that one connect() asks. */
 #define ASKS_AT_ONCE 8
 
 /* Draining connections that one connect() reads from. */
 #define DRAINS_AT_ONCE 4
-
-/* Addresses that is_pooled() remembers. */
-#define KNOWN_ADDRESSES 64
 
 static const struct config *settings;
 
@@ -80,7 +80,7 @@ ALWAYS_INLINE void hand_to_program(struct conn *conn, int fd, struct conn *fresh
     conn_set_answer(conn, answer);
     /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
-    conn_move(conn, CONN_IN_USE);
+    conn_move_from(conn, CONN_CHECKING_OUT, CONN_IN_USE);
     shadow_adopt(conn, shadow_fd);
     /* If the word has changed, another thread has closed FD and got it for a new socket. */
     if (!fdmap_replace(fd, conn_id(fresh) | FDMAP_CLOSING, conn_id(conn))) {
@@ -92,8 +92,10 @@ ALWAYS_INLINE void hand_to_program(struct conn *conn, int fd, struct conn *fresh
 
 COLD static void pretend_to_reuse(struct conn *conn, msec_t now)
 {
-    stats_count(&conn->endpoint->stats->reused);
-    connect_time_saved(conn, now);
+    struct stats *stats = endpoint_stats(conn->endpoint);
+
+    stats_count(&stats->reused);
+    connect_time_saved(conn, stats, now);
     log_line(LOG_DEBUG, "%s: would be reused", conn->endpoint->text);
     conn_move(conn, CONN_CLOSED);
 }
@@ -140,15 +142,22 @@ COLD static void give_up_found(struct conn *conn, struct conn *fresh, enum reaso
     }
 }
 
-/* Whether CONN, CHECKING_OUT for FRESH, is clean and proven alive. If not, it is not the
- * caller's any more; see give_up_found(). */
-ALWAYS_INLINE bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
-                                 unsigned int *asks)
+/* Whether CONN, CHECKING_OUT, is clean and proven alive. If not, REASON and INFO are for
+ * give_up_found(). */
+ALWAYS_INLINE bool is_good(const struct conn *conn, enum reason *reason, struct tcp_info *info)
+{
+    *reason = verify_for_reuse(conn, info);
+    return __builtin_expect(*reason == REASON_NONE && proof_of(conn, info) == PROOF_OF_LIFE, 1);
+}
+
+/* The same for a later one than the first. If not, it is not the caller's any more. */
+COLD static bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
+                               unsigned int *asks)
 {
     struct tcp_info info;
-    enum reason reason = verify_for_reuse(conn, &info);
+    enum reason reason;
 
-    if (__builtin_expect(reason == REASON_NONE && proof_of(conn, &info) == PROOF_OF_LIFE, 1))
+    if (is_good(conn, &reason, &info))
         return true;
     give_up_found(conn, fresh, reason, &info, now, asks);
     return false;
@@ -225,31 +234,8 @@ struct conn *check_out_find(struct conn *fresh, enum wire_protocol protocol, mse
     return find(fresh, protocol, now, ASKS_AT_ONCE);
 }
 
-/* What may be reused in place of FRESH, for which FOUND was taken out of the pool. */
-ALWAYS_INLINE struct conn *choose(struct conn *fresh, struct conn *found, msec_t now)
-{
-    unsigned int asks = ASKS_AT_ONCE;
-
-    if (__builtin_expect(found->fd < 0, 0)) {
-        stand_alone(fresh);
-        pretend_to_reuse(found, now);
-        return NULL;
-    }
-    if (may_be_reused(found, fresh, now, &asks))
-        return found;
-    return find(fresh, guess_protocol(fresh), now, asks);
-}
-
-/* The same when nothing idle was found; unless QUICK, it was not looked for. */
-COLD static struct conn *look_further(struct conn *fresh, bool quick, msec_t now)
-{
-    enum wire_protocol protocol = guess_protocol(fresh);
-
-    return quick ? find_drained(fresh, protocol, now) : check_out_find(fresh, protocol, now);
-}
-
 /* What connect() answers on a reused connection in place of FRESH. */
-static enum conn_answer answer_for(const struct conn *fresh, const void *caller)
+ALWAYS_INLINE enum conn_answer answer_for(const struct conn *fresh, const void *caller)
 {
     bool nonblocking = conn_flags(fresh) & O_NONBLOCK;
 
@@ -264,6 +250,7 @@ ALWAYS_INLINE enum conn_answer check_out(struct conn *fresh, struct conn *conn, 
                                          msec_t now, const void *caller)
 {
     enum conn_answer answer = answer_for(fresh, caller);
+    struct stats *stats;
     enum reason reason;
     uint32_t epoch;
 
@@ -279,49 +266,81 @@ ALWAYS_INLINE enum conn_answer check_out(struct conn *fresh, struct conn *conn, 
     }
     /* Counted before: as soon as the map has the connection, another thread may close it, and
      * we must not read the record. */
-    stats_add_quietly(&endpoint_stats(conn->endpoint)->reused, 1);
-    connect_time_saved(conn, now);
+    stats = endpoint_stats(conn->endpoint);
+    stats_add_quietly(&stats->connects, 1);
+    stats_add_quietly(&stats->reused, 1);
+    connect_time_saved(conn, stats, now);
     stats_changed();
     log_line(LOG_DEBUG, "%s: reused as %d", conn->endpoint->text, fd);
     hand_to_program(conn, fd, fresh, epoch, answer);
     return answer;
 }
 
-/* Addresses that are within one page are, as a rule. */
-ALWAYS_INLINE bool is_readable(const struct sockaddr *addr, socklen_t len)
+/* Whether a struct sockaddr_in at ADDR is certainly readable, or a system call says so. FRAME
+ * is an address in a frame of this thread. */
+ALWAYS_INLINE bool is_readable(const struct sockaddr *addr, uintptr_t frame)
 {
-    uintptr_t first = (uintptr_t)addr;
+    uintptr_t at = (uintptr_t)addr;
 
-    return first / READABLE_PAGE == (first + len - 1) / READABLE_PAGE
-               ? usermem_word_readable(addr)
-               : usermem_readable(addr, len);
+    return (at % READABLE_PAGE <= READABLE_PAGE - sizeof(struct sockaddr_in) &&
+            ((at ^ frame) < READABLE_PAGE || usermem_certain(at, frame))) ||
+           usermem_readable(addr, sizeof(struct sockaddr_in));
 }
 
 /* False if ADDR is no address of a connection that we track. What the kernel would refuse is
  * left for it to refuse. */
-ALWAYS_INLINE bool address_for(const struct conn *conn, struct address *address,
-                               const struct sockaddr *addr, socklen_t len)
+static bool address_for(const struct conn *conn, struct address *address,
+                        const struct sockaddr *addr, socklen_t len)
 {
     return len >= sizeof(addr->sa_family) && len <= sizeof(struct sockaddr_storage) &&
-           is_readable(addr, len) && addr->sa_family == conn->domain &&
+           usermem_readable(addr, len) && addr->sa_family == conn->domain &&
            address_from(address, addr, len);
 }
 
-/* Whether connections to ADDRESS are pooled. The rules never change, so the last IPv4 addresses
- * for which they said yes are remembered. */
-ALWAYS_INLINE bool is_pooled(const struct address *address)
+static bool rules_allow(const struct address *address)
 {
-    static _Atomic uint64_t known[KNOWN_ADDRESSES];
-    uint64_t key = address_v4_key(address);
-    _Atomic uint64_t *place = &known[hash_mix(key) >> 32 & (KNOWN_ADDRESSES - 1)];
+    return rules_match(settings->rules, settings->rule_count, address);
+}
 
+COLD static bool rules_allow_v4(uint64_t v4)
+{
+    struct address address;
+
+    address_from_v4(&address, v4);
+    return rules_allow(&address);
+}
+
+COLD static bool other_target(const struct conn *conn, struct destination *target,
+                              const struct sockaddr *addr, socklen_t len)
+{
+    target->v4 = target->place = 0;
+    return address_for(conn, &target->address, addr, len) && rules_allow(&target->address);
+}
+
+/* Fills TARGET with the address at ADDR. False if connections to it are not pooled. The rules
+ * never change, so the last IPv4 addresses for which they said yes are remembered. The first
+ * place begins with what is no address, as eight zeros would be found there. */
+ALWAYS_INLINE bool target_of(const struct conn *conn, struct destination *target,
+                             const struct sockaddr *addr, socklen_t len, uintptr_t frame)
+{
+    static _Atomic uint64_t known[DESTINATION_PLACES] = {1};
+    _Atomic uint64_t *place;
+    uint64_t v4;
+
+    if (__builtin_expect(len != sizeof(struct sockaddr_in) || !is_readable(addr, frame), 0))
+        return other_target(conn, target, addr, len);
+    memcpy(&v4, addr, sizeof(v4));
+    target->place = hash_mix(v4) >> 32 & (DESTINATION_PLACES - 1);
+    place = &known[target->place];
     /* relaxed: a word is complete by itself */
-    if (__builtin_expect(key != 0 && atomic_load_explicit(place, memory_order_relaxed) == key,
-                         1))
-        return true;
-    if (!rules_match(settings->rules, settings->rule_count, address))
-        return false;
-    atomic_store_explicit(place, key, memory_order_relaxed);
+    if (__builtin_expect(atomic_load_explicit(place, memory_order_relaxed) != v4 ||
+                             conn->domain != AF_INET,
+                         0)) {
+        if (addr->sa_family != AF_INET || conn->domain != AF_INET || !rules_allow_v4(v4))
+            return false;
+        atomic_store_explicit(place, v4, memory_order_relaxed);
+    }
+    target->v4 = v4;
     return true;
 }
 
@@ -358,36 +377,101 @@ static void note_opened(struct conn *conn, msec_t now)
     conn->expires_at = expiry(conn, now);
 }
 
+COLD static void log_untracked(enum reason reason)
+{
+    log_line(LOG_DEBUG, "not tracked: %s (%s)", reason_name(reason), reason_text(reason));
+}
+
 /* False, and CONN is as it was, if another thread has the lock of CONN, or if it cannot be
- * tracked. */
-ALWAYS_INLINE bool bind_endpoint(struct conn *conn, const struct address *address, msec_t now,
-                                 struct conn **found, struct evicted *evicted)
+ * tracked. The other arguments are those of pool_bind(). */
+ALWAYS_INLINE bool bind_target(struct conn *conn, const struct destination *target, msec_t now,
+                               bool reuse, struct conn **found, struct evicted *evicted)
 {
     enum reason reason;
 
     if (!conn_trylock(conn))
         return false;
-    reason = pool_bind(conn, address, now, found, evicted);
+    reason = pool_bind(conn, target, now, reuse, found, evicted);
     conn_unlock(conn);
-    if (reason != REASON_NONE)
-        log_line(LOG_DEBUG, "not tracked: %s (%s)", reason_name(reason), reason_text(reason));
+    if (__builtin_expect(reason != REASON_NONE, 0))
+        log_untracked(reason);
     return reason == REASON_NONE;
 }
 
 bool check_out_bind(struct conn *conn, const struct address *address, msec_t now)
 {
+    struct destination target = {.v4 = 0, .address = *address};
+    struct conn *none;
+
     note_opened(conn, now);
-    return bind_endpoint(conn, address, now, NULL, NULL);
+    return bind_target(conn, &target, now, false, &none, NULL);
 }
 
-/* FRESH is to be connected, if REASON is one, because it cannot be replaced. */
-COLD static void count_miss(struct conn *fresh, enum reason reason, msec_t now)
+/* FRESH is to be connected. */
+COLD static void note_miss(struct conn *fresh, msec_t now)
 {
+    struct stats *stats = endpoint_stats(fresh->endpoint);
+
+    note_opened(fresh, now);
+    stats_count(&stats->connects);
+    stats_count(&stats->opened);
+    fresh->rtt_pending = fresh->flags & O_NONBLOCK;
+}
+
+/* Looks further for what can be put over FD, where FRESH is, which is IN_USE. */
+COLD static enum conn_answer look_on(struct conn *fresh, int fd, msec_t now, const void *caller,
+                                     unsigned int asks)
+{
+    struct conn *found = find(fresh, guess_protocol(fresh), now, asks);
+
+    return found ? check_out(fresh, found, fd, now, caller) : CONN_ANSWER_KERNEL;
+}
+
+/* The same after FOUND was taken out of the pool for FRESH and is not reused. REASON and INFO
+ * are those of is_good(). */
+COLD static enum conn_answer look_behind(struct conn *found, struct conn *fresh, int fd,
+                                         msec_t now, const void *caller, enum reason reason,
+                                         const struct tcp_info *info)
+{
+    unsigned int asks = ASKS_AT_ONCE;
+
+    if (found->fd < 0) {
+        stand_alone(fresh);
+        pretend_to_reuse(found, now);
+        return CONN_ANSWER_KERNEL;
+    }
+    give_up_found(found, fresh, reason, info, now, &asks);
+    return look_on(fresh, fd, now, caller, asks);
+}
+
+/* The same if nothing idles there. */
+COLD static enum conn_answer look_at_draining(struct conn *fresh, int fd, msec_t now,
+                                              const void *caller)
+{
+    struct conn *found = find_drained(fresh, guess_protocol(fresh), now);
+
+    return found ? check_out(fresh, found, fd, now, caller) : CONN_ANSWER_KERNEL;
+}
+
+/* try_reuse() in a dry run, or if FRESH cannot be replaced for REASON. */
+COLD static enum conn_answer bind_and_look(struct conn *fresh, const struct destination *target,
+                                           int fd, msec_t now, const void *caller,
+                                           enum reason reason)
+{
+    enum conn_answer answer = CONN_ANSWER_KERNEL;
+    struct conn *none;
+
+    if (!bind_target(fresh, target, now, false, &none, NULL))
+        return CONN_ANSWER_KERNEL;
+    endpoint_publish(fresh->endpoint);
     if (reason != REASON_NONE)
         conn_refuse(fresh, reason);
-    note_opened(fresh, now);
-    stats_count(&fresh->endpoint->stats->opened);
-    fresh->rtt_pending = fresh->flags & O_NONBLOCK;
+    else
+        answer = look_on(fresh, fd, now, caller, ASKS_AT_ONCE);
+    if (answer == CONN_ANSWER_KERNEL)
+        note_miss(fresh, now);
+    due_each_second(now);
+    return answer;
 }
 
 /* The caller has put CLOSING into the word of FD, where FRESH is. Returns what connect()
@@ -396,34 +480,37 @@ COLD static void count_miss(struct conn *fresh, enum reason reason, msec_t now)
  * tracked. */
 ALWAYS_INLINE enum conn_answer try_reuse(struct conn *fresh, int fd,
                                          const struct sockaddr *addr, socklen_t len,
-                                         const void *caller)
+                                         const void *caller, uintptr_t frame)
 {
-    enum conn_answer answer = CONN_ANSWER_KERNEL;
-    struct conn *found = NULL;
+    enum conn_answer answer;
+    struct conn *found;
     struct evicted evicted;
-    struct address address;
+    struct destination target;
+    struct tcp_info info;
     msec_t now;
     enum reason reason;
-    bool quick;
 
-    if (!address_for(fresh, &address, addr, len) || !is_pooled(&address))
+    if (!target_of(fresh, &target, addr, len, frame))
         return CONN_ANSWER_KERNEL;
     now = clock_now();
-    evicted.count = 0;
     reason = verify_fresh(fresh, fd);
     /* In a dry run what is due is closed first, and not counted as a hit. */
-    quick = reason == REASON_NONE && !pool_is_dry_run();
-    if (!bind_endpoint(fresh, &address, now, quick ? &found : NULL, &evicted))
+    if (__builtin_expect(reason != REASON_NONE, 0) || (!mode_is_plain() && pool_is_dry_run()))
+        return bind_and_look(fresh, &target, fd, now, caller, reason);
+    evicted.count = 0;
+    if (!bind_target(fresh, &target, now, true, &found, &evicted))
         return CONN_ANSWER_KERNEL;
     endpoint_publish(fresh->endpoint);
-    stats_add_quietly(&endpoint_stats(fresh->endpoint)->connects, 1);
-    discard_evicted(&evicted);
-    if (reason == REASON_NONE) {
-        found = found ? choose(fresh, found, now) : look_further(fresh, quick, now);
-        answer = found ? check_out(fresh, found, fd, now, caller) : CONN_ANSWER_KERNEL;
-    }
+    if (__builtin_expect(evicted.count > 0, 0))
+        discard_evicted(&evicted);
+    if (__builtin_expect(!found, 0))
+        answer = look_at_draining(fresh, fd, now, caller);
+    else if (__builtin_expect(found->fd >= 0, 1) && is_good(found, &reason, &info))
+        answer = check_out(fresh, found, fd, now, caller);
+    else
+        answer = look_behind(found, fresh, fd, now, caller, reason, &info);
     if (__builtin_expect(answer == CONN_ANSWER_KERNEL, 0))
-        count_miss(fresh, reason, now);
+        note_miss(fresh, now);
     due_each_second(now);
     return answer;
 }
@@ -484,38 +571,44 @@ COLD static void begin_again(struct check_out *check_out, uint32_t word,
 }
 
 /* The real connect() is to be made. FRESH was claimed by claim_fresh(), or is NULL. */
-COLD static bool begin_plain(struct check_out *check_out, struct conn *fresh, uint32_t word,
-                             const struct sockaddr *addr, socklen_t len)
+COLD static bool begin_plain(struct check_out *check_out, struct conn *fresh, int fd,
+                             uint32_t word, const struct sockaddr *addr, socklen_t len)
 {
+    *check_out = (struct check_out){.fd = fd, .saved = errno};
     if (fresh) {
         check_out->tracked = true;
         check_out->timed = fresh->rtt_pending ? NULL : fresh->endpoint;
-        release(fresh, check_out->fd, word);
+        release(fresh, fd, word);
     } else {
         begin_again(check_out, word, addr, len);
     }
-    errno = check_out->saved;
     if (check_out->timed)
         check_out->began = connect_time_now();
     return false;
 }
 
-bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
-                     const struct sockaddr *addr, socklen_t len, const void *caller)
+/* On Linux a non-blocking socket gets EINPROGRESS first. */
+COLD static bool answer_connecting(struct check_out *check_out)
 {
-    int saved = errno;
-    struct conn *fresh = owner_is_this_process() ? claim_fresh(fd, word) : NULL;
-    enum conn_answer answer =
-        fresh ? try_reuse(fresh, fd, addr, len, caller) : CONN_ANSWER_KERNEL;
-    bool connecting = answer == CONN_ANSWER_CONNECTING;
+    errno = EINPROGRESS;
+    check_out->result = -1;
+    return true;
+}
 
-    if (__builtin_expect(answer == CONN_ANSWER_KERNEL, 0)) {
-        *check_out = (struct check_out){.fd = fd, .saved = saved};
-        return begin_plain(check_out, fresh, word, addr, len);
-    }
-    /* On Linux a non-blocking socket gets EINPROGRESS first. */
-    errno = connecting ? EINPROGRESS : saved;
-    check_out->result = connecting ? -1 : 0;
+/* All that is called here keeps errno. */
+INLINED bool check_out_begin(struct check_out *check_out, int fd, uint32_t word,
+                             const struct sockaddr *addr, socklen_t len, const void *caller)
+{
+    struct conn *fresh = owner_is_this_process() ? claim_fresh(fd, word) : NULL;
+    enum conn_answer answer = CONN_ANSWER_KERNEL;
+
+    if (__builtin_expect(fresh != NULL, 1))
+        answer = try_reuse(fresh, fd, addr, len, caller, (uintptr_t)check_out);
+    if (__builtin_expect(answer == CONN_ANSWER_KERNEL, 0))
+        return begin_plain(check_out, fresh, fd, word, addr, len);
+    if (__builtin_expect(answer == CONN_ANSWER_CONNECTING, 0))
+        return answer_connecting(check_out);
+    check_out->result = 0;
     return true;
 }
 

@@ -56,12 +56,14 @@ ALWAYS_INLINE enum reason replace(const struct conn *conn, int fd, const struct 
 /* As replace(), for a fresh socket with epoll registrations. A duplicate keeps the fresh socket
  * open meanwhile, and its registrations with it. So if this fails, the duplicate is moved back
  * and nothing has to be registered again. */
-COLD static enum reason replace_registered(struct conn *conn, int fd, const struct conn *fresh,
+COLD static enum reason replace_registered(struct conn *conn, int fd, struct conn *fresh,
                                            int fd_flags)
 {
     long duplicate = shadow_duplicate(fd);
     enum reason reason;
 
+    /* It would keep the registrations too, and a socket with registrations is no spare. */
+    shadow_drop(fresh);
     if (duplicate < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);

@@ -169,18 +169,18 @@ COLD static msec_t learned_limit(struct endpoint *endpoint, msec_t now)
     return limit;
 }
 
-/* Sets from when on CONN, which is in the lists as STATE, is not reused. */
-static inline void set_expiry(struct conn *conn, enum conn_state state)
+/* Sets from when on CONN, to ENDPOINT, which is in the lists as STATE, is not reused. */
+ALWAYS_INLINE void set_expiry(struct conn *conn, struct endpoint *endpoint,
+                              enum conn_state state)
 {
     msec_t most = settings->idle_timeout;
 
-    if (__builtin_expect(conn->endpoint->path.limit != 0, 0))
-        most = learned_limit(conn->endpoint, conn->idle_since);
+    if (__builtin_expect(endpoint->path.limit != 0, 0))
+        most = learned_limit(endpoint, conn->idle_since);
     if (__builtin_expect(state == CONN_DRAINING, 0))
         most = POOL_DRAIN_TIMEOUT;
-    conn->unusable_at = conn->idle_since + most + 1;
-    if (conn->expires_at < conn->unusable_at)
-        conn->unusable_at = conn->expires_at;
+    most += conn->idle_since + 1;
+    conn->unusable_at = conn->expires_at < most ? conn->expires_at : most;
 }
 
 /* Why CONN is not reused any more. */
@@ -205,37 +205,37 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-ALWAYS_INLINE void link_idle(struct conn *conn, enum conn_state to)
+ALWAYS_INLINE void link_idle(struct conn *conn, struct endpoint *endpoint, enum conn_state to)
 {
-    struct conn **list = list_of(conn->endpoint, to);
+    struct conn **list = list_of(endpoint, to);
     msec_t leaves;
 
-    conn_move(conn, to);
-    set_expiry(conn, to);
+    conn_move_from(conn, CONN_CHECKING_IN, to);
+    set_expiry(conn, endpoint, to);
     DL_PREPEND2(*list, conn, prev, next);
     DL_PREPEND2(idle, conn, newer, older);
-    count_surplus(conn->endpoint->idle_count, 1);
-    conn->endpoint->idle_count++;
+    count_surplus(endpoint->idle_count, 1);
+    endpoint->idle_count++;
     limits_count_idle(1);
-    endpoint_note_idle(conn->endpoint);
-    leaves = leaves_at(conn, conn->endpoint->idle_count == 1);
+    endpoint_note_idle(endpoint);
+    leaves = leaves_at(conn, endpoint->idle_count == 1);
     if (leaves < due)
         set_due(leaves);
 }
 
-ALWAYS_INLINE void unlink_from(struct conn *conn, struct conn **list)
+ALWAYS_INLINE void unlink_from(struct conn *conn, struct endpoint *endpoint, struct conn **list)
 {
     DL_DELETE2(*list, conn, prev, next);
     DL_DELETE2(idle, conn, newer, older);
-    conn->endpoint->idle_count--;
-    count_surplus(conn->endpoint->idle_count, -1u);
+    endpoint->idle_count--;
+    count_surplus(endpoint->idle_count, -1u);
     limits_count_idle(-1);
-    endpoint_note_idle(conn->endpoint);
+    endpoint_note_idle(endpoint);
 }
 
 COLD static void unlink_any(struct conn *conn)
 {
-    unlink_from(conn, list_of(conn->endpoint, conn_state(conn)));
+    unlink_from(conn, conn->endpoint, list_of(conn->endpoint, conn_state(conn)));
 }
 
 COLD static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
@@ -309,18 +309,19 @@ ALWAYS_INLINE bool can_serve(const struct conn *found, const struct conn *conn,
            (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
 }
 
-/* Takes FOUND, which may be NULL, out of its lists, of which LIST is one, for a check-out. */
-ALWAYS_INLINE void claim(struct conn *found, struct conn **list)
+/* Takes FOUND, which is FROM, out of its lists, of which LIST of ENDPOINT is one, for a
+ * check-out. */
+ALWAYS_INLINE void claim(struct conn *found, enum conn_state from, struct endpoint *endpoint,
+                         struct conn **list)
 {
-    if (!found)
-        return;
-    unlink_from(found, list);
-    conn_move(found, CONN_CHECKING_OUT);
+    unlink_from(found, endpoint, list);
+    conn_move_from(found, from, CONN_CHECKING_OUT);
 }
 
-/* pool_check_out() with the lock held. */
-ALWAYS_INLINE struct conn *claim_idle(const struct conn *conn, enum wire_protocol protocol,
-                                      msec_t now, struct evicted *evicted)
+/* The latest idle connection to the endpoint of CONN that can be reused, NULL if there is none.
+ * Evicts expired ones that it meets. */
+COLD static struct conn *search_idle(const struct conn *conn, enum wire_protocol protocol,
+                                     msec_t now, struct evicted *evicted)
 {
     struct conn *found, *next;
 
@@ -331,7 +332,24 @@ ALWAYS_INLINE struct conn *claim_idle(const struct conn *conn, enum wire_protoco
         if (now >= found->unusable_at && evicted->count < POOL_EVICTED_MAX / 2)
             evict(found, expiry_reason(found), evicted);
     }
-    claim(found, &conn->endpoint->idle);
+    return found;
+}
+
+/* pool_check_out() with the lock held. Nearly always it is the first one. */
+ALWAYS_INLINE struct conn *claim_idle(const struct conn *conn, struct endpoint *endpoint,
+                                      enum wire_protocol protocol, msec_t now,
+                                      struct evicted *evicted)
+{
+    struct conn *found = endpoint->idle;
+
+    if (!found)
+        return NULL;
+    if (__builtin_expect(now >= found->unusable_at || !can_serve(found, conn, protocol), 0)) {
+        found = search_idle(conn, protocol, now, evicted);
+        if (!found)
+            return NULL;
+    }
+    claim(found, CONN_IDLE, endpoint, &endpoint->idle);
     return found;
 }
 
@@ -343,13 +361,13 @@ struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return NULL;
-    found = claim_idle(conn, protocol, now, evicted);
+    found = claim_idle(conn, conn->endpoint, protocol, now, evicted);
     unlock_pool(&cleanup);
     return found;
 }
 
-INLINED enum reason pool_bind(struct conn *conn, const struct address *address, msec_t now,
-                              struct conn **found, struct evicted *evicted)
+INLINED enum reason pool_bind(struct conn *conn, const struct destination *target, msec_t now,
+                              bool reuse, struct conn **found, struct evicted *evicted)
 {
     struct endpoint *endpoint;
     struct _pthread_cleanup_buffer cleanup;
@@ -357,22 +375,26 @@ INLINED enum reason pool_bind(struct conn *conn, const struct address *address, 
 
     if (reason != REASON_NONE)
         return reason;
-    endpoint = endpoint_find(address, now);
-    if (endpoint) {
-        conn->endpoint = endpoint;
-        if (found)
-            *found = claim_idle(conn, guess_protocol(conn), now, evicted);
-        if (!found || !*found)
-            conn_move(conn, CONN_IN_USE);
-        endpoint_note_peak(endpoint, now);
+    endpoint = endpoint_find(target, now);
+    if (__builtin_expect(!endpoint, 0)) {
+        unlock_pool(&cleanup);
+        return REASON_NO_ROOM;
     }
+    conn->endpoint = endpoint;
+    *found = reuse ? claim_idle(conn, endpoint, guess_protocol(conn), now, evicted) : NULL;
+    if (__builtin_expect(!*found, 0))
+        conn_move(conn, CONN_IN_USE);
+    endpoint_note_peak(endpoint, now);
     unlock_pool(&cleanup);
-    return endpoint ? REASON_NONE : REASON_NO_ROOM;
+    return REASON_NONE;
 }
 
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
 {
-    return pool_bind(conn, address, now, NULL, NULL);
+    struct destination target = {.v4 = 0, .address = *address};
+    struct conn *none;
+
+    return pool_bind(conn, &target, now, false, &none, NULL);
 }
 
 /* Whether this thread has just given CONN up, which is DRAINING. */
@@ -399,7 +421,8 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
             found = at;
         }
     }
-    claim(found, &conn->endpoint->draining);
+    if (found)
+        claim(found, CONN_DRAINING, conn->endpoint, &conn->endpoint->draining);
     unlock_pool(&cleanup);
     return found;
 }
@@ -424,7 +447,7 @@ COLD static enum reason may_be_idle_slow(const struct conn *conn)
 static enum reason may_be_idle(const struct conn *conn)
 {
     /* seq_cst: see concurrency.md, 5 */
-    if (__builtin_expect(atomic_load(&mode_word) == MODE_ON, 1))
+    if (mode_is_plain())
         return REASON_NONE;
     return may_be_idle_slow(conn);
 }
@@ -438,7 +461,7 @@ bool pool_return(struct conn *conn)
         return false;
     kept = may_be_idle(conn) == REASON_NONE;
     if (kept) {
-        link_idle(conn, CONN_DRAINING);
+        link_idle(conn, conn->endpoint, CONN_DRAINING);
         stats_changed();
     }
     unlock_pool(&cleanup);
@@ -488,6 +511,7 @@ static inline bool has_room(const struct endpoint *endpoint, msec_t now)
 COLD static enum reason find_room(struct endpoint *endpoint, enum conn_state to, msec_t now,
                                   struct evicted *evicted)
 {
+    endpoint_note_peak(endpoint, now);
     if (!make_room_at(endpoint, to, now, evicted))
         return REASON_ENDPOINT_FULL;
     return make_room(evicted) ? REASON_NONE : REASON_POOL_FULL;
@@ -495,22 +519,46 @@ COLD static enum reason find_room(struct endpoint *endpoint, enum conn_state to,
 
 COLD static void link_draining(struct conn *conn)
 {
-    link_idle(conn, CONN_DRAINING);
+    link_idle(conn, conn->endpoint, CONN_DRAINING);
     note_giver(conn);
 }
 
-__attribute__((always_inline)) inline enum reason
-pool_check_in(struct conn *conn, enum conn_state to, msec_t now, struct evicted *evicted)
+/* As lock_pool() and unlock_pool(), with the caller's cleanup handler in place of one here. */
+ALWAYS_INLINE enum reason lock_covered(bool *covered)
+{
+    enum reason reason = REASON_LOCKED;
+
+    if (inside)
+        return REASON_REENTERED;
+    *covered = true;
+    inside = true;
+    if (lock_acquire(&lock)) {
+        /* relaxed: as in lock_pool_by() */
+        if (!atomic_load_explicit(&torn, memory_order_relaxed))
+            return REASON_NONE;
+        lock_release(&lock);
+        reason = REASON_POOL_UNUSABLE;
+    }
+    inside = false;
+    *covered = false;
+    return reason;
+}
+
+void pool_abandon(void)
+{
+    abandon(NULL);
+}
+
+INLINED enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
+                                  struct evicted *evicted, bool *covered)
 {
     struct endpoint *endpoint = conn->endpoint;
-    struct _pthread_cleanup_buffer cleanup;
-    enum reason reason = lock_pool(&cleanup);
+    enum reason reason = lock_covered(covered);
 
-    if (reason != REASON_NONE)
+    if (__builtin_expect(reason != REASON_NONE, 0))
         return reason;
     if (__builtin_expect(now >= due, 0))
         evict_due(now, false, POOL_EVICTED_MAX / 2, evicted);
-    endpoint_note_minute(endpoint, now);
     /* The lock is held over a fork, so either the child has CONN in its lists, or the epoch
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
@@ -522,11 +570,13 @@ pool_check_in(struct conn *conn, enum conn_state to, msec_t now, struct evicted 
     if (reason == REASON_NONE) {
         conn->idle_since = now;
         if (__builtin_expect(to == CONN_IDLE, 1))
-            link_idle(conn, CONN_IDLE);
+            link_idle(conn, endpoint, CONN_IDLE);
         else
             link_draining(conn);
     }
-    unlock_pool(&cleanup);
+    release_lock();
+    *covered = false;
+    catch_up_if_due();
     return reason;
 }
 
@@ -575,7 +625,7 @@ static void apply_limit(struct endpoint *endpoint, msec_t now)
     stats_count(&endpoint->stats->limits_learned);
     DL_FOREACH2(endpoint->idle, conn, next)
     {
-        set_expiry(conn, CONN_IDLE);
+        set_expiry(conn, endpoint, CONN_IDLE);
     }
     set_due(now);
 }
