@@ -2,6 +2,9 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
+# With which library Criterion's tests are linked; those for another machine find it elsewhere.
+CRITERION ?= -lcriterion
+
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \
                base/pages base/reasons base/unwind base/usermem config/address config/config config/rules \
                conn/conn conn/endpoint conn/fdmap conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid \
@@ -17,7 +20,7 @@ $(B)/unit/%.c.o: %.c Makefile
 
 $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
+	$(call say,LD,$@)$(CC) $(SANITIZE) -pthread $^ $(CRITERION) -o $@
 
 INTEGRATION_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$(wildcard tests/integration/*.c)))
 
@@ -25,9 +28,20 @@ $(B)/tests/integration/%.c.o: tests/integration/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(BASE) $(CFLAGS) -MMD -MP -c $< -o $@
 
-$(B)/tests/integration_tests: $(INTEGRATION_OBJECTS)
+# What the integration tests preload into programs of their own, and what they load.
+INTEGRATION_LOADED := $(addprefix $(B)/tests/,early.so $(addprefix plugins/,memcached.so other.so below/hidden.so))
+
+$(B)/tests/early.so: tests/integration/early.c
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -pthread $^ -lcriterion -o $@
+	$(call say,CC,$@)$(CC) $(BASE) -O2 -shared -fPIC $< -o $@
+
+$(B)/tests/plugins/%.so: tests/integration/plugin.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(BASE) -w -O2 -shared -fPIC -Wl,--enable-new-dtags '-Wl,-rpath,$$ORIGIN/below' $< -o $@
+
+$(B)/tests/integration_tests: $(INTEGRATION_OBJECTS) | $(INTEGRATION_LOADED)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -pthread $^ $(CRITERION) -o $@
 
 -include $(UNIT_OBJECTS:.o=.d) $(INTEGRATION_OBJECTS:.o=.d)
 

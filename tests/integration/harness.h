@@ -18,6 +18,11 @@
 
 #include "base/rawsys.h"
 
+/* How many times longer everything may take here, as on an emulated machine: TEST_SLOWNESS,
+ * or 1.
+ */
+int slowness(void);
+
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);
 const char *server_path(void);
