@@ -94,6 +94,9 @@ def night_stages(build, seconds):
         "bench": ["env", "FAULTS_TESTED=all", *PYTEST_COMMAND, "tests/bench"],
         "models": [PYTHON, "tests/models/run.py", build],
         "oldest": [*PYTEST_COMMAND, "tests/oldest"],
+        "arm64": [PYTHON, "tests/aarch64/boot.py", build],
+        "fresh": [PYTHON, "tests/fresh/run.py", *(f"{suite}:{user}:demo" for suite in ("bookworm", "trixie")
+                                                  for user in ("root", "worker")), "trixie:worker:test"],
         "newest": ["env", "NEWEST_ROWS=all", *PYTEST_COMMAND, "tests/clients/test_newest.py"],
         "valgrind-unit": ["valgrind", "-q", "--vgdb=no", "--trace-children=yes", "--error-exitcode=9",
                           os.path.join(build, "plain/tests/unit"), "--jobs", "2"],

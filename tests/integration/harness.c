@@ -4,7 +4,6 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
-#include <criterion/hooks.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -24,23 +23,6 @@ static const char *setting(const char *name)
 
     cr_assert(value != NULL, "%s is not set; run tests/integration/run.sh", name);
     return value;
-}
-
-int slowness(void)
-{
-    const char *factor = getenv("TEST_SLOWNESS");
-
-    return factor ? atoi(factor) : 1;
-}
-
-/* The limits of all tests, in the process that keeps them. */
-ReportHook(PRE_ALL)(struct criterion_test_set *tests)
-{
-    FOREACH_SET(struct criterion_suite_set * suite, tests->suites)
-    {
-        FOREACH_SET(struct criterion_test * test, suite->tests)
-        test->data->timeout *= slowness();
-    }
 }
 
 int server_port(void)

@@ -17,11 +17,7 @@
 #include <criterion/criterion.h>
 
 #include "base/rawsys.h"
-
-/* How many times longer everything may take here, as on an emulated machine: TEST_SLOWNESS,
- * or 1.
- */
-int slowness(void);
+#include "slowness.h"
 
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);
