@@ -8,6 +8,7 @@ test runners. A machine that does not come to the end of inside.sh is a failed t
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -104,6 +105,7 @@ def boot(kernel, memory):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then, too
     build = os.path.abspath(sys.argv[1])
     tree, built = os.path.join(build, "machine/arm64"), os.path.join(build, "arm64")
     if reason := why_not() or next((f"no {tool} here" for tool in TOOLS if not shutil.which(tool)), None):

@@ -9,6 +9,7 @@ The tree is removed at the end. The last line counts like a test's.
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,7 @@ def run(suite, user, target):
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was made is removed then, too
     results = {case: run(*case.split(":")) for case in sys.argv[1:]}
     for case in (case for case, good in results.items() if not good):
         print(f"FAILED {case}")
