@@ -47,15 +47,23 @@ static COLD void end_former(uint32_t word)
 }
 
 /* CONN is new at FD; see concurrency.md, 1. */
-static void put_in_map(int fd, const struct conn *conn)
+COLD static void put_over_former(int fd, const struct conn *conn)
 {
-    uint32_t word = fdmap_exchange(fd, conn_id(conn));
+    uint32_t word;
 
+    track_new_fd(fd);
+    word = fdmap_exchange(fd, conn_id(conn));
     if (word != FDMAP_NONE)
         end_former(word);
 }
 
-int track_spare(int domain, int type, int protocol)
+ALWAYS_INLINE void put_in_map(int fd, const struct conn *conn)
+{
+    if (__builtin_expect(!fdmap_replace(fd, FDMAP_NONE, conn_id(conn)), 0))
+        put_over_former(fd, conn);
+}
+
+INLINED int track_spare(int domain, int type, int protocol)
 {
     struct conn *conn;
     int fd;
@@ -66,11 +74,9 @@ int track_spare(int domain, int type, int protocol)
         due_when_off();
         return -1;
     }
-    conn = spare_reuse(domain, type);
+    conn = spare_reuse(domain, type, &fd);
     if (!conn)
         return -1;
-    fd = conn->fd;
-    track_new_fd(fd);
     put_in_map(fd, conn);
     if (fdtable_is_near(fd))
         track_came_near(fd);

@@ -16,12 +16,15 @@
 
 void due_each_second_slow(msec_t now)
 {
+    int saved = errno;
+
     stats_write(now);
     if (switch_follow())
         stats_write(now);
     /* A check-out that was under way may have kept one after that. */
     if (mode_is_off())
         spare_flush();
+    errno = saved;
 }
 
 void due_when_off(void)

@@ -47,7 +47,7 @@ static inline void stats_changed(void)
 }
 
 /* Adds N to COUNTER. Does not make the counters due to be written: for what is counted because
- * they were. */
+ * they were, and where the caller calls stats_changed() once after all of its counting. */
 static inline void stats_add_quietly(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -64,9 +64,14 @@ static inline void stats_count(_Atomic uint64_t *counter)
     stats_add(counter, 1);
 }
 
-static inline void stats_set(_Atomic uint64_t *gauge, uint64_t value)
+static inline void stats_set_quietly(_Atomic uint64_t *gauge, uint64_t value)
 {
     atomic_store_explicit(gauge, value, memory_order_relaxed);
+}
+
+static inline void stats_set(_Atomic uint64_t *gauge, uint64_t value)
+{
+    stats_set_quietly(gauge, value);
     stats_changed();
 }
 
@@ -78,7 +83,7 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
 /* The largest value of each bucket. */
 extern const uint64_t stats_bucket_most[BUCKETS] __attribute__((visibility("hidden")));
 
-/* Counts VALUE in its bucket. FIRST is the first one of the histogram. */
+/* Counts VALUE in its bucket, quietly. FIRST is the first one of the histogram. */
 static inline void stats_observe(struct stats *stats, enum bucket first, uint64_t value)
 {
     char *buckets = (char *)stats + offsetof(struct stats, connect_us_25);
@@ -86,7 +91,7 @@ static inline void stats_observe(struct stats *stats, enum bucket first, uint64_
 
     while (value > stats_bucket_most[i])
         i++;
-    stats_count((_Atomic uint64_t *)(void *)buckets + i);
+    stats_add_quietly((_Atomic uint64_t *)(void *)buckets + i, 1);
 }
 
 /* Called once, at start-up. The caller keeps CONFIG, which must not change any more. SLOTS is

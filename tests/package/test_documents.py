@@ -52,7 +52,7 @@ def moves():
     """STATE -> the files that move a connection there, as far as the call names the state."""
     found = {}
     for path in glob.glob(os.path.join(TOP, "shim", "*", "*.c")):
-        for state in re.findall(r"\bconn_move\([^;]*?, CONN_(\w+)\);", read(path)):
+        for state in re.findall(r"\bconn_move(?:_from)?\([^;]*?, CONN_(\w+)\);", read(path)):
             found.setdefault(state, set()).add(os.path.basename(path))
     return found
 
