@@ -21,7 +21,9 @@ _Atomic uint32_t memory_sharers;
 _Atomic uint32_t orphan_epoch;
 _Atomic uint32_t cred_epoch;
 
-_Atomic pid_t *owner_pid;
+/* Until owner_start() there is no owner. */
+static _Atomic pid_t without_owner;
+_Atomic pid_t *owner_pid = &without_owner;
 static bool is_wiped;
 
 static _Atomic uint32_t refusal;
@@ -56,6 +58,11 @@ void owner_adopt(void)
     atomic_store(&memory_sharers, is_wiped ? 0 : 1);
     atomic_store(&ask_at, 0);
     atomic_store(owner_pid, getpid());
+}
+
+bool owner_was_started(void)
+{
+    return owner_pid != &without_owner;
 }
 
 bool owner_is_this_pid(void)

@@ -36,9 +36,12 @@ extern _Atomic uint32_t cred_epoch __attribute__((visibility("hidden")));
 bool owner_start(void);
 void owner_adopt(void);
 
-/* The pid of the owner; NULL before owner_start(), 0 without an owner. The kernel wipes its
+/* The pid of the owner; 0 before owner_start(), and without an owner. The kernel wipes its
  * page in the child of a fork, as a child in another PID namespace may have the owner's pid. */
 extern _Atomic pid_t *owner_pid __attribute__((visibility("hidden")));
+
+/* Whether owner_start() was called. */
+COLD bool owner_was_started(void);
 
 /* Compares the pid of the owner with getpid(). */
 COLD bool owner_is_this_pid(void);
@@ -48,7 +51,7 @@ COLD bool owner_is_this_pid(void);
  * a child may run in our memory, else none. Relaxed loads: see owner.c. */
 static inline bool owner_is_this_process(void)
 {
-    return owner_pid && atomic_load_explicit(owner_pid, memory_order_relaxed) != 0 &&
+    return atomic_load_explicit(owner_pid, memory_order_relaxed) != 0 &&
            (atomic_load_explicit(&memory_sharers, memory_order_relaxed) == 0 ||
             owner_is_this_pid());
 }

@@ -84,8 +84,7 @@ static bool may_reconnect(const struct conn *conn)
 /* A pooled connection that speaks WANTED, or a new one. Nothing here blocks. The new one may
  * still be connecting: the program's send then waits for it, or reports that it must be waited
  * for. */
-static struct substitute find_substitute(int fd, const struct conn *conn,
-                                         enum wire_protocol wanted)
+static struct substitute find_substitute(int fd, struct conn *conn, enum wire_protocol wanted)
 {
     msec_t now = clock_now();
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);

@@ -26,6 +26,12 @@ static inline enum mode mode_now(void)
     return (enum mode)(atomic_load(&mode_word) & ~MODE_CHANGED);
 }
 
+/* Whether it is MODE_ON and was never changed. Then nothing else need be looked at. */
+static inline bool mode_is_plain(void)
+{
+    return __builtin_expect(atomic_load(&mode_word) == MODE_ON, 1);
+}
+
 static inline bool mode_is_off(void)
 {
     /* relaxed: it only saves work */
