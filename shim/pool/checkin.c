@@ -21,6 +21,7 @@
 #include "stats/mode.h"
 #include "pool/due.h"
 #include "pool/pool.h"
+#include "pool/sharing.h"
 #include "base/owner.h"
 #include "pool/verify.h"
 #include "base/compiler.h"
@@ -279,7 +280,7 @@ INLINED void check_in_end(struct check_in *check_in)
         discard(conn, reason);
     _pthread_cleanup_pop(&check_in->cleanup, 0);
     if (__builtin_expect(evicted.count > 0, 0))
-        discard_evicted(&evicted);
+        sharing_release(&evicted);
     stats_changed();
     due_each_second(check_in->now);
 }
