@@ -138,7 +138,8 @@ struct conn {
 /* What a call on the connection does. */
 enum conn_call { CONN_CALL_SEND, CONN_CALL_RECEIVE, CONN_CALL_OTHER };
 
-/* Whether the program ever connected to an endpoint. Until then many hooks have no work. */
+/* Whether the program ever connected to an endpoint, or belongs to a family (pool/family.h).
+ * Until then many hooks have no work. */
 extern atomic_bool conn_ever_used __attribute__((visibility("hidden")));
 
 /* Reserves the memory of the first records without touching it. False when there is no memory.

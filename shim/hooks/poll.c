@@ -138,7 +138,7 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
  */
 static inline bool may_wait_for_any(void)
 {
-    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed) || family_has_queued();
+    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
 }
 
 /* The part of a hook that is for a wait on connections: none of them gets another user during
@@ -183,6 +183,7 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
     struct guard guard;
     int result;
 
+    due_before_wait(timeout);
     guard_poll(&guard, fds, n);
     result = may_cut(&guard) ? due_after_wait(cut_wait_poll(fds, n, timeout))
                              : real_poll(fds, n, timeout);
@@ -192,7 +193,6 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
 
 HOOKED int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
-    due_before_wait(timeout);
     if (!may_wait_for_any() || timeout == 0)
         return real_poll(fds, n, timeout);
     return guarded_poll(fds, n, timeout);
@@ -260,12 +260,21 @@ HOOKED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
     return guarded___ppoll_chk(fds, n, timeout, mask, room);
 }
 
+/* Masters of workers wait in select(). */
+COLD static void before_select(const struct timeval *timeout)
+{
+    if (timeout && usermem_readable(timeout, sizeof(*timeout)) && timeout->tv_sec < MINUTE)
+        due_before_wait((int)timeout->tv_sec * 1000 + (int)(timeout->tv_usec / 1000));
+}
+
 GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                            struct timeval *timeout)
 {
     struct guard guard;
     int result;
 
+    if (family_get())
+        before_select(timeout);
     guard_select(&guard, n, readable, writable, except);
     result = may_cut(&guard)
                  ? due_after_wait(cut_wait_select(n, readable, writable, except, timeout))
@@ -274,18 +283,9 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *ex
     return result;
 }
 
-/* Masters of workers wait in select(). */
-COLD static void before_select(const struct timeval *timeout)
-{
-    if (timeout && usermem_readable(timeout, sizeof(*timeout)) && timeout->tv_sec < MINUTE)
-        due_before_wait((int)timeout->tv_sec * 1000 + (int)(timeout->tv_usec / 1000));
-}
-
 HOOKED int select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                   struct timeval *timeout)
 {
-    if (__builtin_expect(family_get() != NULL, 0))
-        before_select(timeout);
     if (!may_wait_for_any())
         return real_select(n, readable, writable, except, timeout);
     return guarded_select(n, readable, writable, except, timeout);

@@ -13,6 +13,7 @@
 #include "base/owner.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
+#include "conn/conn.h"
 #include "conn/limits.h"
 #include "pool/members.h"
 #include "stats/mode.h"
@@ -132,6 +133,8 @@ static enum share make(void)
         return SHARE_NO_QUEUE;
     if (make_queues()) {
         atomic_store(&family_board, (struct family_board *)page);
+        /* Waits have to look after the queues. */
+        atomic_store(&conn_ever_used, true);
         return SHARE_SHARED;
     }
     raw_syscall(SYS_munmap, page, sizeof(struct family_board));
