@@ -177,18 +177,18 @@ ALWAYS_INLINE struct conn *conn_of_word(uint32_t word)
     return word & FDMAP_EPOLL || index == 0 ? NULL : conn_at(index - 1);
 }
 
+/* Whether WORD names a record at an fd of the program, and no thread is about to end that. */
+static inline bool conn_is_plain(uint32_t word)
+{
+    return word - 1 < FDMAP_INDEX;
+}
+
 /* The same for a word of an fd of the program: no shadow fd. All other words are too large. */
 ALWAYS_INLINE struct conn *conn_of_fd_word(uint32_t word)
 {
     uint32_t i = (word & ~FDMAP_CLOSING) - 1;
 
     return i < CONN_MAX ? conn_at(i) : NULL;
-}
-
-/* Whether WORD names a record at an fd of the program, and no thread is about to end that. */
-static inline bool conn_is_plain(uint32_t word)
-{
-    return word - 1 < FDMAP_INDEX;
 }
 
 static inline uint32_t conn_id(const struct conn *conn)

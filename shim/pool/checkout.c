@@ -152,14 +152,16 @@ ALWAYS_INLINE bool is_good(const struct conn *conn, enum reason *reason, struct 
     return __builtin_expect(*reason == REASON_NONE && proof_of(conn, info) == PROOF_OF_LIFE, 1);
 }
 
-/* The same for a later one than the first. If not, it is not the caller's any more. */
+/* The same for one of which it is not known that it was clean when it became IDLE. If not, it
+ * is not the caller's any more. */
 COLD static bool may_be_reused(struct conn *conn, struct conn *fresh, msec_t now,
                                unsigned int *asks)
 {
     struct tcp_info info;
     enum reason reason;
 
-    if (is_good(conn, &reason, &info))
+    reason = verify_bytes(conn);
+    if (reason == REASON_NONE && is_good(conn, &reason, &info))
         return true;
     give_up_found(conn, fresh, reason, &info, now, asks);
     return false;
@@ -205,8 +207,6 @@ COLD static struct conn *find_drained(struct conn *fresh, enum wire_protocol pro
         reason = drain(conn, now, &reads);
         if (drain_goes_on(reason) && pool_return(conn))
             continue;
-        if (reason == REASON_NONE)
-            reason = verify_drained(conn);
         if (reason != REASON_NONE)
             discard(conn, reason);
         else if (may_be_reused(conn, fresh, now, &asks)) {
@@ -230,15 +230,15 @@ COLD static struct conn *find_shared(struct conn *fresh, enum wire_protocol prot
         if (!conn)
             return NULL;
         if (may_be_reused(conn, fresh, now, &asks)) {
-            stats_count(&endpoint_stats(conn->endpoint)->taken);
+            stats_count(&conn->endpoint->stats->taken);
             return conn;
         }
     }
     return NULL;
 }
 
-/* What can be reused where nothing idles in this process. */
-COLD static struct conn *find_late(struct conn *fresh, enum wire_protocol protocol, msec_t now)
+/* None is idle. */
+COLD static struct conn *find_other(struct conn *fresh, enum wire_protocol protocol, msec_t now)
 {
     struct conn *conn = find_drained(fresh, protocol, now);
 
@@ -255,9 +255,7 @@ COLD static struct conn *find(struct conn *fresh, enum wire_protocol protocol, m
         pretend_to_reuse(conn, now);
         return NULL;
     }
-    if (conn || pool_is_dry_run())
-        return conn;
-    return find_late(fresh, protocol, now);
+    return conn || pool_is_dry_run() ? conn : find_other(fresh, protocol, now);
 }
 
 struct conn *check_out_find(struct conn *fresh, enum wire_protocol protocol, msec_t now)
@@ -476,10 +474,10 @@ COLD static enum conn_answer look_behind(struct conn *found, struct conn *fresh,
 }
 
 /* The same if nothing idles there. */
-COLD static enum conn_answer look_further(struct conn *fresh, int fd, msec_t now,
-                                          const void *caller)
+COLD static enum conn_answer look_elsewhere(struct conn *fresh, int fd, msec_t now,
+                                            const void *caller)
 {
-    struct conn *found = find_late(fresh, guess_protocol(fresh), now);
+    struct conn *found = find_other(fresh, guess_protocol(fresh), now);
 
     return found ? check_out(fresh, found, fd, now, caller) : CONN_ANSWER_KERNEL;
 }
@@ -535,7 +533,7 @@ ALWAYS_INLINE enum conn_answer try_reuse(struct conn *fresh, int fd,
     if (__builtin_expect(evicted.count > 0, 0))
         discard_evicted(&evicted);
     if (__builtin_expect(!found, 0))
-        answer = look_further(fresh, fd, now, caller);
+        answer = look_elsewhere(fresh, fd, now, caller);
     else if (__builtin_expect(found->fd >= 0, 1) && is_good(found, &reason, &info))
         answer = check_out(fresh, found, fd, now, caller);
     else

@@ -205,7 +205,7 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-/* CONN, to ENDPOINT, is in the lists now. */
+/* CONN is in the lists now. */
 ALWAYS_INLINE void count_linked(const struct conn *conn, struct endpoint *endpoint)
 {
     msec_t leaves;
@@ -495,6 +495,7 @@ static void link_last(struct conn *conn)
     DL_APPEND2(conn->endpoint->idle, conn, prev, next);
     DL_APPEND2(idle, conn, newer, older);
     count_linked(conn, conn->endpoint);
+    stats_changed();
 }
 
 bool pool_put_back(struct conn *conn)
@@ -529,13 +530,13 @@ enum reason pool_refusal(struct conn *conn, msec_t now)
 
 void pool_count_discarded(const struct address *address, enum reason reason)
 {
-    const struct destination target = {.v4 = 0, .address = *address};
+    struct destination target = {.v4 = 0, .address = *address};
     struct _pthread_cleanup_buffer cleanup;
     struct endpoint *endpoint;
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return;
-    endpoint = endpoint_find_slow(&target, clock_now());
+    endpoint = endpoint_find(&target, clock_now());
     if (endpoint)
         stats_count(&endpoint->stats->discarded[reason]);
     unlock_pool(&cleanup);

@@ -56,7 +56,7 @@ static bool is_fit(struct conn *conn)
 {
     struct tcp_info info;
 
-    if (verify_for_reuse(conn, &info) != REASON_NONE ||
+    if (verify_bytes(conn) != REASON_NONE || verify_for_reuse(conn, &info) != REASON_NONE ||
         proof_of(conn, &info) != PROOF_OF_LIFE || !sockopts_can_be_cleared(&conn->options) ||
         !sockopts_clear(conn->fd, &conn->options))
         return false;

@@ -162,7 +162,7 @@ INLINED enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *i
     return kernel_agrees(conn, conn->fd, info);
 }
 
-enum reason verify_drained(const struct conn *conn)
+enum reason verify_bytes(const struct conn *conn)
 {
     RETURN_IF_REFUSED(wire_refusal(&conn->wire));
     return is_not_logged_in(conn);

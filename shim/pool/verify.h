@@ -18,13 +18,13 @@ struct tcp_info;
 enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now,
                             bool *is_clean);
 
-/* Why CONN, CHECKING_OUT and DRAINING before, must not be reused although everything has come;
- * REASON_NONE if it may. */
-COLD enum reason verify_drained(const struct conn *conn);
+/* Why the bytes of CONN, CHECKING_OUT, forbid that it is reused; REASON_NONE if they do not. It
+ * was DRAINING, or comes from another process. */
+COLD enum reason verify_bytes(const struct conn *conn);
 
 /* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may: then INFO
  * is what the kernel has told of it, and proof_of() says whether that proves it alive. What its
- * bytes say was verified when it became IDLE, or is by verify_drained(): only the kernel's
+ * bytes say was verified when it became IDLE, or is by verify_bytes(): only the kernel's
  * counters can show that a byte has moved since. The
  * caller must still test that the program gets this socket: a bulk close in another thread may
  * close the shadow fd at any time, and the fd may then be reused for another file. */
