@@ -8,7 +8,7 @@ CRITERION ?= -lcriterion
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \
                base/pages base/reasons base/unwind base/usermem config/address config/config config/rules \
                conn/conn conn/endpoint conn/fdmap conn/fdqueue conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid \
-               conn/sockopts conn/waiter pool/pool pool/proof pool/report stats/log stats/stats \
+               conn/sockopts conn/waiter pool/account pool/pool pool/proof pool/report stats/log stats/stats \
                stats/stats_file stats/switch_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c) tests/integration/slowness.c
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
@@ -152,7 +152,7 @@ $(B)/tsan/libmcpool.so: $(B)/tsan/pauses.o $(SHIM_FILES)
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/stress/pauses.h' \
 	  LDFLAGS='-fsanitize=thread $<' $@
 
-$(B)/stressed/stress: tests/stress/stress.c
+$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
@@ -161,12 +161,12 @@ $(B)/stressed/stopped $(B)/stressed/stopped_swap: $(B)/stressed/%: tests/stress/
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
-$(B)/tsan/stress: tests/stress/stress.c
+$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
 STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B)/stressed/stopped_swap \
-            $(B)/tsan/stress
+            $(B)/tsan/stress $(B)/stressed/families $(B)/tsan/families
 
 ## stress runs threads under pauses and ThreadSanitizer
 stress: $(STRESSED)
