@@ -13,6 +13,7 @@
 #include "conn/endpoint.h"
 #include "pool/quit.h"
 #include "pool/sending.h"
+#include "pool/tending.h"
 #include "pool/swap.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_FASTOPEN: the call connects as well.
@@ -331,6 +332,8 @@ HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
     passing_begin(msg, 0, 1, &passing);
     moved = conn ? tracked_sendmsg(fd, msg, flags, conn) : real_sendmsg(fd, msg, flags);
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
+        moved = real_sendmsg(fd, msg, flags);
     passing_end(&passing);
     return moved;
 }
@@ -384,6 +387,8 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
     passing_begin(msgs, sizeof(*msgs), count, &passing);
     moved = conn ? tracked_sendmmsg(fd, msgs, count, flags, conn)
                  : real_sendmmsg(fd, msgs, count, flags);
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
+        moved = real_sendmmsg(fd, msgs, count, flags);
     passing_end(&passing);
     return moved;
 }
