@@ -25,6 +25,8 @@ BUILD = os.environ.get("TEST_BUILD", os.path.join(TESTS, "..", "build"))
 LIBRARY = os.path.abspath(os.path.join(BUILD, "libmcpool.so"))
 PORTS = range(30000, 32768)
 ESTABLISHED = "01"
+# How many times longer everything may take, as on an emulated machine.
+SLOWNESS = int(os.environ.get("TEST_SLOWNESS", "1"))
 
 
 # What `mcpool off` and its kin leave for a process: magic, pid, wish, start, PID namespace, generation,

@@ -9,7 +9,7 @@ import tempfile
 
 from faults.quiet import FRESH, PYTHON_WEB
 from faults.system import Traced
-from instructions import BOUNDS, per_turn
+from instructions import per_turn
 from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong, at_most, held
 from lib.machine import ONE_CPU, run_seconds, stay_on
 from lib.rounds import interleaved, ratios
@@ -122,7 +122,7 @@ def beside_old(library, command, order):
     with Server() as server, contextlib.ExitStack() as stack:
         workers = {name: stack.enter_context(Worker([*command, server.address], of, server.address, MCPOOL_STATS="off"))
                    for name, of in (("old", OLD_LIBRARY), ("shim", library))}
-        times = interleaved(2 * rounds(), {name: lambda worker=worker: worker.ask(order, 2000)
+        times = interleaved(2 * rounds(), {name: lambda worker=worker: worker.ask(order, turns(2000))
                                            for name, worker in workers.items()})
         return statistics.median(times["shim"]) / statistics.median(times["old"])
 
@@ -149,12 +149,16 @@ def calls_of_a_hit(library):
         return min(counts)
 
 
-@case("hit-instructions", *(Row(f"of a turn: {what}", *at_most(bound)) for what, bound in BOUNDS.items()), alone=True)
+@case("hit-instructions", Row("of a cycle, by those with *old*", *AS_OLD),
+      Row("of a get on an open connection, by those with *old*", *AS_OLD), alone=True, columns=("shim",))
 def instructions_of_a_hit(library):
+    if not OLD:
+        raise Missing("OLD= names no commit")
     if not shutil.which("valgrind"):
         raise Missing("no such program: valgrind")
     with Volatile() as server:
-        return tuple(float(per_turn(TURNS, what, server, library)) for what in BOUNDS)
+        return tuple(per_turn(TURNS, what, 0, server, library) / per_turn(TURNS, what, 0, server, OLD_LIBRARY)
+                     for what in ("cycle", "open"))
 
 
 @case("busy-gunicorn-sync", Row("processor time of a request in µs, less that with *old*"),

@@ -42,6 +42,10 @@ static struct fdqueue queues[FAMILY_QUEUES];
 static unsigned int size_of_one;
 static _Atomic unsigned int state = SHARE_ALONE; /* enum share */
 
+/* Forks that could not have the lock and have not ended. Between the two moments at which such
+ * a fork raises fork_epoch, a turn may begin, see the child made, and end. */
+static _Atomic unsigned int unguarded;
+
 /* Why the family is to be left by the thread that has the lock; SHARE_ALONE: it is not. */
 static _Atomic unsigned int leaving = SHARE_ALONE;
 
@@ -164,18 +168,22 @@ void family_before_fork(bool can_make)
         note_state(make());
         ownfile_end(&own, 0, 0);
     }
-    (void)lock_acquire(&turn_lock);
+    if (!lock_acquire(&turn_lock))
+        atomic_fetch_add(&unguarded, 1);
 }
 
 void family_after_fork_in_parent(void)
 {
     if (lock_is_mine(&turn_lock))
         lock_release(&turn_lock);
+    else
+        atomic_fetch_sub(&unguarded, 1);
 }
 
 void family_after_fork_in_child(void)
 {
     atomic_store(&turn_lock.word, 0);
+    atomic_store(&unguarded, 0);
     atomic_store(&leaving, SHARE_ALONE);
 }
 
@@ -219,16 +227,16 @@ bool family_begin(struct family_turn *turn)
     if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &turn->mask, sizeof(all)) != 0)
         return false;
     if (lock_acquire(&turn_lock)) {
-        turn->forks = atomic_load(&fork_epoch);
         return true;
     }
     raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
     return false;
 }
 
-bool family_was_forked(const struct family_turn *turn)
+/* In this order: the parent raises the epoch once more before it ends the fork. */
+bool family_forked_since(uint32_t forks)
 {
-    return atomic_load(&fork_epoch) != turn->forks;
+    return atomic_load(&unguarded) > 0 || atomic_load(&fork_epoch) != forks;
 }
 
 /* A thread that wanted to leave and could not have the lock has noted that before. */

@@ -107,16 +107,15 @@ COLD void family_leave_range(unsigned int first, unsigned int last);
 COLD bool family_has_fd(int fd);
 
 struct family_turn {
-    uint64_t mask;  /* the signals blocked before */
-    uint32_t forks; /* fork_epoch */
+    uint64_t mask; /* the signals blocked before */
 };
 
 /* Begins a turn; false, and nothing is to be ended, when the lock was refused. */
 COLD bool family_begin(struct family_turn *turn);
 
-/* Whether a child was made in this turn all the same: it may have copies of what is under way.
- */
-COLD bool family_was_forked(const struct family_turn *turn);
+/* Whether a child may have been made since FORKS, the fork_epoch of an earlier moment of this
+ * turn: then it has copies of what was under way. */
+COLD bool family_forked_since(uint32_t forks);
 
 COLD void family_end(const struct family_turn *turn);
 

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <sys/socket.h>
 
+#include "base/owner.h"
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
@@ -77,9 +78,12 @@ void queues_close(const struct taken *taken)
 {
     uint64_t cookie = 0;
 
-    if (bulk_close_count() == taken->bulk ||
-        (sockid_cookie(taken->fd, &cookie) && cookie == taken->account.cookie))
-        raw_close(taken->fd);
+    if (bulk_close_count() != taken->bulk &&
+        (!sockid_cookie(taken->fd, &cookie) || cookie != taken->account.cookie))
+        return;
+    if (family_forked_since(taken->forks))
+        raw_syscall(SYS_shutdown, taken->fd, SHUT_RDWR);
+    raw_close(taken->fd);
 }
 
 /* SO_LINGER (socket(7)) would make a close() wait, and another user may have set it. */
@@ -98,6 +102,7 @@ enum got queues_take(size_t i, struct taken *taken)
     if (!queue || !fdqueue_has_room(queue))
         return GOT_NOTHING;
     taken->bulk = bulk_close_count();
+    taken->forks = atomic_load(&fork_epoch);
     taken->account.cookie = 0;
     n = fdqueue_take(queue, &taken->account, sizeof(taken->account), &taken->fd);
     if (n == -EAGAIN) {
@@ -122,7 +127,8 @@ void queues_give_back(size_t i, const struct taken *taken)
 {
     const struct fdqueue *queue = family_open(i);
 
-    if (queue && queues_reserve(family_get(), i, UINT_MAX, false))
+    if (queue && !family_forked_since(taken->forks) &&
+        queues_reserve(family_get(), i, UINT_MAX, false))
         queues_put(i, taken->fd, &taken->account);
     queues_close(taken);
 }

@@ -18,7 +18,8 @@
 struct taken {
     struct account account;
     int fd;
-    uint32_t bulk; /* bulk_close_count() before */
+    uint32_t bulk;  /* bulk_close_count() before */
+    uint32_t forks; /* fork_epoch before */
 };
 
 enum got {
@@ -31,10 +32,11 @@ enum got {
 COLD enum got queues_take(size_t i, struct taken *taken);
 
 /* Closes the fd of TAKEN, unless a bulk close of another thread has done so and it may be
- * another file by now. */
+ * another file by now. If a child was made meanwhile, which has a copy and does not know it,
+ * the connection is ended. */
 COLD void queues_close(const struct taken *taken);
 
-/* Puts TAKEN back, behind the others. */
+/* Puts TAKEN back, behind the others, unless a child was made meanwhile. */
 COLD void queues_give_back(size_t i, const struct taken *taken);
 
 /* Counts one more in queue I before it is put there: not beyond MOST in all queues, and with

@@ -260,19 +260,16 @@ static struct conn *take_in_turn(size_t i, const struct conn *fresh,
             continue;
         }
         conn = adopt(&taken, fresh, now, reason);
-        if (conn)
-            queues_close(&taken);
-        else
+        if (!conn) {
             queues_give_back(i, &taken);
+            return NULL;
+        }
+        queues_close(&taken);
+        if (family_forked_since(taken.forks))
+            *reason = REASON_FORKED;
         return conn;
     }
     return NULL;
-}
-
-/* A child that was made meanwhile may have a copy of CONN, and not know it. */
-static void end_copies(const struct conn *conn)
-{
-    raw_syscall(SYS_shutdown, conn->fd, SHUT_RDWR);
 }
 
 struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
@@ -293,10 +290,6 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
         return NULL;
     conn = take_in_turn(i, fresh, protocol, now, &reason);
-    if (conn && family_was_forked(&turn)) {
-        end_copies(conn);
-        reason = REASON_FORKED;
-    }
     family_end(&turn);
     if (!conn)
         return NULL;

@@ -3,6 +3,7 @@
  */
 #include "harness.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -339,28 +340,31 @@ Test(fds, dup2_over_a_shadow_fd, .timeout = 20)
 }
 
 int __connect(int fd, const struct sockaddr *addr, socklen_t len);
-ssize_t __send(int fd, const void *bytes, size_t n, int flags);
 ssize_t __read(int fd, void *bytes, size_t n);
 ssize_t __write(int fd, const void *bytes, size_t n);
 int __fcntl(int fd, int command, ...);
 int __dup2(int fd, int to);
 int __close(int fd);
 
-/* The second name under which libc exports a function is hooked too. */
+/* The second name under which libc exports a function is hooked too. No new program for aarch64
+ * can be linked with __send, which older ones have. */
 Test(fds, second_names, .timeout = 20)
 {
+    ssize_t (*second_send)(int, const void *, size_t, int) = NULL;
     struct sockaddr_in addr;
     int null = open("/dev/null", O_RDWR);
     int port = park();
     char answer[5];
 
+    *(void **)&second_send = dlsym(RTLD_DEFAULT, "__send");
+    cr_assert(second_send != NULL);
     for (int i = 0; i < 4; i++) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
 
         cr_assert(__connect(fd, (struct sockaddr *)loopback(&addr, server_port()),
                             sizeof(addr)) == 0);
         cr_expect(local_port(fd) == port);
-        cr_assert((i % 2 ? __send(fd, "get nothing\r\n", 13, 0)
+        cr_assert((i % 2 ? second_send(fd, "get nothing\r\n", 13, 0)
                          : __write(fd, "get nothing\r\n", 13)) == 13);
         for (size_t n = 0; n < sizeof(answer);)
             n += (size_t)__read(fd, answer + n, sizeof(answer) - n);

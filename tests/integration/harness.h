@@ -18,6 +18,7 @@
 
 #include "base/rawsys.h"
 #include "stats/counters.h"
+#include "slowness.h"
 
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);

@@ -47,17 +47,9 @@ socket.create_connection(('127.0.0.1', $TEST_PORT)).close()" 2>/dev/null; do
     sleep 0.1
 done
 
-TEST_EARLY=$work/early.so
-export TEST_EARLY
-gcc -D_GNU_SOURCE -shared -fPIC -O2 -o "$TEST_EARLY" "$here/early.c"
-
-TEST_PLUGINS=$work/plugins
-export TEST_PLUGINS
-mkdir -p "$TEST_PLUGINS/below"
-for plugin in memcached.so other.so below/hidden.so; do
-    gcc -D_GNU_SOURCE -shared -fPIC -O2 -Wl,--enable-new-dtags "-Wl,-rpath,$TEST_PLUGINS/below" \
-        -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
-done
+TEST_EARLY=$(dirname "$tests")/early.so
+TEST_PLUGINS=$(dirname "$tests")/plugins
+export TEST_EARLY TEST_PLUGINS
 
 # The directory of the counters, with the modes that the package gives it.
 stats=$work/stats

@@ -162,6 +162,14 @@ def test_readme_has_what_was_measured():
     assert said.groups() == (cycle["shim"], cycle["no shim"])
 
 
+@pytest.mark.parametrize("path, setting", [
+    ("docker/Dockerfile", "\nENV MCPOOL_SHARE=always\n"),
+    ("kubernetes/myapp.yaml", "\n            - {name: MCPOOL_SHARE, value: always}\n")])
+def test_containers_share(path, setting):
+    """Each has a seccomp filter, behind which MCPOOL_SHARE=on shares nothing."""
+    assert setting in read("packaging", "examples", path)
+
+
 # The map, versions, links.
 
 def test_map_has_every_file():
