@@ -22,7 +22,9 @@
 #include "conn/ring.h"
 #include "stats/log.h"
 #include "base/usermem.h"
+#include "pool/family.h"
 #include "pool/pool.h"
+#include "pool/sharing.h"
 #include "pool/report.h"
 #include "base/owner.h"
 
@@ -69,6 +71,7 @@ __attribute__((constructor)) static void start(void)
         return;
     ring_start(&told_by_rings);
     check_out_start(&config);
+    family_start(&config);
     discard_start();
     usermem_start();
     deepbind_start(&config);
@@ -90,6 +93,7 @@ __attribute__((destructor)) static void finish(void)
 {
     if (!owner_is_this_process())
         return;
+    sharing_at_end();
     report_all();
     stats_finish();
 }

@@ -95,6 +95,7 @@ def night_stages(build, seconds):
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
         "endurance": ["env", f"FAULTS_SECONDS={2 * seconds}", PYTHON, "bench/faults.py", "--endurance"],
         "bench": ["env", "FAULTS_TESTED=all", *PYTEST_COMMAND, "tests/bench"],
+        "family": ["env", f"FAMILY_SECONDS={seconds // 12}", *PYTEST_COMMAND, "tests/interop/test_family_oracle.py"],
         "models": [PYTHON, "tests/models/run.py", build],
         "oldest": [*PYTEST_COMMAND, "tests/oldest"],
         "arm64": [PYTHON, "tests/aarch64/boot.py", build],

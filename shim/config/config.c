@@ -317,6 +317,19 @@ static bool read_dry_run(struct config *config, const char *value)
     return read_switch(value, &config->dry_run);
 }
 
+static bool read_share(struct config *config, const char *value)
+{
+    bool on = false;
+
+    if (strcasecmp(value, "always") == 0)
+        config->share = CONFIG_SHARE_ALWAYS;
+    else if (read_switch(value, &on))
+        config->share = on ? CONFIG_SHARE_ON : CONFIG_SHARE_OFF;
+    else
+        return false;
+    return true;
+}
+
 static bool read_disable(struct config *config, const char *value)
 {
     return read_switch(value, &config->disable);
@@ -353,6 +366,7 @@ static const struct variable {
     {"LOG_LEVEL", read_log_level, "info", "is not error, warning, info or debug"},
     {"STATS", read_stats, STATS_DIRECTORY,
      "is not off or an absolute path of at most 199 bytes"},
+    {"SHARE", read_share, "on", "is not on, off or always"},
     {"DRY_RUN", read_dry_run, "off", NOT_A_SWITCH},
     {"DISABLE", read_disable, "off", NOT_A_SWITCH},
     {"LIBRARY", read_library, "", NULL},

@@ -117,6 +117,7 @@ void conn_renew(struct conn *conn, int fd)
     conn->options.bound = false;
     conn->options.keep_idle = 0;
     conn->endpoint = NULL;
+    conn->sends_before = conn->sends;
     conn->rtt_pending = false;
     conn_set_answer(conn, CONN_ANSWER_KERNEL);
     conn_move(conn, CONN_FRESH);

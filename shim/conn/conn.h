@@ -123,7 +123,8 @@ struct conn {
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
     uint32_t sends; /* calls that sent something, by all connections that had the record */
-    uint64_t received_before; /* its present user came, if it was reused */
+    uint32_t sends_before;    /* its present user came */
+    uint64_t received_before; /* the same, if it was reused */
     struct wire wire;
 
     struct sockopts options;
@@ -173,6 +174,14 @@ ALWAYS_INLINE struct conn *conn_of_word(uint32_t word)
     uint32_t index = word & FDMAP_INDEX;
 
     return word & FDMAP_EPOLL || index == 0 ? NULL : conn_at(index - 1);
+}
+
+/* The same for a word of an fd of the program: no shadow fd. All other words are too large. */
+ALWAYS_INLINE struct conn *conn_of_fd_word(uint32_t word)
+{
+    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
+
+    return i < CONN_MAX ? conn_at(i) : NULL;
 }
 
 static inline uint32_t conn_id(const struct conn *conn)
@@ -300,28 +309,31 @@ static inline void conn_put(struct conn *conn, enum conn_call call)
         conn_free_if_unused(conn);
 }
 
-/* Begins a call on the connection at the program's FD, for which the fd map had WORD. Until
- * conn_put() the record stays that of this connection. NULL when WORD names no connection at an
- * fd of the program, or FD has another word by now. Two threads that send, or two that receive,
- * at the same time make the connection unpoolable: the order of their bytes is unknown. */
+/* Begins a call on CONN, which the word of the program's FD named: conn_of_fd_word(). Until
+ * conn_put() the record stays that of this connection. False when FD has another word by now.
+ * Two threads that send, or two that receive, at the same time make the connection unpoolable:
+ * the order of their bytes is unknown. */
+static inline bool conn_begin(struct conn *conn, int fd, enum conn_call call)
+{
+    uint64_t before = conn_begin_call(conn, call);
+
+    if (__builtin_expect(!fdmap_holds(fd, conn_id(conn)), 0)) {
+        conn_put(conn, call);
+        return false;
+    }
+    if (call != CONN_CALL_OTHER &&
+        __builtin_expect((before & CONN_CALLS_OF_A_KIND * conn_one(call)) != 0, 0))
+        conn_refuse(conn, REASON_CONCURRENT);
+    return true;
+}
+
+/* The same for the connection that WORD names, which is returned. NULL also when WORD names no
+ * connection at an fd of the program. */
 static inline struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
 {
-    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
-    struct conn *conn;
-    uint64_t before;
+    struct conn *conn = conn_of_fd_word(word);
 
-    /* Any other word has a flag, or is FDMAP_NONE. */
-    if (i >= CONN_MAX)
-        return NULL;
-    conn = conn_at(i);
-    before = conn_begin_call(conn, call);
-    if (__builtin_expect(!fdmap_holds(fd, word), 0)) {
-        conn_put(conn, call);
-        return NULL;
-    }
-    if (call != CONN_CALL_OTHER && before & CONN_CALLS_OF_A_KIND * conn_one(call))
-        conn_refuse(conn, REASON_CONCURRENT);
-    return conn;
+    return conn && conn_begin(conn, fd, call) ? conn : NULL;
 }
 
 static inline struct conn *conn_get(int fd, enum conn_call call)

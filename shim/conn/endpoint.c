@@ -142,6 +142,15 @@ void endpoint_publish_slow(struct endpoint *endpoint)
     stats_end();
 }
 
+bool endpoint_any_in_use(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (atomic_load(&endpoint_at(i)->in_use) > 0)
+            return true;
+    }
+    return false;
+}
+
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 {
     /* A signal handler may have jumped out of add_endpoint(), before `stats` was set. */

@@ -97,6 +97,9 @@ static inline void endpoint_publish(struct endpoint *endpoint)
         endpoint_publish_slow(endpoint);
 }
 
+/* Whether the program has a connection to any endpoint. Takes no lock: a hint. */
+COLD bool endpoint_any_in_use(void);
+
 /* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));
 

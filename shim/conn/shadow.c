@@ -10,6 +10,7 @@
 
 #include "base/owner.h"
 #include "conn/fdmap.h"
+#include "conn/fdqueue.h"
 #include "conn/fdtable.h"
 #include "conn/limits.h"
 #include "conn/sockid.h"
@@ -47,6 +48,11 @@ void bulk_close_ends(void)
     atomic_fetch_add(&bulk_closes_ended, 1);
 }
 
+uint32_t bulk_close_count(void)
+{
+    return atomic_load(&bulk_closes_begun);
+}
+
 void bulk_close_after_fork_in_child(void)
 {
     atomic_store(&bulk_closes_ended, atomic_load(&bulk_closes_begun));
@@ -71,7 +77,7 @@ static inline __attribute__((always_inline)) bool bulk_closes_are_over(const str
 long shadow_duplicate(int fd)
 {
     return fdtable_duplicate(fd, atomic_load_explicit(&count, memory_order_relaxed) +
-                                     limits_idle());
+                                     limits_idle() + fdqueue_count());
 }
 
 /* Duplicates FD to a shadow fd with WORD in the fd map; -1 when that fails. The exchange, and

@@ -110,6 +110,11 @@ static inline bool sockopts_are_settled(const struct sockopts *options, unsigned
  * kept. errno is kept; no cancellation point. */
 COLD bool sockopts_keep_alive(int fd, struct sockopts *options, unsigned int idle);
 
+/* Learns from FD, which has OPTIONS and no keepalive of ours, what a connection that another
+ * process has switched on must hide. False when FD does not show it. errno is kept; no
+ * cancellation point. */
+COLD bool sockopts_know_usual(int fd, const struct sockopts *options);
+
 /* The program has just set this option on the connection FD, which has OPTIONS. If it is one
  * that our keepalive depends on, that is switched off, and its other options are what they
  * would be without us. False when that failed. errno is kept; no cancellation point. */

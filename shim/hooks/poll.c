@@ -9,11 +9,14 @@
 #include "conn/epoll_reg.h"
 #include "conn/oneshot.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "hooks/cut_wait.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
 #include "base/unwind.h"
 #include "conn/pollers.h"
+
+#define MINUTE 60 /* seconds */
 
 static int epoll_opened(int fd)
 {
@@ -107,6 +110,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
 
 HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
+    due_before_wait(timeout);
     if (due_is_anything())
         return due_after_wait(cut_wait_epoll_wait(epfd, events, n, timeout));
     return real_epoll_wait(epfd, events, n, timeout);
@@ -115,6 +119,7 @@ HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                        const sigset_t *mask)
 {
+    due_before_wait(timeout);
     if (due_is_anything())
         return due_after_wait(cut_wait_epoll_pwait(epfd, events, n, timeout, mask));
     return real_epoll_pwait(epfd, events, n, timeout, mask);
@@ -128,11 +133,12 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-/* Whether the process may have a connection to wait for. Relaxed: a hint. An old value misses a
- * connection that another thread has just made. */
+/* Whether the process may have a connection to wait for, or work to do meanwhile for its
+ * family. Relaxed: a hint. An old value misses a connection that another thread has just made.
+ */
 static inline bool may_wait_for_any(void)
 {
-    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
+    return atomic_load_explicit(&conn_ever_used, memory_order_relaxed) || family_has_queued();
 }
 
 /* The part of a hook that is for a wait on connections: none of them gets another user during
@@ -186,6 +192,7 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
 
 HOOKED int poll(struct pollfd *fds, nfds_t n, int timeout)
 {
+    due_before_wait(timeout);
     if (!may_wait_for_any() || timeout == 0)
         return real_poll(fds, n, timeout);
     return guarded_poll(fds, n, timeout);
@@ -267,9 +274,18 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *ex
     return result;
 }
 
+/* Masters of workers wait in select(). */
+COLD static void before_select(const struct timeval *timeout)
+{
+    if (timeout && usermem_readable(timeout, sizeof(*timeout)) && timeout->tv_sec < MINUTE)
+        due_before_wait((int)timeout->tv_sec * 1000 + (int)(timeout->tv_usec / 1000));
+}
+
 HOOKED int select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                   struct timeval *timeout)
 {
+    if (__builtin_expect(family_get() != NULL, 0))
+        before_select(timeout);
     if (!may_wait_for_any())
         return real_select(n, readable, writable, except, timeout);
     return guarded_select(n, readable, writable, except, timeout);

@@ -6,12 +6,21 @@
 
 #include "base/unwind.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "pool/quit.h"
+
+/* Gives up the fds that the library does not need. False if there were none. */
+static bool give_up_fds(void)
+{
+    bool any = discard_idle(REASON_FD_PRESSURE);
+
+    return family_leave(SHARE_CLOSED) || any;
+}
 
 bool hook_should_retry(int result)
 {
     return result < 0 && (errno == EMFILE || errno == ENFILE) && owner_is_this_process() &&
-           discard_idle(REASON_FD_PRESSURE);
+           give_up_fds();
 }
 
 HOOKED int socket(int domain, int type, int protocol)

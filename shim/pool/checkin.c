@@ -20,6 +20,7 @@
 #include "stats/log.h"
 #include "pool/due.h"
 #include "pool/pool.h"
+#include "pool/sharing.h"
 #include "base/owner.h"
 #include "pool/verify.h"
 #include "base/compiler.h"
@@ -236,7 +237,8 @@ void check_in_end(struct check_in *check_in)
         reason = keep(conn, check_in->now, &evicted);
     if (reason != REASON_NONE)
         discard(conn, reason);
-    discard_evicted(&evicted);
+    if (evicted.count > 0)
+        sharing_release(&evicted);
     due_each_second(check_in->now);
     errno = saved;
 }

@@ -28,6 +28,7 @@
 #include "pool/life.h"
 #include "pool/pool.h"
 #include "pool/proof.h"
+#include "pool/sharing.h"
 #include "pool/spare.h"
 #include "pool/verify.h"
 #include "config/rules.h"
@@ -71,6 +72,7 @@ static void hand_to_program(struct conn *conn, int fd, struct conn *fresh, uint3
         conn->epoll_regs = fresh->epoll_regs;
     conn->socket_kind = fresh->socket_kind;
     conn->received_before = conn->received;
+    conn->sends_before = conn->sends;
     conn_set_answer(conn, conn_answer(fresh));
     /* relaxed: released by the word in the map */
     atomic_store_explicit(&conn->has_sent, false, memory_order_relaxed);
@@ -193,6 +195,25 @@ static struct conn *find_drained(const struct conn *fresh, enum wire_protocol pr
     return NULL;
 }
 
+/* A connection of another process of the family. */
+static struct conn *find_shared(const struct conn *fresh, enum wire_protocol protocol,
+                                msec_t now)
+{
+    unsigned int asks = DRAINS_AT_ONCE;
+
+    while (asks > 0) {
+        struct conn *conn = sharing_take(fresh, protocol, now);
+
+        if (!conn)
+            return NULL;
+        if (may_be_reused(conn, now, &asks)) {
+            stats_count(&conn->endpoint->stats->taken);
+            return conn;
+        }
+    }
+    return NULL;
+}
+
 struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now)
 {
     struct conn *conn = find_clean(fresh, protocol, now);
@@ -202,7 +223,10 @@ struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protoco
         pretend_to_reuse(conn, now);
         return NULL;
     }
-    return conn || pool_is_dry_run() ? conn : find_drained(fresh, protocol, now);
+    if (conn || pool_is_dry_run())
+        return conn;
+    conn = find_drained(fresh, protocol, now);
+    return conn ? conn : find_shared(fresh, protocol, now);
 }
 
 /* What connect() answers on a reused connection in place of FRESH. */

@@ -61,8 +61,7 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
 
 bool guess_is_open(const struct conn *conn)
 {
-    return !guess_is_past(conn) &&
-           conn_state(conn) == CONN_IN_USE && owner_is_this_process();
+    return !guess_is_past(conn) && conn_state(conn) == CONN_IN_USE && owner_is_this_process();
 }
 
 bool guess_fits(struct conn *conn, const struct pieces *pieces)

@@ -222,15 +222,11 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-static void link_idle(struct conn *conn, enum conn_state to)
+/* CONN is in the lists now. */
+static inline void count_linked(struct conn *conn)
 {
-    struct conn **list = list_of(conn->endpoint, to);
     msec_t leaves;
 
-    conn_move(conn, to);
-    set_expiry(conn, to);
-    DL_PREPEND2(*list, conn, prev, next);
-    DL_PREPEND2(idle, conn, newer, older);
     count_surplus(conn->endpoint->idle_count, 1);
     conn->endpoint->idle_count++;
     limits_count_idle(1);
@@ -238,6 +234,17 @@ static void link_idle(struct conn *conn, enum conn_state to)
     leaves = leaves_at(conn, conn->endpoint->idle_count == 1);
     if (leaves < due)
         set_due(leaves);
+}
+
+static void link_idle(struct conn *conn, enum conn_state to)
+{
+    struct conn **list = list_of(conn->endpoint, to);
+
+    conn_move(conn, to);
+    set_expiry(conn, to);
+    DL_PREPEND2(*list, conn, prev, next);
+    DL_PREPEND2(idle, conn, newer, older);
+    count_linked(conn);
 }
 
 static void unlink_idle(struct conn *conn)
@@ -402,6 +409,92 @@ static enum reason may_be_idle(const struct conn *conn)
     if (__builtin_expect(atomic_load(&mode_word) == MODE_ON, 1))
         return REASON_NONE;
     return may_be_idle_slow(conn);
+}
+
+bool pool_take_idle(msec_t since, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    struct conn *conn, *newer;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    for (conn = idle ? idle->newer : NULL;
+         conn && conn->idle_since <= since && evicted->count < POOL_EVICTED_MAX; conn = newer) {
+        newer = conn == idle ? NULL : conn->newer;
+        if (conn_state(conn) == CONN_IDLE)
+            evict(conn, REASON_SURPLUS, evicted);
+    }
+    unlock_pool(&cleanup);
+    return true;
+}
+
+msec_t pool_oldest_idle(msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return now;
+    if (idle)
+        now = idle->newer->idle_since;
+    unlock_pool(&cleanup);
+    return now;
+}
+
+/* The lists have the latest first. */
+static void link_last(struct conn *conn)
+{
+    conn_move(conn, CONN_IDLE);
+    DL_APPEND2(conn->endpoint->idle, conn, prev, next);
+    DL_APPEND2(idle, conn, newer, older);
+    count_linked(conn);
+}
+
+bool pool_put_back(struct conn *conn)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    bool kept;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    kept = may_be_idle(conn) == REASON_NONE;
+    if (kept)
+        link_last(conn);
+    unlock_pool(&cleanup);
+    return kept;
+}
+
+enum reason pool_refusal(struct conn *conn, msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
+
+    if (reason != REASON_NONE)
+        return reason;
+    set_expiry(conn, CONN_IDLE);
+    if (now >= conn->unusable_at)
+        reason = expiry_reason(conn);
+    else
+        reason = is_flushed(conn) ? REASON_FLUSHED : REASON_NONE;
+    unlock_pool(&cleanup);
+    return reason;
+}
+
+void pool_count_discarded(const struct address *address, enum reason reason)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    struct endpoint *endpoint;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    endpoint = endpoint_find(address, clock_now());
+    if (endpoint)
+        stats_count(&endpoint->stats->discarded[reason]);
+    unlock_pool(&cleanup);
+}
+
+msec_t pool_idle_timeout(void)
+{
+    return settings->idle_timeout;
 }
 
 bool pool_return(struct conn *conn)

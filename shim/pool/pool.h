@@ -112,6 +112,28 @@ COLD void pool_count_piece(void);
 COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
 
+/* Takes out the connections that have been IDLE since SINCE or longer, as SURPLUS, oldest first
+ * and as many as EVICTED has room for. False if the lock was refused. */
+COLD bool pool_take_idle(msec_t since, struct evicted *evicted);
+
+/* Since when the connection that was used longest ago has been idle or draining; NOW when there
+ * is none, or the lock was refused. */
+COLD msec_t pool_oldest_idle(msec_t now);
+
+/* CONN, which pool_take_idle() has taken out, goes back to where it was. False if the lock was
+ * refused, or an operator does not want it: CONN stays the caller's. */
+COLD bool pool_put_back(struct conn *conn);
+
+/* Why CONN, CHECKING_OUT and in no list before, must not be reused for its age or because an
+ * operator does not want it; REASON_NONE if it may. */
+COLD enum reason pool_refusal(struct conn *conn, msec_t now);
+
+/* A connection to ADDRESS that had no record was discarded for REASON. */
+COLD void pool_count_discarded(const struct address *address, enum reason reason);
+
+/* MCPOOL_IDLE_TIMEOUT. */
+msec_t pool_idle_timeout(void);
+
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on, from
  * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False if the lock was
  * refused, or an operator does not want it: CONN stays the caller's. */

@@ -119,6 +119,7 @@ static void inherit(struct conn *record, const struct conn *conn, enum wire_prot
     record->epoll_regs = conn->epoll_regs;
     record->socket_kind = conn->socket_kind;
     record->received_before = record->received;
+    record->sends_before = record->sends;
     conn_set_answer(record, conn_answer(conn));
     record->has_sent = wanted != WIRE_UNDECIDED;
     /* Read before RECORD gets the program's fd: a child that is forked from now on may have

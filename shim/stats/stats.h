@@ -25,6 +25,7 @@
 #include "base/compiler.h"
 #include "config/config.h"
 #include "stats/counters.h"
+#include "stats/share.h"
 
 /* Whether the file has the latest counters. The state, stats_due and the counters are relaxed:
  * they need no order with each other. */
@@ -138,6 +139,15 @@ COLD bool stats_read_wish(struct switch_file *wish);
 
 /* The wish GENERATION is followed: the next copy says so, and which mode the process is in. */
 COLD void stats_followed(uint64_t generation);
+
+/* What the next copy says of the family of this process: SHARE and the ID, 0 for none. QUEUED,
+ * which may be NULL, is where it says how many connections it has; it stays readable for good.
+ */
+COLD void stats_note_share(enum share share, uint64_t id, const _Atomic uint32_t *queued);
+
+/* How many families the files of our user show, that of this process included; 0 when there are
+ * no files. QUEUED is how many connections the others have in their queues. Reads all files. */
+COLD unsigned int stats_count_families(unsigned int *queued);
 
 /* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);

@@ -85,7 +85,7 @@ def test_manual_has_every_reason():
 
 # Limits that the library defines, and their texts in the manual.
 NUMBERS = {"CONN_MAX": "16384", "FDMAP_SIZE": "65536", "POOL_ENDPOINTS": "512", "CONN_EPOLL_REGS": "4",
-           "WIRE_RUNS": "64", "SPARE_MAX": "8", "CONFIG_MAX_RULES": "64",
+           "WIRE_RUNS": "64", "SPARE_MAX": "8", "FAMILY_QUEUES": "8", "CONFIG_MAX_RULES": "64",
            "POOL_DRAIN_TIMEOUT": "((msec_t)10 * 1000)", "DRAINED_MOST": "((size_t)1 << 20)",
            "MN_AGAIN_AFTER": "((msec_t)60 * 1000)"}
 AS_WRITTEN = {"POOL_DRAIN_TIMEOUT": "10 s", "DRAINED_MOST": "1 MiB", "MN_AGAIN_AFTER": "60 s"}
