@@ -19,6 +19,8 @@
 #include "base/rawsys.h"
 #include "stats/counters.h"
 #include "slowness.h"
+#include "slowness.h"
+#include "stats/counters.h"
 
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);

@@ -15,7 +15,7 @@ from beside import HERE, LIBRARY, PYTHON, SCENES, run
 # rt_tgsigqueueinfo are for waits. futex, clock_gettime, getcwd and prlimit64 are libc's.
 SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl epoll_pwait fcntl futex getcwd "
                  "getdents64 getpeername getpid getresuid getsockopt gettid kill madvise mkdirat mmap "
-                 "newfstatat openat ppoll prlimit64 pselect6 pwrite64 pwritev2 read recvfrom rt_sigaction "
+                 "newfstatat openat ppoll prctl prlimit64 pselect6 pwrite64 pwritev2 read recvfrom rt_sigaction "
                  "rt_sigpending rt_sigprocmask rt_sigtimedwait rt_tgsigqueueinfo sendto setsockopt shutdown socket "
                  "socketpair unlinkat write".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
