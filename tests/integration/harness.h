@@ -17,8 +17,6 @@
 #include <criterion/criterion.h>
 
 #include "base/rawsys.h"
-#include "stats/counters.h"
-#include "slowness.h"
 #include "slowness.h"
 #include "stats/counters.h"
 
