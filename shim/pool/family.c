@@ -5,7 +5,6 @@
 
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "base/hash.h"
@@ -69,11 +68,26 @@ void family_start(const struct config *config)
     note_state(config->share == CONFIG_SHARE_OFF ? SHARE_OFF : SHARE_ALONE);
 }
 
-/* Every filter under which programs are started allows prctl(2), though the kernel would end a
- * process by one that does not. */
+/* Looks in /proc/self/status for a line that says that no seccomp filter is active. prctl(2)
+ * would be killed by a filter that forbids it; files can be read under any filter that lets a
+ * program start. */
 static bool is_filtered(void)
 {
-    return raw_syscall(SYS_prctl, PR_GET_SECCOMP) != 0;
+    static const char wanted[] = "\nSeccomp:\t0\n";
+    char bytes[256];
+    size_t matched = 0;
+    int fd = ownfile_open("/proc/self/status", O_RDONLY);
+    long n = 0;
+
+    if (fd < 0)
+        return true;
+    while (matched < sizeof(wanted) - 1 &&
+           (n = raw_syscall(SYS_read, fd, bytes, sizeof(bytes))) > 0) {
+        for (long i = 0; i < n && matched < sizeof(wanted) - 1; i++)
+            matched = bytes[i] == wanted[matched] ? matched + 1 : bytes[i] == wanted[0];
+    }
+    ownfile_close(fd);
+    return matched < sizeof(wanted) - 1;
 }
 
 static void close_queues(void)

@@ -19,9 +19,10 @@ from support import FLUSH, SLOWNESS, Memcached, die_with_parent, preloaded, wish
 def play(library, scenes, server, call, kind):
     """What went wrong, how many calls were made, and how many errors the failed one can have."""
     with tempfile.NamedTemporaryFile("r") as count, tempfile.TemporaryDirectory() as stats:
-        environment = preloaded(library, server.address, EXPECT_SHARED="1", FAULT_CALL=str(call),
+        environment = preloaded(library, server.address, FAULT_CALL=str(call),
                                 FAULT_KIND=str(kind), FAULT_COUNT=count.name,
-                                MCPOOL_STATS=stats)
+                                MCPOOL_STATS=stats,
+                                **({} if call else {"SCENES_SHARED": "1"}))
 
         def before_exec():
             die_with_parent()
