@@ -3,6 +3,7 @@
  */
 #include "pool/family.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
