@@ -150,7 +150,7 @@ def calls_of_a_hit(library):
 
 
 @case("hit-instructions", Row("of a cycle, by those with *old*", *AS_OLD),
-      Row("of a get on an open connection, by those with *old*", *AS_OLD), alone=True, columns=("shim",))
+      Row("of a get on an open connection, by those with *old*", *AS_OLD), alone=True, columns=("shim",), seconds=400)
 def instructions_of_a_hit(library):
     if not OLD:
         raise Missing("OLD= names no commit")
