@@ -68,13 +68,15 @@ static void drain(const struct fdqueue *queue)
 bool fdqueue_make(struct fdqueue *queue)
 {
     long fd = raw_syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    uint64_t cookie = 0;
     bool made;
 
     queue->fd = -1;
     if (fd < 0)
         return false;
-    made = connect_to_itself((int)fd) && sockid_cookie((int)fd, &queue->cookie) &&
-           place(queue, (int)fd);
+    made = connect_to_itself((int)fd) && sockid_cookie((int)fd, &cookie);
+    queue->cookie = cookie;
+    made = made && place(queue, (int)fd);
     raw_syscall(SYS_close, fd);
     if (!made)
         return false;

@@ -12,6 +12,7 @@
 #ifndef MCPOOL_FDQUEUE_H
 #define MCPOOL_FDQUEUE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,8 +22,8 @@
 /* FD is -1 where there is no queue. COOKIE tells the queue from what is at FD once the program
  * has closed it unseen. */
 struct fdqueue {
-    int fd;
-    uint64_t cookie;
+    _Atomic int fd; /* other threads look whether an fd is that of a queue */
+    _Atomic uint64_t cookie;
 };
 
 /* Makes a queue. False when the kernel refuses one: QUEUE is none then. */

@@ -15,7 +15,6 @@
 #include "base/rawsys.h"
 #include "conn/conn.h"
 #include "conn/limits.h"
-#include "pool/members.h"
 #include "stats/mode.h"
 #include "stats/stats.h"
 
@@ -179,12 +178,14 @@ void family_before_fork(bool can_make)
 {
     struct ownfile own;
 
+    if (!lock_acquire(&turn_lock)) {
+        atomic_fetch_add(&unguarded, 1);
+        return;
+    }
     if (can_make && may_try() && ownfile_begin(&own)) {
         note_state(make());
         ownfile_end(&own, 0, 0);
     }
-    if (!lock_acquire(&turn_lock))
-        atomic_fetch_add(&unguarded, 1);
 }
 
 void family_after_fork_in_parent(void)
@@ -208,7 +209,7 @@ static void leave(enum share why)
     struct family_board *board = family_get();
 
     if (board)
-        members_leave(board);
+        members_leave(&board->members);
     atomic_store(&family_board, NULL);
     close_queues();
     note_state(why);

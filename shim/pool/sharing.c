@@ -31,9 +31,9 @@
 #define LOOKS 3
 
 /* Whether no other member can look after the queues. */
-static bool is_alone(const struct family_board *board, msec_t now)
+static bool is_alone(struct family_board *board, msec_t now)
 {
-    return !tending_is_promised(board, now) && !members_others_work(board);
+    return !tending_is_promised(board, now) && !members_others_work(&board->members);
 }
 
 enum given {
@@ -96,7 +96,7 @@ static enum given give(struct conn *conn, msec_t now)
 
     if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
         return NO_ROOM;
-    members_join(board);
+    members_join(&board->members);
     most = family_most(board);
     alone = is_alone(board, now);
     if (!family_begin(&turn))
@@ -285,7 +285,7 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
         !sockopts_know_usual(fresh->fd, &fresh->options))
         return NULL;
-    members_join(board);
+    members_join(&board->members);
     i = family_queue_for(fresh->endpoint);
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
         return NULL;
@@ -372,7 +372,7 @@ void sharing_before_block(msec_t now)
 
     if (!board || mode_now() != MODE_ON)
         return;
-    members_note_blocked(board);
+    members_note_blocked(&board->members);
     tending_withdraw(board);
     sharing_give_idle(now, 0);
     if (is_alone(board, now))
@@ -389,7 +389,7 @@ void sharing_at_end(void)
     if (!board || mode_now() != MODE_ON || !owner_is_this_process())
         return;
     sharing_give_idle(now, 0);
-    members_leave(board);
+    members_leave(&board->members);
     tending_withdraw(board);
     if (is_alone(board, now))
         tending_leave_one();
