@@ -56,7 +56,7 @@ static bool connect_to_itself(int fd)
 /* Removes what others sent between the bind() and the connect(). */
 static void drain(const struct fdqueue *queue)
 {
-    char byte;
+    char byte = 0;
     int fd;
 
     while (fdqueue_take(queue, &byte, sizeof(byte), &fd) >= 0) {

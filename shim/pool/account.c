@@ -21,7 +21,7 @@
 
 static bool ask_identity(struct identity *identity)
 {
-    gid_t groups[GROUPS_MOST];
+    gid_t groups[GROUPS_MOST] = {0};
     long count = raw_syscall(SYS_getgroups, GROUPS_MOST, groups);
 
     if (count < 0)

@@ -129,7 +129,7 @@ static enum share obstacle(void)
         return SHARE_UNPOOLED;
     if (mode_now() != MODE_ON)
         return SHARE_DRY_RUN;
-    limits_note(clock_now(), true);
+    limits_read(clock_now());
     if (limits_fds() < FEWEST_FDS)
         return SHARE_FEW_FDS;
     if (settings->share != CONFIG_SHARE_ALWAYS && is_filtered())
