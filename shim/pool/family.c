@@ -74,7 +74,7 @@ void family_start(const struct config *config)
 static bool is_filtered(void)
 {
     static const char wanted[] = "\nSeccomp:\t0\n";
-    char bytes[256];
+    char bytes[256] = {0};
     size_t matched = 0;
     int fd = ownfile_open("/proc/self/status", O_RDONLY);
     long n = 0;
