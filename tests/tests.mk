@@ -2,7 +2,7 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-# With which library Criterion's tests are linked; those for another machine find it elsewhere.
+## CRITERION the library with which Criterion's tests are linked (-lcriterion)
 CRITERION ?= -lcriterion
 
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \

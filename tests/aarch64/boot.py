@@ -93,12 +93,15 @@ def boot(kernel, memory):
     timer = threading.Timer(LONGEST, machine.kill)
     timer.start()
     end = None
-    for line in machine.stdout:
-        line = COLOUR.sub("", line).rstrip()
-        print(line, flush=True)
-        end = THE_END.search(line) or end
-    machine.wait()
-    timer.cancel()
+    try:
+        for line in machine.stdout:
+            line = COLOUR.sub("", line).rstrip()
+            print(line, flush=True)
+            end = THE_END.search(line) or end
+    finally:
+        timer.cancel()
+        machine.kill()
+        machine.wait()
     if end is None:
         print("FAILED the machine does not come to the end of its tests\n0 passed, 1 failed")
     return end is not None and end.group(1) == "0"
