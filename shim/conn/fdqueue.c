@@ -13,10 +13,9 @@
 
 #include "base/rawsys.h"
 #include "conn/fdmap.h"
+#include "conn/limits.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
-
-static _Atomic unsigned int count;
 
 /* The control part of a message: one fd. Room for a second fd would let one in. */
 union control {
@@ -80,7 +79,7 @@ bool fdqueue_make(struct fdqueue *queue)
     raw_syscall(SYS_close, fd);
     if (!made)
         return false;
-    atomic_fetch_add(&count, 1);
+    limits_count_queues(1);
     drain(queue);
     return true;
 }
@@ -98,7 +97,7 @@ void fdqueue_close(struct fdqueue *queue)
 
     if (fd < 0)
         return;
-    atomic_fetch_sub(&count, 1);
+    limits_count_queues(-1);
     if (fdmap_replace(fd, FDMAP_QUEUE, FDMAP_NONE) && fdqueue_is_there(queue))
         raw_close(fd);
     queue->fd = -1;
@@ -178,9 +177,4 @@ bool fdqueue_has_room(const struct fdqueue *queue)
         return false;
     raw_close((int)fd);
     return true;
-}
-
-unsigned int fdqueue_count(void)
-{
-    return atomic_load(&count);
 }

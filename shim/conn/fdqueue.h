@@ -61,7 +61,4 @@ COLD unsigned int fdqueue_size(const struct fdqueue *queue);
 /* Whether an fd that the kernel gives out now would have a place. */
 COLD bool fdqueue_has_room(const struct fdqueue *queue);
 
-/* How many queues this process has. */
-COLD unsigned int fdqueue_count(void);
-
 #endif
