@@ -13,7 +13,6 @@
 
 #include "cli/command.h"
 #include "cli/explain.h"
-#include "cli/explain.h"
 #include "cli/families.h"
 #include "cli/missing.h"
 #include "cli/processes.h"
