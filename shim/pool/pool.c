@@ -536,7 +536,7 @@ void pool_count_discarded(const struct address *address, enum reason reason)
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return;
-    endpoint = endpoint_find(&target, clock_now());
+    endpoint = endpoint_find(&target, clock_now_at_end());
     if (endpoint)
         stats_count(&endpoint->stats->discarded[reason]);
     unlock_pool(&cleanup);

@@ -383,7 +383,7 @@ void sharing_before_block(msec_t now)
 void sharing_at_end(void)
 {
     struct family_board *board = family_get();
-    msec_t now = clock_now();
+    msec_t now = clock_now_at_end();
     int saved = errno;
 
     if (!board || mode_now() != MODE_ON || !owner_is_this_process())

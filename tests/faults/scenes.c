@@ -386,7 +386,7 @@ static void take_places_of_queues(void)
 
 /* A connection goes from the child to the parent at the end of the child, and from there to the
  * next child while the parent waits. Then the queues are moved. */
-static void shared(void)
+static void share(void)
 {
     in_port_t *ports =
         mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -421,6 +421,13 @@ static void shared(void)
     MUST(munmap(ports, 4096) == 0);
 }
 
+/* Under a clock that goes back its waits would not end. */
+static void shared(void)
+{
+    if (!getenv("SCENES_WITHOUT_WAITS"))
+        share();
+}
+
 static int open_descriptors(void)
 {
     DIR *directory = opendir("/proc/self/fd");
@@ -451,7 +458,6 @@ int main(int argc, char **argv)
         {"replaced", replaced},
         {"duplicated", duplicated},
         {"parent", parent},
-
     };
     int before = open_descriptors();
 
