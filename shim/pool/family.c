@@ -13,6 +13,7 @@
 #include "base/owner.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
+#include "base/signals.h"
 #include "conn/conn.h"
 #include "conn/limits.h"
 #include "stats/mode.h"
@@ -239,14 +240,11 @@ bool family_leave(enum share why)
 
 bool family_begin(struct family_turn *turn)
 {
-    const uint64_t all = ~UINT64_C(0);
-
-    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &turn->mask, sizeof(all)) != 0)
+    if (!signals_block_all(&turn->mask))
         return false;
-    if (lock_acquire(&turn_lock)) {
+    if (lock_acquire(&turn_lock))
         return true;
-    }
-    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
+    signals_restore(turn->mask);
     return false;
 }
 
@@ -264,7 +262,7 @@ void family_end(const struct family_turn *turn)
     if (why != SHARE_ALONE)
         leave((enum share)why);
     lock_release(&turn_lock);
-    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
+    signals_restore(turn->mask);
 }
 
 void family_close_copies(void)
