@@ -152,7 +152,7 @@ $(B)/tsan/libmcpool.so: $(B)/tsan/pauses.o $(SHIM_FILES)
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/stress/pauses.h' \
 	  LDFLAGS='-fsanitize=thread $<' $@
 
-$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c
+$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c tests/stress/dice.h
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
@@ -161,7 +161,7 @@ $(B)/stressed/stopped $(B)/stressed/stopped_swap: $(B)/stressed/%: tests/stress/
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
-$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c
+$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c tests/stress/dice.h
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 

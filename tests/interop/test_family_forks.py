@@ -21,17 +21,6 @@ def server():
         yield running
 
 
-@pytest.fixture
-def stats(tmp_path):
-    """A folder for counters that every user may write."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    place = tmp_path / "stats"
-    place.mkdir()
-    place.chmod(0o1777)
-    return {"MCPOOL_STATS": str(place)}
-
-
 ENDS = {
     "os._exit": "os._exit(0)",
     "sys.exit": "sys.exit(0)",
