@@ -26,6 +26,8 @@ static int note_variables(struct dl_phdr_info *program, size_t size, void *unuse
             memory.variables =
                 (struct usermem_range){program->dlpi_addr + segment->p_vaddr, segment->p_memsz};
     }
+    if (memory.variables.size > USERMEM_FEW)
+        memory.variables_few = memory.variables.size - USERMEM_FEW;
     return 1;
 }
 

@@ -28,6 +28,7 @@ struct usermem_range {
 /* Where that memory is. All zero before usermem_start(), and for what it could not find. */
 extern struct memory {
     struct usermem_range variables;
+    uintptr_t variables_few; /* their size less USERMEM_FEW, or 0 */
     uintptr_t heap_from;
     void *const *heap_end; /* libc's variable for the program break, see brk(2) */
     uintptr_t stack_end;   /* the stack of the first thread is below */
@@ -77,6 +78,22 @@ static inline bool usermem_all_certain(const void *bytes, size_t n, uintptr_t fr
             usermem_within(at, n, known->heap_from, (uintptr_t)*known->heap_end)) ||
            (known->stack_end - frame < MEMORY_STACK_MOST &&
             usermem_within(at, n, frame, known->stack_end));
+}
+
+/* The same for any N up to USERMEM_FEW, in fewer steps: not for the last such bytes of each
+ * memory. */
+#define USERMEM_FEW 256
+
+static inline bool usermem_few_certain(const void *bytes, uintptr_t frame)
+{
+    const struct memory *known = &memory;
+    uintptr_t at = (uintptr_t)bytes;
+
+    return at - known->variables.from < known->variables_few ||
+           (known->heap_end &&
+            usermem_within(at, USERMEM_FEW, known->heap_from, (uintptr_t)*known->heap_end)) ||
+           (known->stack_end - frame < MEMORY_STACK_MOST &&
+            usermem_within(at, USERMEM_FEW, frame, known->stack_end));
 }
 
 #define READABLE_PAGE 4096

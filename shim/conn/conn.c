@@ -11,6 +11,7 @@
 #include "base/pages.h"
 #include "conn/fdmap.h"
 #include "conn/endpoint.h"
+#include "stats/counters.h"
 
 atomic_bool conn_ever_used;
 
@@ -91,6 +92,7 @@ static struct conn *touch_next(void)
     while (n < CONN_MAX && has_block(n / CONN_BLOCK)) {
         if (atomic_compare_exchange_weak(&touched, &n, n + 1)) {
             conn_at(n)->id = n + 1;
+            conn_at(n)->sends_left = STATS_SENDS;
             return conn_at(n);
         }
     }

@@ -133,6 +133,7 @@ struct conn {
     uint64_t cookie; /* SO_COOKIE: the kernel's identity of the socket */
     size_t drained;  /* bytes we read while it was DRAINING */
     _Atomic uint32_t next_free;
+    uint32_t sends_left; /* until `sends` is counted on: it is by STATS_SENDS at a time */
 };
 
 /* What a call on the connection does. */
@@ -166,7 +167,11 @@ extern _Atomic(struct conn *) conn_places[CONN_MAX] __attribute__((visibility("h
  * and I was published after the place; see shim/concurrency.md, 1. */
 ALWAYS_INLINE struct conn *conn_at(uint32_t i)
 {
-    return atomic_load_explicit(&conn_places[i], memory_order_relaxed);
+    struct conn *conn = atomic_load_explicit(&conn_places[i], memory_order_relaxed);
+
+    if (!conn)
+        __builtin_unreachable();
+    return conn;
 }
 
 /* The record that a word of the fd map names; NULL when WORD names none. */

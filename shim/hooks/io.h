@@ -70,15 +70,21 @@ static inline void io_end(io_guard_t *guard, struct conn *conn, enum conn_call k
 /* Bytes moved on CONN, which was connected by a call that check-out has not seen. */
 COLD void io_note_unconnected(struct conn *conn);
 
-/* MOVED bytes were sent or received: counts them. When true, the connection is locked: the
- * caller passes the bytes to the wire tracker and calls conn_unlock(). False when another
- * thread has the lock, and for a refused connection. The bytes of a refused one must not be
- * looked at: with some flags they are not where the arguments say. */
-static inline bool io_account_begin(struct conn *conn, enum conn_call kind, size_t moved)
+/* Whether the bytes that moved on CONN are to be accounted. Those of a refused connection must
+ * not be looked at: with some flags they are not where the arguments say. */
+static inline bool io_is_accounted(struct conn *conn)
 {
     if (__builtin_expect(conn_state(conn) == CONN_FRESH, 0))
         io_note_unconnected(conn);
-    if (__builtin_expect(conn_refusal(conn) != REASON_NONE, 0) || !conn_trylock(conn))
+    return __builtin_expect(conn_refusal(conn) == REASON_NONE, 1);
+}
+
+/* MOVED bytes were sent or received: counts them. When true, the connection is locked: the
+ * caller passes the bytes to the wire tracker and calls conn_unlock(). False when another
+ * thread has the lock, and for a refused connection. */
+static inline bool io_account_begin(struct conn *conn, enum conn_call kind, size_t moved)
+{
+    if (!io_is_accounted(conn) || !conn_trylock(conn))
         return false;
     if (kind == CONN_CALL_SEND)
         conn->sent += moved;

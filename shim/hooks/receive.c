@@ -5,6 +5,7 @@
 #include "hooks/io.h"
 
 #include "base/compiler.h"
+#include "wire/lone.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_TRUNC: the kernel discards them without a
  * copy (tcp(7)). */
@@ -13,22 +14,47 @@
 /* Flags with which a call takes no bytes off the stream. */
 #define TAKES_NOTHING (MSG_PEEK | MSG_ERRQUEUE)
 
+/* MOVED bytes came to BYTES. The caller has conn_trylock(). */
+static __attribute__((noinline)) void account_bytes(struct conn *conn, const void *bytes,
+                                                    size_t moved)
+{
+    if (!io_is_accounted(conn))
+        return;
+    conn->received += moved;
+    wire_received(&conn->wire, bytes, moved);
+}
+
 /* The real call, with FLAGS, is next; then one of the receive_end functions. */
 static inline void receive_guard(io_guard_t *guard, struct conn *conn, int flags)
 {
     io_guard(guard, conn, CONN_CALL_RECEIVE, flags & UNTRACKABLE);
 }
 
-/* The real call has put MOVED bytes at BYTES; -1 if it failed. */
-static inline void receive_end(io_guard_t *guard, struct conn *conn, const void *bytes,
+/* A call with these FLAGS has moved bytes that are not looked at, or has failed. */
+COLD static void end_unread(struct conn *conn, ssize_t moved, int flags)
+{
+    if (flags & UNTRACKABLE)
+        conn_refuse(conn, REASON_UNTRACKED_IO);
+    if (moved <= 0)
+        life_note_failure(conn, moved);
+}
+
+/* The real call has put MOVED bytes at BYTES; -1 if it failed. Nearly always they are the reply
+ * to a lone `get` (wire/lone.h), on a connection of which nothing else need be asked. */
+ALWAYS_INLINE void receive_end(io_guard_t *guard, struct conn *conn, const void *bytes,
                                ssize_t moved, int flags)
 {
-    if (!(flags & TAKES_NOTHING) && moved > 0 &&
-        io_account_begin(conn, CONN_CALL_RECEIVE, (size_t)moved)) {
-        wire_received(&conn->wire, bytes, (size_t)moved);
+    if (__builtin_expect(moved <= 0 || flags & (TAKES_NOTHING | UNTRACKABLE), 0)) {
+        end_unread(conn, moved, flags);
+    } else if (__builtin_expect(conn_trylock(conn), 1)) {
+        if (__builtin_expect(lone_received(&conn->wire, bytes, (size_t)moved), 1))
+            conn->received += (size_t)moved;
+        else
+            account_bytes(conn, bytes, (size_t)moved);
         conn_unlock(conn);
     }
-    io_end(guard, conn, CONN_CALL_RECEIVE, moved);
+    _pthread_cleanup_pop(guard, 0);
+    conn_put(conn, CONN_CALL_RECEIVE);
 }
 
 static void account_iov(struct conn *conn, const struct iovec *iov, size_t count, size_t moved)
@@ -145,7 +171,7 @@ TRACKED ssize_t tracked_recv(int fd, void *buf, size_t n, int flags, struct conn
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recv(fd, buf, n, flags);
-    receive_guard(&guard, conn, flags);
+    receive_guard(&guard, conn, 0);
     moved = real_recv(fd, buf, n, flags);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;
@@ -168,7 +194,7 @@ TRACKED ssize_t tracked___recv_chk(int fd, void *buf, size_t n, size_t room, int
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___recv_chk(fd, buf, n, room, flags);
-    receive_guard(&guard, conn, flags);
+    receive_guard(&guard, conn, 0);
     moved = real___recv_chk(fd, buf, n, room, flags);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;
@@ -191,7 +217,7 @@ TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct 
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvfrom(fd, buf, n, flags, from, len);
-    receive_guard(&guard, conn, flags);
+    receive_guard(&guard, conn, 0);
     moved = real_recvfrom(fd, buf, n, flags, from, len);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;
@@ -215,7 +241,7 @@ TRACKED ssize_t tracked___recvfrom_chk(int fd, void *buf, size_t n, size_t room,
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___recvfrom_chk(fd, buf, n, room, flags, from, len);
-    receive_guard(&guard, conn, flags);
+    receive_guard(&guard, conn, 0);
     moved = real___recvfrom_chk(fd, buf, n, room, flags, from, len);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;

@@ -15,6 +15,7 @@
 #include "pool/sending.h"
 #include "pool/tending.h"
 #include "pool/swap.h"
+#include "wire/lone.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_FASTOPEN: the call connects as well.
  * MSG_ZEROCOPY: the kernel reads the memory after the call. */
@@ -131,8 +132,10 @@ static inline bool send_was_partial(const struct send *send, ssize_t moved)
 #define LONG_USE 4096
 
 /* Counts in steps, so that threads seldom change what they share. */
-static void count_sends(struct conn *conn)
+COLD static void count_sends(struct conn *conn)
 {
+    conn->sends_left = STATS_SENDS;
+    conn->sends += STATS_SENDS;
     stats_add(&conn->endpoint->stats->sends, STATS_SENDS);
     if (conn->sends - conn->sends_before >= LONG_USE)
         conn_refuse(conn, REASON_LONG_USE);
@@ -140,7 +143,7 @@ static void count_sends(struct conn *conn)
 
 static inline void count_send(struct conn *conn)
 {
-    if (++conn->sends % STATS_SENDS == 0)
+    if (--conn->sends_left == 0)
         count_sends(conn);
 }
 
@@ -182,7 +185,76 @@ ALWAYS_INLINE void send_end_bytes(struct send *send, io_guard_t *guard, struct c
     send_end(send, guard, conn, moved);
 }
 
-TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, struct conn *conn)
+/* The commonest case by far is a `get` of one key on a connection that is settled
+ * (wire/lone.h). It needs neither the struct send nor its many branches. */
+
+/* Whether the next byte on CONN, which is not the first one that it carries, finds CONN as it
+ * should be: it speaks TEXT as those with the same kind of socket did before. It is noted that
+ * the user has sent something. Otherwise begin_to_speak() has work. */
+ALWAYS_INLINE bool is_as_guessed(struct conn *conn)
+{
+    struct endpoint *endpoint = conn->endpoint;
+
+    if (guess_is_past(conn))
+        return true;
+    if (!guess_was_text(endpoint, conn))
+        return false;
+    atomic_store_explicit(&conn->has_sent, true, memory_order_relaxed);
+    return true;
+}
+
+/* Begins a call on CONN, at FD, for the N bytes at BUF, and registers GUARD. False, and nothing
+ * is begun, if they are for another function: they are no lone `get`, or CONN is not prepared
+ * for one. ODD: the call has flags for which they are not looked at. */
+ALWAYS_INLINE bool lone_begin(io_guard_t *guard, struct conn *conn, int fd, const void *buf,
+                              size_t n, bool odd)
+{
+    _Static_assert(WIRE_LONE_KEY < USERMEM_FEW / 2, "a lone get has few bytes");
+    if (odd || !usermem_few_certain(buf, (uintptr_t)guard) || !lone_is_get(buf, n) ||
+        !conn_begin(conn, fd, CONN_CALL_SEND))
+        return false;
+    if (!lone_may_begin(&conn->wire) || !is_as_guessed(conn)) {
+        conn_put(conn, CONN_CALL_SEND);
+        return false;
+    }
+    lone_keep_key(&conn->wire, buf, n);
+    io_guard(guard, conn, CONN_CALL_SEND, false);
+    return true;
+}
+
+/* The real call has sent MOVED of the N bytes at BUF, not all of them. */
+static __attribute__((noinline)) void lone_end_partial(struct conn *conn, const void *buf,
+                                                       ssize_t moved)
+{
+    struct send send;
+
+    if (moved > 0) {
+        sending_look_at_bytes(&send.sending, &conn->wire, buf, false, (size_t)moved);
+        check_partial(&send, conn, moved);
+        account_sent(&send, conn, (size_t)moved);
+    } else {
+        life_note_failure(conn, moved);
+    }
+}
+
+/* The real call has sent MOVED of the N bytes at BUF; -1 if it failed. Another thread may have
+ * refused the connection meanwhile: then what is noted here is never asked for. */
+ALWAYS_INLINE void lone_end(io_guard_t *guard, struct conn *conn, const void *buf, size_t n,
+                            ssize_t moved)
+{
+    if (__builtin_expect(moved != (ssize_t)n, 0)) {
+        lone_end_partial(conn, buf, moved);
+    } else if (__builtin_expect(conn_trylock(conn), 1)) {
+        conn->sent += n;
+        lone_sent(&conn->wire);
+        count_send(conn);
+        conn_unlock(conn);
+    }
+    _pthread_cleanup_pop(guard, 0);
+    conn_put(conn, CONN_CALL_SEND);
+}
+
+TRACKED ssize_t detailed_write(int fd, const void *buf, size_t n, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
@@ -198,17 +270,30 @@ TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, struct conn *co
     return moved;
 }
 
+TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, struct conn *conn)
+{
+    io_guard_t guard;
+    ssize_t moved;
+
+    if (__builtin_expect(!lone_begin(&guard, conn, fd, buf, n, false), 0))
+        return detailed_write(fd, buf, n, conn);
+    moved = real_write(fd, buf, n);
+    lone_end(&guard, conn, buf, n, moved);
+    return moved;
+}
+
 HOOKED ssize_t write(int fd, const void *buf, size_t n)
 {
     struct conn *conn = conn_to_send(fd);
 
     if (!conn)
         return real_write(fd, buf, n);
-    return tracked_write(fd, buf, n, conn);
+    return lone_may_begin(&conn->wire) ? tracked_write(fd, buf, n, conn)
+                                       : detailed_write(fd, buf, n, conn);
 }
 HOOKED_ALIAS(__write, write);
 
-TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, struct conn *conn)
+TRACKED ssize_t detailed_send(int fd, const void *buf, size_t n, int flags, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
@@ -224,18 +309,31 @@ TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, struc
     return moved;
 }
 
+TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, struct conn *conn)
+{
+    io_guard_t guard;
+    ssize_t moved;
+
+    if (__builtin_expect(!lone_begin(&guard, conn, fd, buf, n, flags & UNTRACKABLE), 0))
+        return detailed_send(fd, buf, n, flags, conn);
+    moved = real_send(fd, buf, n, flags);
+    lone_end(&guard, conn, buf, n, moved);
+    return moved;
+}
+
 HOOKED ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
     struct conn *conn = conn_to_send(fd);
 
     if (!conn)
         return real_send(fd, buf, n, flags);
-    return tracked_send(fd, buf, n, flags, conn);
+    return lone_may_begin(&conn->wire) ? tracked_send(fd, buf, n, flags, conn)
+                                       : detailed_send(fd, buf, n, flags, conn);
 }
 HOOKED_ALIAS(__send, send);
 
-TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
-                               const struct sockaddr *to, socklen_t len, struct conn *conn)
+TRACKED ssize_t detailed_sendto(int fd, const void *buf, size_t n, int flags,
+                                const struct sockaddr *to, socklen_t len, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
@@ -251,6 +349,19 @@ TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
     return moved;
 }
 
+TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
+                               const struct sockaddr *to, socklen_t len, struct conn *conn)
+{
+    io_guard_t guard;
+    ssize_t moved;
+
+    if (__builtin_expect(!lone_begin(&guard, conn, fd, buf, n, flags & UNTRACKABLE), 0))
+        return detailed_sendto(fd, buf, n, flags, to, len, conn);
+    moved = real_sendto(fd, buf, n, flags, to, len);
+    lone_end(&guard, conn, buf, n, moved);
+    return moved;
+}
+
 HOOKED ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *to,
                       socklen_t len)
 {
@@ -258,7 +369,8 @@ HOOKED ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct
 
     if (!conn)
         return real_sendto(fd, buf, n, flags, to, len);
-    return tracked_sendto(fd, buf, n, flags, to, len, conn);
+    return lone_may_begin(&conn->wire) ? tracked_sendto(fd, buf, n, flags, to, len, conn)
+                                       : detailed_sendto(fd, buf, n, flags, to, len, conn);
 }
 
 TRACKED ssize_t tracked_writev(int fd, const struct iovec *iov, int count, struct conn *conn)

@@ -56,6 +56,15 @@ static inline bool guess_is_past(const struct conn *conn)
     return atomic_load_explicit(&conn->has_sent, memory_order_relaxed);
 }
 
+/* Whether the last user of a socket of the kind of CONN spoke the text protocol with ENDPOINT,
+ * so that another one who does teaches nothing new. Relaxed: an old value is a wrong guess. */
+ALWAYS_INLINE bool guess_was_text(const struct endpoint *endpoint, const struct conn *conn)
+{
+    return atomic_load_explicit(&endpoint->habits[conn->socket_kind], memory_order_relaxed) ==
+               WIRE_TEXT &&
+           atomic_load_explicit(&endpoint->spoken, memory_order_relaxed) & 1u << WIRE_TEXT;
+}
+
 /* The first byte of the first piece that is not empty; NULL if it cannot be read. */
 const uint8_t *guess_first_byte(const struct pieces *pieces);
 

@@ -1,5 +1,6 @@
 /*
- * The interfaces between the files of the wire tracker. Other folders include only wire.h.
+ * The interfaces between the files of the wire tracker. Other folders include only wire.h and
+ * lone.h.
  */
 #ifndef MCPOOL_INTERNAL_H
 #define MCPOOL_INTERNAL_H
@@ -74,6 +75,15 @@ void wire_answered(struct wire *wire);
  * each value stands alone. Writers hold conn_trylock(); only readers without it need this. */
 #define WIRE_GET(field)        __atomic_load_n(&(field), __ATOMIC_RELAXED)
 #define WIRE_SET(field, value) __atomic_store_n(&(field), value, __ATOMIC_RELAXED)
+
+/* A lone request goes to the queue: before all that looks there or changes anything else. */
+COLD void wire_write_out(struct wire *wire);
+
+static inline void wire_unsettle(struct wire *wire)
+{
+    if (wire->lone != WIRE_UNSETTLED)
+        wire_write_out(wire);
+}
 
 /* queue.c: the requests that wait for their replies. */
 
@@ -216,6 +226,10 @@ bool text_inside_reply(const struct wire *wire);
 /* Part of wire_are_whole(). */
 bool text_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
                     struct wire_run *run);
+
+/* Whether the bytes from AT to END are the whole reply to a request of CLASS, which is one of
+ * those of text_are_whole(), and nothing else. */
+bool text_is_reply(enum text_class class, const uint8_t *at, const uint8_t *end);
 
 /* Parses as many whole requests from AT on as it can. Returns where it stopped: at the
  * beginning of a request, as AT is. */

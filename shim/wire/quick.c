@@ -6,7 +6,7 @@
  */
 #include "wire/internal.h"
 
-#include <endian.h>
+#include "wire/eight.h"
 
 /* Numbers with so many digits fit every argument. */
 #define DIGITS 9
@@ -14,23 +14,9 @@
 /* Meta flags of so many bytes fit every line. */
 #define SHORT_LINE 512
 
-#define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
-
-/* The eight bytes at AT, the first one lowest. */
-static inline uint64_t eight_at(const uint8_t *at)
-{
-    uint64_t eight;
-
-    memcpy(&eight, at, sizeof eight);
-    return le64toh(eight);
-}
-
-/* The highest bit of the first byte that ends a word: of one up to a blank, by the subtraction,
- * or of 0x7f, by the addition. Later bits mean nothing. A carry may take 0x7e for such a byte.
- */
 static inline uint64_t mark_end(uint64_t eight)
 {
-    return ((eight - EACH_BYTE(' ' + 1)) | (eight + EACH_BYTE(1))) & ~eight & EACH_BYTE(0x80);
+    return eight_mark(eight) & EIGHT_MARKS;
 }
 
 /* Where the word at AT ends; END if it does not. AT is before END, and the eight bytes before
@@ -321,6 +307,31 @@ static inline const uint8_t *read_meta(struct wire *wire, const uint8_t *at, con
         return at;
     answered(wire, false);
     return behind;
+}
+
+/* Behind the values and the END of the reply to a `get`. */
+static inline const uint8_t *behind_values(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *behind;
+
+    while (!(behind = BEHIND("END\r\n", at, end))) {
+        at = behind_value(at, end);
+        if (!at)
+            return NULL;
+    }
+    return behind;
+}
+
+bool text_is_reply(enum text_class class, const uint8_t *at, const uint8_t *end)
+{
+    switch (class) {
+    case CLASS_GET:
+        return behind_values(at, end) == end;
+    case CLASS_STORE:
+        return BEHIND("STORED\r\n", at, end) == end;
+    default:
+        return behind_meta(at, end, class == CLASS_MS) == end;
+    }
 }
 
 /* Reads whole replies, as many as it can. AT is at the beginning of a line. */

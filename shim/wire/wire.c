@@ -41,6 +41,7 @@ void wire_look_ahead(struct wire *ahead, const struct wire *wire)
 {
     ahead->poison = WIRE_GET(wire->poison);
     ahead->protocol = wire->protocol;
+    ahead->lone = WIRE_UNSETTLED;
     ahead->unfenced = false;
     ahead->need_mn = 0;
     ahead->known16 = false;
@@ -89,6 +90,7 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
 {
     if (wire->poison)
         return;
+    wire_unsettle(wire);
     WIRE_SET(wire->protocol, ahead->protocol);
     wire->request = ahead->request;
     queue_push_all(wire, &ahead->queue);
@@ -116,8 +118,19 @@ void wire_sent_whole(struct wire *wire, struct wire_run run)
         binary_sent_whole(wire, run);
         return;
     }
+    if (wire->lone == WIRE_SETTLED && run.count == 1 &&
+        (run.class < CLASS_MG || wire->known16)) {
+        WIRE_SET(wire->lone, (uint8_t)(WIRE_LONE_RUN + run.class));
+        return;
+    }
+    wire_unsettle(wire);
     WIRE_SET(wire->protocol, WIRE_TEXT);
     text_sent_whole(wire, run);
+}
+
+void wire_sent_get(struct wire *wire)
+{
+    wire_sent_whole(wire, (struct wire_run){CLASS_GET, false, 1});
 }
 
 static size_t may_look_at_all(void *context, const void *at, size_t n)
@@ -134,14 +147,6 @@ void wire_sent(struct wire *wire, const void *bytes, size_t n)
     wire_look_ahead(&ahead, wire);
     wire_look_at(&ahead, bytes, n, may_look_at_all, NULL);
     wire_commit(wire, &ahead);
-}
-
-void wire_received(struct wire *wire, const void *bytes, size_t n)
-{
-    if (wire->protocol == WIRE_BINARY)
-        binary_received(wire, bytes, n);
-    else
-        text_received(wire, bytes, (const uint8_t *)bytes + n);
 }
 
 static bool inside_request(const struct wire *wire)
@@ -162,6 +167,10 @@ struct judgement {
 
 static struct judgement judge(const struct wire *wire)
 {
+    if (wire->lone == WIRE_SETTLED)
+        return (struct judgement){WIRE_CLEAN, REASON_NONE};
+    if (wire->lone != WIRE_UNSETTLED)
+        return (struct judgement){WIRE_REPLY_OWED, REASON_REPLY_OWED};
     if (wire->poison)
         return (struct judgement){WIRE_DIRTY, wire->poison};
     if (inside_request(wire))
@@ -177,6 +186,46 @@ static struct judgement judge(const struct wire *wire)
     if (!wire->answered)
         return (struct judgement){WIRE_DIRTY, REASON_UNUSED};
     return (struct judgement){WIRE_CLEAN, REASON_NONE};
+}
+
+void wire_write_out(struct wire *wire)
+{
+    uint8_t lone = wire->lone;
+
+    WIRE_SET(wire->lone, WIRE_UNSETTLED);
+    if (lone == WIRE_LONE_GET)
+        queue_push(wire, CLASS_GET, false);
+    else if (lone != WIRE_SETTLED)
+        queue_push(wire, (uint8_t)(lone - WIRE_LONE_RUN), false);
+}
+
+/* Nothing is outstanding any more. */
+static void settle(struct wire *wire)
+{
+    if (wire->protocol == WIRE_TEXT && wire->login.judged && !wire->need_mn &&
+        judge(wire).verdict == WIRE_CLEAN)
+        WIRE_SET(wire->lone, WIRE_SETTLED);
+}
+
+static void text_read(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    if (wire->lone >= WIRE_LONE_RUN &&
+        text_is_reply((enum text_class)(wire->lone - WIRE_LONE_RUN), at, end)) {
+        WIRE_SET(wire->lone, WIRE_SETTLED);
+        return;
+    }
+    wire_unsettle(wire);
+    text_received(wire, at, end);
+    if (queue_empty(&wire->queue))
+        settle(wire);
+}
+
+void wire_received(struct wire *wire, const void *bytes, size_t n)
+{
+    if (wire->protocol == WIRE_BINARY)
+        binary_received(wire, bytes, n);
+    else if (n > 0)
+        text_read(wire, bytes, (const uint8_t *)bytes + n);
 }
 
 enum wire_verdict wire_verdict(const struct wire *wire)
@@ -246,8 +295,10 @@ bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answe
 /* A look ahead would take a copy of WIRE, most of a kilobyte of the stack. */
 void wire_sent_fence(struct wire *wire, const uint8_t *bytes, size_t n)
 {
-    if (!wire->poison)
-        look_at(wire, bytes, n);
+    if (wire->poison)
+        return;
+    wire_unsettle(wire);
+    look_at(wire, bytes, n);
 }
 
 enum fact {
@@ -290,6 +341,7 @@ bool wire_restore(struct wire *wire, const struct wire_saved *saved)
                                      .spaced_set = saved->facts & FACT_SPACED_SET,
                                      .no_auth = saved->facts & FACT_NO_AUTH,
                                      .maybe = saved->facts & FACT_MAYBE};
+    settle(wire);
     return true;
 }
 

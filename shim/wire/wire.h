@@ -114,14 +114,29 @@ enum wire_need {
     WIRE_NEED_VALUE = 2, /* the value of a store that it answered with an error */
 };
 
+/* The one request that is outstanding on a settled connection, if it is. A text connection is
+ * settled when its verdict is CLEAN and its first good reply was judged: then a common request
+ * and its whole reply change nothing else in struct wire, see wire/lone.h. */
+enum wire_lone {
+    WIRE_UNSETTLED, /* what is outstanding is in the queue, and in the parsers */
+    WIRE_SETTLED,   /* nothing is */
+    WIRE_LONE_GET,  /* a `get` of the key in lone_key */
+    WIRE_LONE_RUN,  /* plus its class: another whole request */
+};
+
+/* The longest key of a WIRE_LONE_GET. */
+#define WIRE_LONE_KEY 64
+
 struct wire {
     enum reason poison; /* why the connection was given up; else REASON_NONE */
     uint8_t protocol;
-    bool answered;   /* a request that is not quiet was answered */
-    bool unfenced;   /* quiet requests were sent after the last request that was answered */
-    uint8_t need_mn; /* enum wire_need: why only MN proves that no reply is to come */
-    bool known16;    /* the server answered MN, so it is 1.6.0 or newer */
-    bool has_nonce;  /* the next reply to a NOOP must have the opaque NONCE */
+    uint8_t lone;        /* enum wire_lone */
+    uint8_t lone_length; /* of the key of a WIRE_LONE_GET */
+    bool answered;       /* a request that is not quiet was answered */
+    bool unfenced;       /* quiet requests were sent after the last request that was answered */
+    uint8_t need_mn;     /* enum wire_need: why only MN proves that no reply is to come */
+    bool known16;        /* the server answered MN, so it is 1.6.0 or newer */
+    bool has_nonce;      /* the next reply to a NOOP must have the opaque NONCE */
     uint32_t nonce;
     struct wire_auth login;
     union {
@@ -133,6 +148,7 @@ struct wire {
         struct wire_packet packet;
     } reply;
     struct wire_queue queue;
+    uint64_t lone_key[WIRE_LONE_KEY / sizeof(uint64_t)]; /* its last eight bytes are a word */
 };
 
 /* For a new connection, on which no byte was sent or received. */
@@ -166,6 +182,9 @@ void wire_commit(struct wire *wire, const struct wire *ahead);
  */
 bool wire_are_whole(const struct wire *wire, const void *bytes, size_t n, struct wire_run *run);
 void wire_sent_whole(struct wire *wire, struct wire_run run);
+
+/* One whole `get` was sent. */
+void wire_sent_get(struct wire *wire);
 
 /* The program received the N bytes at BYTES. */
 void wire_received(struct wire *wire, const void *bytes, size_t n);

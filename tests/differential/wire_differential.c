@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "wire/lone.h"
 #include "wire/wire.h"
 
 #define REQUEST_ROOM  (4u << 20)
@@ -537,11 +538,14 @@ static void look(struct wire *ahead, const struct peer *peer, const char *bytes,
  * of the connection, 0 when none can move now. */
 static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
 {
+    bool lone = lone_may_begin(&peer->wire) && lone_is_get(bytes, n);
     struct wire_run whole;
     struct wire ahead;
     ssize_t sent;
 
     look(&ahead, peer, bytes, n);
+    if (lone)
+        lone_keep_key(&peer->wire, bytes, n);
     sent = send(peer->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EAGAIN)
         return 0;
@@ -549,7 +553,9 @@ static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
         return sent;
     if ((size_t)sent != n)
         look(&ahead, peer, bytes, (size_t)sent);
-    if ((size_t)sent == n && wire_are_whole(&peer->wire, bytes, n, &whole))
+    if ((size_t)sent == n && lone)
+        lone_sent(&peer->wire);
+    else if ((size_t)sent == n && wire_are_whole(&peer->wire, bytes, n, &whole))
         wire_sent_whole(&peer->wire, whole);
     else
         wire_commit(&peer->wire, &ahead);
@@ -560,6 +566,8 @@ static ssize_t receive_some(struct peer *peer, char *bytes, size_t n)
 {
     ssize_t received = recv(peer->fd, bytes, n, MSG_DONTWAIT);
 
+    if (received > 0 && lone_received(&peer->wire, bytes, (size_t)received))
+        return received;
     if (received > 0)
         wire_received(&peer->wire, bytes, (size_t)received);
     else if (received == 0)

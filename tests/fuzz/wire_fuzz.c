@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "wire/lone.h"
 #include "wire/wire.h"
 
 #define FROM_SERVER 0x80
@@ -58,6 +59,26 @@ static void feed(struct wire *wire, bool from_server, const uint8_t *bytes, size
         wire_received(wire, copy, n);
     else
         wire_sent(wire, copy, n);
+    free(copy);
+}
+
+/* The same as the hooks do it, by the fast paths where they accept the bytes. */
+static void feed_as_hooks(struct wire *wire, bool from_server, const uint8_t *bytes, size_t n)
+{
+    uint8_t *copy = malloc(n ? n : 1);
+    struct wire_run run;
+
+    memcpy(copy, bytes, n);
+    if (!from_server && lone_may_begin(wire) && lone_is_get(copy, n)) {
+        lone_keep_key(wire, copy, n);
+        lone_sent(wire);
+    } else if (!from_server && wire_are_whole(wire, copy, n, &run)) {
+        wire_sent_whole(wire, run);
+    } else if (!from_server) {
+        wire_sent(wire, copy, n);
+    } else if (!lone_received(wire, copy, n)) {
+        wire_received(wire, copy, n);
+    }
     free(copy);
 }
 
@@ -109,7 +130,7 @@ static void feed_all(struct trackers *trackers, bool from_server, const uint8_t 
 {
     uint32_t mixed = (uint32_t)n;
 
-    feed(&trackers->whole, from_server, bytes, n);
+    feed_as_hooks(&trackers->whole, from_server, bytes, n);
     if (from_server)
         feed(&trackers->sighted, true, bytes, n);
     else
