@@ -191,9 +191,14 @@ static inline bool conn_is_plain(uint32_t word)
 /* The same for a word of an fd of the program: no shadow fd. All other words are too large. */
 ALWAYS_INLINE struct conn *conn_of_fd_word(uint32_t word)
 {
-    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
+    uint32_t i = word - 1;
 
-    return i < CONN_MAX ? conn_at(i) : NULL;
+    if (__builtin_expect(i >= CONN_MAX, 0)) {
+        i = (word & ~FDMAP_CLOSING) - 1;
+        if (i >= CONN_MAX)
+            return NULL;
+    }
+    return conn_at(i);
 }
 
 static inline uint32_t conn_id(const struct conn *conn)

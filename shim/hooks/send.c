@@ -193,11 +193,9 @@ ALWAYS_INLINE void send_end_bytes(struct send *send, io_guard_t *guard, struct c
  * the user has sent something. Otherwise begin_to_speak() has work. */
 ALWAYS_INLINE bool is_as_guessed(struct conn *conn)
 {
-    struct endpoint *endpoint = conn->endpoint;
-
     if (guess_is_past(conn))
         return true;
-    if (!guess_was_text(endpoint, conn))
+    if (!guess_was_text(conn))
         return false;
     atomic_store_explicit(&conn->has_sent, true, memory_order_relaxed);
     return true;

@@ -56,10 +56,13 @@ static inline bool guess_is_past(const struct conn *conn)
     return atomic_load_explicit(&conn->has_sent, memory_order_relaxed);
 }
 
-/* Whether the last user of a socket of the kind of CONN spoke the text protocol with ENDPOINT,
- * so that another one who does teaches nothing new. Relaxed: an old value is a wrong guess. */
-ALWAYS_INLINE bool guess_was_text(const struct endpoint *endpoint, const struct conn *conn)
+/* Whether the last user of a socket of the kind of CONN spoke the text protocol with its
+ * endpoint, so that another one who does teaches nothing new. Relaxed: an old value is a wrong
+ * guess. */
+ALWAYS_INLINE bool guess_was_text(const struct conn *conn)
 {
+    const struct endpoint *endpoint = conn->endpoint;
+
     return atomic_load_explicit(&endpoint->habits[conn->socket_kind], memory_order_relaxed) ==
                WIRE_TEXT &&
            atomic_load_explicit(&endpoint->spoken, memory_order_relaxed) & 1u << WIRE_TEXT;

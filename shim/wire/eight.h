@@ -20,8 +20,8 @@ static inline uint64_t eight_at(const uint8_t *at)
 }
 
 /* In the highest bits: the first byte that ends a word, which is one up to a blank, by the
- * subtraction, or 0x7f, by the addition. Later ones mean nothing. A carry may take 0x7e for such
- * a byte. The other bits mean nothing: see EIGHT_MARKS. */
+ * subtraction, or 0x7f, by the addition. Later ones mean nothing. A carry may take 0x7e for
+ * such a byte. The other bits mean nothing: see EIGHT_MARKS. */
 static inline uint64_t eight_mark(uint64_t eight)
 {
     return ((eight - EACH_BYTE(' ' + 1)) | (eight + EACH_BYTE(1))) & ~eight;

@@ -1,9 +1,9 @@
 /*
- * A lone `get`: a request for one key on a settled connection, and its whole reply, as a program
- * that keeps its connections open sends and receives nearly always. The two leave struct wire as
- * it was, so only one byte says that the request is outstanding, and the key is remembered: the
- * reply must begin with it. Whatever is read here is read by wire_look_at() and wire_received()
- * in the same way; every other form is left to them.
+ * A lone `get`: a request for one key on a settled connection, and its whole reply, as a
+ * program that keeps its connections open sends and receives nearly always. The two leave
+ * struct wire as it was, so only one byte says that the request is outstanding, and the key is
+ * remembered: the reply must begin with it. Whatever is read here is read by wire_look_at() and
+ * wire_received() in the same way; every other form is left to them.
  */
 #ifndef MCPOOL_LONE_H
 #define MCPOOL_LONE_H
@@ -40,8 +40,8 @@ ALWAYS_INLINE bool lone_is_get(const void *bytes, size_t n)
     size_t length = lone_length(n);
     uint64_t marks;
 
-    if (length - LONE_KEY_LEAST > WIRE_LONE_KEY - LONE_KEY_LEAST ||
-        !LONE_IS(bytes, "get ") || !LONE_IS((const uint8_t *)bytes + n - 2, "\r\n"))
+    if (length - LONE_KEY_LEAST > WIRE_LONE_KEY - LONE_KEY_LEAST || !LONE_IS(bytes, "get ") ||
+        !LONE_IS((const uint8_t *)bytes + n - 2, "\r\n"))
         return false;
     last = key + length - sizeof(uint64_t);
     for (marks = eight_mark(eight_at(last)); key < last; key += sizeof(uint64_t))
@@ -57,8 +57,9 @@ ALWAYS_INLINE bool lone_may_begin(const struct wire *wire)
     return __atomic_load_n(&wire->lone, __ATOMIC_RELAXED) == WIRE_SETTLED;
 }
 
-/* SENDER: the lone `get` at BYTES, of N bytes, is about to be sent. lone_may_begin() is true, so
- * no receiver reads the key now. Relaxed: lone_sent() is called with the lock, which orders. */
+/* SENDER: the lone `get` at BYTES, of N bytes, is about to be sent. lone_may_begin() is true,
+ * so no receiver reads the key now. Relaxed: lone_sent() is called with the lock, which orders.
+ */
 ALWAYS_INLINE void lone_keep_key(struct wire *wire, const void *bytes, size_t n)
 {
     const uint8_t *key = (const uint8_t *)bytes + sizeof "get " - 1;
@@ -89,7 +90,7 @@ ALWAYS_INLINE bool lone_pass_number(const uint8_t **at, uint32_t *number)
 
     if (sum > 9)
         return false;
-    while ((value = (uint32_t)*++digit - '0') <= 9)
+    for (digit++; (value = (uint32_t)*digit - '0') <= 9; digit++)
         sum = sum * 10 + value;
     if (digit > *at + 9)
         return false;
@@ -116,7 +117,7 @@ ALWAYS_INLINE bool lone_pass_flags(const uint8_t **at)
 ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const uint8_t *bytes, size_t n)
 {
     const uint8_t *at = bytes + sizeof "VALUE " - 1, *end = bytes + n;
-    size_t length = wire->lone_length;
+    size_t length = __atomic_load_n(&wire->lone_length, __ATOMIC_RELAXED);
     const uint8_t *last = at + length - sizeof(uint64_t);
     const uint64_t *kept = wire->lone_key;
     uint64_t differ;

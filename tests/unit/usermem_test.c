@@ -36,3 +36,25 @@ Test(usermem, stack_ends_above_the_first_environ)
     cr_assert_geq(memory.stack_end, variables);
     cr_assert_lt(memory.stack_end - variables, MEMORY_STACK_MOST);
 }
+
+static char variables[2 * USERMEM_FEW];
+
+/* The quick question never says yes where the exact one says no. */
+Test(usermem, few_bytes)
+{
+    char here[USERMEM_FEW];
+    uintptr_t frame = (uintptr_t)here, end;
+
+    usermem_start();
+    end = memory.variables.from + memory.variables.size;
+    cr_assert(usermem_few_certain(variables, frame));
+    cr_assert(usermem_few_certain(here, frame));
+    cr_assert_not(usermem_few_certain(here - 1, frame));
+    for (uintptr_t at = end - 2 * USERMEM_FEW; at < end + 8; at++)
+        cr_assert(!usermem_few_certain((void *)at, frame) ||
+                  usermem_all_certain((void *)at, USERMEM_FEW, frame));
+    cr_assert_not(usermem_few_certain((void *)(end - 1), frame));
+    cr_assert_not(usermem_few_certain((void *)(memory.variables.from - 1), frame));
+    cr_assert_not(usermem_few_certain((void *)(memory.stack_end - 1), frame));
+    cr_assert_not(usermem_few_certain(NULL, frame));
+}
