@@ -54,7 +54,7 @@ static void log_warnings(void)
 
 __attribute__((constructor)) static void start(void)
 {
-    bool can_unwind = libc_bind();
+    bool can_unwind = libc_start();
 
     if (!__register_atfork || getauxval(AT_SECURE) != 0 || !environ)
         return;
