@@ -188,6 +188,7 @@ static void *find(const struct object *object, const struct wanted *wanted)
 static struct place noted[NOTED_MOST];
 static size_t noted_count;
 static size_t noted_behind; /* the index of the first one behind us */
+static size_t noted_libc;   /* the index of libc */
 
 struct notes {
     size_t count, ours;
@@ -230,8 +231,10 @@ bool lookup_note_objects(void)
 {
     struct notes notes = {0, NOTED_MOST, false};
 
-    if (dl_iterate_phdr(note_on, &notes) != 0 || !notes.has_loader ||
-        noted_at((uintptr_t)&dl_iterate_phdr, notes.count) <= notes.ours)
+    if (dl_iterate_phdr(note_on, &notes) != 0 || !notes.has_loader)
+        return false;
+    noted_libc = noted_at((uintptr_t)&dl_iterate_phdr, notes.count);
+    if (noted_libc <= notes.ours)
         return false;
     noted_behind = notes.ours + 1;
     noted_count = notes.count;
@@ -287,7 +290,11 @@ void *lookup_versioned(const char *name, const char *version)
 {
     struct search search = {.wanted = {name, true, version}, .behind = true};
 
-    search.found = find_noted(0, &search.wanted);
+    /* Nearly always what is wanted is in libc. */
+    if (noted_count > 0)
+        search.found = find_in(&noted[noted_libc], &search.wanted);
+    if (!search.found)
+        search.found = find_noted(0, &search.wanted);
     if (!search.found)
         dl_iterate_phdr(search_on, &search);
     return search.found;

@@ -1,6 +1,6 @@
 /*
- * Finds, at start-up, the memory of the program that is always readable: its variables, its
- * heap and the stack of its first thread.
+ * Finds the memory of the program that is always readable: its variables, its heap and the
+ * stack of its first thread.
  */
 #include "base/usermem.h"
 
@@ -35,11 +35,15 @@ void usermem_start(void)
     void *heap = sbrk(0);
 
     dl_iterate_phdr(note_variables, NULL);
-    if (heap != (void *)-1) {
+    if (heap != (void *)-1)
         memory.heap_from = (uintptr_t)heap;
-        memory.heap_end = lookup_versioned("__curbrk", NULL);
-    }
     /* The kernel puts these bytes above the environment. A constructor that ran before us may
      * have moved `environ` to the heap, see setenv(3). */
     memory.stack_end = getauxval(AT_RANDOM);
+}
+
+void usermem_find_heap(void)
+{
+    if (memory.heap_from != 0)
+        memory.heap_end = lookup_versioned("__curbrk", NULL);
 }

@@ -399,6 +399,44 @@ static void read_runtime_directory(struct config *config, const char *value)
         fmt_print(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
 }
 
+/* The copies: the strings, and pointers to them. */
+static struct {
+    char *names[32]; /* the last one is always NULL */
+    char bytes[4096];
+} kept;
+
+static bool is_ours(const char *assignment)
+{
+    return strncmp(assignment, PREFIX, strlen(PREFIX)) == 0 ||
+           strncmp(assignment, RUNTIME, strlen(RUNTIME)) == 0;
+}
+
+bool config_keep(char *const *environment)
+{
+    const size_t most = sizeof(kept.names) / sizeof(kept.names[0]) - 1;
+    size_t count = 0, used = 0;
+
+    for (; *environment; environment++) {
+        size_t n;
+
+        if (!is_ours(*environment))
+            continue;
+        n = strlen(*environment) + 1;
+        if (count == most || n > sizeof(kept.bytes) - used ||
+            strncmp(*environment, PREFIX "LOG=", strlen(PREFIX "LOG=")) == 0)
+            return false;
+        kept.names[count] = memcpy(kept.bytes + used, *environment, n);
+        used += n;
+        count++;
+    }
+    return true;
+}
+
+char *const *config_kept(void)
+{
+    return kept.names;
+}
+
 void config_read(struct config *config, char *const *environment)
 {
     config->warning_count = 0;

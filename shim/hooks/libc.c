@@ -148,20 +148,11 @@ __attribute__((no_sanitize("thread"))) void *libc_first(void **real, void *befor
     return found;
 }
 
-static bool bind_unwinding(void)
-{
-    unwind.push = (void (*)(struct _pthread_cleanup_buffer *, void (*)(void *), void *))(
-        uintptr_t)lookup_versioned("_pthread_cleanup_push", NULL);
-    unwind.pop = (void (*)(struct _pthread_cleanup_buffer *, int))(uintptr_t)lookup_versioned(
-        "_pthread_cleanup_pop", NULL);
-    unwind.testcancel = (void (*)(void))(uintptr_t)lookup_versioned("pthread_testcancel", NULL);
-    return unwind.push && unwind.pop && unwind.testcancel;
-}
-
-static void bind_one(void *real, void *found)
+static bool bind_one(void *real, void *found)
 {
     if (found)
         *(void **)real = found;
+    return found != NULL;
 }
 
 /* Binds all at once, as objects that come and go may be behind us. */
@@ -175,6 +166,15 @@ static void bind_all(void)
 #undef HOOK
 #undef HOOK_CHILD
     libc_bind_children();
+}
+
+static bool bind_unwinding(void)
+{
+    bool push = bind_one(&unwind.push, lookup_versioned("_pthread_cleanup_push", NULL));
+    bool pop = bind_one(&unwind.pop, lookup_versioned("_pthread_cleanup_pop", NULL));
+    bool test = bind_one(&unwind.testcancel, lookup_versioned("pthread_testcancel", NULL));
+
+    return push && pop && test;
 }
 
 bool libc_start(void)

@@ -3,6 +3,8 @@
  */
 #include "hooks/track.h"
 
+#include "hooks/wake.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -61,7 +63,7 @@ int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
-    if (mode_is_off()) {
+    if (mode_is_off() && !wake()) {
         due_when_off();
         return -1;
     }
@@ -94,7 +96,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process() || mode_is_off())
+        !owner_is_this_process() || (mode_is_off() && !wake()))
         return;
     conn = conn_new(fd, domain);
     if (!conn)
