@@ -181,7 +181,7 @@ both-compilers:
 
 # Programs that are built with the usual flags.
 PLAIN_PROGRAMS := $(addprefix $(B)/,tests/unit tests/integration_tests tests/differential tests/programs lookups/lookups \
-                    bench/instructions bench/lib/turns bench/faults/client faults/scenes)
+                    bench/instructions bench/dialogues bench/lib/turns bench/faults/client faults/scenes)
 
 ## test-programs builds what the tests run
 test-programs: all $(PLAIN_PROGRAMS) $(FUZZERS) $(FAULTY) $(COUNTED) $(SANITIZED) $(SANITIZED_COMMAND) $(STRESSED)

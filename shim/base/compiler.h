@@ -3,10 +3,15 @@
  * and checked in again. The compiler places these functions, and the branches that call them,
  * away from the hot path: the instruction cache is cold after each system call, so fewer lines
  * of it must be loaded. They are not inlined, for a caller would save registers for them.
+ *
+ * ALWAYS_INLINE is for small functions that cold functions call as well: a copy of their own, which
+ * those may share with the hot path, would be taken for cold, and so would its callers.
  */
 #ifndef MCPOOL_COMPILER_H
 #define MCPOOL_COMPILER_H
 
 #define COLD __attribute__((cold, noinline))
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 #endif

@@ -63,6 +63,25 @@ static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
             usermem_in((struct usermem_range){frame, known->stack_end - frame}, at));
 }
 
+/* Whether all N bytes at AT, at least one, lie from FROM to END. */
+static inline bool usermem_within(uintptr_t at, size_t n, uintptr_t from, uintptr_t end)
+{
+    return at >= from && at < end && n <= end - at;
+}
+
+/* Whether all N bytes at BYTES, at least one, are certainly readable. FRAME as above. */
+static inline bool usermem_all_certain(const void *bytes, size_t n, uintptr_t frame)
+{
+    const struct memory *known = &memory;
+    uintptr_t at = (uintptr_t)bytes, variables = known->variables.from;
+
+    return usermem_within(at, n, variables, variables + known->variables.size) ||
+           (known->heap_end &&
+            usermem_within(at, n, known->heap_from, (uintptr_t)*known->heap_end)) ||
+           (known->stack_end - frame < MEMORY_STACK_MOST &&
+            usermem_within(at, n, frame, known->stack_end));
+}
+
 #define READABLE_PAGE 4096
 
 /* Whether the word at WORD is certainly readable: it is in the page of our own stack frame, as

@@ -12,22 +12,6 @@
 #include "conn/fdmap.h"
 #include "conn/endpoint.h"
 
-/*
- * The bits of `inflight`: the calls in flight of each kind, and above them the count of all
- * calls ever begun. One addition changes both. A new connection in the record does not reset
- * them: a thread that came late may still have to subtract its call.
- */
-static const struct {
-    unsigned int shift;
-    uint64_t mask;
-} calls[] = {
-    [CONN_CALL_SEND] = {0, 0xfff},
-    [CONN_CALL_RECEIVE] = {12, 0xfff},
-    [CONN_CALL_OTHER] = {24, 0xffff},
-};
-#define BEGUN_SHIFT   40
-#define IN_FLIGHT_ALL ((UINT64_C(1) << BEGUN_SHIFT) - 1)
-
 atomic_bool conn_ever_used;
 
 _Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK];
@@ -179,10 +163,10 @@ static uint32_t closed_state(struct conn *conn)
     return ++conn->generation * (CONN_STATE_MASK + 1) | CONN_CLOSED;
 }
 
-/* Frees the record if it is CLOSED and no call is in flight. The closing thread and the thread
+/* The closing thread and the thread
  * of the last call both try; the CAS lets one succeed. The state is loaded before the calls;
  * see shim/concurrency.md, 2. */
-static void free_if_unused(struct conn *conn)
+void conn_free_if_unused(struct conn *conn)
 {
     uint32_t closed = atomic_load(&conn->state);
 
@@ -217,7 +201,7 @@ __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum con
         /* Pairs with conn_put(): either the look at the calls here finds none in flight, or the
          * last conn_put() sees CLOSED; see shim/concurrency.md, 2. */
         atomic_store(&conn->state, closed_state(conn));
-        free_if_unused(conn);
+        conn_free_if_unused(conn);
     } else if (to == CONN_CHECKING_IN || to == CONN_CHECKING_OUT) {
         /* Pairs with conn_others_in_transit(). The caller looks at the fd map after it; see
          * shim/concurrency.md, 3. */
@@ -228,55 +212,21 @@ __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum con
     }
 }
 
-/* Returns `inflight` as it was before. Pairs with the thread that empties the fd's word and
- * then looks at the calls; see shim/concurrency.md, 2. */
-static uint64_t begin_call(struct conn *conn, enum conn_call call)
-{
-    return atomic_fetch_add(&conn->inflight,
-                            (UINT64_C(1) << BEGUN_SHIFT) | (UINT64_C(1) << calls[call].shift));
-}
-
-struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
-{
-    struct conn *conn = conn_of_word(word);
-    uint64_t before;
-
-    if (!conn || word & FDMAP_SHADOW)
-        return NULL;
-    before = begin_call(conn, call);
-    if (!fdmap_holds(fd, word)) {
-        conn_put(conn, call);
-        return NULL;
-    }
-    if (call != CONN_CALL_OTHER && ((before >> calls[call].shift) & calls[call].mask) != 0)
-        conn_refuse(conn, REASON_CONCURRENT);
-    return conn;
-}
-
-void conn_put(struct conn *conn, enum conn_call call)
-{
-    /* Pairs with conn_move() to CLOSED. It also releases what the call noted, to the check-in
-     * that finds no call in flight; see shim/concurrency.md, 2 and 4. */
-    atomic_fetch_sub(&conn->inflight, UINT64_C(1) << calls[call].shift);
-    if (conn_state(conn) == CONN_CLOSED)
-        free_if_unused(conn);
-}
-
-/* These three loads pair with begin_call() and conn_put(); see shim/concurrency.md, 2 and 4. */
+/* These three loads pair with conn_begin_call() and conn_put(); see shim/concurrency.md, 2
+ * and 4. */
 uint64_t conn_calls_begun(const struct conn *conn)
 {
-    return atomic_load(&conn->inflight) >> BEGUN_SHIFT;
+    return atomic_load(&conn->inflight) >> CONN_CALLS_BEGUN;
 }
 
 bool conn_calls_in_flight(const struct conn *conn)
 {
-    return (atomic_load(&conn->inflight) & IN_FLIGHT_ALL) != 0;
+    return (atomic_load(&conn->inflight) & CONN_CALLS_IN_FLIGHT) != 0;
 }
 
 bool conn_is_only_call(const struct conn *conn)
 {
-    return (atomic_load(&conn->inflight) & IN_FLIGHT_ALL) ==
-           UINT64_C(1) << calls[CONN_CALL_OTHER].shift;
+    return (atomic_load(&conn->inflight) & CONN_CALLS_IN_FLIGHT) == conn_one(CONN_CALL_OTHER);
 }
 
 bool conn_finish_connecting(struct conn *conn)
@@ -325,7 +275,7 @@ void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argu
 
         if (!is_open(conn))
             continue;
-        begin_call(conn, CONN_CALL_OTHER);
+        conn_begin_call(conn, CONN_CALL_OTHER);
         if (is_open(conn))
             visit(conn, argument);
         conn_put(conn, CONN_CALL_OTHER);
@@ -363,6 +313,6 @@ void conn_forget_other_threads(void)
     for (uint32_t i = 0; i < n; i++) {
         atomic_store(&conn_at(i)->inflight, 0);
         atomic_store(&conn_at(i)->locked, false);
-        free_if_unused(conn_at(i));
+        conn_free_if_unused(conn_at(i));
     }
 }

@@ -161,14 +161,14 @@ extern _Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK]
 
 /* The record of number I, whose block is there. Relaxed: the address of the load depends on I,
  * and I was published after the block; see shim/concurrency.md, 1. */
-static inline struct conn *conn_at(uint32_t i)
+ALWAYS_INLINE struct conn *conn_at(uint32_t i)
 {
     return &atomic_load_explicit(&conn_blocks[i / CONN_BLOCK],
                                  memory_order_relaxed)[i % CONN_BLOCK];
 }
 
 /* The record that a word of the fd map names; NULL when WORD names none. */
-static inline struct conn *conn_of_word(uint32_t word)
+ALWAYS_INLINE struct conn *conn_of_word(uint32_t word)
 {
     uint32_t index = word & FDMAP_INDEX;
 
@@ -222,20 +222,6 @@ static inline void conn_set_answer(struct conn *conn, enum conn_answer answer)
     atomic_store_explicit(&conn->answer, (uint8_t)answer, memory_order_relaxed);
 }
 
-/* Begins a call on the connection at the program's FD, for which the fd map had WORD. Until
- * conn_put() the record stays that of this connection. NULL when WORD names no connection at an
- * fd of the program, or FD has another word by now. Two threads that send, or two that receive,
- * at the same time make the connection unpoolable: the order of their bytes is unknown. */
-struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call);
-
-static inline struct conn *conn_get(int fd, enum conn_call call)
-{
-    return conn_get_at(fd, fdmap_word(fd), call);
-}
-
-/* Ends the call that conn_get() began, with the same CALL. */
-void conn_put(struct conn *conn, enum conn_call call);
-
 /* How many calls were ever begun, to be compared with a later result; whether one is in flight;
  * whether the caller's own, a CONN_CALL_OTHER, is the only one in flight. */
 uint64_t conn_calls_begun(const struct conn *conn);
@@ -277,6 +263,71 @@ static inline enum reason conn_refusal(const struct conn *conn)
  * code under this signal handler, it refuses CONN as CONCURRENT and returns false. */
 bool conn_trylock(struct conn *conn);
 void conn_unlock(struct conn *conn);
+
+/* The bits of `inflight`: the calls in flight of each kind, and above them the count of all
+ * calls ever begun. One addition changes both. A new connection in the record does not reset
+ * them: a thread that came late may still have to subtract its call. */
+#define CONN_CALLS_OF_A_KIND UINT64_C(0xfff)
+#define CONN_CALLS_BEGUN     40
+#define CONN_CALLS_IN_FLIGHT ((UINT64_C(1) << CONN_CALLS_BEGUN) - 1)
+
+/* One call of the kind CALL. */
+static inline uint64_t conn_one(enum conn_call call)
+{
+    return call == CONN_CALL_SEND      ? UINT64_C(1)
+           : call == CONN_CALL_RECEIVE ? UINT64_C(1) << 12
+                                       : UINT64_C(1) << 24;
+}
+
+/* Begins a call on CONN. Returns `inflight` as it was before. Pairs with the thread that
+ * empties the fd's word and then looks at the calls; see shim/concurrency.md, 2. */
+static inline uint64_t conn_begin_call(struct conn *conn, enum conn_call call)
+{
+    return atomic_fetch_add(&conn->inflight,
+                            (UINT64_C(1) << CONN_CALLS_BEGUN) + conn_one(call));
+}
+
+/* Frees the record if it is CLOSED and no call is in flight. */
+void conn_free_if_unused(struct conn *conn);
+
+/* Ends the call that conn_get() began, with the same CALL. Pairs with conn_move() to CLOSED. It
+ * also releases what the call noted, to the check-in that finds no call in flight; see
+ * shim/concurrency.md, 2 and 4. */
+static inline void conn_put(struct conn *conn, enum conn_call call)
+{
+    atomic_fetch_sub(&conn->inflight, conn_one(call));
+    if (__builtin_expect(conn_state(conn) == CONN_CLOSED, 0))
+        conn_free_if_unused(conn);
+}
+
+/* Begins a call on the connection at the program's FD, for which the fd map had WORD. Until
+ * conn_put() the record stays that of this connection. NULL when WORD names no connection at an
+ * fd of the program, or FD has another word by now. Two threads that send, or two that receive,
+ * at the same time make the connection unpoolable: the order of their bytes is unknown. */
+static inline struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
+{
+    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
+    struct conn *conn;
+    uint64_t before;
+
+    /* Any other word has a flag, or is FDMAP_NONE. */
+    if (i >= CONN_MAX)
+        return NULL;
+    conn = conn_at(i);
+    before = conn_begin_call(conn, call);
+    if (__builtin_expect(!fdmap_holds(fd, word), 0)) {
+        conn_put(conn, call);
+        return NULL;
+    }
+    if (call != CONN_CALL_OTHER && before & CONN_CALLS_OF_A_KIND * conn_one(call))
+        conn_refuse(conn, REASON_CONCURRENT);
+    return conn;
+}
+
+static inline struct conn *conn_get(int fd, enum conn_call call)
+{
+    return conn_get_at(fd, fdmap_word(fd), call);
+}
 
 /* Calls VISIT for every record that is FRESH or IN_USE, in no order. */
 COLD void conn_for_each_open(void (*visit)(struct conn *conn, int argument), int argument);

@@ -5,7 +5,8 @@
  *
  * io_get() looks the connection up. io_guard() comes right before the real call, io_end() when
  * the moved bytes are accounted. A hook asks whether its fd is tracked. If so, it calls
- * tracked_NAME(), which is not inlined, so that a call on any other fd needs no frame.
+ * tracked_NAME(), which is not inlined, so that a call on any other fd needs no frame. The word
+ * of the fd is its last argument, so that the others stay in their registers.
  */
 #ifndef MCPOOL_IO_H
 #define MCPOOL_IO_H
@@ -21,58 +22,72 @@
 /* The part of a hook that is for tracked fds. */
 #define TRACKED static __attribute__((noinline))
 
-/* One call. It lives in the frame of the hook. */
-struct io {
-    struct conn *conn; /* NULL: there is nothing to account */
-    enum conn_call kind;
-    struct _pthread_cleanup_buffer cleanup;
-};
+/* What io_guard() notes. It lives in the frame of the hook, apart from what the hook knows of
+ * the call: that can stay in registers. */
+typedef struct _pthread_cleanup_buffer io_guard_t;
 
-/* Puts a connection that is refused: its bytes need no account. */
-static inline void io_put_refused(struct io *io)
+/* CONN, for which a call of this KIND was begun. If it is refused, ends the call and returns
+ * NULL: its bytes need no account. CONN may be NULL. */
+static inline struct conn *io_unless_refused(struct conn *conn, enum conn_call kind)
 {
-    if (io->conn && conn_refusal(io->conn) != REASON_NONE) {
-        conn_put(io->conn, io->kind);
-        io->conn = NULL;
-    }
+    if (!conn || __builtin_expect(conn_refusal(conn) == REASON_NONE, 1))
+        return conn;
+    conn_put(conn, kind);
+    return NULL;
 }
 
-/* Gets the connection at FD, for which the map has WORD, for a call of this KIND. Leaves
- * io->conn NULL when there is none, or when it is refused. */
-static inline void io_get(struct io *io, int fd, uint32_t word, enum conn_call kind)
+/* Gets the connection at FD, for which the map has WORD, for a call of this KIND. NULL when
+ * there is none, or when it is refused. */
+static inline struct conn *io_get(int fd, uint32_t word, enum conn_call kind)
 {
-    io->kind = kind;
-    io->conn = conn_get_at(fd, word, kind);
-    io_put_refused(io);
+    return io_unless_refused(conn_get_at(fd, word, kind), kind);
 }
 
-/* Cleanup handler; ARGUMENT is a struct io. The thread left the real call for good, so how many
- * bytes moved is not known: refuses the connection, and puts it. */
-void io_abandon(void *argument);
+/* Cleanup handlers; CONN is the connection. The thread left the real call for good, so how many
+ * bytes moved is not known: they refuse the connection, and put it. */
+void io_abandon_send(void *conn);
+void io_abandon_receive(void *conn);
 
-/* The real call is next. UNTRACKABLE: its flags say that the tracker cannot follow its bytes,
- * so the connection is refused. If the thread is cancelled in the call, or a signal handler
- * jumps out of it, io_abandon() runs. */
-static inline void io_guard(struct io *io, bool untrackable)
+/* The real call, of this KIND, is next. UNTRACKABLE: its flags say that the tracker cannot
+ * follow its bytes, so the connection is refused. If the thread is cancelled in the call, or a
+ * signal handler jumps out of it, a handler above runs. */
+static inline void io_guard(io_guard_t *guard, struct conn *conn, enum conn_call kind,
+                            bool untrackable)
 {
-    if (untrackable)
-        conn_refuse(io->conn, REASON_UNTRACKED_IO);
-    _pthread_cleanup_push(&io->cleanup, io_abandon, io);
+    if (__builtin_expect(untrackable, 0))
+        conn_refuse(conn, REASON_UNTRACKED_IO);
+    _pthread_cleanup_push(guard, kind == CONN_CALL_SEND ? io_abandon_send : io_abandon_receive,
+                          conn);
 }
 
 /* The call has returned MOVED, and its bytes are accounted. errno is the call's. */
-static inline void io_end(struct io *io, ssize_t moved)
+static inline void io_end(io_guard_t *guard, struct conn *conn, enum conn_call kind,
+                          ssize_t moved)
 {
-    _pthread_cleanup_pop(&io->cleanup, 0);
+    _pthread_cleanup_pop(guard, 0);
     if (__builtin_expect(moved <= 0, 0))
-        life_note_failure(io->conn, moved);
-    conn_put(io->conn, io->kind);
+        life_note_failure(conn, moved);
+    conn_put(conn, kind);
 }
+
+/* Bytes moved on CONN, which was connected by a call that check-out has not seen. */
+COLD void io_note_unconnected(struct conn *conn);
 
 /* MOVED bytes were sent or received: counts them. When true, the connection is locked: the
  * caller passes the bytes to the wire tracker and calls conn_unlock(). False when another
  * thread has the lock, and for a refused connection. The bytes of a refused one must not be
  * looked at: with some flags they are not where the arguments say. */
-bool io_account_begin(struct io *io, size_t moved);
+static inline bool io_account_begin(struct conn *conn, enum conn_call kind, size_t moved)
+{
+    if (__builtin_expect(conn_state(conn) == CONN_FRESH, 0))
+        io_note_unconnected(conn);
+    if (__builtin_expect(conn_refusal(conn) != REASON_NONE, 0) || !conn_trylock(conn))
+        return false;
+    if (kind == CONN_CALL_SEND)
+        conn->sent += moved;
+    else
+        conn->received += moved;
+    return true;
+}
 
 #endif

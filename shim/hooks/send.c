@@ -19,57 +19,85 @@
  * MSG_ZEROCOPY: the kernel reads the memory after the call. */
 #define UNTRACKABLE (MSG_OOB | MSG_FASTOPEN | MSG_ZEROCOPY)
 
+/* So many bytes are in two pages at most. */
+#define FEW 256
+
 /* One call that sends. */
 struct send {
-    struct io io;
     struct sending sending;
-    bool readable; /* see sending_look() */
+    bool first, all; /* see sending_look() */
 };
 
-/* Gets the connection at FD, on which PIECES are about to be sent. If it does not speak their
- * protocol, another one takes its place first. False, with errno set, when there is no other:
- * the hook fails. */
-static bool send_get(struct send *send, int fd, uint32_t word, const struct pieces *pieces)
+/* The first bytes of a user, PIECES, are about to be sent on CONN. If it does not speak their
+ * protocol, another connection takes its place and is returned; sets *FAILED, and errno, when
+ * there is no other: the hook fails. */
+static struct conn *begin_to_speak(struct conn *conn, int fd, const struct pieces *pieces,
+                                   bool *failed)
 {
-    struct io *io = &send->io;
-
-    io->kind = CONN_CALL_SEND;
-    io->conn = conn_get_at(fd, word, CONN_CALL_SEND);
-    if (!io->conn || guess_fits(io->conn, pieces)) {
-        io_put_refused(io);
-        return true;
-    }
-    conn_put(io->conn, io->kind);
-    if (!swap_to_fit(fd, pieces))
-        return false;
-    io_get(io, fd, fdmap_word(fd), CONN_CALL_SEND);
-    return true;
+    if (guess_fits(conn, pieces))
+        return conn;
+    conn_put(conn, CONN_CALL_SEND);
+    *failed = !swap_to_fit(fd, pieces);
+    return *failed ? NULL : conn_get_at(fd, fdmap_word(fd), CONN_CALL_SEND);
 }
 
-/* The same for N bytes at BUF, which may be a quit. Returns 0 when the real call is next, else
- * the result of the hook. Asks at once whether the first and the last of a few bytes can be
- * read, as one question often does for both. */
-static inline ssize_t send_get_bytes(struct send *send, int fd, uint32_t word, const void *buf,
-                                     size_t n)
+/* Gets the connection at FD, on which PIECES are about to be sent. NULL when there is none, or
+ * it is refused; or when the hook fails, with *FAILED and errno set. */
+static struct conn *send_get(int fd, uint32_t word, const struct pieces *pieces, bool *failed)
+{
+    struct conn *conn = conn_get_at(fd, word, CONN_CALL_SEND);
+
+    *failed = false;
+    if (conn && !guess_is_past(conn))
+        conn = begin_to_speak(conn, fd, pieces, failed);
+    return io_unless_refused(conn, CONN_CALL_SEND);
+}
+
+/* The same for bytes. */
+static __attribute__((noinline)) struct conn *begin_with_bytes(struct conn *conn, int fd,
+                                                               const void *buf, size_t n,
+                                                               bool readable, bool *failed)
 {
     struct iovec one = {(void *)buf, n};
-    bool readable = usermem_ends_readable(buf, n <= WIRE_ONE_GET_MAX ? n : 1, 1);
 
-    if (n <= QUIT_LONGEST && readable && wire_may_be_quit(buf, n) &&
-        quit_intercept(fd, word, buf, n))
-        return (ssize_t)n;
-    send->readable = readable;
-    return send_get(send, fd, word, &(struct pieces){&one, 1, readable}) ? 0 : -1;
+    return begin_to_speak(conn, fd, &(struct pieces){&one, 1, readable}, failed);
 }
 
-/* When false, the hook only makes the real call. When true, it parses what is about to be sent
- * (pool/sending.h), makes the real call, then calls send_end(). */
-static inline bool send_begin(struct send *send, int flags)
+/* Finds out which of the N bytes at BUF can be read. Of a few bytes it asks for the first and
+ * the last at once, as one question often does for both. */
+ALWAYS_INLINE void look_for_bytes(struct send *send, const void *buf, size_t n)
 {
-    if (!send->io.conn)
-        return false;
-    io_guard(&send->io, flags & UNTRACKABLE);
-    return true;
+    send->all = send->first = n > 0 && usermem_all_certain(buf, n, (uintptr_t)send);
+    if (__builtin_expect(send->all, 1))
+        return;
+    send->all = n <= FEW && usermem_ends_readable(buf, n, 1);
+    send->first = send->all || (n > FEW && usermem_ends_readable(buf, 1, 1));
+}
+
+/* send_get() for N bytes at BUF, which may be a quit. Sets *RESULT to 0 when the real call is
+ * next, else to the result of the hook. */
+ALWAYS_INLINE struct conn *send_get_bytes(struct send *send, int fd, uint32_t word,
+                                          const void *buf, size_t n, ssize_t *result)
+{
+    struct conn *conn;
+    bool failed = false;
+
+    look_for_bytes(send, buf, n);
+    *result = (ssize_t)n;
+    if (__builtin_expect(wire_quit_has_length(n), 0) && send->all && wire_may_be_quit(buf, n) &&
+        quit_intercept(fd, word, buf, n))
+        return NULL;
+    conn = conn_get_at(fd, word, CONN_CALL_SEND);
+    if (conn && !guess_is_past(conn))
+        conn = begin_with_bytes(conn, fd, buf, n, send->first, &failed);
+    *result = failed ? -1 : 0;
+    return io_unless_refused(conn, CONN_CALL_SEND);
+}
+
+/* The real call, with FLAGS, is next. What it sends was parsed (pool/sending.h). */
+static inline void send_guard(io_guard_t *guard, struct conn *conn, int flags)
+{
+    io_guard(guard, conn, CONN_CALL_SEND, flags & UNTRACKABLE);
 }
 
 /* Whether the call sent some bytes, but not all that were parsed: the part that was sent must
@@ -88,62 +116,55 @@ static inline void count_send(struct conn *conn)
 
 /* The part that was sent was parsed again. It differs from what was sent only if the program
  * changed its memory during the call. */
-static void check_partial(const struct send *send, ssize_t moved)
+static void check_partial(const struct send *send, struct conn *conn, ssize_t moved)
 {
     if (!sending_is(&send->sending, (size_t)moved))
-        conn_refuse(send->io.conn, REASON_UNTRACKED_IO);
+        conn_refuse(conn, REASON_UNTRACKED_IO);
 }
 
 /* Accounts MOVED bytes, all that were parsed last. */
-static void account_sent(struct send *send, size_t moved)
+ALWAYS_INLINE void account_sent(struct send *send, struct conn *conn, size_t moved)
 {
-    struct io *io = &send->io;
-
-    if (!io_account_begin(io, moved))
+    if (!io_account_begin(conn, CONN_CALL_SEND, moved))
         return;
-    sending_commit(&send->sending, &io->conn->wire);
-    count_send(io->conn);
-    conn_unlock(io->conn);
+    sending_commit(&send->sending, &conn->wire);
+    count_send(conn);
+    conn_unlock(conn);
 }
 
 /* The real call has sent MOVED bytes; -1 if it failed. */
-static inline void send_end(struct send *send, ssize_t moved)
+ALWAYS_INLINE void send_end(struct send *send, io_guard_t *guard, struct conn *conn,
+                            ssize_t moved)
 {
     if (moved > 0)
-        account_sent(send, (size_t)moved);
-    io_end(&send->io, moved);
+        account_sent(send, conn, (size_t)moved);
+    io_end(guard, conn, CONN_CALL_SEND, moved);
 }
 
-/* send_begin() and the parsing of the N bytes at BUF. */
-static inline bool send_begin_bytes(struct send *send, const void *buf, size_t n, int flags)
+/* The same for the bytes at BUF. */
+ALWAYS_INLINE void send_end_bytes(struct send *send, io_guard_t *guard, struct conn *conn,
+                                  const void *buf, ssize_t moved)
 {
-    if (!send_begin(send, flags))
-        return false;
-    sending_look(&send->sending, &send->io.conn->wire, buf, n, send->readable);
-    return true;
-}
-
-/* send_end() after send_begin_bytes(). */
-static inline void send_end_bytes(struct send *send, const void *buf, ssize_t moved)
-{
-    if (send_was_partial(send, moved)) {
-        sending_look_at_bytes(&send->sending, &send->io.conn->wire, buf, false, (size_t)moved);
-        check_partial(send, moved);
+    if (__builtin_expect(send_was_partial(send, moved), 0)) {
+        sending_look_at_bytes(&send->sending, &conn->wire, buf, false, (size_t)moved);
+        check_partial(send, conn, moved);
     }
-    send_end(send, moved);
+    send_end(send, guard, conn, moved);
 }
 
-TRACKED ssize_t tracked_write(int fd, uint32_t word, const void *buf, size_t n)
+TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, uint32_t word)
 {
     struct send send;
-    ssize_t moved = send_get_bytes(&send, fd, word, buf, n);
+    io_guard_t guard;
+    ssize_t moved;
+    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
-    if (moved != 0)
-        return moved;
-    if (!send_begin_bytes(&send, buf, n, 0))
-        return real_write(fd, buf, n);
+    if (!conn)
+        return moved != 0 ? moved : real_write(fd, buf, n);
+    send_guard(&guard, conn, 0);
+    sending_look(&send.sending, &conn->wire, buf, n, send.first, send.all);
     moved = real_write(fd, buf, n);
-    send_end_bytes(&send, buf, moved);
+    send_end_bytes(&send, &guard, conn, buf, moved);
     return moved;
 }
 
@@ -153,21 +174,23 @@ HOOKED ssize_t write(int fd, const void *buf, size_t n)
 
     if (UNTRACKED(word))
         return real_write(fd, buf, n);
-    return tracked_write(fd, word, buf, n);
+    return tracked_write(fd, buf, n, word);
 }
 HOOKED_ALIAS(__write, write);
 
-TRACKED ssize_t tracked_send(int fd, uint32_t word, const void *buf, size_t n, int flags)
+TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, uint32_t word)
 {
     struct send send;
-    ssize_t moved = send_get_bytes(&send, fd, word, buf, n);
+    io_guard_t guard;
+    ssize_t moved;
+    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
-    if (moved != 0)
-        return moved;
-    if (!send_begin_bytes(&send, buf, n, flags))
-        return real_send(fd, buf, n, flags);
+    if (!conn)
+        return moved != 0 ? moved : real_send(fd, buf, n, flags);
+    send_guard(&guard, conn, flags);
+    sending_look(&send.sending, &conn->wire, buf, n, send.first, send.all);
     moved = real_send(fd, buf, n, flags);
-    send_end_bytes(&send, buf, moved);
+    send_end_bytes(&send, &guard, conn, buf, moved);
     return moved;
 }
 
@@ -177,22 +200,24 @@ HOOKED ssize_t send(int fd, const void *buf, size_t n, int flags)
 
     if (UNTRACKED(word))
         return real_send(fd, buf, n, flags);
-    return tracked_send(fd, word, buf, n, flags);
+    return tracked_send(fd, buf, n, flags, word);
 }
 HOOKED_ALIAS(__send, send);
 
-TRACKED ssize_t tracked_sendto(int fd, uint32_t word, const void *buf, size_t n, int flags,
-                               const struct sockaddr *to, socklen_t len)
+TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
+                               const struct sockaddr *to, socklen_t len, uint32_t word)
 {
     struct send send;
-    ssize_t moved = send_get_bytes(&send, fd, word, buf, n);
+    io_guard_t guard;
+    ssize_t moved;
+    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
-    if (moved != 0)
-        return moved;
-    if (!send_begin_bytes(&send, buf, n, flags))
-        return real_sendto(fd, buf, n, flags, to, len);
+    if (!conn)
+        return moved != 0 ? moved : real_sendto(fd, buf, n, flags, to, len);
+    send_guard(&guard, conn, flags);
+    sending_look(&send.sending, &conn->wire, buf, n, send.first, send.all);
     moved = real_sendto(fd, buf, n, flags, to, len);
-    send_end_bytes(&send, buf, moved);
+    send_end_bytes(&send, &guard, conn, buf, moved);
     return moved;
 }
 
@@ -203,27 +228,29 @@ HOOKED ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct
 
     if (UNTRACKED(word))
         return real_sendto(fd, buf, n, flags, to, len);
-    return tracked_sendto(fd, word, buf, n, flags, to, len);
+    return tracked_sendto(fd, buf, n, flags, to, len, word);
 }
 
-TRACKED ssize_t tracked_writev(int fd, uint32_t word, const struct iovec *iov, int count)
+TRACKED ssize_t tracked_writev(int fd, const struct iovec *iov, int count, uint32_t word)
 {
     size_t n = count > 0 ? (size_t)count : 0;
     struct pieces pieces = {iov, n, false};
+    bool failed;
+    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
+    io_guard_t guard;
     ssize_t moved;
 
-    if (!send_get(&send, fd, word, &pieces))
-        return -1;
-    if (!send_begin(&send, 0))
-        return real_writev(fd, iov, count);
-    sending_look_at_pieces(&send.sending, &send.io.conn->wire, iov, n, SIZE_MAX);
+    if (!conn)
+        return failed ? -1 : real_writev(fd, iov, count);
+    send_guard(&guard, conn, 0);
+    sending_look_at_pieces(&send.sending, &conn->wire, iov, n, SIZE_MAX);
     moved = real_writev(fd, iov, count);
     if (send_was_partial(&send, moved)) {
-        sending_look_at_pieces(&send.sending, &send.io.conn->wire, iov, n, (size_t)moved);
-        check_partial(&send, moved);
+        sending_look_at_pieces(&send.sending, &conn->wire, iov, n, (size_t)moved);
+        check_partial(&send, conn, moved);
     }
-    send_end(&send, moved);
+    send_end(&send, &guard, conn, moved);
     return moved;
 }
 
@@ -233,7 +260,7 @@ HOOKED ssize_t writev(int fd, const struct iovec *iov, int count)
 
     if (UNTRACKED(word))
         return real_writev(fd, iov, count);
-    return tracked_writev(fd, word, iov, count);
+    return tracked_writev(fd, iov, count, word);
 }
 
 /* The pieces of MSG. None when MSG cannot be read: the real call fails with EFAULT then. */
@@ -244,25 +271,26 @@ static struct pieces pieces_of(const struct msghdr *msg)
     return (struct pieces){msg->msg_iov, msg->msg_iovlen, false};
 }
 
-TRACKED ssize_t tracked_sendmsg(int fd, uint32_t word, const struct msghdr *msg, int flags)
+TRACKED ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags, uint32_t word)
 {
     struct pieces pieces = pieces_of(msg);
+    bool failed;
+    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
+    io_guard_t guard;
     ssize_t moved;
 
-    if (!send_get(&send, fd, word, &pieces))
-        return -1;
-    if (!send_begin(&send, flags))
-        return real_sendmsg(fd, msg, flags);
-    sending_look_at_messages(&send.sending, &send.io.conn->wire, msg, sizeof(*msg), 1,
-                             SIZE_MAX);
+    if (!conn)
+        return failed ? -1 : real_sendmsg(fd, msg, flags);
+    send_guard(&guard, conn, flags);
+    sending_look_at_messages(&send.sending, &conn->wire, msg, sizeof(*msg), 1, SIZE_MAX);
     moved = real_sendmsg(fd, msg, flags);
     if (send_was_partial(&send, moved)) {
-        sending_look_at_messages(&send.sending, &send.io.conn->wire, msg, sizeof(*msg), 1,
+        sending_look_at_messages(&send.sending, &conn->wire, msg, sizeof(*msg), 1,
                                  (size_t)moved);
-        check_partial(&send, moved);
+        check_partial(&send, conn, moved);
     }
-    send_end(&send, moved);
+    send_end(&send, &guard, conn, moved);
     return moved;
 }
 
@@ -274,7 +302,7 @@ HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
     passing_begin(msg, 0, 1, &passing);
     moved =
-        UNTRACKED(word) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, word, msg, flags);
+        UNTRACKED(word) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags, word);
     passing_end(&passing);
     return moved;
 }
@@ -293,28 +321,29 @@ static ssize_t bytes_sent(const struct mmsghdr *msgs, int count)
     return n;
 }
 
-TRACKED int tracked_sendmmsg(int fd, uint32_t word, struct mmsghdr *msgs, unsigned int count,
-                             int flags)
+TRACKED int tracked_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
+                             uint32_t word)
 {
     struct pieces pieces = count > 0 ? pieces_of(&msgs->msg_hdr) : (struct pieces){0};
+    bool failed;
+    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
+    io_guard_t guard;
     ssize_t moved;
     int sent;
 
-    if (!send_get(&send, fd, word, &pieces))
-        return -1;
-    if (!send_begin(&send, flags))
-        return real_sendmmsg(fd, msgs, count, flags);
-    sending_look_at_messages(&send.sending, &send.io.conn->wire, msgs, sizeof(*msgs), count,
-                             SIZE_MAX);
+    if (!conn)
+        return failed ? -1 : real_sendmmsg(fd, msgs, count, flags);
+    send_guard(&guard, conn, flags);
+    sending_look_at_messages(&send.sending, &conn->wire, msgs, sizeof(*msgs), count, SIZE_MAX);
     sent = real_sendmmsg(fd, msgs, count, flags);
     moved = bytes_sent(msgs, sent);
     if (send_was_partial(&send, moved)) {
-        sending_look_at_messages(&send.sending, &send.io.conn->wire, msgs, sizeof(*msgs), count,
+        sending_look_at_messages(&send.sending, &conn->wire, msgs, sizeof(*msgs), count,
                                  (size_t)moved);
-        check_partial(&send, moved);
+        check_partial(&send, conn, moved);
     }
-    send_end(&send, moved);
+    send_end(&send, &guard, conn, moved);
     return sent;
 }
 
@@ -326,7 +355,7 @@ HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 
     passing_begin(msgs, sizeof(*msgs), count, &passing);
     moved = UNTRACKED(word) ? real_sendmmsg(fd, msgs, count, flags)
-                            : tracked_sendmmsg(fd, word, msgs, count, flags);
+                            : tracked_sendmmsg(fd, msgs, count, flags, word);
     passing_end(&passing);
     return moved;
 }

@@ -61,7 +61,7 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
 
 bool guess_is_open(const struct conn *conn)
 {
-    return !atomic_load_explicit(&conn->has_sent, memory_order_relaxed) &&
+    return !guess_is_past(conn) &&
            conn_state(conn) == CONN_IN_USE && owner_is_this_process();
 }
 

@@ -33,6 +33,12 @@ struct pieces {
  * calls swap_to_fit(). */
 bool guess_fits(struct conn *conn, const struct pieces *pieces);
 
+/* Whether that is so without a look: the present user of CONN has sent something before. */
+static inline bool guess_is_past(const struct conn *conn)
+{
+    return atomic_load_explicit(&conn->has_sent, memory_order_relaxed);
+}
+
 /* The first byte of the first piece that is not empty; NULL if it cannot be read. */
 const uint8_t *guess_first_byte(const struct pieces *pieces);
 

@@ -22,9 +22,6 @@
 #include "base/compiler.h"
 #include "wire/wire.h"
 
-/* The longest quit is a binary packet without a body. */
-#define QUIT_LONGEST WIRE_PACKET_HEADER
-
 /* The program quits on FD, of which the map has said WORD: by shutdown(), if QUIT is NULL, or
  * by a write of the N readable bytes at QUIT, which may turn out to be something else. True:
  * the connection was checked in, and a tombstone is at FD. False: the caller passes the call

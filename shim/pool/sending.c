@@ -45,7 +45,7 @@ static void begin(struct sending *sending, const struct wire *wire)
 {
     sending->n = 0;
     sending->seen = true;
-    sending->one_get = false;
+    sending->are_whole = false;
     sending->page = NO_PAGE;
     wire_look_ahead(&sending->ahead, wire);
 }

@@ -23,9 +23,10 @@
 #include "wire/wire.h"
 
 struct sending {
-    size_t n;          /* bytes that were looked at */
-    bool seen;         /* all bytes were readable, as far as they have to be parsed */
-    bool one_get;      /* see wire_is_one_get(); AHEAD is not set then */
+    size_t n;       /* bytes that were looked at */
+    bool seen;      /* all bytes were readable, as far as they have to be parsed */
+    bool are_whole; /* see wire_are_whole(): WHOLE is set then, else AHEAD */
+    struct wire_run whole;
     uintptr_t page;    /* index of a page that is known to be readable */
     struct wire ahead; /* the state of the tracker after the bytes */
 };
@@ -42,17 +43,17 @@ void sending_look_at_pieces(struct sending *sending, const struct wire *wire,
 void sending_look_at_messages(struct sending *sending, const struct wire *wire,
                               const void *messages, size_t stride, size_t count, size_t most);
 
-/* The N bytes at BYTES are about to be sent. READABLE: if they are few enough to be one `get`,
- * the first and the last of them are known to be readable. */
+/* The N bytes at BYTES are about to be sent. FIRST: the first byte is known to be readable,
+ * ALL: all of them are. */
 static inline void sending_look(struct sending *sending, const struct wire *wire,
-                                const void *bytes, size_t n, bool readable)
+                                const void *bytes, size_t n, bool first, bool all)
 {
-    if (readable && n <= WIRE_ONE_GET_MAX && wire_is_one_get(wire, bytes, n)) {
+    if (all && wire_are_whole(wire, bytes, n, &sending->whole)) {
         sending->n = n;
         sending->seen = true;
-        sending->one_get = true;
+        sending->are_whole = true;
     } else {
-        sending_look_at_bytes(sending, wire, bytes, readable, n);
+        sending_look_at_bytes(sending, wire, bytes, first, n);
     }
 }
 
@@ -66,8 +67,8 @@ static inline bool sending_is(const struct sending *sending, size_t moved)
 /* Notes in WIRE that the bytes that were looked at were sent. The caller has conn_trylock(). */
 static inline void sending_commit(const struct sending *sending, struct wire *wire)
 {
-    if (sending->one_get)
-        wire_sent_one_get(wire);
+    if (sending->are_whole)
+        wire_sent_whole(wire, sending->whole);
     else
         wire_commit(wire, &sending->ahead);
 }

@@ -97,10 +97,10 @@ static const struct operation operations[] = {
     [0x24] = {KEYED(ANSWER_HIT, 4)},                  /* GATKQ */
 };
 
-static const struct operation *operation_of(const struct wire_packet *packet)
+static const struct operation *operation_of(const uint8_t *header)
 {
     static const struct operation unknown = {BARE(ANSWER_REFUSED)};
-    uint8_t opcode = packet->header[FIELD_OPCODE];
+    uint8_t opcode = header[FIELD_OPCODE];
 
     return opcode < sizeof operations / sizeof operations[0] ? &operations[opcode] : &unknown;
 }
@@ -135,14 +135,14 @@ size_t binary_noop(uint32_t opaque, uint8_t *bytes)
     return WIRE_PACKET_HEADER;
 }
 
-static uint32_t number16(const struct wire_packet *packet, enum field field)
+static uint32_t number16(const uint8_t *header, enum field field)
 {
-    return (uint32_t)packet->header[field] << 8 | packet->header[field + 1];
+    return (uint32_t)header[field] << 8 | header[field + 1];
 }
 
-static uint32_t number32(const struct wire_packet *packet, enum field field)
+static uint32_t number32(const uint8_t *header, enum field field)
 {
-    return number16(packet, field) << 16 | number16(packet, (enum field)(field + 2));
+    return number16(header, field) << 16 | number16(header, (enum field)(field + 2));
 }
 
 static bool fits(enum presence presence, uint32_t length)
@@ -151,11 +151,11 @@ static bool fits(enum presence presence, uint32_t length)
 }
 
 /* The bounds come first, so that the subtraction at the end cannot wrap. */
-static bool lengths_fit(const struct operation *operation, const struct wire_packet *packet)
+static bool lengths_fit(const struct operation *operation, const uint8_t *header)
 {
-    uint32_t key = number16(packet, FIELD_KEY_LENGTH);
-    uint32_t extras = packet->header[FIELD_EXTRAS_LENGTH];
-    uint32_t body = number32(packet, FIELD_BODY_LENGTH);
+    uint32_t key = number16(header, FIELD_KEY_LENGTH);
+    uint32_t extras = header[FIELD_EXTRAS_LENGTH];
+    uint32_t body = number32(header, FIELD_BODY_LENGTH);
 
     if (key > WIRE_KEY_MAX || body > WIRE_VALUE_MAX || key + extras > body)
         return false;
@@ -174,7 +174,7 @@ static size_t read_header(struct wire_packet *packet, const uint8_t *bytes, size
     memcpy(packet->header + packet->have, bytes, n);
     packet->have = (uint8_t)(packet->have + n);
     if (packet->have == WIRE_PACKET_HEADER)
-        packet->body = number32(packet, FIELD_BODY_LENGTH);
+        packet->body = number32(packet->header, FIELD_BODY_LENGTH);
     return n;
 }
 
@@ -186,30 +186,79 @@ static size_t skip_body(struct wire_packet *packet, size_t n)
     return n;
 }
 
-static void check_request(struct wire *wire)
+/* Why the connection is given up at the request with HEADER; REASON_NONE if it is not. */
+static enum reason refusal_of(const uint8_t *header)
 {
-    const struct wire_packet *packet = &wire->request.packet;
-    const struct operation *operation = operation_of(packet);
+    const struct operation *operation = operation_of(header);
 
     if (operation->answer == ANSWER_REFUSED)
-        wire_poison(wire, REASON_UNKNOWN_COMMAND);
-    else if (operation->answer == ANSWER_AUTH)
-        wire_poison(wire, REASON_AUTH);
-    else if (packet->header[FIELD_DATATYPE] != 0 || number16(packet, FIELD_STATUS) != 0 ||
-             !lengths_fit(operation, packet))
-        wire_poison(wire, REASON_BAD_REQUEST);
-    else if (operation->answer == ANSWER_QUIT)
-        wire_poison(wire, REASON_QUIT);
+        return REASON_UNKNOWN_COMMAND;
+    if (operation->answer == ANSWER_AUTH)
+        return REASON_AUTH;
+    if (header[FIELD_DATATYPE] != 0 || number16(header, FIELD_STATUS) != 0 ||
+        !lengths_fit(operation, header))
+        return REASON_BAD_REQUEST;
+    return operation->answer == ANSWER_QUIT ? REASON_QUIT : REASON_NONE;
+}
+
+static void check_request(struct wire *wire)
+{
+    enum reason reason = refusal_of(wire->request.packet.header);
+
+    if (reason != REASON_NONE)
+        wire_poison(wire, reason);
+}
+
+/* The length of the packet at AT if it begins with MAGIC and is there in full; else 0. */
+static size_t whole_packet(const uint8_t *at, const uint8_t *end, uint8_t magic)
+{
+    size_t rest = (size_t)(end - at), length;
+
+    if (rest < WIRE_PACKET_HEADER || at[FIELD_MAGIC] != magic)
+        return 0;
+    length = WIRE_PACKET_HEADER + (size_t)number32(at, FIELD_BODY_LENGTH);
+    return length <= rest ? length : 0;
+}
+
+/* Behind the whole requests at AT that are one run, which is RUN. Reads them where they are,
+ * and stops before one at which the connection must be given up. */
+static const uint8_t *behind_run(const uint8_t *at, const uint8_t *end, struct wire_run *run)
+{
+    size_t length;
+
+    run->count = 0;
+    while ((length = whole_packet(at, end, BINARY_MAGIC_REQUEST)) > 0 &&
+           (run->count == 0 || at[FIELD_OPCODE] == run->class) &&
+           refusal_of(at) == REASON_NONE) {
+        run->class = at[FIELD_OPCODE];
+        run->quiet = operation_of(at)->answer != ANSWER_ALWAYS;
+        run->count++;
+        at += length;
+    }
+    return at;
+}
+
+bool binary_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
+                      struct wire_run *run)
+{
+    return n > 0 && !binary_inside_request(wire) &&
+           behind_run(bytes, bytes + n, run) == bytes + n;
+}
+
+void binary_sent_whole(struct wire *wire, struct wire_run run)
+{
+    if (run.quiet)
+        wire->unfenced = true;
+    queue_push_run(wire, run);
 }
 
 static void end_request(struct wire *wire)
 {
     struct wire_packet *packet = &wire->request.packet;
-    bool quiet = operation_of(packet)->answer != ANSWER_ALWAYS;
+    struct wire_run run = {packet->header[FIELD_OPCODE],
+                           operation_of(packet->header)->answer != ANSWER_ALWAYS, 1};
 
-    if (quiet)
-        wire->unfenced = true;
-    queue_push(wire, packet->header[FIELD_OPCODE], quiet);
+    binary_sent_whole(wire, run);
     memset(packet, 0, sizeof *packet);
 }
 
@@ -228,11 +277,19 @@ size_t binary_skip(struct wire *wire, size_t n)
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n)
 {
     struct wire_packet *packet = &wire->request.packet;
+    struct wire_run run;
     size_t used;
 
     for (; n > 0 && !wire->poison; bytes += used, n -= used) {
-        if (packet->have == 0 && *bytes != BINARY_MAGIC_REQUEST)
-            wire_poison(wire, REASON_BAD_REQUEST);
+        if (packet->have == 0) {
+            used = (size_t)(behind_run(bytes, bytes + n, &run) - bytes);
+            if (used > 0) {
+                binary_sent_whole(wire, run);
+                continue;
+            }
+            if (*bytes != BINARY_MAGIC_REQUEST)
+                wire_poison(wire, REASON_BAD_REQUEST);
+        }
         if (packet->have < WIRE_PACKET_HEADER) {
             used = read_header(packet, bytes, n);
             if (packet->have == WIRE_PACKET_HEADER)
@@ -253,73 +310,103 @@ static bool stays_in_step(uint32_t status)
            status == STATUS_NO_NUMBER;
 }
 
-/* False when the reply to our fence has another opaque than the fence. While a fence is
- * outstanding no NOOP of the program is: a fence is sent only when every reply that must come
- * has come, and the program sends nothing behind it. */
-static bool is_our_noop(struct wire *wire)
+/* False when the reply with HEADER, to our fence, has another opaque than the fence. While a
+ * fence is outstanding no NOOP of the program is: a fence is sent only when every reply that
+ * must come has come, and the program sends nothing behind it. */
+static bool is_our_noop(const struct wire *wire, const uint8_t *header)
 {
-    const struct wire_packet *packet = &wire->reply.packet;
-
-    if (!wire->has_nonce || packet->header[FIELD_OPCODE] != OPCODE_NOOP)
-        return true;
-    wire->has_nonce = false;
-    return memcmp(packet->header + FIELD_OPAQUE, &wire->nonce, sizeof wire->nonce) == 0;
+    return !wire->has_nonce || header[FIELD_OPCODE] != OPCODE_NOOP ||
+           memcmp(header + FIELD_OPAQUE, &wire->nonce, sizeof wire->nonce) == 0;
 }
 
-/* Whether the oldest request can have this reply. Quiet requests before that one got no reply,
- * and are dropped from the queue. */
-static bool is_expected(struct wire *wire)
+/* Whether the oldest request can have the reply with HEADER. Quiet requests before that one got
+ * no reply. */
+static bool is_expected(struct wire *wire, const uint8_t *header)
 {
-    const struct wire_packet *packet = &wire->reply.packet;
-    uint8_t opcode = packet->header[FIELD_OPCODE];
-    const struct wire_run *run;
+    uint8_t opcode = header[FIELD_OPCODE];
+    const struct wire_run *run = queue_at(&wire->queue, 0);
 
-    while ((run = queue_at(&wire->queue, 0)) && run->quiet && run->class != opcode)
-        queue_drop(&wire->queue);
+    for (unsigned i = 1; run && run->quiet && run->class != opcode; i++)
+        run = queue_at(&wire->queue, i);
     if (!run || run->class != opcode)
         return false;
-    switch (operation_of(packet)->answer) {
+    switch (operation_of(header)->answer) {
     case ANSWER_HIT:
-        return number16(packet, FIELD_STATUS) == STATUS_OK;
+        return number16(header, FIELD_STATUS) == STATUS_OK;
     case ANSWER_ERROR:
-        return number16(packet, FIELD_STATUS) != STATUS_OK;
+        return number16(header, FIELD_STATUS) != STATUS_OK;
     default:
         return true;
     }
 }
 
-static void check_reply(struct wire *wire)
+/* Why the connection is given up at the reply with HEADER; REASON_NONE if it is not. */
+static enum reason refusal_at(struct wire *wire, const uint8_t *header)
 {
-    const struct wire_packet *packet = &wire->reply.packet;
-    uint32_t status = number16(packet, FIELD_STATUS);
-    uint32_t least = number16(packet, FIELD_KEY_LENGTH) + packet->header[FIELD_EXTRAS_LENGTH];
+    uint32_t status = number16(header, FIELD_STATUS);
+    uint32_t body = number32(header, FIELD_BODY_LENGTH);
+    uint32_t least = number16(header, FIELD_KEY_LENGTH) + header[FIELD_EXTRAS_LENGTH];
 
-    if (packet->header[FIELD_DATATYPE] != 0 || packet->body > WIRE_VALUE_MAX ||
-        least > packet->body)
-        wire_poison(wire, REASON_UNEXPECTED_REPLY);
-    else if (status == STATUS_AUTH_ERROR || status == STATUS_AUTH_CONTINUE)
-        wire_poison(wire, REASON_AUTH);
-    else if (!stays_in_step(status))
-        wire_poison(wire, REASON_ERROR_REPLY);
-    else if (!is_expected(wire) || !is_our_noop(wire))
-        wire_poison(wire, REASON_UNEXPECTED_REPLY);
+    if (header[FIELD_DATATYPE] != 0 || body > WIRE_VALUE_MAX || least > body)
+        return REASON_UNEXPECTED_REPLY;
+    if (status == STATUS_AUTH_ERROR || status == STATUS_AUTH_CONTINUE)
+        return REASON_AUTH;
+    if (!stays_in_step(status))
+        return REASON_ERROR_REPLY;
+    return is_expected(wire, header) && is_our_noop(wire, header) ? REASON_NONE
+                                                                  : REASON_UNEXPECTED_REPLY;
 }
 
-static void end_reply(struct wire *wire)
+static void check_reply(struct wire *wire)
 {
-    struct wire_packet *packet = &wire->reply.packet;
-    bool more = packet->header[FIELD_OPCODE] == OPCODE_STAT &&
-                number16(packet, FIELD_STATUS) == STATUS_OK &&
-                number32(packet, FIELD_BODY_LENGTH) > 0;
-    bool quiet = queue_at(&wire->queue, 0)->quiet;
+    enum reason reason = refusal_at(wire, wire->reply.packet.header);
 
-    memset(packet, 0, sizeof *packet);
-    packet->continued = more;
+    if (reason != REASON_NONE)
+        wire_poison(wire, reason);
+}
+
+/* The reply with HEADER was read in full. Drops the quiet requests that got none. */
+static void answered(struct wire *wire, const uint8_t *header)
+{
+    bool more = header[FIELD_OPCODE] == OPCODE_STAT &&
+                number16(header, FIELD_STATUS) == STATUS_OK &&
+                number32(header, FIELD_BODY_LENGTH) > 0;
+    bool quiet;
+
+    while (queue_at(&wire->queue, 0)->class != header[FIELD_OPCODE])
+        queue_drop(&wire->queue);
+    quiet = queue_at(&wire->queue, 0)->quiet;
+    wire->reply.packet.continued = more;
+    if (header[FIELD_OPCODE] == OPCODE_NOOP)
+        wire->has_nonce = false;
     if (more)
         return;
     queue_pop(&wire->queue);
     if (!quiet)
         wire_answered(wire);
+}
+
+static void end_reply(struct wire *wire)
+{
+    struct wire_packet *packet = &wire->reply.packet;
+    struct wire_packet ended = *packet;
+
+    memset(packet, 0, sizeof *packet);
+    answered(wire, ended.header);
+}
+
+/* Behind the whole replies at AT, which are noted in WIRE. Reads them where they are, and stops
+ * before one at which the connection must be given up. */
+static const uint8_t *behind_replies(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    size_t length;
+
+    while ((length = whole_packet(at, end, MAGIC_REPLY)) > 0 &&
+           refusal_at(wire, at) == REASON_NONE) {
+        answered(wire, at);
+        at += length;
+    }
+    return at;
 }
 
 /* A reply that begins with no header. It is text: as long as it may say that the server has no
@@ -342,6 +429,11 @@ void binary_received(struct wire *wire, const uint8_t *bytes, size_t n)
     size_t used;
 
     for (; n > 0 && !wire->poison; bytes += used, n -= used) {
+        if (packet->have == 0) {
+            used = (size_t)(behind_replies(wire, bytes, bytes + n) - bytes);
+            if (used > 0)
+                continue;
+        }
         if (queue_empty(&wire->queue))
             wire_poison(wire, REASON_UNSOLICITED);
         if (packet->have < WIRE_PACKET_HEADER) {
@@ -368,13 +460,8 @@ bool binary_place(const struct wire *wire, struct wire_place *place)
         return true;
     place->opcode = packet->header[FIELD_OPCODE];
     if (place->in_reply)
-        place->status = (int)number16(packet, FIELD_STATUS);
+        place->status = (int)number16(packet->header, FIELD_STATUS);
     return true;
-}
-
-bool binary_inside_request(const struct wire *wire)
-{
-    return wire->request.packet.have > 0;
 }
 
 bool binary_inside_reply(const struct wire *wire)

@@ -77,24 +77,42 @@ void wire_answered(struct wire *wire);
 
 /* queue.c: the requests that wait for their replies. */
 
-/* Adds one request, or all of ASKED, oldest first. If there is no room, poisons the
- * connection. */
+/* Adds one request, those of RUN, or all of ASKED, oldest first. If there is no room, poisons
+ * the connection. */
 void queue_push(struct wire *wire, uint8_t class, bool quiet);
+void queue_push_run(struct wire *wire, struct wire_run run);
 void queue_push_all(struct wire *wire, const struct wire_queue *asked);
+
+static inline struct wire_run *queue_run(struct wire_queue *queue, unsigned index)
+{
+    return &queue->runs[(queue->first + index) % WIRE_RUNS];
+}
+
+/* The run at INDEX, where 0 is the oldest; NULL past the newest. */
+static inline struct wire_run *queue_at(struct wire_queue *queue, unsigned index)
+{
+    return index < queue->used ? queue_run(queue, index) : NULL;
+}
 
 static inline bool queue_empty(const struct wire_queue *queue)
 {
     return queue->used == 0;
 }
 
-/* The run at INDEX, where 0 is the oldest; NULL past the newest. */
-struct wire_run *queue_at(struct wire_queue *queue, unsigned index);
-
-/* Removes the oldest run: quiet requests that got no reply. */
-COLD void queue_drop(struct wire_queue *queue);
+/* Removes the oldest run. An empty queue begins at entry 0 again, which is in the processor's
+ * cache. */
+static inline void queue_drop(struct wire_queue *queue)
+{
+    queue->used--;
+    queue->first = (uint8_t)(queue->used == 0 ? 0 : (queue->first + 1) % WIRE_RUNS);
+}
 
 /* Removes the oldest request, which was answered. The queue must not be empty. */
-void queue_pop(struct wire_queue *queue);
+static inline void queue_pop(struct wire_queue *queue)
+{
+    if (--queue_run(queue, 0)->count == 0)
+        queue_drop(queue);
+}
 
 /* Whether the queue has a request that is quiet, or one that is not. */
 bool queue_holds(const struct wire_queue *queue, bool quiet);
@@ -165,23 +183,47 @@ size_t text_skip(struct wire *wire, size_t n);
 bool text_quit(const uint8_t *bytes, size_t n);
 
 /* Parts of their namesakes in wire.h. */
-bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n);
-void text_sent_one_get(struct wire *wire);
+void text_sent_whole(struct wire *wire, struct wire_run run);
 bool text_request_place(const struct wire *wire, struct wire_place *place);
 
 /* Whether the bytes sent so far end inside a request. */
-bool text_inside_request(const struct wire *wire);
+static inline bool text_inside_request(const struct wire *wire)
+{
+    return wire->request.text.state != 0 || wire->request.text.line > 0;
+}
 
 /* wire/text_reply.c: the replies of the text protocol. */
 
-/* Parses the next N bytes that are received. */
-void text_received(struct wire *wire, const uint8_t *bytes, size_t n);
+/* Whether the next byte that is received begins a line. */
+static inline bool text_at_line(const struct wire *wire)
+{
+    return wire->reply.text.state == 0 && wire->reply.text.line == 0;
+}
+
+/* Parses the next bytes that are received, up to the end of a line or value. Returns where it
+ * stopped: at END if the connection is given up. There is at least one byte. */
+const uint8_t *text_read_reply(struct wire *wire, const uint8_t *bytes, const uint8_t *end)
+    __attribute__((noinline));
 
 /* Part of wire_place(). */
 bool text_reply_place(const struct wire *wire, struct wire_place *place);
 
 /* Whether the bytes received so far end inside a reply. */
 bool text_inside_reply(const struct wire *wire);
+
+/* quick.c: the commonest requests and replies of the text protocol, in one pass. */
+
+/* Part of wire_are_whole(). */
+bool text_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
+                    struct wire_run *run);
+
+/* Parses as many whole requests from AT on as it can. Returns where it stopped: at the
+ * beginning of a request, as AT is. */
+const uint8_t *text_sent_quickly(struct wire *wire, const uint8_t *at, const uint8_t *end);
+
+/* Parses the bytes that are received from AT to END: in one pass where it can, else by
+ * text_read_reply(). */
+void text_received(struct wire *wire, const uint8_t *at, const uint8_t *end);
 
 /* meta.c: flags and replies of mg, ms, md and ma. */
 
@@ -205,11 +247,18 @@ bool binary_place(const struct wire *wire, struct wire_place *place);
 /* Writes a NOOP with OPAQUE into BYTES, of WIRE_PACKET_HEADER bytes. Returns its length. */
 size_t binary_noop(uint32_t opaque, uint8_t *bytes);
 
+static inline bool binary_inside_request(const struct wire *wire)
+{
+    return wire->request.packet.have > 0;
+}
+
 /* As their namesakes of the text protocol. */
+bool binary_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
+                      struct wire_run *run);
+void binary_sent_whole(struct wire *wire, struct wire_run run);
 void binary_sent(struct wire *wire, const uint8_t *bytes, size_t n);
 size_t binary_skip(struct wire *wire, size_t n);
 void binary_received(struct wire *wire, const uint8_t *bytes, size_t n);
-bool binary_inside_request(const struct wire *wire);
 bool binary_inside_reply(const struct wire *wire);
 
 #endif

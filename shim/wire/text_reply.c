@@ -402,58 +402,15 @@ bool text_inside_reply(const struct wire *wire)
     return reply->state != IN_LINE || reply->line > 0 || reply->continued;
 }
 
-/* The word at *AT, if the byte BEHIND follows it; *AT is then moved behind that byte. Else a
- * word of length 0. */
-static struct word next_word(const uint8_t **at, const uint8_t *end, uint8_t behind)
-{
-    struct word word = {(const char *)*at, 0};
-
-    while (*at < end && is_reply_char(**at))
-        (*at)++;
-    if (*at < end && **at == behind)
-        word.length = (size_t)((const char *)(*at)++ - word.text);
-    return word;
-}
-
-/* Whether the N bytes at BYTES are one whole reply to a `get` of one key, with its value, and
- * nothing else. This is a fast path, as most replies are of that form. It accepts nothing that
- * the states below would not accept. */
-static bool is_one_value(struct wire *wire, const uint8_t *bytes, size_t n)
-{
-    static const char head[] = "VALUE ", tail[] = "\r\nEND\r\n";
-    const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
-    const struct wire_run *run = queue_at(&wire->queue, 0);
-    const uint8_t *at, *end;
-    uint64_t flags, length;
-    struct word key;
-
-    if (!run || run->class != CLASS_GET || text_inside_reply(wire) ||
-        n < head_length + tail_length || memcmp(bytes, head, head_length) != 0)
-        return false;
-    at = bytes + head_length;
-    end = bytes + n - tail_length;
-    key = next_word(&at, end, ' ');
-    return key.length > 0 && key.length <= WIRE_KEY_MAX &&
-           word_number(next_word(&at, end, ' '), UINT32_MAX, &flags) &&
-           word_number(next_word(&at, end, '\r'), WIRE_VALUE_MAX, &length) && at < end &&
-           *at++ == '\n' && (size_t)(end - at) == length && memcmp(end, tail, tail_length) == 0;
-}
-
-void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
+const uint8_t *text_read_reply(struct wire *wire, const uint8_t *bytes, const uint8_t *end)
 {
     struct wire_text_reply *reply = &wire->reply.text;
-    const uint8_t *end = bytes + n;
 
-    if (!wire->poison && is_one_value(wire, bytes, n)) {
-        reply->head = HEAD_END;
-        end_reply(wire, false);
-        return;
-    }
-    while (bytes < end && !wire->poison) {
-        if (queue_empty(&wire->queue)) {
-            wire_poison(wire, REASON_UNSOLICITED);
-            return;
-        }
+    if (queue_empty(&wire->queue))
+        wire_poison(wire, REASON_UNSOLICITED);
+    do {
+        if (wire->poison)
+            return end;
         switch ((enum state)reply->state) {
         case IN_LINE:
             bytes = read_line(wire, bytes, end);
@@ -483,5 +440,6 @@ void text_received(struct wire *wire, const uint8_t *bytes, size_t n)
                 wire_poison(wire, REASON_UNEXPECTED_REPLY);
             break;
         }
-    }
+    } while (bytes < end && reply->state != IN_LINE);
+    return bytes;
 }

@@ -46,15 +46,13 @@ struct command {
     enum reason refused; /* the reason to give up the connection at this command */
 };
 
-#define ROW_GET 0
-
 /* The positions of two arguments of `set`. */
 #define SET_FLAGS  1
 #define SET_EXPIRY 2
 
 /* Searched in this order, so common commands come first. */
 static const struct command commands[] = {
-    [ROW_GET] = {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
+    {WORD("get"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
     {WORD("set"), "kuel", 4, CLASS_STORE, NOREPLY | DATA | LOGIN, 0},
     {WORD("gets"), "k*", 1, CLASS_GET, ANY_LENGTH, 0},
     {WORD("delete"), "k0", 1, CLASS_DELETE, NOREPLY, 0},
@@ -387,33 +385,10 @@ bool text_quit(const uint8_t *bytes, size_t n)
     return n == sizeof quit - 1 && memcmp(bytes, quit, n) == 0;
 }
 
-bool text_inside_request(const struct wire *wire)
+void text_sent_whole(struct wire *wire, struct wire_run run)
 {
-    return wire->request.text.state != IN_LINE || wire->request.text.line > 0;
-}
-
-bool text_is_one_get(const struct wire *wire, const uint8_t *bytes, size_t n)
-{
-    static const char head[] = "get ", tail[] = "\r\n";
-    const size_t head_length = sizeof head - 1, tail_length = sizeof tail - 1;
-
-    _Static_assert(sizeof head - 1 + WIRE_KEY_MAX + sizeof tail - 1 == WIRE_ONE_GET_MAX,
-                   "as wire.h says");
-    if (n <= head_length + tail_length || n > WIRE_ONE_GET_MAX || text_inside_request(wire) ||
-        memcmp(bytes, head, head_length) != 0 ||
-        memcmp(bytes + n - tail_length, tail, tail_length) != 0)
-        return false;
-    for (size_t i = head_length; i < n - tail_length; i++) {
-        if (!is_word_char(bytes[i]))
-            return false;
-    }
-    return true;
-}
-
-void text_sent_one_get(struct wire *wire)
-{
-    wire->request.text.command = ROW_GET + 1;
-    end_request(wire);
+    queue_push_run(wire, run);
+    auth_asked(&wire->login, run.class == CLASS_STORE, false, false);
 }
 
 void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
@@ -424,6 +399,10 @@ void text_sent(struct wire *wire, const uint8_t *bytes, size_t n)
     while (bytes < end && !wire->poison) {
         switch ((enum state)request->state) {
         case IN_LINE:
+            if (request->line == 0)
+                bytes = text_sent_quickly(wire, bytes, end);
+            if (bytes == end || wire->poison)
+                break;
             bytes = read_line(wire, bytes, end);
             if (bytes == end || wire->poison)
                 break;

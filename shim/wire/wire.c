@@ -100,18 +100,24 @@ void wire_commit(struct wire *wire, const struct wire *ahead)
         wire_poison(wire, ahead->poison);
 }
 
-bool wire_is_one_get(const struct wire *wire, const void *bytes, size_t n)
+bool wire_are_whole(const struct wire *wire, const void *bytes, size_t n, struct wire_run *run)
 {
-    return WIRE_GET(wire->poison) == REASON_NONE && wire->protocol != WIRE_BINARY &&
-           text_is_one_get(wire, bytes, n);
+    if (WIRE_GET(wire->poison) != REASON_NONE)
+        return false;
+    return wire->protocol == WIRE_BINARY ? binary_are_whole(wire, bytes, n, run)
+                                         : text_are_whole(wire, bytes, n, run);
 }
 
-void wire_sent_one_get(struct wire *wire)
+void wire_sent_whole(struct wire *wire, struct wire_run run)
 {
     if (wire->poison)
         return;
+    if (wire->protocol == WIRE_BINARY) {
+        binary_sent_whole(wire, run);
+        return;
+    }
     WIRE_SET(wire->protocol, WIRE_TEXT);
-    text_sent_one_get(wire);
+    text_sent_whole(wire, run);
 }
 
 static size_t may_look_at_all(void *context, const void *at, size_t n)
@@ -125,10 +131,6 @@ void wire_sent(struct wire *wire, const void *bytes, size_t n)
 {
     struct wire ahead;
 
-    if (wire_is_one_get(wire, bytes, n)) {
-        wire_sent_one_get(wire);
-        return;
-    }
     wire_look_ahead(&ahead, wire);
     wire_look_at(&ahead, bytes, n, may_look_at_all, NULL);
     wire_commit(wire, &ahead);
@@ -139,7 +141,7 @@ void wire_received(struct wire *wire, const void *bytes, size_t n)
     if (wire->protocol == WIRE_BINARY)
         binary_received(wire, bytes, n);
     else
-        text_received(wire, bytes, n);
+        text_received(wire, bytes, (const uint8_t *)bytes + n);
 }
 
 static bool inside_request(const struct wire *wire)

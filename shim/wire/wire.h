@@ -44,8 +44,8 @@ enum wire_verdict {
 };
 
 struct wire_run {
-    uint8_t class; /* for the parsers: the class of a text request, or a binary opcode */
-    uint8_t quiet; /* not every request of this run gets a reply */
+    uint16_t class; /* for the parsers: the class of a text request, or a binary opcode */
+    uint16_t quiet; /* not every request of this run gets a reply */
     uint32_t count;
 };
 
@@ -159,12 +159,13 @@ bool wire_look_at(struct wire *ahead, const void *bytes, size_t n, wire_may_look
 /* All bytes that were added to AHEAD were sent, and no others since wire_look_ahead(). */
 void wire_commit(struct wire *wire, const struct wire *ahead);
 
-/* SENDER: a fast path for the most common request. Whether the N bytes at BYTES, the next to be
- * sent on WIRE, are one whole `get` of one key, of at most WIRE_ONE_GET_MAX bytes. If they are
- * sent, wire_sent_one_get() does the same as a look ahead and its commit. */
-#define WIRE_ONE_GET_MAX 256
-bool wire_is_one_get(const struct wire *wire, const void *bytes, size_t n);
-void wire_sent_one_get(struct wire *wire);
+/* SENDER: a fast path for the commonest requests, which needs no look ahead. Whether the N
+ * bytes at BYTES, the next to be sent on WIRE, are whole `get`s, or whole `set`s, and nothing
+ * else; fills RUN. If they are sent, wire_sent_whole() does the same as a look ahead and its
+ * commit.
+ */
+bool wire_are_whole(const struct wire *wire, const void *bytes, size_t n, struct wire_run *run);
+void wire_sent_whole(struct wire *wire, struct wire_run run);
 
 /* The program received the N bytes at BYTES. */
 void wire_received(struct wire *wire, const void *bytes, size_t n);
@@ -195,6 +196,12 @@ enum wire_protocol wire_protocol(const struct wire *wire);
 
 /* The protocol of a connection on which the first byte sent is FIRST. */
 enum wire_protocol wire_protocol_of(uint8_t first);
+
+/* Whether a quit can have N bytes: `quit` with its CR LF, or a binary header alone. */
+static inline bool wire_quit_has_length(size_t n)
+{
+    return n == 6 || n == WIRE_PACKET_HEADER;
+}
 
 /* Whether the N bytes at BYTES are a quit (`quit`, Quit or QuitQ) in one of the protocols, and
  * nothing else. */

@@ -537,6 +537,7 @@ static void look(struct wire *ahead, const struct peer *peer, const char *bytes,
  * of the connection, 0 when none can move now. */
 static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
 {
+    struct wire_run whole;
     struct wire ahead;
     ssize_t sent;
 
@@ -548,8 +549,8 @@ static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
         return sent;
     if ((size_t)sent != n)
         look(&ahead, peer, bytes, (size_t)sent);
-    if ((size_t)sent == n && wire_is_one_get(&peer->wire, bytes, n))
-        wire_sent_one_get(&peer->wire);
+    if ((size_t)sent == n && wire_are_whole(&peer->wire, bytes, n, &whole))
+        wire_sent_whole(&peer->wire, whole);
     else
         wire_commit(&peer->wire, &ahead);
     return sent;

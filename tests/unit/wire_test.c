@@ -17,6 +17,7 @@
 #define CUT_SAMPLES    50
 
 #define RANDOM_ROUNDS 20
+#define FAST_ROUNDS   20000
 
 #define KEY_50  "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk"
 #define KEY_250 KEY_50 KEY_50 KEY_50 KEY_50 KEY_50
@@ -89,10 +90,56 @@ static void run_whole(struct wire *wire, const struct wire_vector *vector)
     }
 }
 
-/* Step number CUT_STEP in two pieces, the others whole. */
-static void run_cut(const struct wire_vector *vector, size_t cut_step, size_t cut)
+/* Words and lines that are done are no part of the state. */
+static void clear_dead(struct wire_text_request *request, struct wire_text_reply *reply)
 {
-    struct wire wire;
+    struct wire_word *tokens[] = {&request->token, &reply->token};
+    size_t line = reply->head == 0 ? reply->line : 0;
+
+    for (int i = 0; i < 2; i++) {
+        if (tokens[i]->length < sizeof tokens[i]->text)
+            memset(tokens[i]->text + tokens[i]->length, 0,
+                   sizeof tokens[i]->text - tokens[i]->length);
+    }
+    if (line < sizeof reply->text)
+        memset(reply->text + line, 0, sizeof reply->text - line);
+}
+
+static bool same_state(struct wire a, struct wire b)
+{
+    if (wire_protocol(&a) == WIRE_TEXT) {
+        clear_dead(&a.request.text, &a.reply.text);
+        clear_dead(&b.request.text, &b.reply.text);
+    }
+    return memcmp(&a, &b, sizeof a) == 0;
+}
+
+/* Byte by byte no fast path is taken. */
+static void feed_bytes(struct wire *wire, char direction, const char *bytes, size_t n)
+{
+    for (size_t at = 0; at < n; at++)
+        feed(wire, direction, bytes + at, 1);
+}
+
+/* The states after each step, byte by byte. */
+static void run_bytes(struct wire *after, const struct wire_vector *vector)
+{
+    struct wire wire = {0};
+
+    wire_init(&wire);
+    for (size_t i = 0; i < step_count(vector); i++) {
+        feed_bytes(&wire, vector->steps[i].direction, vector->steps[i].bytes,
+                   vector->steps[i].length);
+        after[i] = wire;
+    }
+}
+
+/* Step number CUT_STEP in two pieces, the others whole. AFTER are the states that must follow.
+ */
+static void run_cut(const struct wire_vector *vector, const struct wire *after, size_t cut_step,
+                    size_t cut)
+{
+    struct wire wire = {0};
 
     wire_init(&wire);
     for (size_t i = 0; i < step_count(vector); i++) {
@@ -102,6 +149,10 @@ static void run_cut(const struct wire_vector *vector, size_t cut_step, size_t cu
         feed(&wire, step->direction, step->bytes, first);
         feed(&wire, step->direction, step->bytes + first, step->length - first);
         check_step(&wire, vector, i, first);
+        if (wire_verdict(&wire) != WIRE_DIRTY && !same_state(wire, after[i]))
+            cr_assert_fail(
+                "vector \"%s\", step %zu, cut at %zu: another state than byte by byte",
+                vector->name, i, first);
     }
 }
 
@@ -154,49 +205,33 @@ Test(wire, vectors_cut_in_two)
 {
     for (size_t i = 0; i < wire_vector_count; i++) {
         const struct wire_vector *vector = &wire_vectors[i];
+        struct wire after[WIRE_STEPS];
 
+        run_bytes(after, vector);
         for (size_t k = 0; k < step_count(vector); k++) {
             size_t length = vector->steps[k].length;
             size_t stride = length <= CUT_EVERYWHERE ? 1 : length / CUT_SAMPLES;
 
-            for (size_t cut = 1; cut < length; cut += stride)
-                run_cut(vector, k, cut);
+            for (size_t cut = 0; cut < length; cut += stride)
+                run_cut(vector, after, k, cut);
         }
     }
 }
 
-/* Words and lines that are done are no part of the state. */
-static void clear_dead(struct wire_text_request *request, struct wire_text_reply *reply)
+static unsigned seed_of_test(void)
 {
-    struct wire_word *tokens[] = {&request->token, &reply->token};
-    size_t line = reply->head == 0 ? reply->line : 0;
+    const char *given = getenv("WIRE_SEED");
+    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
 
-    for (int i = 0; i < 2; i++) {
-        if (tokens[i]->length < sizeof tokens[i]->text)
-            memset(tokens[i]->text + tokens[i]->length, 0,
-                   sizeof tokens[i]->text - tokens[i]->length);
-    }
-    if (line < sizeof reply->text)
-        memset(reply->text + line, 0, sizeof reply->text - line);
-}
-
-static bool same_state(struct wire a, struct wire b)
-{
-    if (wire_protocol(&a) == WIRE_TEXT) {
-        clear_dead(&a.request.text, &a.reply.text);
-        clear_dead(&b.request.text, &b.reply.text);
-    }
-    return memcmp(&a, &b, sizeof a) == 0;
+    printf("WIRE_SEED=%u\n", seed);
+    return seed;
 }
 
 /* Compares the whole state, not only the verdict: else a cut could show later. */
 Test(wire, cuts_leave_no_trace)
 {
-    const char *given = getenv("WIRE_SEED");
-    unsigned seed = given ? (unsigned)strtoul(given, NULL, 10) : (unsigned)time(NULL);
-    unsigned state = seed;
+    unsigned state = seed_of_test();
 
-    printf("WIRE_SEED=%u\n", seed);
     for (unsigned round = 0; round < RANDOM_ROUNDS; round++) {
         for (size_t i = 0; i < wire_vector_count; i++) {
             const struct wire_vector *vector = &wire_vectors[i];
@@ -603,13 +638,14 @@ Test(wire, a_look_too_deep)
     check(&wire, WIRE_DIRTY, REASON_TOO_DEEP, "one too many at once", 0, 0);
 }
 
-/* The short path for the commonest request gives the same result as the long one. */
-Test(wire, one_get)
+/* The fast path for the commonest requests takes these and no others. */
+Test(wire, whole_requests)
 {
     static const char *const befores[] = {"",
                                           "get a\r\n",
                                           "version\r\n",
                                           "get",
+                                          "get a\r",
                                           "set a 0 0 9\r\n",
                                           "set a 0 0 3\r\nb c\r\n",
                                           "bogus\r\n",
@@ -617,18 +653,31 @@ Test(wire, one_get)
                                           "\x80"};
     static const struct {
         const char *bytes;
-        bool one_get;
-    } cases[] = {{"get a\r\n", true},
-                 {"get " KEY_250 "\r\n", true},
-                 {"get " KEY_251 "\r\n", false},
-                 {"get a b\r\n", false},
-                 {"get \r\n", false},
-                 {"gets a\r\n", false},
-                 {"get a\n", false},
-                 {"get a\r\nget b\r\n", false},
-                 {"get a\t\r\n", false},
-                 {"get a\r", false},
-                 {"", false}};
+        unsigned gets;
+    } cases[] = {{"get ab\r\n", 1},
+                 {"get " KEY_250 "\r\n", 1},
+                 {"get " KEY_251 "\r\n", 0},
+                 {"get ab " KEY_250 "\r\n", 1},
+                 {"get ab " KEY_251 "\r\n", 0},
+                 {"get a b\r\n", 1},
+                 {"gets a\r\n", 1},
+                 {"get ab\r\ngets b\r\n", 2},
+                 {"get ab\r\nversion\r\n", 0},
+                 {"get ab\r\nget b", 0},
+                 {"get ab\r\nget b\r", 0},
+                 {"get ab ", 0},
+                 {"get  ab\r\n", 0},
+                 {"get a  b\r\n", 0},
+                 {"get ab \r\n", 0},
+                 {"get \r\n", 0},
+                 {"getab a\r\n", 0},
+                 {"get ab\n", 0},
+                 {"get ab\t\r\n", 0},
+                 {"get ab\x7f\r\n", 0},
+                 {"get ab\r", 0},
+                 {"get ab\rx", 0},
+                 {"set ab 0 0 1\r\nx\r\n", 0},
+                 {"", 0}};
 
     for (size_t before = 0; before < sizeof befores / sizeof befores[0]; before++) {
         struct wire wire = after(befores[before], strlen(befores[before]));
@@ -638,19 +687,124 @@ Test(wire, one_get)
 
         for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
             const char *bytes = cases[i].bytes;
-            struct wire quick = wire, slow = wire, ahead;
-            struct sight sight = {.limit = SIZE_MAX};
+            struct wire_run run = {.count = 0};
+            bool whole = wire_are_whole(&wire, bytes, strlen(bytes), &run);
+            struct wire quick = wire, slow = wire;
 
-            cr_assert_eq(wire_is_one_get(&wire, bytes, strlen(bytes)),
-                         ready && cases[i].one_get, "'%s' '%s'", befores[before], bytes);
-            if (!ready || !cases[i].one_get)
+            cr_assert_eq(whole ? run.count : 0, ready ? cases[i].gets : 0, "'%s' '%s'",
+                         befores[before], bytes);
+            if (!whole)
                 continue;
-            wire_sent_one_get(&quick);
-            cr_assert(look_at(&ahead, &slow, bytes, strlen(bytes), &sight));
-            wire_commit(&slow, &ahead);
+            wire_sent_whole(&quick, run);
+            feed_bytes(&slow, '>', bytes, strlen(bytes));
             cr_assert(same_state(quick, slow), "'%s' '%s'", befores[before], bytes);
         }
     }
+}
+
+/* A `set` may be a login until the first reply has come. */
+Test(wire, whole_stores)
+{
+    struct wire wire = after("get a\r\n", 7);
+    const char *stores = "set ab 0 0 1\r\nx\r\nset b 12 34 10\r\n0123456789\r\n";
+    static const char *const others[] = {
+        "set ab 0 0 1 noreply\r\nx\r\n",   "set ab 0 0 1\r\nxy\r\n",
+        "set ab 0 0 2\r\nx\r\n",           "set ab 0 0\r\nx\r\n",
+        "set ab 0 -1 1\r\nx\r\n",          "set ab  0 0 1\r\nx\r\n",
+        "set ab 0 0 1\r\nx\r\nget ab\r\n", "set ab 0 0 0000000001\r\nx\r\n"};
+    struct wire_run run;
+    struct wire slow;
+
+    cr_assert_not(wire_are_whole(&wire, stores, strlen(stores), &run));
+    feed(&wire, '<', "END\r\n", 5);
+    cr_assert(wire_are_whole(&wire, stores, strlen(stores), &run));
+    cr_assert_eq(run.count, 2);
+    slow = wire;
+    wire_sent_whole(&wire, run);
+    feed_bytes(&slow, '>', stores, strlen(stores));
+    cr_assert(same_state(wire, slow));
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        cr_expect_not(wire_are_whole(&wire, others[i], strlen(others[i]), &run), "%s",
+                      others[i]);
+}
+
+/* Requests and their replies, of forms that the fast paths take and of others. */
+static const struct {
+    const char *request, *reply;
+} exchanges[] = {
+    {"get ab\r\n", "END\r\n"},
+    {"get ab\r\n", "VALUE ab 0 2\r\nxy\r\nEND\r\n"},
+    {"get abcdefgh b\r\n", "VALUE abcdefgh 16 10\r\n0123456789\r\nVALUE b 1 0\r\n\r\nEND\r\n"},
+    {"gets abcdefg\r\n", "VALUE abcdefg 123456789 2 77\r\nEN\r\nEND\r\n"},
+    {"get k\r\n", "VALUE k 0 0000000005\r\nvalue\r\nEND\r\n"},
+    {"set k 0 0 2\r\nab\r\n", "STORED\r\n"},
+    {"set abcdefgh 123456789 1 10\r\n0123456789\r\n", "STORED\r\n"},
+    {"set k 0 -1 0\r\n\r\n", "NOT_STORED\r\n"},
+    {"set k 0 0 2 noreply\r\nab\r\n", ""},
+    {"version\r\n", "VERSION 1\r\n"},
+    {"delete k\r\n", "DELETED\r\n"},
+    {"mg ab v\r\n", "VA 2\r\nab\r\n"},
+    {"mg ab v\r\n", "EN\r\n"},
+};
+
+/* What is on its way in one direction. */
+struct stream {
+    char text[1024];
+    size_t n;
+};
+
+static void append(struct stream *stream, const char *text)
+{
+    memcpy(stream->text + stream->n, text, strlen(text));
+    stream->n += strlen(text);
+}
+
+static void change_a_byte(struct stream *stream, unsigned *state)
+{
+    if (stream->n > 0)
+        stream->text[(size_t)rand_r(state) % stream->n] = "\r\n 0x\x7f\xff"[rand_r(state) % 7];
+}
+
+/* Feeds the first N bytes, which leave the stream, at once and one by one. */
+static void deliver(struct wire *whole, struct wire *bytes, char direction,
+                    struct stream *stream, size_t n)
+{
+    feed(whole, direction, stream->text, n);
+    feed_bytes(bytes, direction, stream->text, n);
+    cr_assert_eq(wire_refusal(whole), wire_refusal(bytes), "'%.*s'", (int)n, stream->text);
+    cr_assert(whole->poison || same_state(*whole, *bytes), "'%.*s'", (int)n, stream->text);
+    memmove(stream->text, stream->text + n, stream->n - n);
+    stream->n -= n;
+}
+
+/* Some requests are sent at once, and some bytes of the replies received, again and again. */
+Test(wire, fast_paths_leave_no_trace)
+{
+    unsigned state = seed_of_test(), clean = 0;
+
+    for (unsigned round = 0; round < FAST_ROUNDS; round++) {
+        struct wire whole = {0}, bytes = {0};
+        struct stream sent = {.n = 0}, received = {.n = 0};
+
+        wire_init(&whole);
+        wire_init(&bytes);
+        for (unsigned step = 0; step < 4; step++) {
+            for (int i = rand_r(&state) % 4; i >= 0; i--) {
+                size_t which = (size_t)rand_r(&state) % (sizeof exchanges / sizeof *exchanges);
+
+                append(&sent, exchanges[which].request);
+                append(&received, exchanges[which].reply);
+            }
+            if (rand_r(&state) % 16 == 0)
+                change_a_byte(rand_r(&state) % 2 ? &sent : &received, &state);
+            deliver(&whole, &bytes, '>', &sent, sent.n);
+            if (received.n > 0)
+                deliver(&whole, &bytes, '<', &received,
+                        rand_r(&state) % 2 ? (size_t)rand_r(&state) % received.n : received.n);
+        }
+        clean += !whole.poison;
+    }
+    cr_expect_gt(clean, FAST_ROUNDS / 2, "%u", clean);
 }
 
 static const char binary_quit[24] = {'\x80', '\x07', [12] = 'o', 'p', 'a', 'q'};

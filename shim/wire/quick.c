@@ -1,0 +1,260 @@
+/*
+ * The fast paths of the text protocol: whole requests and replies of the commonest forms, each
+ * in one pass over its bytes, where they are. What is accepted here is accepted by
+ * text_request.c and text_reply.c too, and leaves the same state. In every doubt the bytes are
+ * left to them.
+ */
+#include "wire/internal.h"
+
+#include <endian.h>
+
+/* Numbers with so many digits fit every argument. */
+#define DIGITS 9
+
+#define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
+
+/* The eight bytes at AT, the first one lowest. */
+static inline uint64_t eight_at(const uint8_t *at)
+{
+    uint64_t eight;
+
+    memcpy(&eight, at, sizeof eight);
+    return le64toh(eight);
+}
+
+/* The highest bit of the first byte that ends a word: of one up to a blank, by the subtraction,
+ * or of 0x7f, by the addition. Later bits mean nothing. A carry may take 0x7e for such a byte.
+ */
+static inline uint64_t mark_end(uint64_t eight)
+{
+    return ((eight - EACH_BYTE(' ' + 1)) | (eight + EACH_BYTE(1))) & ~eight & EACH_BYTE(0x80);
+}
+
+/* Where the word at AT ends; END if it does not. AT is before END, and the eight bytes before
+ * END are readable. */
+static inline const uint8_t *behind_word(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *last = end - sizeof(uint64_t);
+    uint64_t mark;
+
+    for (; at <= last; at += sizeof(uint64_t)) {
+        mark = mark_end(eight_at(at));
+        if (mark != 0)
+            return at + (__builtin_ctzll(mark) >> 3);
+    }
+    if (at == end)
+        return end;
+    mark = mark_end(eight_at(last) >> ((unsigned)(at - last) * 8));
+    return at + (__builtin_ctzll(mark) >> 3);
+}
+
+/* Moves *AT behind a key and the byte that follows it, which is returned. 0 if there is no key,
+ * or no byte after that. */
+static inline uint8_t pass_key(const uint8_t **at, const uint8_t *end)
+{
+    const uint8_t *behind = behind_word(*at, end);
+    size_t length = (size_t)(behind - *at);
+
+    if (behind + 1 >= end || length - 1 >= WIRE_KEY_MAX)
+        return 0;
+    *at = behind + 1;
+    return *behind;
+}
+
+/* Moves *AT behind the digits of a number, which may end at END; false if it has another form.
+ */
+static inline bool pass_number(const uint8_t **at, const uint8_t *end, uint32_t *number)
+{
+    const uint8_t *digit = *at;
+    size_t length;
+
+    for (*number = 0; digit < end && (uint8_t)(*digit - '0') <= 9; digit++)
+        *number = *number * 10 + (uint8_t)(*digit - '0');
+    length = (size_t)(digit - *at);
+    *at = digit;
+    return length - 1 < DIGITS;
+}
+
+/* The same for flags and the blank behind them. Most clients have flags of one digit. */
+static inline bool pass_flags(const uint8_t **at, const uint8_t *end)
+{
+    const uint8_t *flags = *at;
+    uint32_t number;
+
+    if (end - flags >= 2 && (uint8_t)(flags[0] - '0') <= 9 && flags[1] == ' ') {
+        *at += 2;
+        return true;
+    }
+    return pass_number(at, end, &number) && *at < end && *(*at)++ == ' ';
+}
+
+/* Behind the length of a value, the end of its line, the value and its CR LF; else NULL. */
+static inline const uint8_t *behind_data(const uint8_t *at, const uint8_t *end)
+{
+    const size_t ends = 2 * sizeof(uint16_t);
+    uint32_t length;
+
+    if (!pass_number(&at, end, &length) || (size_t)(end - at) < length + ends ||
+        memcmp(at, "\r\n", 2) != 0 || memcmp(at + 2 + length, "\r\n", 2) != 0)
+        return NULL;
+    return at + length + ends;
+}
+
+/* Behind TEXT, if it is at AT; else NULL. */
+#define BEHIND(text, at, end)                                                                  \
+    ((size_t)((end) - (at)) >= sizeof(text) - 1 && memcmp(at, text, sizeof(text) - 1) == 0     \
+         ? (at) + (sizeof(text) - 1)                                                           \
+         : NULL)
+
+/* Behind one or more words and the end of their line; NULL if that is not there. */
+static inline const uint8_t *behind_words(const uint8_t *at, const uint8_t *end)
+{
+    uint8_t next;
+
+    do
+        next = pass_key(&at, end);
+    while (next == ' ');
+    return next == '\r' ? BEHIND("\n", at, end) : NULL;
+}
+
+static inline const uint8_t *behind_get(const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *keys = BEHIND("get ", at, end);
+
+    if (!keys)
+        keys = BEHIND("gets ", at, end);
+    return keys ? behind_words(keys, end) : NULL;
+}
+
+static inline const uint8_t *behind_set(const uint8_t *at, const uint8_t *end)
+{
+    at = BEHIND("set ", at, end);
+    return at && pass_key(&at, end) == ' ' && pass_flags(&at, end) && pass_flags(&at, end)
+               ? behind_data(at, end)
+               : NULL;
+}
+
+/* Behind as many whole requests as can be read, all of one class, which is noted in RUN. The
+ * value of a `set` may be a login until the first reply was judged. */
+static inline const uint8_t *behind_requests(const struct wire *wire, const uint8_t *at,
+                                             const uint8_t *end, struct wire_run *run)
+{
+    const uint8_t *behind;
+    uint32_t count = 0;
+
+    if ((size_t)(end - at) < sizeof(uint64_t))
+        return at;
+    for (; (behind = behind_get(at, end)); count++)
+        at = behind;
+    *run = (struct wire_run){CLASS_GET, false, count};
+    if (count > 0 || !WIRE_GET(wire->login.judged))
+        return at;
+    for (; (behind = behind_set(at, end)); count++)
+        at = behind;
+    *run = (struct wire_run){CLASS_STORE, false, count};
+    return at;
+}
+
+bool text_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
+                    struct wire_run *run)
+{
+    const uint8_t *end = bytes + n;
+
+    return n > 0 && !text_inside_request(wire) && behind_requests(wire, bytes, end, run) == end;
+}
+
+const uint8_t *text_sent_quickly(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    struct wire_run run;
+    const uint8_t *behind = behind_requests(wire, at, end, &run);
+
+    if (behind > at)
+        text_sent_whole(wire, run);
+    return behind;
+}
+
+static inline const uint8_t *behind_value(const uint8_t *at, const uint8_t *end)
+{
+    if ((size_t)(end - at) < sizeof "VALUE" + sizeof(uint64_t) ||
+        memcmp(at, "VALUE ", sizeof "VALUE") != 0)
+        return NULL;
+    at += sizeof "VALUE";
+    return pass_key(&at, end) == ' ' && pass_flags(&at, end) ? behind_data(at, end) : NULL;
+}
+
+/* The oldest request was answered. */
+static inline void answered(struct wire *wire, bool stored)
+{
+    queue_pop(&wire->queue);
+    wire_answered(wire);
+    auth_answered(&wire->login, stored);
+    wire->reply.text.continued = false;
+}
+
+/* Reads lines and values of the reply to a `get`, as many as are whole. */
+static inline const uint8_t *read_values(struct wire *wire, const uint8_t *at,
+                                         const uint8_t *end)
+{
+    const uint8_t *behind;
+
+    while (!(behind = BEHIND("END\r\n", at, end))) {
+        behind = behind_value(at, end);
+        if (!behind)
+            return at;
+        wire->reply.text.continued = true;
+        at = behind;
+    }
+    answered(wire, false);
+    return behind;
+}
+
+static inline const uint8_t *read_stored(struct wire *wire, const uint8_t *at,
+                                         const uint8_t *end)
+{
+    const uint8_t *behind = BEHIND("STORED\r\n", at, end);
+
+    if (!behind)
+        return at;
+    answered(wire, true);
+    return behind;
+}
+
+/* Reads whole replies, as many as it can. AT is at the beginning of a line. */
+static const uint8_t *read_replies(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    const uint8_t *before;
+
+    do {
+        const struct wire_run *run = queue_at(&wire->queue, 0);
+
+        before = at;
+        if (run && run->class == CLASS_GET)
+            at = read_values(wire, at, end);
+        else if (run && run->class == CLASS_STORE)
+            at = read_stored(wire, at, end);
+    } while (at != before && at < end);
+    return at;
+}
+
+static __attribute__((noinline)) void read_all(struct wire *wire, const uint8_t *at,
+                                               const uint8_t *end)
+{
+    while (at < end && !wire->poison) {
+        if (text_at_line(wire))
+            at = read_replies(wire, at, end);
+        if (at < end)
+            at = text_read_reply(wire, at, end);
+    }
+}
+
+/* Most often the bytes are one reply to a `get`: then nothing is called, so no registers are
+ * saved. */
+void text_received(struct wire *wire, const uint8_t *at, const uint8_t *end)
+{
+    const struct wire_run *run = queue_at(&wire->queue, 0);
+
+    if (!wire->poison && text_at_line(wire) && run && run->class == CLASS_GET)
+        at = read_values(wire, at, end);
+    if (at < end)
+        read_all(wire, at, end);
+}
