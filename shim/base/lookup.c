@@ -184,11 +184,11 @@ static void *find(const struct object *object, const struct wanted *wanted)
 
 /* The objects that were loaded with the program, in their order. They stay loaded, so the list
  * can be read at any time and without a lock. Empty: it is not to be used. */
-#define NOTED_MOST 128
-static struct place noted[NOTED_MOST];
-static size_t noted_count;
-static size_t noted_behind; /* the index of the first one behind us */
-static size_t noted_libc;   /* the index of libc */
+#define NOTED_MOST 96
+static AT_START struct place noted[NOTED_MOST];
+static AT_START size_t noted_count;
+static AT_START size_t noted_behind; /* the index of the first one behind us */
+static AT_START size_t noted_libc;   /* the index of libc */
 
 struct notes {
     size_t count, ours;

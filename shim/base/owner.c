@@ -15,21 +15,21 @@
 #include "base/rawsys.h"
 
 _Atomic uint32_t fork_epoch;
-_Atomic uint32_t memory_sharers;
+AT_START _Atomic uint32_t memory_sharers;
 _Atomic uint32_t orphan_epoch;
 _Atomic uint32_t cred_epoch;
 
 struct owner_page owner_page;
 
 /* The kernel does not wipe the page. */
-static bool is_unwiped;
+static AT_START bool is_unwiped;
 
-static _Atomic uint32_t refusal;
+static AT_START _Atomic uint32_t refusal;
 
 /* Without __libc_single_threaded the threads are counted in /proc: once a second at most while
  * there are several, as every wait of the program asks. */
 #define ASK_AFTER ((msec_t)1000)
-static _Atomic msec_t ask_at; /* when to count again */
+static AT_START _Atomic msec_t ask_at; /* when to count again */
 
 /* The variable of glibc 2.32 and later, else NULL. */
 static const volatile char *single_threaded;

@@ -8,9 +8,10 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "base/lookup.h"
 
-struct memory memory;
+AT_START struct memory memory;
 
 /* The first object that dl_iterate_phdr(3) lists is the program. Its writable segment stays
  * mapped as long as the program runs. All its pages exist: the kernel fills those that are not

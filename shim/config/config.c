@@ -334,31 +334,69 @@ static bool read_library(struct config *config, const char *value)
 #define NOT_A_TIME   "is not a time from 1ms to 168h, such as 90s or 5m"
 #define NOT_A_SWITCH "is not on, off, yes, no, true, false, 1 or 0"
 
+/* The name, the function that reads a value, the default, and what is wrong with a value that
+ * it refuses. */
+#define VARIABLES(each)                                                                        \
+    each(SERVERS, read_servers, "11211",                                                       \
+         NULL) each(MAX_IDLE, read_max_idle, "32",                                             \
+                    NOT_A_COUNT) each(MAX_IDLE_TOTAL, read_max_idle_total, "256", NOT_A_COUNT) \
+        each(IDLE_TIMEOUT, read_idle_timeout, "55s",                                           \
+             NOT_A_TIME) each(MAX_LIFETIME, read_max_lifetime, "5m", NOT_A_TIME)               \
+            each(KEEPALIVE, read_keepalive, "15s",                                             \
+                 "is not off or a time from 1s to 1h, such as 15s or 2m")                      \
+                each(DEEPBIND, read_deepbind, "memcached.so,memcache.so,sockets.so",           \
+                     "is not a list of file names without directories")                        \
+                    each(LOG, read_log, "", "is not stderr or a path that can be used here")   \
+                        each(LOG_LEVEL, read_log_level, "info",                                \
+                             "is not error, warning, info or debug")                           \
+                            each(STATS, read_stats, STATS_DIRECTORY,                           \
+                                 "is not off or an absolute path of at most 199 bytes")        \
+                                each(DRY_RUN, read_dry_run, "off", NOT_A_SWITCH)               \
+                                    each(DISABLE, read_disable, "off", NOT_A_SWITCH)           \
+                                        each(LIBRARY, read_library, "", NULL)
+
+/* Texts in the table, as the loader would have to relocate pointers in every process. */
 static const struct variable {
-    const char *name;
-    bool (*read)(struct config *config, const char *value);
-    const char *fallback;
-    const char *problem; /* of a value that READ refuses */
+    char name[16];
+    char fallback[40];
 } variables[] = {
-    {"SERVERS", read_servers, "11211", NULL},
-    {"MAX_IDLE", read_max_idle, "32", NOT_A_COUNT},
-    {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
-    {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
-    {"MAX_LIFETIME", read_max_lifetime, "5m", NOT_A_TIME},
-    {"KEEPALIVE", read_keepalive, "15s",
-     "is not off or a time from 1s to 1h, such as 15s or 2m"},
-    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so,sockets.so",
-     "is not a list of file names without directories"},
-    {"LOG", read_log, "", "is not stderr or a path that can be used here"},
-    {"LOG_LEVEL", read_log_level, "info", "is not error, warning, info or debug"},
-    {"STATS", read_stats, STATS_DIRECTORY,
-     "is not off or an absolute path of at most 199 bytes"},
-    {"DRY_RUN", read_dry_run, "off", NOT_A_SWITCH},
-    {"DISABLE", read_disable, "off", NOT_A_SWITCH},
-    {"LIBRARY", read_library, "", NULL},
+#define TEXTS(name, read, fallback, problem) {#name, fallback},
+    VARIABLES(TEXTS)
+#undef TEXTS
 };
 
-#define VARIABLES (sizeof(variables) / sizeof(variables[0]))
+enum index {
+#define NUMBERED(name, read, fallback, problem) INDEX_##name,
+    VARIABLES(NUMBERED)
+#undef NUMBERED
+        COUNT
+};
+
+static bool read_value(enum index i, struct config *config, const char *value)
+{
+    switch (i) {
+#define READ(name, read, fallback, problem)                                                    \
+    case INDEX_##name:                                                                         \
+        return read(config, value);
+        VARIABLES(READ)
+#undef READ
+    default:
+        return false;
+    }
+}
+
+static const char *problem_of(enum index i)
+{
+    switch (i) {
+#define PROBLEM(name, read, fallback, problem)                                                 \
+    case INDEX_##name:                                                                         \
+        return problem;
+        VARIABLES(PROBLEM)
+#undef PROBLEM
+    default:
+        return NULL;
+    }
+}
 
 static void read_assignment(struct config *config, const char *assignment)
 {
@@ -367,13 +405,13 @@ static void read_assignment(struct config *config, const char *assignment)
 
     if (name[n] != '=')
         return;
-    for (size_t i = 0; i < VARIABLES; i++) {
+    for (enum index i = 0; i < COUNT; i++) {
         if (strlen(variables[i].name) != n || strncmp(name, variables[i].name, n) != 0)
             continue;
-        if (!variables[i].read(config, name + n + 1)) {
-            variables[i].read(config, variables[i].fallback);
+        if (!read_value(i, config, name + n + 1)) {
+            read_value(i, config, variables[i].fallback);
             warn_of_value(config, (struct part){assignment, n + strlen(PREFIX)},
-                          whole(name + n + 1), variables[i].problem);
+                          whole(name + n + 1), problem_of(i));
         }
         return;
     }
@@ -441,8 +479,8 @@ void config_read(struct config *config, char *const *environment)
 {
     config->warning_count = 0;
     config->stats_instead[0] = '\0';
-    for (size_t i = 0; i < VARIABLES; i++)
-        variables[i].read(config, variables[i].fallback);
+    for (enum index i = 0; i < COUNT; i++)
+        read_value(i, config, variables[i].fallback);
     for (; *environment; environment++) {
         if (strncmp(*environment, PREFIX, strlen(PREFIX)) == 0)
             read_assignment(config, *environment);

@@ -129,7 +129,7 @@ void libc_bind_children(void)
 }
 
 /* Whether the real functions can be looked up at any time. */
-static bool is_started;
+static AT_START bool is_started;
 
 /* Not seen by ThreadSanitizer: two threads may store the same pointer at the same time, and a
  * third one may read it meanwhile. */

@@ -261,14 +261,41 @@ static long enter_namespace(long nr, const long *a)
 #define NO_FD  0
 #define FD(at) (1 << (at))
 
+/* The effects, each with a number: a pointer would have to be relocated in every process. */
+#define EFFECTS(each)                                                                          \
+    each(pass_on) each(send_message) each(send_messages) each(receive_message)                 \
+        each(submit_requests) each(ask_for_name) each(make_fd) each(replace_fd) each(close_fd) \
+            each(close_fds) each(poll_list) each(poll_sets) each(change_epoll) each(make_ring) \
+                each(register_with_ring) each(enter_ring) each(make_child) each(end_process)   \
+                    each(change_identity) each(leave_namespace) each(enter_namespace)          \
+                        each(hook_confine)
+
+enum effect {
+#define NUMBERED(effect) EFFECT_##effect,
+    EFFECTS(NUMBERED)
+#undef NUMBERED
+};
+
 static const struct row {
-    unsigned int fds;
-    long (*effect)(long nr, const long *a);
+    uint8_t fds;
+    uint8_t effect;
 } rows[] = {
-#define SYSCALL(name, fds, effect) {fds, effect},
+#define SYSCALL(name, fds, effect) {fds, EFFECT_##effect},
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };
+
+static long take_effect(enum effect effect, long nr, const long *a)
+{
+    switch (effect) {
+#define CALLED(effect)                                                                         \
+    case EFFECT_##effect:                                                                      \
+        return effect(nr, a);
+        EFFECTS(CALLED)
+#undef CALLED
+    }
+    return pass_on(nr, a);
+}
 
 enum row_index {
 #define SYSCALL(name, fds, effect) ROW_OF_##name,
@@ -304,5 +331,5 @@ HOOKED long syscall(long nr, ...)
         return pass_on(nr, a);
     for (unsigned int fds = row->fds; fds != 0; fds &= fds - 1)
         hook_share((int)a[__builtin_ctz(fds)], REASON_RAW_SYSCALL);
-    return row->effect(nr, a);
+    return take_effect((enum effect)row->effect, nr, a);
 }

@@ -22,12 +22,12 @@ extern void crosscall2(void) __attribute__((weak));
 static struct config config;
 
 /* What the settings are read from; NULL when they were read. */
-static char *const *variables;
+static AT_START char *const *variables;
 
 /* Held while the process wakes. See concurrency.md, order of locks. */
 static struct lock waking;
 
-static bool can_unwind;
+static AT_START bool can_unwind;
 
 static const char *what_it_does(void)
 {
