@@ -309,25 +309,17 @@ void track_shared(int fd, enum reason reason)
         raw_close(fd);
 }
 
-struct conn *track_flags_begin(int fd)
-{
-    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
-
-    if (!conn)
-        return NULL;
-    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
-    return conn;
-}
-
 void track_flags_range(unsigned int first, unsigned int last)
 {
     unsigned int end = (unsigned int)fdmap_end();
 
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
-        struct conn *conn = track_flags_begin((int)fd);
+        struct conn *conn = conn_get((int)fd, CONN_CALL_OTHER);
 
-        if (conn)
-            conn_put(conn, CONN_CALL_OTHER);
+        if (!conn)
+            continue;
+        conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+        conn_put(conn, CONN_CALL_OTHER);
     }
 }
 
