@@ -1,5 +1,5 @@
 /*
- * Reads the variables of the environment. A table has a row for each, with its default.
+ * Reads the variables of the environment, which variables.def lists.
  */
 #include "config/config.h"
 
@@ -334,52 +334,31 @@ static bool read_library(struct config *config, const char *value)
 #define NOT_A_TIME   "is not a time from 1ms to 168h, such as 90s or 5m"
 #define NOT_A_SWITCH "is not on, off, yes, no, true, false, 1 or 0"
 
-/* The name, the function that reads a value, the default, and what is wrong with a value that
- * it refuses. */
-#define VARIABLES(each)                                                                        \
-    each(SERVERS, read_servers, "11211",                                                       \
-         NULL) each(MAX_IDLE, read_max_idle, "32",                                             \
-                    NOT_A_COUNT) each(MAX_IDLE_TOTAL, read_max_idle_total, "256", NOT_A_COUNT) \
-        each(IDLE_TIMEOUT, read_idle_timeout, "55s",                                           \
-             NOT_A_TIME) each(MAX_LIFETIME, read_max_lifetime, "5m", NOT_A_TIME)               \
-            each(KEEPALIVE, read_keepalive, "15s",                                             \
-                 "is not off or a time from 1s to 1h, such as 15s or 2m")                      \
-                each(DEEPBIND, read_deepbind, "memcached.so,memcache.so,sockets.so",           \
-                     "is not a list of file names without directories")                        \
-                    each(LOG, read_log, "", "is not stderr or a path that can be used here")   \
-                        each(LOG_LEVEL, read_log_level, "info",                                \
-                             "is not error, warning, info or debug")                           \
-                            each(STATS, read_stats, STATS_DIRECTORY,                           \
-                                 "is not off or an absolute path of at most 199 bytes")        \
-                                each(DRY_RUN, read_dry_run, "off", NOT_A_SWITCH)               \
-                                    each(DISABLE, read_disable, "off", NOT_A_SWITCH)           \
-                                        each(LIBRARY, read_library, "", NULL)
-
 /* Texts in the table, as the loader would have to relocate pointers in every process. */
 static const struct variable {
     char name[16];
     char fallback[40];
 } variables[] = {
-#define TEXTS(name, read, fallback, problem) {#name, fallback},
-    VARIABLES(TEXTS)
-#undef TEXTS
+#define VARIABLE(name, read, fallback, problem) {#name, fallback},
+#include "config/variables.def"
+#undef VARIABLE
 };
 
 enum index {
-#define NUMBERED(name, read, fallback, problem) INDEX_##name,
-    VARIABLES(NUMBERED)
-#undef NUMBERED
-        COUNT
+#define VARIABLE(name, read, fallback, problem) INDEX_##name,
+#include "config/variables.def"
+#undef VARIABLE
+    COUNT
 };
 
 static bool read_value(enum index i, struct config *config, const char *value)
 {
     switch (i) {
-#define READ(name, read, fallback, problem)                                                    \
+#define VARIABLE(name, read, fallback, problem)                                                \
     case INDEX_##name:                                                                         \
         return read(config, value);
-        VARIABLES(READ)
-#undef READ
+#include "config/variables.def"
+#undef VARIABLE
     default:
         return false;
     }
@@ -388,11 +367,11 @@ static bool read_value(enum index i, struct config *config, const char *value)
 static const char *problem_of(enum index i)
 {
     switch (i) {
-#define PROBLEM(name, read, fallback, problem)                                                 \
+#define VARIABLE(name, read, fallback, problem)                                                \
     case INDEX_##name:                                                                         \
         return problem;
-        VARIABLES(PROBLEM)
-#undef PROBLEM
+#include "config/variables.def"
+#undef VARIABLE
     default:
         return NULL;
     }

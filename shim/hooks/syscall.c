@@ -261,19 +261,11 @@ static long enter_namespace(long nr, const long *a)
 #define NO_FD  0
 #define FD(at) (1 << (at))
 
-/* The effects, each with a number: a pointer would have to be relocated in every process. */
-#define EFFECTS(each)                                                                          \
-    each(pass_on) each(send_message) each(send_messages) each(receive_message)                 \
-        each(submit_requests) each(ask_for_name) each(make_fd) each(replace_fd) each(close_fd) \
-            each(close_fds) each(poll_list) each(poll_sets) each(change_epoll) each(make_ring) \
-                each(register_with_ring) each(enter_ring) each(make_child) each(end_process)   \
-                    each(change_identity) each(leave_namespace) each(enter_namespace)          \
-                        each(hook_confine)
-
+/* A number for each, as a pointer would have to be relocated in every process. */
 enum effect {
-#define NUMBERED(effect) EFFECT_##effect,
-    EFFECTS(NUMBERED)
-#undef NUMBERED
+#define EFFECT(function) EFFECT_##function,
+#include "hooks/effects.def"
+#undef EFFECT
 };
 
 static const struct row {
@@ -288,11 +280,11 @@ static const struct row {
 static long take_effect(enum effect effect, long nr, const long *a)
 {
     switch (effect) {
-#define CALLED(effect)                                                                         \
-    case EFFECT_##effect:                                                                      \
-        return effect(nr, a);
-        EFFECTS(CALLED)
-#undef CALLED
+#define EFFECT(function)                                                                       \
+    case EFFECT_##function:                                                                    \
+        return function(nr, a);
+#include "hooks/effects.def"
+#undef EFFECT
     }
     return pass_on(nr, a);
 }
