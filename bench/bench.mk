@@ -23,17 +23,17 @@ $(TIMED): $(B)/timed/lock_times.o $(SHIM_FILES)
 
 ## SUBJECTS what `make bench` measures, as "cycle network" (everything)
 SUBJECTS ?=
-## CASES which cases of SUBJECTS=faults, as "firewall loss" (everything)
+## CASES which cases of SUBJECTS=faults or family, as "firewall loss" (everything)
 CASES ?=
-## OLD a commit whose library SUBJECTS=faults measures beside ours
+## OLD a commit whose library SUBJECTS=faults and family measure beside ours
 OLD ?=
 BENCH_PROGRAMS := $(addprefix $(B)/bench/,calls footprint fork instructions forwarder fleet unix_fence lib/turns \
-                    growth/threads faults/client)
+                    growth/threads faults/client family/ring)
 
 ## bench measures
 bench:
 	@.ci/packages build bench
 	$(call say,MAKE,bench)$(MAKE) all $(BENCH_PROGRAMS) $(TIMED)
-	FAULTS_CASES='$(CASES)' FAULTS_OLD='$(OLD)' /usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
+	BENCH_CASES='$(CASES)' BENCH_OLD='$(OLD)' /usr/bin/python3 bench/run.py $(B) $(SUBJECTS)
 
 .PHONY: demo bench

@@ -5,52 +5,23 @@ processes and go with them. Client and server share a processor, the forwarder h
 root.
 """
 
-import contextlib
-import os
 import statistics
-import subprocess
 import sys
 
 from lib import machine
 from lib.report import Report, number, quartiles
 from lib.rounds import interleaved, ratios, spread
-from lib.worker import PROGRAMS, Turns, Worker
-from namespaces import namespace, started
+from lib.wire import SERVER, can_make_one, network, wait_until_it_answers
+from lib.worker import Turns
+from namespaces import started
 from support import free_port
 
 # Milliseconds for a round trip, and turns in a batch, so that batches take about as long.
 ROUND_TRIPS = {0: 100, 0.2: 60, 0.5: 40, 1: 20, 5: 6}
 ROUNDS = 20
 SECONDS = 120
-CLIENT, SERVER = "10.77.0.1", "10.77.0.2"
 
 OPEN, WITHOUT, WITH = "stays open", "cycle, no shim", "cycle, shim"
-
-
-def set_up(inside, address, peer):
-    for command in (["ip", "address", "add", address, "peer", peer, "dev", "wire"],
-                    ["ip", "link", "set", "wire", "up"]):
-        subprocess.run([*inside, *command], check=True)
-
-
-@contextlib.contextmanager
-def network():
-    """(the forwarder, which is told delays; where the client runs; where the server runs)."""
-    with namespace() as (client, client_path), namespace() as (server, server_path):
-        command = machine.on_cpu(machine.OTHER_CPU, [os.path.join(PROGRAMS, "forwarder"),
-                                                     client_path, server_path])
-        with Worker(command, None, None) as forwarder:
-            forwarder.hear()
-            set_up(client, CLIENT, SERVER)
-            set_up(server, SERVER, CLIENT)
-            yield forwarder, client, server
-
-
-def wait_until_it_answers(inside, address):
-    with contextlib.suppress(RuntimeError), Turns(False, address, prefix=inside) as turns:
-        turns.open(1)
-        return True
-    return False
 
 
 def measure():
@@ -71,16 +42,6 @@ def measure():
                         OPEN: lambda: plain.open(turns), WITHOUT: lambda: plain.cycle(turns),
                         WITH: lambda: shim.cycle(turns)})
                 return results
-
-
-def can_make_one():
-    """Not without root, and not in every container."""
-    try:
-        os.close(os.open("/dev/net/tun", os.O_RDWR))
-    except OSError:
-        return False
-    return subprocess.run(["unshare", "--net", "true"], stderr=subprocess.DEVNULL,
-                          check=False).returncode == 0
 
 
 def main():

@@ -16,8 +16,8 @@ PYTHON = "/usr/bin/python3"
 # In the order of the results. Each bounds itself well below what it is given here.
 SUBJECTS = ("cycle", "calls", "cost", "network", "choices", "growth", "untracked", "footprint", "fork",
             "fleet", "observe", "unix_fence")
-# Measured only when it is named: it takes long, and writes a document of its own.
-APART = ("faults",)
+# Measured only when they are named: they take long, and write documents of their own.
+APART = ("faults", "family")
 SECONDS = 600
 APART_SECONDS = 2700
 

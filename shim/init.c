@@ -18,6 +18,7 @@
 #include "hooks/track.h"
 #include "hooks/wake.h"
 #include "pool/fork.h"
+#include "pool/sharing.h"
 #include "pool/report.h"
 #include "stats/mode.h"
 #include "stats/stats.h"
@@ -42,6 +43,14 @@ void *__dso_handle = &__dso_handle;
 /* Go's cgo exports it from every program and library that holds Go's runtime. */
 extern void crosscall2(void) __attribute__((weak));
 
+/* The first fork makes the family (pool/family.h), for which the pool must be at work. */
+static void before_fork(void)
+{
+    if (owner_is_this_process())
+        wake();
+    fork_before();
+}
+
 static void child_made(void)
 {
     wake_after_fork_in_child();
@@ -56,7 +65,7 @@ __attribute__((constructor)) static void start(void)
         return;
     usermem_start();
     ring_start(&told_by_rings);
-    if (__register_atfork(fork_before, fork_after_in_parent, child_made, __dso_handle) != 0)
+    if (__register_atfork(before_fork, fork_after_in_parent, child_made, __dso_handle) != 0)
         return;
     if (crosscall2)
         owner_refuse(REASON_GO_PROGRAM);
@@ -70,6 +79,7 @@ __attribute__((destructor)) static void finish(void)
 {
     if (!owner_is_this_process() || mode_is_asleep())
         return;
+    sharing_at_end();
     report_all();
     stats_finish();
 }

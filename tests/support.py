@@ -7,7 +7,9 @@ process, and dies with the test that started it.
 
 import collections
 import concurrent.futures
+import contextlib
 import ctypes
+import glob
 import http.client
 import os
 import random
@@ -22,6 +24,9 @@ TESTS = os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("TEST_BUILD", os.path.join(TESTS, "..", "build"))
 LIBRARY = os.path.abspath(os.path.join(BUILD, "libmcpool.so"))
 PORTS = range(30000, 32768)
+ESTABLISHED = "01"
+# How many times longer everything may take, as on an emulated machine.
+SLOWNESS = int(os.environ.get("TEST_SLOWNESS", "1"))
 
 
 # What `mcpool off` and its kin leave for a process: magic, pid, wish, start, PID namespace, generation,
@@ -125,6 +130,25 @@ def stats_of(port):
     return {words[1]: words[2] for words in
             (line.split(" ", 2) for line in answer.decode().splitlines())
             if words[0] == "STAT"}
+
+
+def connections(port):
+    """The inodes of the established connections to PORT. memcached cannot be asked: it may be full."""
+    inodes = []
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/net/{name}", encoding="ascii") as file:
+            inodes += [words[9] for words in map(str.split, list(file)[1:])
+                       if words[3] == ESTABLISHED and int(words[2].rpartition(":")[2], 16) == port]
+    return inodes
+
+
+def in_queues(port):
+    """How many connections to PORT no process has: they are on their way from one to another."""
+    mine = {f"socket:[{inode}]" for inode in connections(port)}
+    for path in glob.glob("/proc/[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            mine.discard(os.readlink(path))
+    return len(mine)
 
 
 class Memcached(Process):

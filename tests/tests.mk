@@ -2,12 +2,15 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
+# With which library Criterion's tests are linked; those for another machine find it elsewhere.
+CRITERION ?= -lcriterion
+
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \
                base/pages base/reasons base/unwind base/usermem config/address config/config config/rules \
-               conn/conn conn/endpoint conn/fdmap conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid \
-               conn/sockopts conn/waiter pool/pool pool/proof pool/report stats/log stats/stats \
+               conn/conn conn/endpoint conn/fdmap conn/fdqueue conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid \
+               conn/sockopts conn/waiter pool/account pool/pool pool/proof pool/report stats/log stats/stats \
                stats/stats_file stats/switch_file)
-UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c)
+UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c) tests/integration/slowness.c
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 
@@ -17,7 +20,7 @@ $(B)/unit/%.c.o: %.c Makefile
 
 $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(SANITIZE) -pthread $^ -lcriterion -o $@
+	$(call say,LD,$@)$(CC) $(SANITIZE) -pthread $^ $(CRITERION) -o $@
 
 INTEGRATION_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$(wildcard tests/integration/*.c)))
 
@@ -25,9 +28,20 @@ $(B)/tests/integration/%.c.o: tests/integration/%.c Makefile
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(BASE) $(CFLAGS) -MMD -MP -c $< -o $@
 
-$(B)/tests/integration_tests: $(INTEGRATION_OBJECTS)
+# What the integration tests preload into programs of their own, and what they load.
+INTEGRATION_LOADED := $(addprefix $(B)/tests/,early.so $(addprefix plugins/,memcached.so other.so below/hidden.so))
+
+$(B)/tests/early.so: tests/integration/early.c
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -pthread $^ -lcriterion -o $@
+	$(call say,CC,$@)$(CC) $(BASE) -O2 -shared -fPIC $< -o $@
+
+$(B)/tests/plugins/%.so: tests/integration/plugin.c
+	@mkdir -p $(@D)
+	$(call say,CC,$@)$(CC) $(BASE) -w -O2 -shared -fPIC -Wl,--enable-new-dtags '-Wl,-rpath,$$ORIGIN/below' $< -o $@
+
+$(B)/tests/integration_tests: $(INTEGRATION_OBJECTS) | $(INTEGRATION_LOADED)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -pthread $^ $(CRITERION) -o $@
 
 -include $(UNIT_OBJECTS:.o=.d) $(INTEGRATION_OBJECTS:.o=.d)
 
@@ -138,7 +152,7 @@ $(B)/tsan/libmcpool.so: $(B)/tsan/pauses.o $(SHIM_FILES)
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/stress/pauses.h' \
 	  LDFLAGS='-fsanitize=thread $<' $@
 
-$(B)/stressed/stress: tests/stress/stress.c
+$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
@@ -147,12 +161,12 @@ $(B)/stressed/stopped $(B)/stressed/stopped_swap: $(B)/stressed/%: tests/stress/
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
-$(B)/tsan/stress: tests/stress/stress.c
+$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
 STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B)/stressed/stopped_swap \
-            $(B)/tsan/stress
+            $(B)/tsan/stress $(B)/stressed/families $(B)/tsan/families
 
 ## stress runs threads under pauses and ThreadSanitizer
 stress: $(STRESSED)
@@ -165,6 +179,17 @@ CROSS := aarch64-linux-gnu-
 aarch64-programs:
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/aarch64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' \
 	  $(B)/aarch64/libmcpool.so $(B)/aarch64/mcpool $(B)/aarch64/tests/programs $(B)/aarch64/tests/differential
+
+## TREE an unpacked Debian for aarch64, which has Criterion's library
+TREE ?= $(B)/machine/arm64
+TREE_LIBRARIES := $(TREE)/usr/lib/aarch64-linux-gnu
+TREE_CRITERION := $(TREE_LIBRARIES)/libcriterion.so.3 -Wl,-rpath-link,$(TREE_LIBRARIES):$(TREE)/lib/aarch64-linux-gnu
+
+## arm64-programs builds what the stage arm64 runs on its machine
+arm64-programs:
+	$(call say,MAKE,$@)$(MAKE) B=$(B)/arm64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' SANITIZE= \
+	  CRITERION='$(TREE_CRITERION)' $(addprefix $(B)/arm64/,libmcpool.so mcpool tests/unit tests/integration_tests \
+	    tests/programs faults/libmcpool.so faults/scenes stressed/libmcpool.so stressed/stress stressed/stopped)
 
 ## SOAK_SECONDS how long `make soak` takes (300)
 SOAK_SECONDS ?= 300
@@ -238,5 +263,5 @@ valgrind: all
 	$(call say,MAKE,$@)$(MAKE) plain-programs
 	/usr/bin/python3 tests/run.py --night 0 $(B) valgrind-unit valgrind-integration
 
-.PHONY: differential fuzz fuzz-corpus stress aarch64-programs soak both-compilers test-programs test \
+.PHONY: differential fuzz fuzz-corpus stress aarch64-programs arm64-programs soak both-compilers test-programs test \
         plain-programs night coverage valgrind

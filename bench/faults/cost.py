@@ -4,12 +4,14 @@ import contextlib
 import shutil
 import statistics
 
+from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong
 from lib.machine import run_seconds
 from lib.rounds import interleaved, ratios
+from lib.servers import checked_load, serving
 from lib.wrk import wrk
 
-from faults.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong, case
-from faults.quiet import SERVERS, checked_load, serving
+from faults.cases import case
+from faults.quiet import SERVERS
 
 ROUNDS = 20
 

@@ -9,12 +9,13 @@ import signal
 import tempfile
 import time
 
+from lib.cases import Row, Wrong, at_most, rest
 from matrix import Running, nginx_before_fpm, php_fpm
 from soak import HERE as SOAK
 from soak import MORE_DESCRIPTORS, MORE_MEMORY, Scenario, children
 from support import PYTHON, Process, free_port, preloaded
 
-from faults.cases import Row, Wrong, at_most, case, rest
+from faults.cases import case
 from faults.paths import FORGETS, PORT, REFUSES, address_of, network
 
 WHOLE = 900

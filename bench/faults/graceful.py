@@ -1,29 +1,19 @@
 """Servers that reload, recycle their workers or end: how long it takes, and how it ends."""
 
 import concurrent.futures
-import contextlib
-import glob
 import signal
 import subprocess
 import time
 
-from faults.cases import Row, Server, as_plain, case
-from faults.quiet import RECYCLING, SERVERS, checked_load, serving
+from lib.cases import Row, Server, as_plain
+from lib.servers import checked_load, children, serving
+
+from faults.cases import case
+from faults.quiet import RECYCLING, SERVERS
 
 SECONDS = ("seconds", *as_plain(more=1.5))
 CODE = ("exit code", "as plain", lambda shim, plain: shim == plain)
 LIMIT = 15
-
-
-def children(pid):
-    """Those of PID. The kernel's own list of them may lack one while another ends."""
-    found = set()
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
-            before, _, after = file.read().rpartition(")")
-            if int(after.split()[1]) == pid:
-                found.add(int(before.split()[0]))
-    return found
 
 
 def finish(server, number):

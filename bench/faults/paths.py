@@ -8,11 +8,12 @@ import signal
 import subprocess
 import time
 
+from lib.cases import PACE, VALUES, Missing, Row, Server, Wrong, as_plain, at_most, rest
 from namespaces import namespace
 from soak import SamePort
 from support import BUILD, PYTHON, die_with_parent, preloaded
 
-from faults.cases import PACE, VALUES, Client, Missing, Row, Server, Wrong, as_plain, at_most, case, rest
+from faults.cases import Client, case
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MCPOOL = os.path.abspath(os.path.join(BUILD, "mcpool"))

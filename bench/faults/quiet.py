@@ -1,20 +1,15 @@
 """Programs that were busy once and go quiet: how many connections stay, and whether others find room."""
 
-import collections
-import concurrent.futures
 import contextlib
 import os
-import tempfile
 import time
 
-from matrix import (APPS, DALLI, FPM, GUNICORN, MEMCACHE, PROGRAMS, SPY, UWSGI, Running, gunicorn, is_installed,
-                    nginx_before_fpm, php_fpm, puma, uwsgi)
+from lib.cases import AFTER_IDLE, Row, Server, at_most, held, held_by, rest_until
+from lib.servers import checked_load, serving
+from matrix import DALLI, FPM, GUNICORN, MEMCACHE, SPY, UWSGI, gunicorn, nginx_before_fpm, php_fpm, puma, uwsgi
 from soak import HERE as SOAK
-from soak import Scenario
-from support import Process, free_port, preloaded
 
-from faults.cases import (AFTER_IDLE, Client, Missing, Row, Server, Wrong, at_most, case, held, held_by,
-                          rest_until)
+from faults.cases import Client, case
 
 REQUESTS = 20
 
@@ -97,36 +92,6 @@ SERVERS = {
 
 # Servers of other cases, which are not asked to go quiet.
 RECYCLING = (gunicorn(FRESH, "-w", "2", "--max-requests", "20"), PYTHON_WEB, None, 0)
-
-
-@contextlib.contextmanager
-def serving(kind, library, address):
-    """A server, a value of SERVERS, and the port at which it is asked."""
-    command, needs, front, _ = kind
-    if missing := [package for package in needs if not is_installed(package)]:
-        raise Missing("not installed: " + " ".join(missing))
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
-        running = Running(directory, free_port(), address)
-        environment = preloaded(library, address, APP_SERVER=address, APP_CLIENT="text",
-                                PYTHONPATH=os.pathsep.join((APPS, PROGRAMS)), MCPOOL_STATS=directory)
-        server = stack.enter_context(Process(command(running), running.port, environment, cwd=APPS))
-        port = running.port
-        if front:
-            port = free_port()
-            stack.enter_context(Process(front(Running(directory, port, address, running.port)), port))
-        yield server, port
-
-
-def checked_load(port, requests, concurrency):
-    """How many of them failed. A page without a value is a failure; one with another value is wrong."""
-    scenario = Scenario("load", port, ())
-    with concurrent.futures.ThreadPoolExecutor(concurrency) as threads:
-        outcomes = collections.Counter(threads.map(
-            lambda number: scenario.ask(f"key-{number}", lambda: False), range(requests)))
-    if outcomes["wrong"]:
-        raise Wrong(f"{outcomes['wrong']} wrong answers")
-    return outcomes["failed"]
 
 
 def real_server(library, kind):

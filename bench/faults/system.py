@@ -10,9 +10,10 @@ import subprocess
 import tempfile
 import time
 
+from lib.cases import Missing, Row, Server, as_plain, at_most, rest
 from support import PYTHON, Process, die_with_parent, free_port, preloaded
 
-from faults.cases import CLIENT, Client, Missing, Row, Server, as_plain, at_most, case, rest, switches
+from faults.cases import CLIENT, Client, case, switches
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKERS = 16

@@ -28,7 +28,7 @@ static inline msec_t clock_now(void)
     struct timespec now;
 
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return (msec_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 +
+    return (msec_t)now.tv_sec * 1000 + (uint32_t)now.tv_nsec / 1000000U +
            atomic_load_explicit(&clock_suspended, memory_order_relaxed);
 }
 

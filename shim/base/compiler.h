@@ -19,4 +19,8 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* INLINED: the same for a function that other files call too. The linker puts it into its
+ * callers; a compiler that does not optimise at link time leaves calls of it. */
+#define INLINED inline __attribute__((always_inline))
+
 #endif

@@ -14,11 +14,13 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/families.h"
 #include "cli/namespaces.h"
 #include "cli/printable.h"
 #include "cli/processes.h"
 #include "cli/program.h"
 #include "cli/settings.h"
+#include "cli/text.h"
 
 static void print_help(void)
 {
@@ -284,6 +286,47 @@ static void tell_counters(const struct process *process)
     }
 }
 
+/* So many pids are named. */
+#define MOST_PIDS 12
+
+/* The other members of the family of PROCESS, as far as they show counters. */
+static void tell_family(const struct process *process)
+{
+    struct processes processes = processes_read(NULL, 0);
+    size_t others = 0;
+
+    for (size_t i = 0; i < processes.count; i++) {
+        const struct process *other = &processes.list[i];
+
+        if (other->pid == process->pid || !families_share(process, other))
+            continue;
+        if (others < MOST_PIDS)
+            printf("%s%d", others == 0 ? "shares idle connections with " : ", ", other->pid);
+        others++;
+    }
+    if (others == 0)
+        fputs("shares idle connections, and no other process of its family shows counters",
+              stdout);
+    if (others > MOST_PIDS)
+        printf(" and %zu more", others - MOST_PIDS);
+    putchar('\n');
+    processes_free(&processes);
+}
+
+static void tell_share(const struct process *process)
+{
+    if (!process->tells_share || process->mode == MODE_OFF)
+        return;
+    if (process->family != 0) {
+        tell_family(process);
+        return;
+    }
+    printf("shares no idle connections: %s (%s)\n", share_name(process->share),
+           share_text(process->share));
+    if (share_is_notable(process->share))
+        text_print_wrapped("    ", share_explanations[process->share].helps);
+}
+
 static void tell_no_proof(const struct process *process)
 {
     uint64_t n = 0;
@@ -346,6 +389,7 @@ static int tell_mapped(int pid, const char *path)
     read_environment(&environment, pid);
     if (processes.count > 0) {
         tell_counters(&processes.list[0]);
+        tell_share(&processes.list[0]);
         tell_no_proof(&processes.list[0]);
     } else if (value_of(&environment, "MCPOOL_DISABLE="))
         puts("note: MCPOOL_DISABLE is set; unless it says off, nothing is pooled");

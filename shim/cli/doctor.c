@@ -13,6 +13,7 @@
 
 #include "cli/command.h"
 #include "cli/explain.h"
+#include "cli/families.h"
 #include "cli/missing.h"
 #include "cli/processes.h"
 #include "cli/text.h"
@@ -44,7 +45,8 @@ struct member {
 /* What all processes of a service say of one server. */
 struct finding {
     const char *server;
-    const struct process *first; /* of the service */
+    const struct process *first;     /* of the service */
+    const struct families *families; /* of all services */
     struct member *members;
     size_t count;
     struct numbers total;
@@ -113,7 +115,10 @@ static const char *count_of(uint64_t n, const char *what)
     static size_t next;
     char *text = texts[next++ % 4];
 
-    snprintf(text, sizeof(texts[0]), "%" PRIu64 " %s%s", n, what, n == 1 ? "" : "s");
+    snprintf(text, sizeof(texts[0]), "%" PRIu64 " %s%s", n, what,
+             n == 1                          ? ""
+             : what[strlen(what) - 1] == 's' ? "es"
+                                             : "s");
     return text;
 }
 
@@ -290,19 +295,76 @@ static void tell_holds(struct advice *advice, const struct finding *finding)
             stats[STAT_idle]);
 }
 
-/* How many connections the server must allow: each process keeps as many as it had in use at
- * once. */
-static uint64_t plan(const struct finding *finding)
+/* The idle connections, to all servers, of the families that have members here. */
+static uint64_t queued(const struct finding *finding)
 {
     uint64_t sum = 0;
+
+    for (size_t i = 0; i < finding->families->count; i++) {
+        const struct family *family = &finding->families->list[i];
+        size_t j = 0;
+
+        while (j < finding->count &&
+               !families_share(family->first, finding->members[j].process))
+            j++;
+        sum += j < finding->count ? family->queued : 0;
+    }
+    return sum;
+}
+
+static size_t count_share(const struct finding *finding, enum share share)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < finding->count; i++)
+        n += finding->members[i].process->share == share;
+    return n;
+}
+
+static void tell_family(struct advice *advice, const struct finding *finding)
+{
+    const uint64_t *stats = finding->total.stats;
+    size_t n = count_share(finding, SHARE_SHARED);
+
+    if (n == 0)
+        return;
+    say(advice, "family",
+        "%s %s idle connections with others of one ancestor: %" PRIu64 " given, %" PRIu64
+        " taken, and %" PRIu64
+        " not given for lack of room. Now they have %s in common, to all "
+        "servers together.",
+        count_of(n, "process"), n == 1 ? "shares" : "share", stats[STAT_given],
+        stats[STAT_taken], stats[STAT_not_given], count_of(queued(finding), "idle connection"));
+}
+
+/* Why some processes share nothing. */
+static void tell_unshared(struct advice *advice, const struct finding *finding)
+{
+    for (enum share share = 0; share < SHARES; share++) {
+        size_t n = count_share(finding, share);
+
+        if (n > 0 && share_is_notable(share))
+            say(advice, "family", "%s %s no idle connections: %s (%s). %s",
+                count_of(n, "process"), n == 1 ? "shares" : "share", share_name(share),
+                share_text(share), share_explanations[share].helps);
+    }
+}
+
+/* How many connections the server must allow: each process keeps as many as it had in use at
+ * once. What processes that have ended gave to their family comes on top of what the others
+ * have. */
+static uint64_t plan(const struct finding *finding)
+{
+    uint64_t sum = 0, now = queued(finding);
 
     for (size_t i = 0; i < finding->count; i++) {
         const uint64_t *stats = finding->members[i].server->numbers.stats;
         uint64_t held = stats[STAT_in_use] + stats[STAT_idle];
 
         sum += held > stats[STAT_most_in_use] ? held : stats[STAT_most_in_use];
+        now += held;
     }
-    return sum;
+    return now > sum ? now : sum;
 }
 
 static void tell_server(struct advice *advice, const struct finding *finding)
@@ -318,39 +380,39 @@ static void tell_server(struct advice *advice, const struct finding *finding)
 }
 
 /* A number of connections that one process may have most of. */
-struct share {
+struct part {
     uint64_t n;
     uint64_t most;
     int pid;
 };
 
-static struct share add_share(const struct finding *finding,
-                              uint64_t (*number)(const struct numbers *numbers, int which),
-                              int which)
+static struct part add_part(const struct finding *finding,
+                            uint64_t (*number)(const struct numbers *numbers, int which),
+                            int which)
 {
-    struct share share = {0};
+    struct part part = {0};
 
     for (size_t i = 0; i < finding->count; i++) {
         uint64_t n = number(&finding->members[i].server->numbers, which);
 
-        share.n += n;
-        if (n <= share.most)
+        part.n += n;
+        if (n <= part.most)
             continue;
-        share.most = n;
-        share.pid = finding->members[i].process->pid;
+        part.most = n;
+        part.pid = finding->members[i].process->pid;
     }
-    return share;
+    return part;
 }
 
 /* ", most in process 123"; empty if there is one process, or none has most. Valid until the
  * next call. */
-static const char *where(const struct finding *finding, const struct share *share)
+static const char *where(const struct finding *finding, const struct part *part)
 {
     static char text[48];
 
     text[0] = '\0';
-    if (finding->count > 1 && share->most > share->n / 2)
-        snprintf(text, sizeof(text), ", most in process %d", share->pid);
+    if (finding->count > 1 && part->most > part->n / 2)
+        snprintf(text, sizeof(text), ", most in process %d", part->pid);
     return text;
 }
 
@@ -364,16 +426,16 @@ static uint64_t unread(const struct numbers *numbers, int which)
 
 static void tell_unread(struct advice *advice, const struct finding *finding)
 {
-    struct share share = add_share(finding, unread, 0);
+    struct part part = add_part(finding, unread, 0);
 
-    if (share.n == 0)
+    if (part.n == 0)
         return;
     say(advice, "unread",
         "The client left replies unread %s (%.1f %% of its closes%s). %s Look for timeouts "
         "that "
         "are shorter than the server needs, and for threads or greenlets that are killed while "
         "they wait.",
-        count_of(share.n, "time"), percent(share.n, closed(finding)), where(finding, &share),
+        count_of(part.n, "time"), percent(part.n, closed(finding)), where(finding, &part),
         finding->dry ? "Without the dry run, the library reads them and reuses most of these "
                        "connections."
                      : "The library reads them before it reuses the connection.");
@@ -387,15 +449,15 @@ static uint64_t fences(const struct numbers *numbers, int which)
 
 static void tell_fences(struct advice *advice, const struct finding *finding)
 {
-    struct share share = add_share(finding, fences, 0);
+    struct part part = add_part(finding, fences, 0);
 
-    if (share.n == 0)
+    if (part.n == 0)
         return;
     say(advice, "fences",
         "The client ended with a quiet or noreply command %s (%.1f %% of its closes%s). Each "
         "time the library sends the server one more request. Let the client ask for replies if "
         "there are many.",
-        count_of(share.n, "time"), percent(share.n, closed(finding)), where(finding, &share));
+        count_of(part.n, "time"), percent(part.n, closed(finding)), where(finding, &part));
 }
 
 static uint64_t refused(const struct numbers *numbers, int reason)
@@ -424,19 +486,19 @@ static void tell_reasons(struct advice *advice, const struct finding *finding,
     size_t n = 0;
 
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++) {
-        struct share share = add_share(finding, ending->number, i);
+        struct part part = add_part(finding, ending->number, i);
         const char *name = reason_name((enum reason)i);
 
-        if (share.n == 0)
+        if (part.n == 0)
             continue;
-        if ((double)share.n >= RARE * (double)closed(finding))
+        if ((double)part.n >= RARE * (double)closed(finding))
             say(advice, ending->about, "%s (%.1f %% of its closes%s) %s %s: %s (%s). %s",
-                count_of(share.n, "connection"), percent(share.n, closed(finding)),
-                where(finding, &share), share.n == 1 ? "was" : "were", ending->what, name,
+                count_of(part.n, "connection"), percent(part.n, closed(finding)),
+                where(finding, &part), part.n == 1 ? "was" : "were", ending->what, name,
                 reason_text((enum reason)i), explanations[i].helps);
         else if (n < sizeof(rare))
             n += (size_t)snprintf(rare + n, sizeof(rare) - n, "%s%" PRIu64 " for %s",
-                                  n > 0 ? ", " : "", share.n, name);
+                                  n > 0 ? ", " : "", part.n, name);
     }
     if (n > 0)
         say(advice, ending->about,
@@ -484,6 +546,8 @@ static struct advice advise(const struct finding *finding)
     tell_cost(&advice, finding);
     tell_need(&advice, finding);
     tell_holds(&advice, finding);
+    tell_family(&advice, finding);
+    tell_unshared(&advice, finding);
     tell_server(&advice, finding);
     tell_unread(&advice, finding);
     tell_fences(&advice, finding);
@@ -519,10 +583,12 @@ static void add_member(struct finding *finding, const struct process *process,
 }
 
 /* What the N processes at FIRST, one service, say of the server NAME. */
-static struct finding find(const struct process *first, size_t n, const char *name)
+static struct finding find(const struct families *families, const struct process *first,
+                           size_t n, const char *name)
 {
     struct finding finding = {.server = name,
                               .first = first,
+                              .families = families,
                               .dry = first->mode == MODE_DRY,
                               .off = first->mode == MODE_OFF};
 
@@ -586,6 +652,7 @@ static void print_json(const struct finding *finding)
 static void show_all(const struct processes *processes,
                      void (*show)(const struct finding *finding), const char *between)
 {
+    struct families families = families_find(processes);
     const char *before = "";
 
     for (size_t at = 0, n; at < processes->count; at += n) {
@@ -598,7 +665,7 @@ static void show_all(const struct processes *processes,
 
                 if (is_known(first, process, process->servers[i].name))
                     continue;
-                finding = find(first, n, process->servers[i].name);
+                finding = find(&families, first, n, process->servers[i].name);
                 fputs(before, stdout);
                 show(&finding);
                 before = between;
@@ -606,6 +673,7 @@ static void show_all(const struct processes *processes,
             }
         }
     }
+    families_free(&families);
 }
 
 static int examine(const int *pids, size_t n, bool json)

@@ -1,5 +1,6 @@
 /*
- * mcpool explain: says what a reason means, and what to do about it.
+ * mcpool explain: says what a reason means, and what to do about it. A reason is why
+ * connections are not kept (reasons.def), or why a process shares none (share.def).
  */
 #include <getopt.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include "base/reasons.h"
 #include "cli/command.h"
 #include "cli/explain.h"
+#include "cli/families.h"
 #include "cli/text.h"
 
 const struct explanation explanations[REASON_COUNT] = {
@@ -20,8 +22,8 @@ const struct explanation explanations[REASON_COUNT] = {
 static void print_help(void)
 {
     puts("usage: mcpool explain [REASON...]\n\n"
-         "Says what REASON means, for which connections are not kept or are discarded,\n"
-         "and what to do about it. Without REASON, lists all reasons.\n\n"
+         "Says what REASON means, for which connections are not kept, are discarded or\n"
+         "are not shared, and what to do about it. Without REASON, lists all reasons.\n\n"
          "See mcpool-explain(1).");
 }
 
@@ -29,21 +31,55 @@ static void list_all(void)
 {
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++)
         printf("%-17s %s\n", reason_name((enum reason)i), reason_text((enum reason)i));
+    for (int i = 0; i < SHARES; i++)
+        printf("%-17s %s\n", share_name((enum share)i), share_text((enum share)i));
 }
 
-static bool explain(const char *name)
+static void print_entry(const char *name, const char *text,
+                        const struct explanation *explanation)
+{
+    printf("%s: %s\n\n", name, text);
+    text_print_wrapped("  ", explanation->means);
+    putchar('\n');
+    text_print_wrapped("  ", explanation->helps);
+}
+
+static bool explain_reason(const char *name)
 {
     for (int i = REASON_NONE + 1; i < REASON_COUNT; i++) {
         if (strcasecmp(name, reason_name((enum reason)i)) != 0)
             continue;
-        printf("%s: %s\n\n", reason_name((enum reason)i), reason_text((enum reason)i));
-        text_print_wrapped("  ", explanations[i].means);
-        putchar('\n');
-        text_print_wrapped("  ", explanations[i].helps);
+        print_entry(reason_name((enum reason)i), reason_text((enum reason)i), &explanations[i]);
         return true;
     }
-    fprintf(stderr, "mcpool: no such reason: %s\n", name);
     return false;
+}
+
+static int find_share(const char *name)
+{
+    int i = 0;
+
+    while (i < SHARES && strcasecmp(name, share_name((enum share)i)) != 0)
+        i++;
+    return i;
+}
+
+/* A name may be in both lists. */
+static bool explain(const char *name)
+{
+    bool is_reason = explain_reason(name);
+    int share = find_share(name);
+
+    if (share < SHARES) {
+        if (is_reason)
+            putchar('\n');
+        print_entry(share_name((enum share)share), share_text((enum share)share),
+                    &share_explanations[share]);
+        return true;
+    }
+    if (!is_reason)
+        fprintf(stderr, "mcpool: no such reason: %s\n", name);
+    return is_reason;
 }
 
 int command_explain(int argc, char **argv)

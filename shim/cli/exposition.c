@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/families.h"
 #include "cli/histogram.h"
 #include "cli/processes.h"
 
@@ -218,6 +219,26 @@ static void print_reasons(FILE *to, const char *name, const struct processes *pr
     }
 }
 
+/* Prometheus rejects all metrics when two have the same labels: of what tells families apart,
+ * the user is a label, too. */
+static void print_families(FILE *to, const struct processes *processes)
+{
+    struct families families = families_find(processes);
+
+    head(to, "family_queued", "gauge",
+         "idle connections that the processes of a family have in common");
+    for (size_t i = 0; i < families.count; i++) {
+        const struct family *family = &families.list[i];
+
+        fprintf(to, "mcpool_family_queued{family=\"%" PRIu64 "\",uid=\"%lu\",service=\"%s\"",
+                family->first->family, (unsigned long)family->first->owner,
+                family->first->service);
+        print_container(to, family->first);
+        fprintf(to, "} %" PRIu32 "\n", family->queued);
+    }
+    families_free(&families);
+}
+
 static void print_metrics(FILE *to, const struct processes *processes)
 {
     head(to, "process_info", "gauge", "a process with the library");
@@ -229,6 +250,10 @@ static void print_metrics(FILE *to, const struct processes *processes)
                 "dry_run=\"%s\",mode=\"%s\"",
                 process->pid, process->command, process->service, process->version,
                 process->mode == MODE_DRY ? "true" : "false", mode_names[process->mode]);
+        if (process->tells_share)
+            fprintf(to, ",share=\"%s\"", share_name(process->share));
+        if (process->family != 0)
+            fprintf(to, ",family=\"%" PRIu64 "\"", process->family);
         print_container(to, process);
         fputs("} 1\n", to);
     }
@@ -238,6 +263,7 @@ static void print_metrics(FILE *to, const struct processes *processes)
         print_stat(to, processes, (enum stat_index)i);
     }
     print_unknown_stats(to, processes);
+    print_families(to, processes);
     for (size_t i = 0; i < HISTOGRAMS; i++)
         print_histogram(to, processes, &histograms[i]);
     head(to, "time_wait_avoided_total", "counter", "ports that did not go to TIME_WAIT");

@@ -12,9 +12,6 @@
 /* The limit for the size of a header, and for that of a slot. No library writes larger ones. */
 #define MOST_BYTES 65536
 
-/* The size of the fields before the names. */
-#define FIXED_SIZE offsetof(struct stats_header, names)
-
 const struct stat_row stat_rows[STATS] = {
 #define STAT(kind, name, text)                                                                 \
     {#name, text, sizeof(#kind) == sizeof("gauge"), sizeof(text) == sizeof("")},
@@ -58,6 +55,7 @@ static const char *const taken_names[] = {
     "connect_seconds_avoided",
     "discarded",
     "endpoint",
+    "family_queued",
     "hit_rate",
     "idle_age_seconds",
     "idle_age_seconds_bucket",
@@ -186,6 +184,7 @@ static bool read_names(struct layout *layout, const struct stats_header *header)
     uint64_t names_at = header->names_at, names_size = header->names_size;
 
     layout->values_at = header->values_at;
+    layout->tells_share = names_at >= offsetof(struct stats_header, names);
     return names_at + names_size <= layout->slots_at &&
            layout->values_at >= offsetof(struct stats_slot, endpoint) &&
            add_values(layout, (const char *)header + names_at, names_size);
@@ -197,7 +196,7 @@ bool layout_read(struct layout *layout, const void *bytes, size_t n)
     bool known = false;
 
     memset(layout, 0, sizeof(*layout));
-    if (n < FIXED_SIZE || header->header_size > n || header->header_size > MOST_BYTES ||
+    if (n < LAYOUT_LEAST || header->header_size > n || header->header_size > MOST_BYTES ||
         header->slot_size > MOST_BYTES)
         return false;
     layout->slots_at = header->header_size;

@@ -13,6 +13,9 @@
 
 #include "stats/stats_file.h"
 
+/* The size of the fields that are in the header of every file. */
+#define LAYOUT_LEAST offsetof(struct stats_header, family)
+
 enum stat_index {
 #define STAT(kind, name, text) STAT_##name,
 #include "stats/stats.def"
@@ -47,7 +50,8 @@ struct value {
 };
 
 struct layout {
-    size_t slots_at; /* the offset of the first slot in the file */
+    bool tells_share; /* the header has the fields from `family` on */
+    size_t slots_at;  /* the offset of the first slot in the file */
     size_t slot_size;
     size_t values_at; /* the offset of the values in a slot */
     size_t reason_count;

@@ -257,9 +257,24 @@ static size_t count_values(const struct process *process, const struct layout *l
     return n;
 }
 
-/* PID is what we call the process that calls itself header->pid. */
+/* What HEADER says of the family. */
+static void read_share(struct process *process, const struct layout *layout,
+                       const struct stats_header *header)
+{
+    process->share = SHARES;
+    process->tells_share = layout->tells_share;
+    if (!layout->tells_share)
+        return;
+    if (header->share < SHARES)
+        process->share = (enum share)header->share;
+    process->family = header->family;
+    process->queued = header->queued;
+}
+
+/* PID is what we call the process that calls itself header->pid. FOUND is its file. */
 static void add_process(struct search *search, struct user *user, int pid,
-                        const struct stats_header *header, size_t size)
+                        const struct stat *found, const struct stats_header *header,
+                        size_t size)
 {
     static struct layout layout;
     struct process *process;
@@ -278,6 +293,9 @@ static void add_process(struct search *search, struct user *user, int pid,
     process->start = header->start;
     process->mode = header->mode < MODE_OFF ? (enum mode)header->mode : MODE_OFF;
     process->since = header->since;
+    process->owner = found->st_uid;
+    process->written = found->st_mtim;
+    read_share(process, &layout, header);
     memcpy(process->version, header->version, sizeof(header->version));
     make_quotable(process->version);
     name_process(process);
@@ -327,31 +345,29 @@ static union {
     char bytes[MOST_BYTES];
 } file;
 
-#define FIXED_SIZE offsetof(struct stats_header, names)
-
 /* Reads the beginning of FD. Whether it is a file of counters, about RESIDENT. */
 static bool read_header(int fd, const struct resident *resident)
 {
-    return read_bytes(fd, file.bytes, 0, FIXED_SIZE) == FIXED_SIZE &&
+    return read_bytes(fd, file.bytes, 0, LAYOUT_LEAST) == LAYOUT_LEAST &&
            file.header.magic == STATS_MAGIC &&
            file.header.pid_namespace == resident->pid_namespace &&
            file.header.pid == resident->inner_pid && file.header.start == resident->start;
 }
 
-/* Reads the rest of FD, whose header was read and which belongs to the user OWNER. */
-static void read_contents(struct search *search, int fd, uid_t owner,
+/* Reads the rest of FD, which is FOUND and whose header was read. */
+static void read_contents(struct search *search, int fd, const struct stat *found,
                           const struct resident *resident)
 {
-    struct user *user = find_user(search, owner);
+    struct user *user = find_user(search, found->st_uid);
     size_t n;
 
     if (user->bytes >= USER_BYTES) {
         search->found.too_many++;
         return;
     }
-    n = read_bytes(fd, file.bytes, FIXED_SIZE, end_of(&file.header));
+    n = read_bytes(fd, file.bytes, LAYOUT_LEAST, end_of(&file.header));
     user->bytes += n;
-    add_process(search, user, resident->pid, &file.header, n);
+    add_process(search, user, resident->pid, found, &file.header, n);
 }
 
 /* Reads FD, the file NAME in DIRECTORY about RESIDENT, which is in our PID namespace. The
@@ -370,7 +386,7 @@ static void read_open_file(struct search *search, int fd, int directory, const c
     }
     if (may_speak_for(found.st_uid, resident->pid) &&
         !is_known(search, resident->pid, resident->start))
-        read_contents(search, fd, found.st_uid, resident);
+        read_contents(search, fd, &found, resident);
 }
 
 /* Reads FD, a file below the root of RESIDENT. CONTEXT is a struct search. */
@@ -382,7 +398,7 @@ static bool read_elsewhere(void *context, const struct resident *resident, int f
     if (!may_speak_for(found->st_uid, resident->pid) || !read_header(fd, resident))
         return false;
     if (!is_known(search, resident->pid, resident->start))
-        read_contents(search, fd, found->st_uid, resident);
+        read_contents(search, fd, found, resident);
     return true;
 }
 

@@ -14,11 +14,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <time.h>
 
 #include "base/reasons.h"
 #include "cli/layout.h"
 #include "cli/places.h"
 #include "stats/mode.h"
+#include "stats/share.h"
 
 /* The counters of one endpoint, or the sum of several. */
 struct numbers {
@@ -47,7 +50,13 @@ struct process {
     int inner_pid;  /* in its own PID namespace */
     uint64_t start; /* in clock ticks since boot */
     enum mode mode;
-    int64_t since; /* seconds since 1970 */
+    int64_t since;           /* seconds since 1970 */
+    uid_t owner;             /* of its file */
+    struct timespec written; /* when it last wrote that */
+    enum share share;        /* SHARES: its file does not say, or with an unknown number */
+    bool tells_share;        /* the file says it, and the next two; else they are 0 */
+    uint64_t family;         /* an id (families.h); 0: it shares nothing */
+    uint32_t queued;         /* connections that the family had */
     char version[24];
     char command[64];   /* printable */
     char service[128];  /* the systemd unit, else the command; printable */

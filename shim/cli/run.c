@@ -33,6 +33,7 @@ static const struct setting {
     {"deepbind", "MCPOOL_DEEPBIND", "NAMES", "objects to reach (default: PHP's)"},
     {"log", "MCPOOL_LOG", "FILE", "log to FILE, or to stderr (off)"},
     {"log-level", "MCPOOL_LOG_LEVEL", "LEVEL", "error, warning, info or debug (info)"},
+    {"share", "MCPOOL_SHARE", "HOW", "idle connections in a family: on, off or always (on)"},
     {"dry-run", "MCPOOL_DRY_RUN", NULL, "only count what would be reused (off)"},
 };
 

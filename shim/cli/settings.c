@@ -94,6 +94,9 @@ static void print_config(void)
     printf(" idle, ");
     print_time(config.max_lifetime);
     puts(" old");
+    if (config.share != CONFIG_SHARE_ON)
+        printf("shares idle connections with processes of one ancestor: %s\n",
+               config.share == CONFIG_SHARE_OFF ? "never" : "under a seccomp filter, too");
 }
 
 bool settings_tell_own(void)

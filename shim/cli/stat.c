@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/families.h"
 #include "cli/histogram.h"
 #include "cli/missing.h"
 #include "cli/processes.h"
@@ -122,9 +123,43 @@ static void print_times(const struct numbers *total)
         printf("  real connects that failed: %" PRIu64 "\n", failed);
 }
 
+/* What the families share whose first members are among the N processes at FIRST. */
+static void print_families(const struct families *families, const struct process *first,
+                           size_t n)
+{
+    for (size_t i = 0; i < families->count; i++) {
+        const struct family *family = &families->list[i];
+
+        if (family->first < first || family->first >= first + n)
+            continue;
+        printf("  family of %zu process%s: given %" PRIu64 ", taken %" PRIu64
+               ", shared idle %" PRIu32 ", not given %" PRIu64,
+               family->count, family->count == 1 ? "" : "es", family->given, family->taken,
+               family->queued, family->not_given);
+        if (family->foreign > 0)
+            printf(", foreign %" PRIu64, family->foreign);
+        putchar('\n');
+    }
+}
+
+/* Why some of the N processes at FIRST share nothing. */
+static void print_unshared(const struct process *first, size_t n)
+{
+    for (enum share share = 0; share < SHARES; share++) {
+        size_t count = 0;
+
+        for (size_t i = 0; i < n; i++)
+            count += first[i].share == share;
+        if (count > 0 && share_is_notable(share))
+            printf("  not shared by %zu process%s: %s (%s)\n", count, count == 1 ? "" : "es",
+                   share_name(share), share_text(share));
+    }
+}
+
 /* Prints the processes of one service and container that are all in the same mode. Returns how
  * many of the MOST processes at FIRST these were. */
-static size_t print_service(const struct process *first, size_t most)
+static size_t print_service(const struct families *families, const struct process *first,
+                            size_t most)
 {
     struct numbers total = {0};
     bool dry = first->mode == MODE_DRY;
@@ -150,6 +185,8 @@ static size_t print_service(const struct process *first, size_t most)
     if (n > 1)
         print_row("total", "", &total);
     print_times(&total);
+    print_families(families, first, n);
+    print_unshared(first, n);
     return n;
 }
 
@@ -166,13 +203,13 @@ static void find_width(const struct processes *processes)
     }
 }
 
-static void print_table(const struct processes *processes)
+static void print_table(const struct processes *processes, const struct families *families)
 {
     find_width(processes);
     for (size_t i = 0; i < processes->count;) {
         if (i > 0)
             putchar('\n');
-        i += print_service(&processes->list[i], processes->count - i);
+        i += print_service(families, &processes->list[i], processes->count - i);
     }
 }
 
@@ -232,7 +269,40 @@ static void print_json_server(const struct process *process, const struct server
     putchar('}');
 }
 
-static void print_json(const struct processes *processes)
+static void print_json_share(const struct process *process)
+{
+    if (!process->tells_share)
+        return;
+    printf(", \"share\": \"%s\"", share_name(process->share));
+    if (process->family != 0)
+        printf(", \"family\": %" PRIu64, process->family);
+}
+
+static void print_json_families(const struct processes *processes,
+                                const struct families *families)
+{
+    fputs("], \"families\": [", stdout);
+    for (size_t i = 0; i < families->count; i++) {
+        const struct family *family = &families->list[i];
+        const char *between = "";
+
+        printf("%s\n {\"family\": %" PRIu64 ", \"pids\": [", i > 0 ? "," : "",
+               family->first->family);
+        for (size_t j = 0; j < processes->count; j++) {
+            if (!families_share(family->first, &processes->list[j]))
+                continue;
+            printf("%s%d", between, processes->list[j].pid);
+            between = ", ";
+        }
+        printf("], \"given\": %" PRIu64 ", \"taken\": %" PRIu64 ", \"not_given\": %" PRIu64
+               ", \"foreign\": %" PRIu64 ", \"queued\": %" PRIu32 "}",
+               family->given, family->taken, family->not_given, family->foreign,
+               family->queued);
+    }
+    puts("]}");
+}
+
+static void print_json(const struct processes *processes, const struct families *families)
 {
     printf("{\"processes\": [");
     for (size_t i = 0; i < processes->count; i++) {
@@ -240,29 +310,32 @@ static void print_json(const struct processes *processes)
 
         printf("%s\n {\"pid\": %d, \"inner_pid\": %d, \"container\": \"%s\", \"command\": "
                "\"%s\", \"service\": \"%s\", \"version\": "
-               "\"%s\", \"since\": %" PRId64
-               ", \"dry_run\": %s, \"mode\": \"%s\", \"servers\": [",
+               "\"%s\", \"since\": %" PRId64 ", \"dry_run\": %s, \"mode\": \"%s\"",
                i > 0 ? "," : "", process->pid, process->inner_pid, process->container,
                process->command, process->service, process->version, process->since,
                process->mode == MODE_DRY ? "true" : "false", mode_names[process->mode]);
+        print_json_share(process);
+        fputs(", \"servers\": [", stdout);
         for (size_t j = 0; j < process->server_count; j++) {
             printf("%s\n  ", j > 0 ? "," : "");
             print_json_server(process, &process->servers[j]);
         }
         printf("]}");
     }
-    puts("]}");
+    print_json_families(processes, families);
 }
 
 static int show(const int *pids, size_t n, bool json)
 {
     struct processes processes = processes_read(pids, n);
+    struct families families = families_find(&processes);
     bool any = processes.count > 0;
 
     if (json)
-        print_json(&processes);
+        print_json(&processes, &families);
     else
-        print_table(&processes);
+        print_table(&processes, &families);
+    families_free(&families);
     missing_tell(&processes, pids, n);
     processes_free(&processes);
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "cli/command.h"
+#include "cli/families.h"
 #include "cli/processes.h"
 #include "cli/screen.h"
 
@@ -26,6 +27,8 @@ enum column {
     OPENED,
     NOT_KEPT,
     HITS,
+    TAKEN,
+    GIVEN,
     COLUMNS_IN_ALL
 };
 
@@ -45,11 +48,13 @@ static const struct {
     [OPENED] = {"OPENED/s", 8, 'o', "opened"},
     [NOT_KEPT] = {"NOT KEPT", 8, 'k', "not kept"},
     [HITS] = {"HITS", 6, 'h', "hits"},
+    [TAKEN] = {"TAKEN/s", 7, 't', "taken"},
+    [GIVEN] = {"GIVEN/s", 7, 'g', "given"},
 };
 
 /* What matters most comes first. The column that is sorted by comes behind PID. */
 static const enum column by_rank[COLUMNS_IN_ALL] = {
-    PID, SERVICE, CONNECTS, HITS, SERVER, OPENED, NOT_KEPT, IN_USE, REUSED, IDLE,
+    PID, SERVICE, CONNECTS, HITS, SERVER, OPENED, NOT_KEPT, IN_USE, REUSED, IDLE, TAKEN, GIVEN,
 };
 
 /* The lines above the rows (title, names of columns) and below them (sums, what is hidden). */
@@ -85,9 +90,9 @@ static void print_help(void)
          "Shows what each process does with its connections to memcached, refreshed in "
          "place.\n\n"
          "  --delay SECONDS  time between two refreshes (2)\n\n"
-         "Keys: c r o h k u i p sort by connects, reused, opened, hits, not kept, in use,\n"
-         "idle, pid; arrows, Page Up, Page Down, Home and End scroll; space refreshes at\n"
-         "once; q quits. See mcpool-top(1).");
+         "Keys: c r o h k u i t g p sort by connects, reused, opened, hits, not kept, in\n"
+         "use, idle, taken, given, pid; arrows, Page Up, Page Down, Home and End scroll;\n"
+         "space refreshes at once; q quits. See mcpool-top(1).");
 }
 
 /* The counters of SERVER at the last refresh; NULL when it is new. */
@@ -121,6 +126,8 @@ static struct row make_row(const struct process *process, const struct server *s
     row.rates[CONNECTS] = rate(now->stats[STAT_connects], old->stats[STAT_connects], seconds);
     row.rates[REUSED] = rate(now->stats[STAT_reused], old->stats[STAT_reused], seconds);
     row.rates[OPENED] = rate(now->stats[STAT_opened], old->stats[STAT_opened], seconds);
+    row.rates[TAKEN] = rate(now->stats[STAT_taken], old->stats[STAT_taken], seconds);
+    row.rates[GIVEN] = rate(now->stats[STAT_given], old->stats[STAT_given], seconds);
     row.rates[NOT_KEPT] = rate(now->all_refused, old->all_refused, seconds);
     return row;
 }
@@ -292,15 +299,30 @@ static void draw_row(int line, enum screen_look look, const struct rows *rows,
     }
 }
 
+/* The idle connections of all families, which are in no row. */
+static void draw_shared(char *text, size_t room, const struct processes *processes)
+{
+    struct families families = families_find(processes);
+    uint64_t queued = 0;
+
+    for (size_t i = 0; i < families.count; i++)
+        queued += families.list[i].queued;
+    if (families.count > 0)
+        snprintf(text, room, "; %" PRIu64 " idle in %zu famil%s", queued, families.count,
+                 families.count == 1 ? "y" : "ies");
+    families_free(&families);
+}
+
 static void draw_title(const struct processes *processes, const struct rows *rows)
 {
-    char now[16], text[160];
+    char now[16], text[160], shared[64] = "";
     time_t seconds = time(NULL);
 
     strftime(now, sizeof(now), "%H:%M:%S", localtime(&seconds));
-    snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s%s",
+    draw_shared(shared, sizeof(shared), processes);
+    snprintf(text, sizeof(text), "%s%s, %zu process%s, by %s%s%s%s",
              screen_columns() < 60 ? "" : "mcpool top - ", now, processes->count,
-             processes->count == 1 ? "" : "es", columns[sorted_by].name,
+             processes->count == 1 ? "" : "es", columns[sorted_by].name, shared,
              rows->off ? "; -: off" : "",
              rows->dry ? "; *: dry run, its reused are what would be" : "");
     screen_line(0, SCREEN_PLAIN);
@@ -314,7 +336,7 @@ static void draw_foot(const struct rows *rows, int shown)
     char text[160];
 
     if (shown == rows->count)
-        snprintf(text, sizeof(text), "%d-%d of %d rows; c r o h k u i p sort, q quits",
+        snprintf(text, sizeof(text), "%d-%d of %d rows; c r o h k u i t g p sort, q quits",
                  rows->count > 0, last, rows->count);
     else
         snprintf(text, sizeof(text), "%d-%d of %d rows, %d hidden; arrows scroll",

@@ -64,9 +64,26 @@ bool address_from(struct address *address, const struct sockaddr *addr, socklen_
     }
 }
 
-bool address_equal(const struct address *a, const struct address *b)
+uint64_t address_v4(const struct address *address)
 {
-    return memcmp(a, b, sizeof(*a)) == 0;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons((uint16_t)address->port)};
+    uint64_t v4;
+
+    if (!is_mapped(address->ip) || address->scope != 0)
+        return 0;
+    memcpy(&in.sin_addr, address->ip + sizeof(mapped_prefix), sizeof(in.sin_addr));
+    memcpy(&v4, &in, sizeof(v4));
+    return v4;
+}
+
+void address_from_v4(struct address *address, uint64_t v4)
+{
+    struct sockaddr_in in = {0};
+
+    memcpy(&in, &v4, sizeof(v4));
+    address->port = ntohs(in.sin_port);
+    address->scope = 0;
+    address_map_v4(address->ip, &in.sin_addr);
 }
 
 #define GROUPS 8

@@ -317,6 +317,19 @@ static bool read_dry_run(struct config *config, const char *value)
     return read_switch(value, &config->dry_run);
 }
 
+static bool read_share(struct config *config, const char *value)
+{
+    bool on = false;
+
+    if (strcasecmp(value, "always") == 0)
+        config->share = CONFIG_SHARE_ALWAYS;
+    else if (read_switch(value, &on))
+        config->share = on ? CONFIG_SHARE_ON : CONFIG_SHARE_OFF;
+    else
+        return false;
+    return true;
+}
+
 static bool read_disable(struct config *config, const char *value)
 {
     return read_switch(value, &config->disable);

@@ -29,6 +29,10 @@
 
 enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG };
 
+/* MCPOOL_SHARE: whether idle connections go to other processes (pool/family.h). On: not under a
+ * seccomp filter. */
+enum config_share { CONFIG_SHARE_OFF, CONFIG_SHARE_ON, CONFIG_SHARE_ALWAYS };
+
 /* The fields that the defaults fill come first: a process that sets no variable touches only
  * two pages of memory. */
 struct config {
@@ -38,6 +42,7 @@ struct config {
     msec_t max_lifetime;
     unsigned int keepalive; /* seconds; 0: off */
     enum log_level log_level;
+    enum config_share share;
     bool dry_run;
     bool disable;
     bool stats_default; /* `stats` is the default, so there are others to fall back to */

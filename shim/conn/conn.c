@@ -14,7 +14,8 @@
 
 atomic_bool conn_ever_used;
 
-_Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK];
+static _Atomic(struct conn *) blocks[CONN_MAX / CONN_BLOCK];
+_Atomic(struct conn *) conn_places[CONN_MAX];
 static _Atomic uint32_t touched; /* records that were ever used */
 
 /* The free list: the id of its first record, and above it a count of changes. The count
@@ -22,26 +23,39 @@ static _Atomic uint32_t touched; /* records that were ever used */
  * would look like an unchanged list. A successful CAS also releases next_free. */
 static _Atomic uint64_t free_list;
 
-/* Whether there is memory for the records of BLOCK. Two threads may reserve it at a time: one
+/* The records of BLOCK; NULL if there is no memory. Two threads may reserve it at a time: one
  * gives its own back. */
-static bool has_block(uint32_t block)
+static struct conn *reserve(uint32_t block)
 {
     size_t size = CONN_BLOCK * sizeof(struct conn);
-    struct conn *none = NULL, *fresh;
+    struct conn *there = NULL, *fresh = pages_reserve(size);
 
-    if (atomic_load(&conn_blocks[block]))
+    if (!fresh || atomic_compare_exchange_strong(&blocks[block], &there, fresh))
+        return fresh;
+    pages_return(fresh, size);
+    return there;
+}
+
+/* Whether the records of BLOCK are there. The last place is written last, and each thread that
+ * does not see it writes the same places. */
+static bool has_block(uint32_t block)
+{
+    _Atomic(struct conn *) *places = &conn_places[block * CONN_BLOCK];
+    struct conn *records;
+
+    if (atomic_load(&places[CONN_BLOCK - 1]))
         return true;
-    fresh = pages_reserve(size);
-    if (!fresh)
-        return false;
-    if (!atomic_compare_exchange_strong(&conn_blocks[block], &none, fresh))
-        pages_return(fresh, size);
-    return true;
+    records = atomic_load(&blocks[block]);
+    if (!records)
+        records = reserve(block);
+    for (uint32_t i = 0; records && i < CONN_BLOCK; i++)
+        atomic_store(&places[i], &records[i]);
+    return records != NULL;
 }
 
 bool conn_start(void)
 {
-    return has_block(0);
+    return reserve(0) != NULL;
 }
 
 static void push_free(struct conn *conn)
@@ -104,7 +118,7 @@ struct conn *conn_new(int fd, int domain)
     return conn;
 }
 
-void conn_renew(struct conn *conn, int fd)
+INLINED void conn_renew(struct conn *conn, int fd)
 {
     /* Relaxed: no other thread can have CONN before the caller puts it into the fd map. That
      * exchange releases these fields; see shim/concurrency.md, 1. */
@@ -117,9 +131,10 @@ void conn_renew(struct conn *conn, int fd)
     conn->options.bound = false;
     conn->options.keep_idle = 0;
     conn->endpoint = NULL;
+    conn->sends_before = conn->sends;
     conn->rtt_pending = false;
     conn_set_answer(conn, CONN_ANSWER_KERNEL);
-    conn_move(conn, CONN_FRESH);
+    conn_move_from(conn, CONN_SPARE, CONN_FRESH);
 }
 
 /* One atomic word decides which thread closes the last fd; see shim/concurrency.md, 4. */
@@ -139,7 +154,7 @@ bool conn_unshare(struct conn *conn)
     return atomic_fetch_sub(&conn->fds, 1) == 1;
 }
 
-bool conn_claim_last(struct conn *conn)
+INLINED bool conn_claim_last(struct conn *conn)
 {
     uint32_t last = 1;
 
@@ -147,7 +162,7 @@ bool conn_claim_last(struct conn *conn)
 }
 
 /* 1 for IN_USE and for the states between it and the pool, else 0. */
-static unsigned int counts_as_use(enum conn_state state)
+ALWAYS_INLINE unsigned int counts_as_use(enum conn_state state)
 {
     const unsigned int all =
         1u << CONN_IN_USE | 1u << CONN_CHECKING_IN | 1u << CONN_CHECKING_OUT;
@@ -175,28 +190,32 @@ void conn_free_if_unused(struct conn *conn)
         push_free(conn);
 }
 
-/* Adds MORE, 1 or -1, to the endpoint's connections in use. Relaxed: conn_ever_used is a hint,
- * in_use a gauge. */
-static void note_use(struct conn *conn, uint32_t more)
+/* Adds MORE, 1 or -1, to the endpoint's connections in use. Relaxed: in_use is a gauge. */
+ALWAYS_INLINE void note_use(struct conn *conn, uint32_t more)
 {
     struct endpoint *endpoint = conn->endpoint;
 
-    atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
     endpoint_note_in_use(
         endpoint,
         atomic_fetch_add_explicit(&endpoint->in_use, more, memory_order_relaxed) + more);
 }
 
-/* Every caller passes a constant for TO: inlined, at link time, only its branch is left. */
-__attribute__((always_inline)) inline void conn_move(struct conn *conn, enum conn_state to)
+/* Every caller passes a constant for TO, and some for FROM: inlined, at link time, only their
+ * branch is left. Where the connection comes from the pool or goes there, the caller counts
+ * that afterwards. Relaxed: conn_ever_used is a hint. */
+INLINED void conn_move_from(struct conn *conn, enum conn_state from, enum conn_state to)
 {
-    uint32_t more = counts_as_use(to) - counts_as_use(conn_state(conn));
+    uint32_t more = counts_as_use(to) - counts_as_use(from);
 
     /* Relaxed: the store of the state, or the word in the fd map, releases it. */
     if (to == CONN_FRESH || to == CONN_IN_USE)
         atomic_store_explicit(&conn->fds, 1, memory_order_relaxed);
     if (more != 0)
         note_use(conn, more);
+    if (more != 0 && (to == CONN_IN_USE || to == CONN_CLOSED)) {
+        atomic_store_explicit(&conn_ever_used, true, memory_order_relaxed);
+        stats_changed();
+    }
     if (to == CONN_CLOSED) {
         /* Pairs with conn_put(): either the look at the calls here finds none in flight, or the
          * last conn_put() sees CLOSED; see shim/concurrency.md, 2. */
@@ -210,6 +229,11 @@ __attribute__((always_inline)) inline void conn_move(struct conn *conn, enum con
         /* Release: pairs with conn_state(), so the fields are visible before the state. */
         atomic_store_explicit(&conn->state, (uint32_t)to, memory_order_release);
     }
+}
+
+INLINED void conn_move(struct conn *conn, enum conn_state to)
+{
+    conn_move_from(conn, conn_state(conn), to);
 }
 
 /* These three loads pair with conn_begin_call() and conn_put(); see shim/concurrency.md, 2

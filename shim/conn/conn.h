@@ -101,6 +101,7 @@ struct conn {
     _Atomic int fd_flags;
     uint32_t fork_epoch; /* fork_epoch and cred_epoch (base/owner.h) when its use began */
     uint32_t cred_epoch;
+    uint32_t orphan_epoch; /* orphan_epoch (base/owner.h) when the socket was made */
     struct endpoint *endpoint;
     _Atomic uint32_t fds; /* the program's fds that name it; see conn_share() */
     atomic_bool locked;
@@ -123,21 +124,22 @@ struct conn {
     uint64_t sent; /* bytes that we saw, since the connection was opened */
     uint64_t received;
     uint32_t sends; /* calls that sent something, by all connections that had the record */
-    uint64_t received_before; /* its present user came, if it was reused */
+    uint32_t sends_before;    /* its present user came */
+    uint64_t received_before; /* the same, if it was reused */
     struct wire wire;
 
     struct sockopts options;
     struct epoll_regs epoll_regs;
-    uint64_t cookie;       /* SO_COOKIE: the kernel's identity of the socket */
-    size_t drained;        /* bytes we read while it was DRAINING */
-    uint32_t orphan_epoch; /* orphan_epoch (base/owner.h) when the socket was made */
+    uint64_t cookie; /* SO_COOKIE: the kernel's identity of the socket */
+    size_t drained;  /* bytes we read while it was DRAINING */
     _Atomic uint32_t next_free;
 };
 
 /* What a call on the connection does. */
 enum conn_call { CONN_CALL_SEND, CONN_CALL_RECEIVE, CONN_CALL_OTHER };
 
-/* Whether the program ever connected to an endpoint. Until then many hooks have no work. */
+/* Whether the program ever connected to an endpoint, or belongs to a family (pool/family.h).
+ * Until then many hooks have no work. */
 extern atomic_bool conn_ever_used __attribute__((visibility("hidden")));
 
 /* Reserves the memory of the first records without touching it. False when there is no memory.
@@ -156,15 +158,15 @@ void conn_renew(struct conn *conn, int fd);
  * mlockall() count address space that is never touched. A block is never given back. Block 0 is
  * there from the start. */
 #define CONN_BLOCK 128
-extern _Atomic(struct conn *) conn_blocks[CONN_MAX / CONN_BLOCK]
-    __attribute__((visibility("hidden")));
+
+/* Where the records are, by number. */
+extern _Atomic(struct conn *) conn_places[CONN_MAX] __attribute__((visibility("hidden")));
 
 /* The record of number I, whose block is there. Relaxed: the address of the load depends on I,
- * and I was published after the block; see shim/concurrency.md, 1. */
+ * and I was published after the place; see shim/concurrency.md, 1. */
 ALWAYS_INLINE struct conn *conn_at(uint32_t i)
 {
-    return &atomic_load_explicit(&conn_blocks[i / CONN_BLOCK],
-                                 memory_order_relaxed)[i % CONN_BLOCK];
+    return atomic_load_explicit(&conn_places[i], memory_order_relaxed);
 }
 
 /* The record that a word of the fd map names; NULL when WORD names none. */
@@ -173,6 +175,20 @@ ALWAYS_INLINE struct conn *conn_of_word(uint32_t word)
     uint32_t index = word & FDMAP_INDEX;
 
     return word & FDMAP_EPOLL || index == 0 ? NULL : conn_at(index - 1);
+}
+
+/* Whether WORD names a record at an fd of the program, and no thread is about to end that. */
+static inline bool conn_is_plain(uint32_t word)
+{
+    return word - 1 < FDMAP_INDEX;
+}
+
+/* The same for a word of an fd of the program: no shadow fd. All other words are too large. */
+ALWAYS_INLINE struct conn *conn_of_fd_word(uint32_t word)
+{
+    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
+
+    return i < CONN_MAX ? conn_at(i) : NULL;
 }
 
 static inline uint32_t conn_id(const struct conn *conn)
@@ -184,6 +200,9 @@ static inline uint32_t conn_id(const struct conn *conn)
  * CLOSED gives the record up: neither the fd map nor a list may name it any more, the caller
  * has closed its fd or is about to, and the caller must not touch CONN afterwards. */
 void conn_move(struct conn *conn, enum conn_state to);
+
+/* The same where the caller knows that the state is FROM. */
+void conn_move_from(struct conn *conn, enum conn_state from, enum conn_state to);
 
 /* The flags, the answer and the refusal are relaxed: each is a value by itself, and a thread
  * that reads an old one does what was right a moment ago. */
@@ -300,28 +319,31 @@ static inline void conn_put(struct conn *conn, enum conn_call call)
         conn_free_if_unused(conn);
 }
 
-/* Begins a call on the connection at the program's FD, for which the fd map had WORD. Until
- * conn_put() the record stays that of this connection. NULL when WORD names no connection at an
- * fd of the program, or FD has another word by now. Two threads that send, or two that receive,
- * at the same time make the connection unpoolable: the order of their bytes is unknown. */
+/* Begins a call on CONN, which the word of the program's FD named: conn_of_fd_word(). Until
+ * conn_put() the record stays that of this connection. False when FD has another word by now.
+ * Two threads that send, or two that receive, at the same time make the connection unpoolable:
+ * the order of their bytes is unknown. */
+static inline bool conn_begin(struct conn *conn, int fd, enum conn_call call)
+{
+    uint64_t before = conn_begin_call(conn, call);
+
+    if (__builtin_expect(!fdmap_holds(fd, conn_id(conn)), 0)) {
+        conn_put(conn, call);
+        return false;
+    }
+    if (call != CONN_CALL_OTHER &&
+        __builtin_expect((before & CONN_CALLS_OF_A_KIND * conn_one(call)) != 0, 0))
+        conn_refuse(conn, REASON_CONCURRENT);
+    return true;
+}
+
+/* The same for the connection that WORD names, which is returned. NULL also when WORD names no
+ * connection at an fd of the program. */
 static inline struct conn *conn_get_at(int fd, uint32_t word, enum conn_call call)
 {
-    uint32_t i = (word & ~FDMAP_CLOSING) - 1;
-    struct conn *conn;
-    uint64_t before;
+    struct conn *conn = conn_of_fd_word(word);
 
-    /* Any other word has a flag, or is FDMAP_NONE. */
-    if (i >= CONN_MAX)
-        return NULL;
-    conn = conn_at(i);
-    before = conn_begin_call(conn, call);
-    if (__builtin_expect(!fdmap_holds(fd, word), 0)) {
-        conn_put(conn, call);
-        return NULL;
-    }
-    if (call != CONN_CALL_OTHER && before & CONN_CALLS_OF_A_KIND * conn_one(call))
-        conn_refuse(conn, REASON_CONCURRENT);
-    return conn;
+    return conn && conn_begin(conn, fd, call) ? conn : NULL;
 }
 
 static inline struct conn *conn_get(int fd, enum conn_call call)

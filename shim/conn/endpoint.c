@@ -3,6 +3,7 @@
  */
 #include "conn/endpoint.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "base/pages.h"
@@ -68,8 +69,10 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
     HASH_ADD_KEYPTR(hh, table, &endpoint->address, sizeof(*address), endpoint);
-    if (!out_of_memory)
+    if (!out_of_memory) {
+        endpoint->v4 = address_v4(address);
         return endpoint;
+    }
     /* No memory for the hash table. The place of a removed endpoint is lost, as it may not be
      * the last. */
     if (slot == count - 1)
@@ -77,20 +80,21 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     return NULL;
 }
 
-/* Most programs have one server, so the endpoint that was found last is looked at first: to
- * compare costs less than to hash. Not while an endpoint is added, which may take its place. */
-struct endpoint *endpoint_find(const struct address *address, msec_t now)
-{
-    static struct endpoint *latest;
-    struct endpoint *endpoint = latest;
+struct endpoint *endpoint_recent[DESTINATION_PLACES];
 
-    if (endpoint && address_equal(&endpoint->address, address))
-        return endpoint;
-    latest = NULL;
-    HASH_FIND(hh, table, address, sizeof(*address), endpoint);
+/* An endpoint that has given up its place since has another v4. */
+struct endpoint *endpoint_find_slow(const struct destination *target, msec_t now)
+{
+    struct address address = target->address;
+    struct endpoint *endpoint;
+
+    if (target->v4 != 0)
+        address_from_v4(&address, target->v4);
+    HASH_FIND(hh, table, &address, sizeof(address), endpoint);
     if (!endpoint)
-        endpoint = add_endpoint(address, now);
-    latest = endpoint;
+        endpoint = add_endpoint(&address, now);
+    if (endpoint)
+        endpoint_recent[target->place] = endpoint;
     return endpoint;
 }
 
@@ -129,6 +133,7 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
 void endpoint_publish_slow(struct endpoint *endpoint)
 {
     struct stats *published;
+    int saved = errno;
 
     if (!stats_begin())
         return;
@@ -140,6 +145,16 @@ void endpoint_publish_slow(struct endpoint *endpoint)
         }
     }
     stats_end();
+    errno = saved;
+}
+
+bool endpoint_any_in_use(void)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (atomic_load(&endpoint_at(i)->in_use) > 0)
+            return true;
+    }
+    return false;
 }
 
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint))

@@ -29,6 +29,7 @@ struct conn;
 
 struct endpoint {
     struct address address; /* the hash key */
+    uint64_t v4;            /* the same, as address_v4() */
     char text[ADDRESS_TEXT_SIZE];
     size_t slot; /* its number, and that of its place in the counters file */
     UT_hash_handle hh;
@@ -55,28 +56,44 @@ struct endpoint {
     msec_t flushed_before; /* what was opened before is not kept; 0: never flushed */
 };
 
-/* Sets the gauge of connections in use to IN_USE. Concurrent calls may leave a stale gauge
- * until the next change. Relaxed: both places that `stats` may point to are valid for good. */
-static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_use)
+/* Where the counters of ENDPOINT are. Relaxed: both places that `stats` may point to are valid
+ * for good. */
+static inline struct stats *endpoint_stats(struct endpoint *endpoint)
 {
-    struct stats *stats = atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
-
-    stats_set(&stats->in_use, in_use);
+    return atomic_load_explicit(&endpoint->stats, memory_order_relaxed);
 }
 
-/* Sets the gauge of idle and draining connections. With the lock held. */
+/* Sets the gauge of connections in use to IN_USE, quietly (stats_add_quietly()). Concurrent
+ * calls may leave a stale gauge until the next change. */
+static inline void endpoint_note_in_use(struct endpoint *endpoint, uint32_t in_use)
+{
+    stats_set_quietly(&endpoint_stats(endpoint)->in_use, in_use);
+}
+
+/* Sets the gauge of idle and draining connections, quietly. With the lock held. */
 static inline void endpoint_note_idle(struct endpoint *endpoint)
 {
-    stats_set(&endpoint->stats->idle, endpoint->idle_count);
+    stats_set_quietly(&endpoint_stats(endpoint)->idle, endpoint->idle_count);
 }
 
 /* Reserves the memory of the first endpoints. False when there is no memory. */
 bool endpoint_start(void);
 
-/* The endpoint at ADDRESS; a new one if it is not known. When all are taken, an endpoint
+/* The endpoint at TARGET; a new one if it is not known. When all are taken, an endpoint
  * without connections, in use or idle, gives up its place; NULL when there is none. With the
- * lock held. */
-struct endpoint *endpoint_find(const struct address *address, msec_t now);
+ * lock held. An IPv4 address is looked for where the last one with its hash was found. */
+extern struct endpoint *endpoint_recent[DESTINATION_PLACES]
+    __attribute__((visibility("hidden")));
+COLD struct endpoint *endpoint_find_slow(const struct destination *target, msec_t now);
+
+static inline struct endpoint *endpoint_find(const struct destination *target, msec_t now)
+{
+    struct endpoint *endpoint = endpoint_recent[target->place];
+
+    return endpoint && endpoint->v4 == target->v4 && target->v4 != 0
+               ? endpoint
+               : endpoint_find_slow(target, now);
+}
 
 /* Notes how many connections are in use at NOW, for endpoint_most(). With the lock held. */
 void endpoint_note_peak(struct endpoint *endpoint, msec_t now);
@@ -88,14 +105,18 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least);
 
 /* Moves the counters of ENDPOINT to where other processes can read them, if that is wanted and
  * was not tried before. The slow part makes system calls. Relaxed: both flags are hints. */
-void endpoint_publish_slow(struct endpoint *endpoint);
+COLD void endpoint_publish_slow(struct endpoint *endpoint);
 
 static inline void endpoint_publish(struct endpoint *endpoint)
 {
-    if (atomic_load_explicit(&stats_wanted, memory_order_relaxed) &&
-        !atomic_load_explicit(&endpoint->published, memory_order_relaxed))
+    if (__builtin_expect(!atomic_load_explicit(&endpoint->published, memory_order_relaxed),
+                         0) &&
+        atomic_load_explicit(&stats_wanted, memory_order_relaxed))
         endpoint_publish_slow(endpoint);
 }
+
+/* Whether the program has a connection to any endpoint. Takes no lock: a hint. */
+COLD bool endpoint_any_in_use(void);
 
 /* Calls VISIT for every endpoint. Takes no lock: it is for the summary at exit. */
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint));

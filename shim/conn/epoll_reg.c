@@ -152,7 +152,7 @@ bool epoll_reg_replay(int fd, const struct epoll_regs *regs)
     return all;
 }
 
-static enum reason unregister_all(struct conn *conn, int fd)
+COLD static enum reason unregister_all(struct conn *conn, int fd)
 {
     struct epoll_regs all = conn->epoll_regs;
     struct epoll_event ignored = {0};
@@ -169,7 +169,7 @@ static enum reason unregister_all(struct conn *conn, int fd)
     return REASON_NONE;
 }
 
-enum reason epoll_reg_unregister_all(struct conn *conn, int fd)
+INLINED enum reason epoll_reg_unregister_all(struct conn *conn, int fd)
 {
     return conn->epoll_regs.count > 0 ? unregister_all(conn, fd) : REASON_NONE;
 }

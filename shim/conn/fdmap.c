@@ -3,6 +3,8 @@
  */
 #include "conn/fdmap.h"
 
+#include "base/compiler.h"
+
 _Atomic uint32_t fdmap_words[FDMAP_SIZE];
 
 static _Atomic int end;
@@ -25,9 +27,10 @@ uint32_t fdmap_exchange(int fd, uint32_t word)
     return atomic_exchange(&fdmap_words[fd], word);
 }
 
-bool fdmap_replace(int fd, uint32_t expected, uint32_t word)
+INLINED bool fdmap_replace(int fd, uint32_t expected, uint32_t word)
 {
-    if (word != FDMAP_NONE)
+    /* An fd that has a word was noted when it got that. */
+    if (expected == FDMAP_NONE)
         note_used(fd);
     return atomic_compare_exchange_strong(&fdmap_words[fd], &expected, word);
 }

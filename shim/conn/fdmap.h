@@ -26,7 +26,8 @@
 #define FDMAP_CLOSING 0x20000000u /* a close() or connect() is about to end the connection */
 #define FDMAP_SHADOW  0x40000000u /* a shadow fd: the program never got it */
 #define FDMAP_EPOLL   0x80000000u
-#define FDMAP_COPY    (FDMAP_SHADOW | FDMAP_WAITED) /* a shadow fd without a record */
+#define FDMAP_COPY    (FDMAP_SHADOW | FDMAP_WAITED)  /* a shadow fd without a record */
+#define FDMAP_QUEUE   (FDMAP_SHADOW | FDMAP_CLOSING) /* ours as well; see conn/fdqueue.h */
 
 extern _Atomic uint32_t fdmap_words[FDMAP_SIZE] __attribute__((visibility("hidden")));
 

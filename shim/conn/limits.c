@@ -14,23 +14,21 @@ static const struct config *settings;
 static _Atomic unsigned int idle_most;
 static _Atomic unsigned int idle_count; /* changed with the pool's lock held */
 static _Atomic int fds;
-static _Atomic msec_t read_at;
+_Atomic msec_t limits_read_at;
 
 void limits_start(const struct config *config)
 {
     settings = config;
-    limits_note(0, true);
+    limits_read(0);
 }
 
-void limits_note(msec_t now, bool force)
+void limits_read(msec_t now)
 {
     struct rlimit limit;
     rlim_t limit_fds;
     int saved = errno;
 
-    if (!force && now - atomic_load(&read_at) < 1000)
-        return;
-    atomic_store(&read_at, now);
+    atomic_store(&limits_read_at, now);
     limit_fds = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
     errno = saved;
     atomic_store(&idle_most, limit_fds / 4 < settings->max_idle_total
@@ -60,7 +58,7 @@ void limits_count_idle(int more)
                           memory_order_relaxed);
 }
 
-bool limits_may_keep(unsigned int others)
+INLINED bool limits_may_keep(unsigned int others)
 {
     return limits_idle() + others < limits_idle_most();
 }

@@ -7,9 +7,11 @@
 #ifndef MCPOOL_LIMITS_H
 #define MCPOOL_LIMITS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/clock.h"
+#include "base/compiler.h"
 #include "config/config.h"
 
 /* A higher limit of fds makes no difference; see conn/fdtable.h. */
@@ -18,8 +20,18 @@
 /* Reads the limit for the first time. CONFIG stays the caller's and must not change. */
 void limits_start(const struct config *config);
 
-/* Reads the limit again, by a system call: at most once a second of NOW, unless FORCE. */
-void limits_note(msec_t now, bool force);
+/* Reads the limit again, by a system call, and notes that it was read at NOW. */
+COLD void limits_read(msec_t now);
+
+/* When that was. Relaxed: a thread that sees an old time reads the limit once more. */
+extern _Atomic msec_t limits_read_at __attribute__((visibility("hidden")));
+
+/* The same if a second has passed. */
+static inline void limits_note(msec_t now)
+{
+    if (now - atomic_load_explicit(&limits_read_at, memory_order_relaxed) >= 1000)
+        limits_read(now);
+}
 
 /* The limit of fds as last read, at most LIMITS_FDS_MOST. */
 int limits_fds(void);

@@ -10,6 +10,7 @@
 
 #include "base/owner.h"
 #include "conn/fdmap.h"
+#include "conn/fdqueue.h"
 #include "conn/fdtable.h"
 #include "conn/limits.h"
 #include "conn/sockid.h"
@@ -47,6 +48,11 @@ void bulk_close_ends(void)
     atomic_fetch_add(&bulk_closes_ended, 1);
 }
 
+uint32_t bulk_close_count(void)
+{
+    return atomic_load(&bulk_closes_begun);
+}
+
 void bulk_close_after_fork_in_child(void)
 {
     atomic_store(&bulk_closes_ended, atomic_load(&bulk_closes_begun));
@@ -57,8 +63,7 @@ void bulk_close_after_fork_in_child(void)
  * writes its shadow fd; if that is closed in bulk meanwhile, no new fd may get its number. The
  * end of the bulk closes is looked at before the states; see shim/concurrency.md, 3. Inlined,
  * as each hit is here. */
-static inline __attribute__((always_inline)) bool bulk_closes_are_over(const struct conn *conn,
-                                                                       uint32_t begun)
+ALWAYS_INLINE bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 {
     if (begun == atomic_load(&bulk_closes_over))
         return true;
@@ -71,7 +76,7 @@ static inline __attribute__((always_inline)) bool bulk_closes_are_over(const str
 long shadow_duplicate(int fd)
 {
     return fdtable_duplicate(fd, atomic_load_explicit(&count, memory_order_relaxed) +
-                                     limits_idle());
+                                     limits_idle() + fdqueue_count());
 }
 
 /* Duplicates FD to a shadow fd with WORD in the fd map; -1 when that fails. The exchange, and
@@ -135,7 +140,7 @@ void shadow_make(struct conn *conn, int fd)
         make(conn, fd, begun);
 }
 
-void shadow_adopt(struct conn *conn, int shadow_fd)
+INLINED void shadow_adopt(struct conn *conn, int shadow_fd)
 {
     if (!limits_may_keep(atomic_load_explicit(&count, memory_order_relaxed))) {
         shadow_close(conn, shadow_fd);
@@ -151,28 +156,33 @@ void shadow_adopt(struct conn *conn, int shadow_fd)
 }
 
 /* Takes the shadow fd out of the record; -1 when there is none. The program's thread and one
- * that closes all shadow fds may both try: the exchange decides. The first look is relaxed, as
- * it only saves the exchange. */
-static int detach(struct conn *conn)
+ * that closes all shadow fds may both try: the exchange decides. */
+ALWAYS_INLINE int take_from_record(struct conn *conn)
 {
-    int fd = atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed);
+    int fd = atomic_exchange(&conn->shadow_fd, -1);
 
-    if (fd < 0)
-        return -1;
-    fd = atomic_exchange(&conn->shadow_fd, -1);
-    if (fd >= 0)
+    if (__builtin_expect(fd >= 0, 1))
         atomic_fetch_sub(&count, 1);
     return fd;
 }
 
-int shadow_claim(struct conn *conn)
+/* The same where there often is none. The first look is relaxed, as it only saves the exchange.
+ */
+static int detach(struct conn *conn)
 {
-    int fd = detach(conn);
-
-    return fd >= 0 && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
+    return atomic_load_explicit(&conn->shadow_fd, memory_order_relaxed) < 0
+               ? -1
+               : take_from_record(conn);
 }
 
-bool shadow_exists(const struct conn *conn)
+INLINED int shadow_claim(struct conn *conn)
+{
+    int fd = take_from_record(conn);
+
+    return __builtin_expect(fd >= 0, 1) && fdmap_holds(fd, shadow_word(conn)) ? fd : -1;
+}
+
+INLINED bool shadow_exists(const struct conn *conn)
 {
     int fd = atomic_load(&conn->shadow_fd);
 

@@ -56,6 +56,9 @@ COLD void shadow_close_copy(int copy);
 COLD void bulk_close_begins(void);
 COLD void bulk_close_ends(void);
 
+/* How many bulk closes have begun. While it stays the same, no fd of ours was closed by one. */
+COLD uint32_t bulk_close_count(void);
+
 /* In the child of a fork, in which no bulk close is in progress. */
 COLD void bulk_close_after_fork_in_child(void);
 

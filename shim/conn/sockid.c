@@ -38,9 +38,9 @@ bool sockid_is_elsewhere(const struct conn *conn, int fd)
     return answer == -ENOTSOCK || answer == -EBADF;
 }
 
-size_t sockid_tcp_info(int fd, struct tcp_info *info)
+INLINED size_t sockid_tcp_info(int fd, struct tcp_info *info)
 {
-    socklen_t len = sizeof(*info);
+    socklen_t len = SOCKID_TCP_INFO;
 
     return raw_syscall(SYS_getsockopt, fd, IPPROTO_TCP, TCP_INFO, info, &len) == 0 ? len : 0;
 }

@@ -26,8 +26,12 @@ bool sockid_is_at(const struct conn *conn, int fd);
  * when the kernel does not tell. One system call, or two when it gives no cookie. */
 bool sockid_is_elsewhere(const struct conn *conn, int fd);
 
-/* Fills INFO about the TCP socket at FD. Returns how many bytes of INFO the kernel has filled,
- * which are those that may be read; 0 when the call failed. One system call. */
+/* Fills INFO about the TCP socket at FD, up to the last field that the library reads. Returns
+ * how many bytes of INFO the kernel has filled, which are those that may be read; 0 when the
+ * call failed. One system call. */
+#define SOCKID_TCP_INFO                                                                        \
+    (offsetof(struct tcp_info, tcpi_notsent_bytes) +                                           \
+     sizeof(((struct tcp_info *)NULL)->tcpi_notsent_bytes))
 size_t sockid_tcp_info(int fd, struct tcp_info *info);
 
 #endif

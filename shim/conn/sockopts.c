@@ -149,6 +149,12 @@ static bool learn_usual(int fd)
     return true;
 }
 
+bool sockopts_know_usual(int fd, const struct sockopts *options)
+{
+    return atomic_load_explicit(&usual_known, memory_order_acquire) ||
+           (!(options->given & OPTIONS_OF_KEEPALIVE) && learn_usual(fd));
+}
+
 bool sockopts_keep_alive(int fd, struct sockopts *options, unsigned int idle)
 {
     const int values[KEEPALIVE_ROWS] = {1, (int)idle, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};

@@ -21,6 +21,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "base/compiler.h"
@@ -78,6 +79,20 @@ bool sockopts_clear(int fd, const struct sockopts *options);
 bool sockopts_apply(int connection, const struct sockopts *have, int fresh,
                     const struct sockopts *want);
 
+/* Whether the two need nothing of each other, as in most hits: no option is the program's, none
+ * is bound, and the connection with HAVE was prepared for that. Then sockopts_fit() is true,
+ * sockopts_apply() makes no call, and sockopts_equalize() changes nothing. */
+static inline bool sockopts_are_alike(const struct sockopts *have, const struct sockopts *want)
+{
+    static const struct {
+        uint16_t given;
+        bool forced_nodelay, bound;
+    } fresh = {0, false, false}, prepared = {0, true, false};
+
+    return memcmp(want, &fresh, sizeof(fresh)) == 0 &&
+           memcmp(have, &prepared, sizeof(prepared)) == 0;
+}
+
 /* Makes HAVE what a connection has after sockopts_apply() with WANT. */
 void sockopts_equalize(struct sockopts *have, const struct sockopts *want);
 
@@ -101,7 +116,7 @@ static inline bool sockopts_can_keep_alive(const struct sockopts *options, unsig
  * program's, and our keepalive is on, or off when IDLE is 0. */
 static inline bool sockopts_are_settled(const struct sockopts *options, unsigned int idle)
 {
-    return options->given == 0 && (options->keep_idle != 0 || idle == 0);
+    return options->given == 0 && (__builtin_expect(options->keep_idle != 0, 1) || idle == 0);
 }
 
 /* Switches TCP keepalive on for the connection FD, which has OPTIONS: the first probe is sent
@@ -109,6 +124,11 @@ static inline bool sockopts_are_settled(const struct sockopts *options, unsigned
  * failed: then the options are not those of OPTIONS any more, and the connection must not be
  * kept. errno is kept; no cancellation point. */
 COLD bool sockopts_keep_alive(int fd, struct sockopts *options, unsigned int idle);
+
+/* Learns from FD, which has OPTIONS and no keepalive of ours, what a connection that another
+ * process has switched on must hide. False when FD does not show it. errno is kept; no
+ * cancellation point. */
+COLD bool sockopts_know_usual(int fd, const struct sockopts *options);
 
 /* The program has just set this option on the connection FD, which has OPTIONS. If it is one
  * that our keepalive depends on, that is switched off, and its other options are what they

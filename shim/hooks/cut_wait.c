@@ -216,7 +216,7 @@ static msec_t first_piece(const struct wait *wait)
         due_ahead_slow();
         return 0;
     }
-    first = due_in();
+    first = due_in(0);
     return first * MILLISECOND < wait->whole ? first : 0;
 }
 
@@ -228,7 +228,7 @@ static nsec_t next_piece(struct wait *wait, bool *last)
     msec_t next;
 
     pool_count_piece();
-    next = due_in();
+    next = due_in((now() - wait->began) / MILLISECOND + 1);
     rest = remaining(wait);
 
     if (wait->epfd >= 0)
@@ -337,6 +337,13 @@ static bool make_pieces(struct wait *wait, nsec_t length, int *result)
     return true;
 }
 
+/* A piece of a millisecond only asks whether anything is ready (due_in()). epoll_wait() cannot
+ * wait for less, and its callers have many events. */
+static nsec_t length_of_first(const struct wait *wait, msec_t first)
+{
+    return first == 1 && wait->epfd < 0 ? 0 : first * MILLISECOND;
+}
+
 /* The wait with all signals blocked, and its first piece FIRST milliseconds long. */
 static bool cut_blocked(struct wait *wait, msec_t first, int *result)
 {
@@ -346,7 +353,7 @@ static bool cut_blocked(struct wait *wait, msec_t first, int *result)
     if (!owner_never_had_threads() && !elect(wait, clock_now() + first))
         return false;
     _pthread_cleanup_push(&cleanup, left, wait);
-    done = make_pieces(wait, first * MILLISECOND, result);
+    done = make_pieces(wait, length_of_first(wait, first), result);
     _pthread_cleanup_pop(&cleanup, 0);
     if (wait->waiter.seat)
         waiter_leave(&wait->waiter);

@@ -5,6 +5,7 @@
 
 #include "hooks/flags.h"
 
+#include "pool/family.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
 #include "conn/waiter.h"
@@ -219,8 +220,10 @@ static void give_up_shadows_from(int from)
         return;
     while (fd > from && raw_syscall(SYS_fcntl, fd - 1, F_GETFD) >= 0)
         fd--;
-    if (fd == from)
+    if (fd == from) {
         discard_idle(REASON_FD_PRESSURE);
+        family_leave(SHARE_CLOSED);
+    }
 }
 
 /* Whether COMMAND concerns the library also on an fd that is not tracked. */
@@ -294,8 +297,10 @@ static bool can_close_range(int flags,
  * which this thread could not close them any more. */
 static bool before_close_range(unsigned int first, unsigned int last, int flags)
 {
-    if (flags & (int)CLOSE_RANGE_UNSHARE)
+    if (flags & (int)CLOSE_RANGE_UNSHARE) {
         discard_idle(REASON_NAMESPACE);
+        family_leave(SHARE_IDENTITY);
+    }
     if (!(flags & (int)CLOSE_RANGE_CLOEXEC))
         return track_forget_range(first, last);
     track_flags_range(first, last);

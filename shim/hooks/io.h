@@ -3,10 +3,10 @@
  * call that moves bytes on a connection, from before the real call until its bytes are
  * accounted.
  *
- * io_get() looks the connection up. io_guard() comes right before the real call, io_end() when
+ * io_conn() looks the connection up. io_guard() comes right before the real call, io_end() when
  * the moved bytes are accounted. A hook asks whether its fd is tracked. If so, it calls
- * tracked_NAME(), which is not inlined, so that a call on any other fd needs no frame. The word
- * of the fd is its last argument, so that the others stay in their registers.
+ * tracked_NAME(), which is not inlined, so that a call on any other fd needs no frame. The
+ * connection is its last argument, so that the others stay in their registers.
  */
 #ifndef MCPOOL_IO_H
 #define MCPOOL_IO_H
@@ -26,21 +26,18 @@
  * the call: that can stay in registers. */
 typedef struct _pthread_cleanup_buffer io_guard_t;
 
-/* CONN, for which a call of this KIND was begun. If it is refused, ends the call and returns
- * NULL: its bytes need no account. CONN may be NULL. */
-static inline struct conn *io_unless_refused(struct conn *conn, enum conn_call kind)
+/* The connection at FD; NULL when there is none, or when it is refused: its bytes need no
+ * account, and the hook only makes the real call. The caller has no call on the record, which
+ * may be that of another connection by now; that one was opened at FD during this call. */
+static inline struct conn *io_conn(int fd)
 {
-    if (!conn || __builtin_expect(conn_refusal(conn) == REASON_NONE, 1))
-        return conn;
-    conn_put(conn, kind);
-    return NULL;
-}
+    uint32_t word = fdmap_word(fd);
+    struct conn *conn;
 
-/* Gets the connection at FD, for which the map has WORD, for a call of this KIND. NULL when
- * there is none, or when it is refused. */
-static inline struct conn *io_get(int fd, uint32_t word, enum conn_call kind)
-{
-    return io_unless_refused(conn_get_at(fd, word, kind), kind);
+    if (UNTRACKED(word))
+        return NULL;
+    conn = conn_of_fd_word(word);
+    return conn && __builtin_expect(conn_refusal(conn) == REASON_NONE, 1) ? conn : NULL;
 }
 
 /* Cleanup handlers; CONN is the connection. The thread left the real call for good, so how many

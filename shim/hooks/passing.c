@@ -47,7 +47,7 @@ static void before_pass(int fd, void *context)
     struct passing *passing = context;
     uint32_t word = fdmap_get(fd);
 
-    if (word == FDMAP_NONE)
+    if (word == FDMAP_NONE || word == FDMAP_QUEUE)
         return;
     if (word & FDMAP_SHADOW && !(word & FDMAP_EPOLL) && passing->count < PASSING_SHADOWS_MAX) {
         if (track_give_up_shadow(fd, word, REASON_PASSED))

@@ -9,12 +9,15 @@
 #include "conn/epoll_reg.h"
 #include "conn/oneshot.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "hooks/cut_wait.h"
 #include "hooks/flags.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
 #include "base/unwind.h"
 #include "conn/pollers.h"
+
+#define MINUTE 60 /* seconds */
 
 static int epoll_opened(int fd)
 {
@@ -129,6 +132,7 @@ HOOKED int ioctl(int fd, unsigned long request, ...)
 
 HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
+    due_before_wait(timeout);
     if (due_is_anything())
         return due_after_wait(cut_wait_epoll_wait(epfd, events, n, timeout));
     return real_epoll_wait(epfd, events, n, timeout);
@@ -137,6 +141,7 @@ HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
                        const sigset_t *mask)
 {
+    due_before_wait(timeout);
     if (due_is_anything())
         return due_after_wait(cut_wait_epoll_pwait(epfd, events, n, timeout, mask));
     return real_epoll_pwait(epfd, events, n, timeout, mask);
@@ -150,8 +155,9 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
-/* Whether the process may have a connection to wait for. Relaxed: a hint. An old value misses a
- * connection that another thread has just made. */
+/* Whether the process may have a connection to wait for, or work to do meanwhile for its
+ * family. Relaxed: a hint. An old value misses a connection that another thread has just made.
+ */
 static inline bool may_wait_for_any(void)
 {
     return atomic_load_explicit(&conn_ever_used, memory_order_relaxed);
@@ -199,6 +205,7 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
     struct guard guard;
     int result;
 
+    due_before_wait(timeout);
     guard_poll(&guard, fds, n);
     result = may_cut(&guard) ? due_after_wait(cut_wait_poll(fds, n, timeout))
                              : real_poll(fds, n, timeout);
@@ -275,12 +282,21 @@ HOOKED int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
     return guarded___ppoll_chk(fds, n, timeout, mask, room);
 }
 
+/* Masters of workers wait in select(). */
+COLD static void before_select(const struct timeval *timeout)
+{
+    if (timeout && usermem_readable(timeout, sizeof(*timeout)) && timeout->tv_sec < MINUTE)
+        due_before_wait((int)timeout->tv_sec * 1000 + (int)(timeout->tv_usec / 1000));
+}
+
 GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
                            struct timeval *timeout)
 {
     struct guard guard;
     int result;
 
+    if (family_get())
+        before_select(timeout);
     guard_select(&guard, n, readable, writable, except);
     result = may_cut(&guard)
                  ? due_after_wait(cut_wait_select(n, readable, writable, except, timeout))

@@ -5,6 +5,7 @@
 #include "hooks/hooks.h"
 
 #include "pool/due.h"
+#include "pool/family.h"
 #include "pool/swap.h"
 
 /* The idle connections were opened by a user or group that the process no longer is. */
@@ -15,6 +16,9 @@ int hook_identity_changed(int result)
     if (result != -1 && owner_is_this_process()) {
         atomic_fetch_add(&cred_epoch, 1);
         discard_idle(REASON_IDENTITY);
+        family_leave(SHARE_IDENTITY);
+    } else if (result != -1) {
+        family_close_copies();
     }
     errno = saved;
     return result;
@@ -45,6 +49,8 @@ int hook_namespace_changed(int result)
 {
     if (result == 0 && owner_is_this_process())
         track_namespace_lost();
+    else if (result == 0)
+        family_close_copies();
     return result;
 }
 

@@ -71,13 +71,12 @@ static inline void receive_end_messages(io_guard_t *guard, struct conn *conn,
     io_end(guard, conn, CONN_CALL_RECEIVE, count > 0 && msgs[0].msg_len == 0 ? 0 : count);
 }
 
-TRACKED ssize_t tracked_read(int fd, void *buf, size_t n, uint32_t word)
+TRACKED ssize_t tracked_read(int fd, void *buf, size_t n, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_read(fd, buf, n);
     receive_guard(&guard, conn, 0);
     moved = real_read(fd, buf, n);
@@ -87,21 +86,20 @@ TRACKED ssize_t tracked_read(int fd, void *buf, size_t n, uint32_t word)
 
 HOOKED ssize_t read(int fd, void *buf, size_t n)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_read(fd, buf, n);
-    return tracked_read(fd, buf, n, word);
+    return tracked_read(fd, buf, n, conn);
 }
 HOOKED_ALIAS(__read, read);
 
-TRACKED ssize_t tracked___read_chk(int fd, void *buf, size_t n, size_t room, uint32_t word)
+TRACKED ssize_t tracked___read_chk(int fd, void *buf, size_t n, size_t room, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___read_chk(fd, buf, n, room);
     receive_guard(&guard, conn, 0);
     moved = real___read_chk(fd, buf, n, room);
@@ -111,20 +109,19 @@ TRACKED ssize_t tracked___read_chk(int fd, void *buf, size_t n, size_t room, uin
 
 HOOKED ssize_t __read_chk(int fd, void *buf, size_t n, size_t room)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real___read_chk(fd, buf, n, room);
-    return tracked___read_chk(fd, buf, n, room, word);
+    return tracked___read_chk(fd, buf, n, room, conn);
 }
 
-TRACKED ssize_t tracked_readv(int fd, const struct iovec *iov, int count, uint32_t word)
+TRACKED ssize_t tracked_readv(int fd, const struct iovec *iov, int count, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_readv(fd, iov, count);
     receive_guard(&guard, conn, 0);
     moved = real_readv(fd, iov, count);
@@ -134,20 +131,19 @@ TRACKED ssize_t tracked_readv(int fd, const struct iovec *iov, int count, uint32
 
 HOOKED ssize_t readv(int fd, const struct iovec *iov, int count)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_readv(fd, iov, count);
-    return tracked_readv(fd, iov, count, word);
+    return tracked_readv(fd, iov, count, conn);
 }
 
-TRACKED ssize_t tracked_recv(int fd, void *buf, size_t n, int flags, uint32_t word)
+TRACKED ssize_t tracked_recv(int fd, void *buf, size_t n, int flags, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recv(fd, buf, n, flags);
     receive_guard(&guard, conn, flags);
     moved = real_recv(fd, buf, n, flags);
@@ -157,21 +153,20 @@ TRACKED ssize_t tracked_recv(int fd, void *buf, size_t n, int flags, uint32_t wo
 
 HOOKED ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_recv(fd, buf, n, flags);
-    return tracked_recv(fd, buf, n, flags, word);
+    return tracked_recv(fd, buf, n, flags, conn);
 }
 
 TRACKED ssize_t tracked___recv_chk(int fd, void *buf, size_t n, size_t room, int flags,
-                                   uint32_t word)
+                                   struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___recv_chk(fd, buf, n, room, flags);
     receive_guard(&guard, conn, flags);
     moved = real___recv_chk(fd, buf, n, room, flags);
@@ -181,21 +176,20 @@ TRACKED ssize_t tracked___recv_chk(int fd, void *buf, size_t n, size_t room, int
 
 HOOKED ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real___recv_chk(fd, buf, n, room, flags);
-    return tracked___recv_chk(fd, buf, n, room, flags, word);
+    return tracked___recv_chk(fd, buf, n, room, flags, conn);
 }
 
 TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *from,
-                                 socklen_t *len, uint32_t word)
+                                 socklen_t *len, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvfrom(fd, buf, n, flags, from, len);
     receive_guard(&guard, conn, flags);
     moved = real_recvfrom(fd, buf, n, flags, from, len);
@@ -206,21 +200,20 @@ TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct 
 HOOKED ssize_t recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *from,
                         socklen_t *len)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_recvfrom(fd, buf, n, flags, from, len);
-    return tracked_recvfrom(fd, buf, n, flags, from, len, word);
+    return tracked_recvfrom(fd, buf, n, flags, from, len, conn);
 }
 
 TRACKED ssize_t tracked___recvfrom_chk(int fd, void *buf, size_t n, size_t room, int flags,
-                                       struct sockaddr *from, socklen_t *len, uint32_t word)
+                                       struct sockaddr *from, socklen_t *len, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___recvfrom_chk(fd, buf, n, room, flags, from, len);
     receive_guard(&guard, conn, flags);
     moved = real___recvfrom_chk(fd, buf, n, room, flags, from, len);
@@ -231,20 +224,19 @@ TRACKED ssize_t tracked___recvfrom_chk(int fd, void *buf, size_t n, size_t room,
 HOOKED ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t room, int flags,
                               struct sockaddr *from, socklen_t *len)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = io_conn(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real___recvfrom_chk(fd, buf, n, room, flags, from, len);
-    return tracked___recvfrom_chk(fd, buf, n, room, flags, from, len, word);
+    return tracked___recvfrom_chk(fd, buf, n, room, flags, from, len, conn);
 }
 
-TRACKED ssize_t tracked_recvmsg(int fd, struct msghdr *msg, int flags, uint32_t word)
+TRACKED ssize_t tracked_recvmsg(int fd, struct msghdr *msg, int flags, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     ssize_t moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvmsg(fd, msg, flags);
     receive_guard(&guard, conn, flags);
     moved = real_recvmsg(fd, msg, flags);
@@ -254,9 +246,8 @@ TRACKED ssize_t tracked_recvmsg(int fd, struct msghdr *msg, int flags, uint32_t 
 
 HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
-    uint32_t word = fdmap_word(fd);
-    ssize_t moved =
-        UNTRACKED(word) ? real_recvmsg(fd, msg, flags) : tracked_recvmsg(fd, msg, flags, word);
+    struct conn *conn = io_conn(fd);
+    ssize_t moved = conn ? tracked_recvmsg(fd, msg, flags, conn) : real_recvmsg(fd, msg, flags);
 
     if (moved >= 0 && msg->msg_controllen > 0)
         passing_received(msg);
@@ -264,13 +255,12 @@ HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 }
 
 TRACKED int tracked_recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
-                             struct timespec *timeout, uint32_t word)
+                             struct timespec *timeout, struct conn *conn)
 {
-    struct conn *conn = io_get(fd, word, CONN_CALL_RECEIVE);
     io_guard_t guard;
     int moved;
 
-    if (!conn)
+    if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvmmsg(fd, msgs, count, flags, timeout);
     receive_guard(&guard, conn, flags);
     moved = real_recvmmsg(fd, msgs, count, flags, timeout);
@@ -281,9 +271,9 @@ TRACKED int tracked_recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, i
 HOOKED int recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
                     struct timespec *timeout)
 {
-    uint32_t word = fdmap_word(fd);
-    int moved = UNTRACKED(word) ? real_recvmmsg(fd, msgs, count, flags, timeout)
-                                : tracked_recvmmsg(fd, msgs, count, flags, timeout, word);
+    struct conn *conn = io_conn(fd);
+    int moved = conn ? tracked_recvmmsg(fd, msgs, count, flags, timeout, conn)
+                     : real_recvmmsg(fd, msgs, count, flags, timeout);
 
     for (int i = 0; i < moved; i++) {
         if (msgs[i].msg_hdr.msg_controllen > 0)

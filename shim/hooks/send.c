@@ -13,6 +13,7 @@
 #include "conn/endpoint.h"
 #include "pool/quit.h"
 #include "pool/sending.h"
+#include "pool/tending.h"
 #include "pool/swap.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_FASTOPEN: the call connects as well.
@@ -41,16 +42,32 @@ static struct conn *begin_to_speak(struct conn *conn, int fd, const struct piece
     return *failed ? NULL : conn_get_at(fd, fdmap_word(fd), CONN_CALL_SEND);
 }
 
-/* Gets the connection at FD, on which PIECES are about to be sent. NULL when there is none, or
- * it is refused; or when the hook fails, with *FAILED and errno set. */
-static struct conn *send_get(int fd, uint32_t word, const struct pieces *pieces, bool *failed)
+/* io_conn() for hooks that send: a refused connection too, before the first bytes of its user.
+ * It may still have to be swapped. */
+static inline struct conn *conn_to_send(int fd)
 {
-    struct conn *conn = conn_get_at(fd, word, CONN_CALL_SEND);
+    uint32_t word = fdmap_word(fd);
+    struct conn *conn;
 
+    if (UNTRACKED(word))
+        return NULL;
+    conn = conn_of_fd_word(word);
+    return conn && (__builtin_expect(conn_refusal(conn) == REASON_NONE, 1) ||
+                    !guess_is_past(conn))
+               ? conn
+               : NULL;
+}
+
+/* Begins a call on CONN, which is at FD and on which PIECES are about to be sent. Returns the
+ * connection on which they are. NULL when there is none any more; or when the hook fails, with
+ * *FAILED and errno set. */
+static struct conn *send_get(struct conn *conn, int fd, const struct pieces *pieces,
+                             bool *failed)
+{
     *failed = false;
-    if (conn && !guess_is_past(conn))
-        conn = begin_to_speak(conn, fd, pieces, failed);
-    return io_unless_refused(conn, CONN_CALL_SEND);
+    if (!conn_begin(conn, fd, CONN_CALL_SEND))
+        return NULL;
+    return guess_is_past(conn) ? conn : begin_to_speak(conn, fd, pieces, failed);
 }
 
 /* The same for bytes. */
@@ -76,22 +93,24 @@ ALWAYS_INLINE void look_for_bytes(struct send *send, const void *buf, size_t n)
 
 /* send_get() for N bytes at BUF, which may be a quit. Sets *RESULT to 0 when the real call is
  * next, else to the result of the hook. */
-ALWAYS_INLINE struct conn *send_get_bytes(struct send *send, int fd, uint32_t word,
+ALWAYS_INLINE struct conn *send_get_bytes(struct send *send, struct conn *conn, int fd,
                                           const void *buf, size_t n, ssize_t *result)
 {
-    struct conn *conn;
     bool failed = false;
 
     look_for_bytes(send, buf, n);
     *result = (ssize_t)n;
     if (__builtin_expect(wire_quit_has_length(n), 0) && send->all && wire_may_be_quit(buf, n) &&
-        quit_intercept(fd, word, buf, n))
+        quit_intercept(fd, conn_id(conn), buf, n))
         return NULL;
-    conn = conn_get_at(fd, word, CONN_CALL_SEND);
-    if (conn && !guess_is_past(conn))
+    *result = 0;
+    if (!conn_begin(conn, fd, CONN_CALL_SEND))
+        return NULL;
+    if (__builtin_expect(!guess_is_past(conn), 0)) {
         conn = begin_with_bytes(conn, fd, buf, n, send->first, &failed);
-    *result = failed ? -1 : 0;
-    return io_unless_refused(conn, CONN_CALL_SEND);
+        *result = failed ? -1 : 0;
+    }
+    return conn;
 }
 
 /* The real call, with FLAGS, is next. What it sends was parsed (pool/sending.h). */
@@ -107,11 +126,22 @@ static inline bool send_was_partial(const struct send *send, ssize_t moved)
     return moved > 0 && !sending_is(&send->sending, (size_t)moved);
 }
 
-/* In steps, so that threads seldom change what they share. */
+/* A user that has sent so often on a connection gains nothing from a pool: opening one costs it
+ * a thousandth. So its calls are plain ones from then on. */
+#define LONG_USE 4096
+
+/* Counts in steps, so that threads seldom change what they share. */
+static void count_sends(struct conn *conn)
+{
+    stats_add(&conn->endpoint->stats->sends, STATS_SENDS);
+    if (conn->sends - conn->sends_before >= LONG_USE)
+        conn_refuse(conn, REASON_LONG_USE);
+}
+
 static inline void count_send(struct conn *conn)
 {
     if (++conn->sends % STATS_SENDS == 0)
-        stats_add(&conn->endpoint->stats->sends, STATS_SENDS);
+        count_sends(conn);
 }
 
 /* The part that was sent was parsed again. It differs from what was sent only if the program
@@ -152,13 +182,13 @@ ALWAYS_INLINE void send_end_bytes(struct send *send, io_guard_t *guard, struct c
     send_end(send, guard, conn, moved);
 }
 
-TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, uint32_t word)
+TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
     ssize_t moved;
-    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
+    conn = send_get_bytes(&send, conn, fd, buf, n, &moved);
     if (!conn)
         return moved != 0 ? moved : real_write(fd, buf, n);
     send_guard(&guard, conn, 0);
@@ -170,21 +200,21 @@ TRACKED ssize_t tracked_write(int fd, const void *buf, size_t n, uint32_t word)
 
 HOOKED ssize_t write(int fd, const void *buf, size_t n)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_write(fd, buf, n);
-    return tracked_write(fd, buf, n, word);
+    return tracked_write(fd, buf, n, conn);
 }
 HOOKED_ALIAS(__write, write);
 
-TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, uint32_t word)
+TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
     ssize_t moved;
-    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
+    conn = send_get_bytes(&send, conn, fd, buf, n, &moved);
     if (!conn)
         return moved != 0 ? moved : real_send(fd, buf, n, flags);
     send_guard(&guard, conn, flags);
@@ -196,22 +226,22 @@ TRACKED ssize_t tracked_send(int fd, const void *buf, size_t n, int flags, uint3
 
 HOOKED ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_send(fd, buf, n, flags);
-    return tracked_send(fd, buf, n, flags, word);
+    return tracked_send(fd, buf, n, flags, conn);
 }
 HOOKED_ALIAS(__send, send);
 
 TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
-                               const struct sockaddr *to, socklen_t len, uint32_t word)
+                               const struct sockaddr *to, socklen_t len, struct conn *conn)
 {
     struct send send;
     io_guard_t guard;
     ssize_t moved;
-    struct conn *conn = send_get_bytes(&send, fd, word, buf, n, &moved);
 
+    conn = send_get_bytes(&send, conn, fd, buf, n, &moved);
     if (!conn)
         return moved != 0 ? moved : real_sendto(fd, buf, n, flags, to, len);
     send_guard(&guard, conn, flags);
@@ -224,23 +254,23 @@ TRACKED ssize_t tracked_sendto(int fd, const void *buf, size_t n, int flags,
 HOOKED ssize_t sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *to,
                       socklen_t len)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_sendto(fd, buf, n, flags, to, len);
-    return tracked_sendto(fd, buf, n, flags, to, len, word);
+    return tracked_sendto(fd, buf, n, flags, to, len, conn);
 }
 
-TRACKED ssize_t tracked_writev(int fd, const struct iovec *iov, int count, uint32_t word)
+TRACKED ssize_t tracked_writev(int fd, const struct iovec *iov, int count, struct conn *conn)
 {
     size_t n = count > 0 ? (size_t)count : 0;
     struct pieces pieces = {iov, n, false};
-    bool failed;
-    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
     io_guard_t guard;
     ssize_t moved;
+    bool failed;
 
+    conn = send_get(conn, fd, &pieces, &failed);
     if (!conn)
         return failed ? -1 : real_writev(fd, iov, count);
     send_guard(&guard, conn, 0);
@@ -256,11 +286,11 @@ TRACKED ssize_t tracked_writev(int fd, const struct iovec *iov, int count, uint3
 
 HOOKED ssize_t writev(int fd, const struct iovec *iov, int count)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
 
-    if (UNTRACKED(word))
+    if (!conn)
         return real_writev(fd, iov, count);
-    return tracked_writev(fd, iov, count, word);
+    return tracked_writev(fd, iov, count, conn);
 }
 
 /* The pieces of MSG. None when MSG cannot be read: the real call fails with EFAULT then. */
@@ -271,15 +301,15 @@ static struct pieces pieces_of(const struct msghdr *msg)
     return (struct pieces){msg->msg_iov, msg->msg_iovlen, false};
 }
 
-TRACKED ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags, uint32_t word)
+TRACKED ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags, struct conn *conn)
 {
     struct pieces pieces = pieces_of(msg);
-    bool failed;
-    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
     io_guard_t guard;
     ssize_t moved;
+    bool failed;
 
+    conn = send_get(conn, fd, &pieces, &failed);
     if (!conn)
         return failed ? -1 : real_sendmsg(fd, msg, flags);
     send_guard(&guard, conn, flags);
@@ -296,13 +326,14 @@ TRACKED ssize_t tracked_sendmsg(int fd, const struct msghdr *msg, int flags, uin
 
 HOOKED ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
     struct passing passing;
     ssize_t moved;
 
     passing_begin(msg, 0, 1, &passing);
-    moved =
-        UNTRACKED(word) ? real_sendmsg(fd, msg, flags) : tracked_sendmsg(fd, msg, flags, word);
+    moved = conn ? tracked_sendmsg(fd, msg, flags, conn) : real_sendmsg(fd, msg, flags);
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
+        moved = real_sendmsg(fd, msg, flags);
     passing_end(&passing);
     return moved;
 }
@@ -322,16 +353,16 @@ static ssize_t bytes_sent(const struct mmsghdr *msgs, int count)
 }
 
 TRACKED int tracked_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
-                             uint32_t word)
+                             struct conn *conn)
 {
     struct pieces pieces = count > 0 ? pieces_of(&msgs->msg_hdr) : (struct pieces){0};
-    bool failed;
-    struct conn *conn = send_get(fd, word, &pieces, &failed);
     struct send send;
     io_guard_t guard;
     ssize_t moved;
+    bool failed;
     int sent;
 
+    conn = send_get(conn, fd, &pieces, &failed);
     if (!conn)
         return failed ? -1 : real_sendmmsg(fd, msgs, count, flags);
     send_guard(&guard, conn, flags);
@@ -349,13 +380,15 @@ TRACKED int tracked_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, i
 
 HOOKED int sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags)
 {
-    uint32_t word = fdmap_word(fd);
+    struct conn *conn = conn_to_send(fd);
     struct passing passing;
     int moved;
 
     passing_begin(msgs, sizeof(*msgs), count, &passing);
-    moved = UNTRACKED(word) ? real_sendmmsg(fd, msgs, count, flags)
-                            : tracked_sendmmsg(fd, msgs, count, flags, word);
+    moved = conn ? tracked_sendmmsg(fd, msgs, count, flags, conn)
+                 : real_sendmmsg(fd, msgs, count, flags);
+    if (moved < 0 && errno == ETOOMANYREFS && tending_make_way())
+        moved = real_sendmmsg(fd, msgs, count, flags);
     passing_end(&passing);
     return moved;
 }

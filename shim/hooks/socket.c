@@ -6,24 +6,28 @@
 
 #include "base/unwind.h"
 #include "pool/due.h"
+#include "pool/family.h"
 #include "pool/quit.h"
+
+/* Gives up the fds that the library does not need. False if there were none. */
+static bool give_up_fds(void)
+{
+    bool any = discard_idle(REASON_FD_PRESSURE);
+
+    return family_leave(SHARE_CLOSED) || any;
+}
 
 bool hook_should_retry(int result)
 {
     return result < 0 && (errno == EMFILE || errno == ENFILE) && owner_is_this_process() &&
-           discard_idle(REASON_FD_PRESSURE);
+           give_up_fds();
 }
 
-HOOKED int socket(int domain, int type, int protocol)
+static __attribute__((noinline)) int new_socket(int domain, int type, int protocol)
 {
-    int fd = track_spare(domain, type, protocol);
-    uint32_t forks, orphans;
+    uint32_t forks = atomic_load(&fork_epoch), orphans = atomic_load(&orphan_epoch);
+    int fd = real_socket(domain, type, protocol);
 
-    if (fd >= 0)
-        return fd;
-    forks = atomic_load(&fork_epoch);
-    orphans = atomic_load(&orphan_epoch);
-    fd = real_socket(domain, type, protocol);
     if (hook_should_retry(fd))
         fd = real_socket(domain, type, protocol);
     if (fd >= 0)
@@ -31,18 +35,33 @@ HOOKED int socket(int domain, int type, int protocol)
     return fd;
 }
 
-HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+HOOKED int socket(int domain, int type, int protocol)
 {
-    const void *caller = __builtin_extract_return_addr(__builtin_return_address(0));
-    uint32_t word = fdmap_word(fd);
+    int fd = track_spare(domain, type, protocol);
+
+    return fd >= 0 ? fd : new_socket(domain, type, protocol);
+}
+
+static __attribute__((noinline)) int connect_tracked(int fd, const struct sockaddr *addr,
+                                                     socklen_t len, uint32_t word,
+                                                     const void *caller)
+{
     struct check_out check_out;
 
-    if (UNTRACKED(word))
-        return real_connect(fd, addr, len);
     unwind_testcancel();
     if (check_out_begin(&check_out, fd, word, addr, len, caller))
         return check_out.result;
     return check_out_end(&check_out, real_connect(fd, addr, len));
+}
+
+HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    uint32_t word = fdmap_word(fd);
+
+    if (UNTRACKED(word))
+        return real_connect(fd, addr, len);
+    return connect_tracked(fd, addr, len, word,
+                           __builtin_extract_return_addr(__builtin_return_address(0)));
 }
 HOOKED_ALIAS(__connect, connect);
 

@@ -14,6 +14,7 @@
 #include "conn/epoll_reg.h"
 #include "pool/connect_time.h"
 #include "pool/discard.h"
+#include "pool/family.h"
 #include "pool/full.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
@@ -48,15 +49,23 @@ static COLD void end_former(uint32_t word)
 }
 
 /* CONN is new at FD; see concurrency.md, 1. */
-static void put_in_map(int fd, const struct conn *conn)
+COLD static void put_over_former(int fd, const struct conn *conn)
 {
-    uint32_t word = fdmap_exchange(fd, conn_id(conn));
+    uint32_t word;
 
+    track_new_fd(fd);
+    word = fdmap_exchange(fd, conn_id(conn));
     if (word != FDMAP_NONE)
         end_former(word);
 }
 
-int track_spare(int domain, int type, int protocol)
+ALWAYS_INLINE void put_in_map(int fd, const struct conn *conn)
+{
+    if (__builtin_expect(!fdmap_replace(fd, FDMAP_NONE, conn_id(conn)), 0))
+        put_over_former(fd, conn);
+}
+
+INLINED int track_spare(int domain, int type, int protocol)
 {
     struct conn *conn;
     int fd;
@@ -67,11 +76,9 @@ int track_spare(int domain, int type, int protocol)
         due_when_off();
         return -1;
     }
-    conn = spare_reuse(domain, type);
+    conn = spare_reuse(domain, type, &fd);
     if (!conn)
         return -1;
-    fd = conn->fd;
-    track_new_fd(fd);
     put_in_map(fd, conn);
     if (fdtable_is_near(fd))
         track_came_near(fd);
@@ -126,6 +133,8 @@ static bool forget(int fd, bool stale)
     struct conn *conn = conn_of_word(word);
     bool ours;
 
+    if (word == FDMAP_QUEUE)
+        return family_yield(fd);
     if (word == FDMAP_NONE || word & FDMAP_CLOSING)
         return false;
     if (stale)
@@ -156,6 +165,7 @@ void track_came_near(int fd)
         return;
     fdtable_move_on(fd);
     discard_idle(REASON_FD_PRESSURE);
+    family_move_queues();
 }
 
 bool track_forget(int fd)
@@ -180,7 +190,11 @@ void track_still_open(int fd, bool is_shadow)
 
 bool track_close_shadow(int fd)
 {
-    bool ours = track_forget(fd);
+    bool ours;
+
+    if (fdmap_get(fd) == FDMAP_QUEUE && family_has_fd(fd))
+        return true;
+    ours = track_forget(fd);
 
     if (ours)
         raw_close(fd);
@@ -193,6 +207,7 @@ bool track_forget_range(unsigned int first, unsigned int last)
 
     if (!owner_is_this_process())
         return false;
+    family_leave_range(first, last);
     end = (unsigned int)fdmap_end();
     for (unsigned int fd = first; fd < end && fd <= last; fd++)
         waiter_closing((int)fd, fdmap_word((int)fd));
@@ -283,11 +298,12 @@ void track_unseen_everywhere(enum reason reason)
     swap_all_for_new();
     owner_refuse(reason);
     discard_idle(reason);
+    family_leave(SHARE_UNPOOLED);
 }
 
 bool track_give_up_shadow(int fd, uint32_t word, enum reason reason)
 {
-    if (!owner_is_this_process())
+    if (!owner_is_this_process() || word == FDMAP_QUEUE)
         return false;
     if (word != FDMAP_COPY)
         conn_refuse(conn_of_word(word), reason);
@@ -470,4 +486,5 @@ void track_namespace_lost(void)
 {
     owner_refuse(REASON_NAMESPACE);
     discard_idle(REASON_NAMESPACE);
+    family_leave(SHARE_IDENTITY);
 }

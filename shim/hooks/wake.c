@@ -12,6 +12,7 @@
 #include "conn/conn.h"
 #include "pool/checkout.h"
 #include "pool/discard.h"
+#include "pool/family.h"
 #include "pool/pool.h"
 #include "stats/log.h"
 #include "stats/mode.h"
@@ -60,6 +61,7 @@ static bool set_up(void)
     if (config.disable || !conn_start())
         return false;
     check_out_start(&config);
+    family_start(&config);
     discard_start();
     usermem_find_heap();
     /* Last: from here on sockets are tracked. */

@@ -18,8 +18,10 @@
 #include "pool/full.h"
 #include "pool/life.h"
 #include "stats/log.h"
+#include "stats/mode.h"
 #include "pool/due.h"
 #include "pool/pool.h"
+#include "pool/sharing.h"
 #include "base/owner.h"
 #include "pool/verify.h"
 #include "base/compiler.h"
@@ -28,12 +30,10 @@
 #include "conn/shadow.h"
 
 /* A connection that was reused has a shadow fd already. */
-static enum reason make_shadow(struct check_in *check_in)
+COLD static enum reason make_shadow(struct check_in *check_in)
 {
-    if (check_in->shadow_fd < 0) {
-        shadow_make(check_in->conn, check_in->fd);
-        check_in->shadow_fd = shadow_claim(check_in->conn);
-    }
+    shadow_make(check_in->conn, check_in->fd);
+    check_in->shadow_fd = shadow_claim(check_in->conn);
     return check_in->shadow_fd < 0 ? REASON_FD_PRESSURE : REASON_NONE;
 }
 
@@ -46,27 +46,31 @@ static void close_shadow(struct check_in *check_in)
         shadow_close(check_in->conn, fd);
 }
 
+/* Not kept for REASON, or in a dry run. It has a shadow fd if the dry run began meanwhile.
+ * Without it the pool knows that this was only counted, should the dry run end before
+ * check_in_end(). */
+COLD static enum reason prepare_to_count(struct check_in *check_in, enum reason reason)
+{
+    close_shadow(check_in);
+    return reason == REASON_NONE ? wire_refusal(&check_in->conn->wire) : reason;
+}
+
 /* Does all that must be done while the program's fd is still open. REASON_NONE, or why the
  * connection is not kept. How many calls were begun is read before verification looks for calls
  * in flight. So check_in_end() finds each call that was begun later. */
-static enum reason prepare_to_keep(struct check_in *check_in)
+ALWAYS_INLINE enum reason prepare_to_keep(struct check_in *check_in, struct conn *conn)
 {
-    struct conn *conn = check_in->conn;
     msec_t now = clock_now();
     enum reason reason;
 
-    limits_note(now, false);
+    limits_note(now);
     check_in->now = now;
     check_in->calls = conn_calls_begun(conn);
     check_in->shadow_fd = shadow_claim(conn);
-    reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now);
-    if (pool_is_dry_run()) {
-        /* It has one if the dry run began meanwhile. Without it the pool knows that this was
-         * only counted, should the dry run end before check_in_end(). */
-        close_shadow(check_in);
-        return reason == REASON_NONE ? wire_refusal(&conn->wire) : reason;
-    }
-    if (reason == REASON_NONE)
+    reason = verify_for_idle(conn, check_in->fd, check_in->shadow_fd, now, &check_in->clean);
+    if (!mode_is_plain() && pool_is_dry_run())
+        return prepare_to_count(check_in, reason);
+    if (reason == REASON_NONE && __builtin_expect(check_in->shadow_fd < 0, 0))
         reason = make_shadow(check_in);
     if (reason != REASON_NONE)
         return reason;
@@ -99,12 +103,17 @@ static void abandoned_duplicate(void *argument)
 
 /* The real call did not return: the record and the shadow fd are given up. Whether the
  * program's fd is closed is unknown, but that is the program's affair. There is no cancellation
- * state to restore: the sequence does not change it, as a jump would skip the restoring. */
+ * state to restore: the sequence does not change it, as a jump would skip the restoring. If the
+ * call has returned, a signal handler has jumped out of check_in_end(). */
 static void abandoned(void *argument)
 {
     struct check_in *check_in = argument;
     struct conn *conn = check_in->conn;
 
+    if (check_in->covered)
+        pool_abandon();
+    if (check_in->returned)
+        return;
     close_shadow(check_in);
     fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     discard_note_refused(conn, REASON_ABANDONED);
@@ -119,42 +128,63 @@ COLD static void note_refused(struct conn *conn, int fd, enum reason reason, mse
     discard_note_refused(conn, reason);
 }
 
-bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
+/* The connection of CHECK_IN has other fds as well. */
+COLD static bool begin_duplicate(struct check_in *check_in)
 {
-    struct conn *conn = conn_of_word(word);
-    enum reason reason;
+    check_in->duplicated = true;
+    _pthread_cleanup_push(&check_in->cleanup, abandoned_duplicate, check_in);
+    return true;
+}
+
+/* CHECK_IN ends here: FD, whose word has CLOSING, has no connection, or one that is not kept
+ * for REASON. */
+COLD static bool give_up(struct check_in *check_in, enum reason reason)
+{
+    struct conn *conn = check_in->conn;
     int saved = errno;
 
-    *check_in = (struct check_in){
-        .conn = conn, .fd = fd, .shadow_fd = -1, .word = word, .refusal = REASON_IN_FLIGHT};
-    if (!conn || word & (FDMAP_CLOSING | FDMAP_SHADOW) || !owner_is_this_process() ||
-        !fdmap_replace(fd, word, word | FDMAP_CLOSING))
-        return false;
-    if (conn_state(conn) == CONN_IN_USE && !conn_claim_last(conn)) {
-        check_in->duplicated = true;
-        _pthread_cleanup_push(&check_in->cleanup, abandoned_duplicate, check_in);
-        errno = saved;
-        return true;
-    }
-    if (conn_state(conn) == CONN_IN_USE) {
-        _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
-        conn_move(conn, CONN_CHECKING_IN);
-        reason = prepare_to_keep(check_in);
-        errno = saved;
-        if (reason == REASON_NONE)
-            return true;
+    check_in->refusal = REASON_IN_FLIGHT;
+    if (reason != REASON_NONE) {
         _pthread_cleanup_pop(&check_in->cleanup, 0);
-        note_refused(conn, fd, reason, check_in->now);
+        note_refused(conn, check_in->fd, reason, check_in->now);
         if (!conn_calls_in_flight(conn))
             check_in->refusal = reason;
         close_shadow(check_in);
         due_each_second(check_in->now);
     }
     shadow_drop(conn);
-    check_in->forgotten = fdmap_replace(fd, word | FDMAP_CLOSING, FDMAP_NONE);
+    check_in->forgotten =
+        fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn_move(conn, CONN_CLOSED);
     errno = saved;
     return false;
+}
+
+INLINED bool check_in_begin(struct check_in *check_in, int fd, uint32_t word)
+{
+    struct conn *conn;
+    enum reason reason;
+
+    check_in->duplicated = check_in->returned = check_in->covered = false;
+    if (!conn_is_plain(word) || !owner_is_this_process() ||
+        !fdmap_replace(fd, word, word | FDMAP_CLOSING)) {
+        check_in->forgotten = false;
+        check_in->refusal = REASON_IN_FLIGHT;
+        return false;
+    }
+    conn = conn_of_word(word);
+    check_in->conn = conn;
+    check_in->fd = fd;
+    check_in->shadow_fd = -1;
+    check_in->word = word;
+    if (__builtin_expect(conn_state(conn) != CONN_IN_USE, 0))
+        return give_up(check_in, REASON_NONE);
+    if (__builtin_expect(!conn_claim_last(conn), 0))
+        return begin_duplicate(check_in);
+    _pthread_cleanup_push(&check_in->cleanup, abandoned, check_in);
+    conn_move_from(conn, CONN_IN_USE, CONN_CHECKING_IN);
+    reason = prepare_to_keep(check_in, conn);
+    return __builtin_expect(reason == REASON_NONE, 1) ? true : give_up(check_in, reason);
 }
 
 /* After how many idle seconds the kernel asks the peer of a connection to ENDPOINT; 0: never.
@@ -185,46 +215,58 @@ COLD static bool settle_options(struct conn *conn)
     return sockopts_keep_alive(conn->fd, &conn->options, idle);
 }
 
-/* REASON_NONE, or why CONN, on which not all replies have come, is not kept. */
-COLD static enum reason keep_draining(struct conn *conn, msec_t now)
+ALWAYS_INLINE void note_kept(struct conn *conn, msec_t now, const char *how)
 {
+    if (wire_shows_no_auth(&conn->wire))
+        /* relaxed: an old value costs one refusal */
+        atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
+    stats_add_quietly(&endpoint_stats(conn->endpoint)->kept, 1);
+    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, how);
+}
+
+/* The rest of keep() for CONN, on which not all replies have come. */
+COLD static enum reason keep_draining(struct check_in *check_in, struct evicted *evicted)
+{
+    struct conn *conn = check_in->conn;
+    msec_t now = check_in->now;
+    enum reason reason;
+
     life_note_left(conn, conn->fd, now);
-    return drain_begin(conn, now);
+    reason = drain_begin(conn, now);
+    if (reason != REASON_NONE)
+        return reason;
+    note_kept(conn, now, ", draining");
+    return pool_check_in(conn, CONN_DRAINING, now, evicted, &check_in->covered);
 }
 
 /* From here on the connection has no user, and its bytes are ours to read. REASON_NONE, or why
  * it is not kept. */
-static enum reason keep(struct conn *conn, msec_t now, struct evicted *evicted)
+ALWAYS_INLINE enum reason keep(struct check_in *check_in, struct evicted *evicted)
 {
-    bool clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
-    enum reason reason;
+    struct conn *conn = check_in->conn;
+    msec_t now = check_in->now;
 
-    if (conn->fd >= 0 && !sockopts_are_settled(&conn->options, pool_keepalive()) &&
+    if (!sockopts_are_settled(&conn->options, pool_keepalive()) && conn->fd >= 0 &&
         !settle_options(conn))
         return REASON_OPTION_FAILED;
-    reason = clean ? REASON_NONE : keep_draining(conn, now);
-    if (reason != REASON_NONE)
-        return reason;
-    if (wire_shows_no_auth(&conn->wire))
-        /* relaxed: an old value costs one refusal */
-        atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
-    stats_count(&conn->endpoint->stats->kept);
-    log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, clean ? "" : ", draining");
-    return pool_check_in(conn, clean ? CONN_IDLE : CONN_DRAINING, now, evicted);
+    if (__builtin_expect(!check_in->clean, 0))
+        return keep_draining(check_in, evicted);
+    note_kept(conn, now, "");
+    return pool_check_in(conn, CONN_IDLE, now, evicted, &check_in->covered);
 }
 
-void check_in_end(struct check_in *check_in)
+/* All that is called here keeps errno. */
+INLINED void check_in_end(struct check_in *check_in)
 {
     struct conn *conn = check_in->conn;
     struct evicted evicted;
     enum reason reason = REASON_IN_FLIGHT;
-    int saved = errno;
 
     evicted.count = 0;
-    _pthread_cleanup_pop(&check_in->cleanup, 0);
-    if (check_in->duplicated) {
+    check_in->returned = true;
+    if (__builtin_expect(check_in->duplicated, 0)) {
+        _pthread_cleanup_pop(&check_in->cleanup, 0);
         drop_duplicate(check_in);
-        errno = saved;
         return;
     }
     /* The word leaves the map before the calls are counted: up to then a call of another thread
@@ -233,12 +275,14 @@ void check_in_end(struct check_in *check_in)
     fdmap_replace(check_in->fd, check_in->word | FDMAP_CLOSING, FDMAP_NONE);
     conn->fd = check_in->shadow_fd;
     if (conn_calls_begun(conn) == check_in->calls)
-        reason = keep(conn, check_in->now, &evicted);
-    if (reason != REASON_NONE)
+        reason = keep(check_in, &evicted);
+    if (__builtin_expect(reason != REASON_NONE, 0))
         discard(conn, reason);
-    discard_evicted(&evicted);
+    _pthread_cleanup_pop(&check_in->cleanup, 0);
+    if (__builtin_expect(evicted.count > 0, 0))
+        sharing_release(&evicted);
+    stats_changed();
     due_each_second(check_in->now);
-    errno = saved;
 }
 
 void check_in_call_off(struct check_in *check_in)

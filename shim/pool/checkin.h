@@ -26,12 +26,15 @@
 struct check_in {
     struct conn *conn;
     int fd;
-    int shadow_fd;       /* -1 in a dry run, and if DUPLICATED */
-    bool duplicated;     /* other fds name the connection: the program still has it */
-    bool forgotten;      /* FD was a connection, and the map has no word for it any more */
-    enum reason refusal; /* why the connection is not kept, if begin returns false */
-    uint32_t word;       /* what the map had for FD */
-    uint64_t calls;      /* begun on the connection when it was verified */
+    int shadow_fd;   /* -1 in a dry run, and if DUPLICATED */
+    bool returned;   /* the real call has returned: check_in_end() has begun */
+    bool covered;    /* see pool_check_in() */
+    bool duplicated; /* other fds name the connection: the program still has it */
+    bool clean;      /* no reply was still to come; no call was begun since, if it is kept */
+    bool forgotten;  /* FD was a connection, and the map has no word for it any more */
+    enum reason refusal;       /* why the connection is not kept, if begin returns false */
+    uint32_t word;             /* what the map had for FD */
+    uint64_t calls;            /* begun on the connection when it was verified */
     unsigned int unregistered; /* epoll registrations that were removed */
     msec_t now;
     struct _pthread_cleanup_buffer cleanup;

@@ -49,6 +49,6 @@ bool check_out_bind(struct conn *conn, const struct address *address, msec_t now
 /* A verified connection to the endpoint of FRESH that can take on its options and speaks
  * PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT, at its shadow fd, and the caller's. NULL
  * if there is none, and in a dry run. */
-struct conn *check_out_find(const struct conn *fresh, enum wire_protocol protocol, msec_t now);
+struct conn *check_out_find(struct conn *fresh, enum wire_protocol protocol, msec_t now);
 
 #endif

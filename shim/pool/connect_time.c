@@ -6,6 +6,7 @@
 #include <linux/tcp.h>
 #include <time.h>
 
+#include "base/compiler.h"
 #include "conn/endpoint.h"
 #include "conn/sockid.h"
 
@@ -55,14 +56,14 @@ void connect_time_failed(struct conn *conn)
     connect_time_failed_at(conn->endpoint);
 }
 
-void connect_time_saved(const struct conn *conn, msec_t now)
+INLINED void connect_time_saved(const struct conn *conn, struct stats *stats, msec_t now)
 {
-    struct stats *stats = conn->endpoint->stats;
     /* The clock of another thread may have been a little ahead. */
     uint64_t age = now > conn->idle_since ? (uint64_t)(now - conn->idle_since) : 0;
 
-    stats_add(&stats->connect_us_avoided, stats_read(&stats->usual_connect_us));
-    stats_add(&stats->idle_age_ms, age);
+    stats_add_quietly(&stats->connect_us_avoided, stats_read(&stats->usual_connect_us));
+    if (age > 0)
+        stats_add_quietly(&stats->idle_age_ms, age);
     stats_observe(stats, BUCKET_idle_age_ms_10, age);
 }
 

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "conn/conn.h"
+#include "stats/stats.h"
 
 /* Microseconds that the first real connect to an endpoint counts as, at most. */
 #define USUAL_FIRST UINT64_C(1000)
@@ -32,8 +33,9 @@ void connect_time_count(struct endpoint *endpoint, uint64_t microseconds);
 COLD void connect_time_failed(struct conn *conn);
 COLD void connect_time_failed_at(struct endpoint *endpoint);
 
-/* Counts what was saved by the reuse of CONN, which was idle until NOW. */
-void connect_time_saved(const struct conn *conn, msec_t now);
+/* Counts in STATS what was saved by the reuse of CONN, which was idle until NOW. Quietly: see
+ * stats_add_quietly(). */
+void connect_time_saved(const struct conn *conn, struct stats *stats, msec_t now);
 
 /* The program is about to send on CONN for the first time, and rtt_pending is set: counts the
  * round trip of its handshake. One system call. */

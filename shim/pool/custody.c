@@ -11,6 +11,7 @@
 #include "base/owner.h"
 #include "base/rawsys.h"
 #include "pool/discard.h"
+#include "pool/sharing.h"
 
 #define TCP_STATE_CLOSE_WAIT 8 /* linux/tcp_states.h is not for user space */
 
@@ -27,7 +28,7 @@ static void close_due(msec_t now, bool all)
         if (!pool_evict_due(now, all, &evicted))
             break;
         more = evicted.count == POOL_EVICTED_MAX;
-        discard_evicted(&evicted);
+        sharing_release(&evicted);
     } while (more);
     errno = saved;
 }
@@ -59,15 +60,25 @@ static bool will_wait(int fd)
 
 void custody_before_accept(int fd, msec_t now)
 {
+    bool shares = family_get() && limits_idle() > 0 && !endpoint_any_in_use();
+
     /* relaxed: a hint */
-    if (atomic_load_explicit(&pool_surplus, memory_order_relaxed) > 0 &&
-        owner_has_one_thread() && will_wait(fd))
-        close_due(now, true);
+    if (!shares && atomic_load_explicit(&pool_surplus, memory_order_relaxed) == 0)
+        return;
+    if (!owner_has_one_thread() || !will_wait(fd))
+        return;
+    if (shares)
+        sharing_before_block(now);
+    close_due(now, true);
 }
 
 void custody_before_sleep(msec_t now, msec_t length)
 {
-    if (custody_due_at() <= now + length && owner_has_one_thread())
+    if (custody_due_at() == POOL_NEVER || !owner_has_one_thread())
+        return;
+    if (length >= SHARING_QUIET && !endpoint_any_in_use())
+        sharing_give_idle(now, 0);
+    if (custody_due_at() <= now + length)
         close_due(now + length, false);
 }
 

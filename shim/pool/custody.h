@@ -40,12 +40,13 @@ COLD void custody_do_due(msec_t now);
 msec_t custody_in(msec_t now);
 
 /* The only thread of the process is about to wait in accept(FD) for an unknown time, and that
- * wait is not cut. Closes all but the last used connection of each endpoint. Does nothing if FD
- * does not block or a connection waits there already. */
+ * wait is not cut. Gives the family what it has if it has none in use, and closes all but the
+ * last used connection of each endpoint. Does nothing if FD does not block or a connection
+ * waits there already. */
 COLD void custody_before_accept(int fd, msec_t now);
 
-/* The only thread of the process is about to sleep for LENGTH milliseconds. Closes what would
- * have to be closed by then. */
+/* The only thread of the process is about to sleep for LENGTH milliseconds. Does what it would
+ * have to do by then. */
 COLD void custody_before_sleep(msec_t now, msec_t length);
 
 /* CONN, CHECKING_OUT, is not established any more, as the kernel has just told in INFO. If the

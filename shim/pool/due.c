@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "base/owner.h"
+#include "pool/sharing.h"
 #include "pool/spare.h"
 #include "pool/switch.h"
 #include "stats/mode.h"
@@ -15,12 +16,15 @@
 
 void due_each_second_slow(msec_t now)
 {
+    int saved = errno;
+
     stats_write(now);
     if (switch_follow())
         stats_write(now);
     /* A check-out that was under way may have kept one after that. */
     if (mode_is_off())
         spare_flush();
+    errno = saved;
 }
 
 void due_when_off(void)
@@ -60,14 +64,17 @@ static void do_due(msec_t now)
     due_each_second(now);
 }
 
-msec_t due_in(void)
+msec_t due_in(msec_t waited)
 {
-    msec_t now = clock_now(), in;
+    msec_t now = clock_now(), in, shared;
 
     if (!owner_is_this_process())
         return 0;
+    shared = sharing_in(now, waited);
     do_due(now);
     in = custody_in(now);
+    if (shared < in)
+        in = shared;
     if (counters_are_unwritten() && stats_in(now) < in)
         in = stats_in(now);
     return in == POOL_NEVER ? 0 : in;
@@ -118,6 +125,7 @@ void due_after_wait_slow(void)
 
 void due_before_end(void)
 {
+    sharing_at_end();
     if (counters_are_unwritten())
         stats_write(clock_now());
 }

@@ -16,6 +16,9 @@
 
 #include "base/compiler.h"
 #include "pool/custody.h"
+#include "pool/family.h"
+#include "pool/members.h"
+#include "pool/tending.h"
 #include "stats/stats.h"
 
 /* Whether a look for a wish is due. Reads the clock. */
@@ -28,6 +31,7 @@ static inline bool due_is_anything(void)
     unsigned int state = atomic_load_explicit(&stats_state, memory_order_relaxed);
 
     return __builtin_expect(state == STATS_UNWRITTEN || custody_due_at() != POOL_NEVER ||
+                                family_has_queued() ||
                                 (state == STATS_WRITTEN && due_is_look()),
                             0);
 }
@@ -44,11 +48,21 @@ static inline void due_each_second(msec_t now)
         due_each_second_slow(now);
 }
 
-/* Does what is due by now. Returns in how many milliseconds the next work is due; 0 if there is
- * none, and in a process that is not the owner (base/owner.h). Makes system calls. Waits for no
- * lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
+/* Does what is due by now, in a wait that has lasted for WAITED milliseconds. Returns in how
+ * many milliseconds the next work is due; 0 if there is none, and in a process that is not the
+ * owner (base/owner.h); 1 if it is due when nothing is ready now. Makes system calls. Waits for
+ * no lock, but for the pool's when it follows a wish, so none may be held. Is no cancellation
  * point, keeps errno. */
-COLD msec_t due_in(void);
+COLD msec_t due_in(msec_t waited);
+
+/* Before a wait that is cut if there is work: for TIMEOUT milliseconds, negative without an
+ * end.
+ */
+static inline void due_before_wait(int timeout)
+{
+    if (__builtin_expect(family_get() != NULL, 0) && timeout > 0)
+        tending_note_wait(timeout);
+}
 
 /* Before a wait that is not cut: writes the counters before they are due, a few times in a row,
  * and once a second in the long run. */
@@ -73,6 +87,7 @@ COLD void due_after_wait_slow(void);
 
 static inline int due_after_wait(int result)
 {
+    members_note_woken();
     if (due_is_anything())
         due_after_wait_slow();
     return result;

@@ -14,10 +14,13 @@
 #include "conn/ring.h"
 #include "conn/shadow.h"
 #include "conn/waiter.h"
+#include "pool/family.h"
+#include "pool/members.h"
 #include "pool/pool.h"
 #include "pool/spare.h"
 #include "pool/swap.h"
 #include "pool/switch.h"
+#include "pool/tending.h"
 #include "stats/log.h"
 #include "stats/stats.h"
 
@@ -43,8 +46,10 @@ void fork_before(void)
     else if (forks.is_owner)
         log_line(LOG_INFO, "a child that does not pool: %s (%s)", reason_name(reason),
                  reason_text(reason));
-    if (forks.depth == 1)
+    if (forks.depth == 1) {
         ownfile_before_fork();
+        family_before_fork(reason == REASON_NONE);
+    }
     atomic_fetch_add(&fork_epoch, 1);
 }
 
@@ -64,8 +69,10 @@ void fork_after_in_parent(void)
     /* Raised a second time: another thread may have opened a socket after the first time and
      * before the child was made, and the child has it as well. */
     atomic_fetch_add(&fork_epoch, 1);
-    if (forks.depth == 1)
+    if (forks.depth == 1) {
+        family_after_fork_in_parent();
         ownfile_after_fork_in_parent();
+    }
     if (end_fork())
         pool_after_fork_in_parent();
 }
@@ -79,7 +86,7 @@ static void close_shadow_fds(void)
     for (int fd = 0; fd < fdmap_end(); fd++) {
         uint32_t word = fdmap_get(fd);
 
-        if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL)
+        if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL || word == FDMAP_QUEUE)
             continue;
         if (word == FDMAP_COPY)
             shadow_close_copy(fd);
@@ -93,6 +100,9 @@ void fork_after_in_child(void)
     bool is_whole = end_fork();
 
     ownfile_after_fork_in_child();
+    family_after_fork_in_child();
+    members_after_fork_in_child();
+    tending_after_fork_in_child();
     if (forks.is_owner) {
         waiter_after_fork_in_child();
         close_shadow_fds();
@@ -101,7 +111,9 @@ void fork_after_in_child(void)
         return;
     ring_after_fork_in_child();
     bulk_close_after_fork_in_child();
-    fdtable_after_fork_in_child();
+    /* The child has the queues of its family. */
+    if (!family_get())
+        fdtable_after_fork_in_child();
     spare_flush();
     shadow_drop_all();
     conn_forget_other_threads();

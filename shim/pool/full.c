@@ -9,6 +9,7 @@
 #include "conn/endpoint.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
+#include "pool/tending.h"
 
 void full_note(const struct conn *conn, msec_t now)
 {
@@ -24,6 +25,7 @@ void full_note(const struct conn *conn, msec_t now)
         more = evicted.count == POOL_EVICTED_MAX;
         discard_evicted(&evicted);
     } while (more);
+    tending_empty(endpoint, now, REASON_SERVER_FULL);
     errno = saved;
 }
 

@@ -6,29 +6,10 @@
  */
 #include "pool/guess.h"
 
-#include <fcntl.h>
-
-#include "base/hash.h"
 #include "base/owner.h"
 #include "base/usermem.h"
 #include "conn/endpoint.h"
 #include "pool/connect_time.h"
-
-/* Which kind of socket FRESH is, by its options and flags: client libraries prepare their
- * sockets each in their own way. */
-static uint8_t kind_of(const struct conn *fresh)
-{
-    uint32_t prepared = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
-
-    return (uint8_t)(hash_mix(prepared) >> 48) % POOL_HABITS;
-}
-
-enum wire_protocol guess_protocol(struct conn *fresh)
-{
-    fresh->socket_kind = kind_of(fresh);
-    return (enum wire_protocol)atomic_load_explicit(
-        &fresh->endpoint->habits[fresh->socket_kind], memory_order_relaxed);
-}
 
 const uint8_t *guess_first_byte(const struct pieces *pieces)
 {
@@ -61,8 +42,7 @@ static void learn(struct conn *conn, enum wire_protocol protocol)
 
 bool guess_is_open(const struct conn *conn)
 {
-    return !guess_is_past(conn) &&
-           conn_state(conn) == CONN_IN_USE && owner_is_this_process();
+    return !guess_is_past(conn) && conn_state(conn) == CONN_IN_USE && owner_is_this_process();
 }
 
 bool guess_fits(struct conn *conn, const struct pieces *pieces)

@@ -9,17 +9,34 @@
 #ifndef MCPOOL_GUESS_H
 #define MCPOOL_GUESS_H
 
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "base/hash.h"
 #include "conn/conn.h"
+#include "conn/endpoint.h"
 #include "wire/wire.h"
 
+/* Which kind of socket FRESH is, by its options and flags: client libraries prepare their
+ * sockets each in their own way. */
+static inline uint8_t guess_kind(const struct conn *fresh)
+{
+    uint32_t prepared = fresh->options.given * 2u + ((conn_flags(fresh) & O_NONBLOCK) != 0);
+
+    return (uint8_t)(hash_mix(prepared) >> 48) % POOL_HABITS;
+}
+
 /* What the user of FRESH will probably speak; WIRE_UNDECIDED if that cannot be told. FRESH is
- * bound to its endpoint, and its flags are noted. */
-enum wire_protocol guess_protocol(struct conn *fresh);
+ * bound to its endpoint, and its flags are noted. Relaxed: an old value is a wrong guess. */
+static inline enum wire_protocol guess_protocol(struct conn *fresh)
+{
+    fresh->socket_kind = guess_kind(fresh);
+    return (enum wire_protocol)atomic_load_explicit(
+        &fresh->endpoint->habits[fresh->socket_kind], memory_order_relaxed);
+}
 
 /* What is about to be sent. */
 struct pieces {

@@ -12,7 +12,7 @@
 #include "conn/shadow.h"
 
 /* TO names what FROM names; false if FROM is not open. */
-static bool move_over(int from, int to, int fd_flags)
+ALWAYS_INLINE bool move_over(int from, int to, int fd_flags)
 {
     int flags = fd_flags & FD_CLOEXEC ? O_CLOEXEC : 0;
 
@@ -22,7 +22,7 @@ static bool move_over(int from, int to, int fd_flags)
 /* The dup3() has put a foreign file over FD: the shadow fd had been closed in bulk and reused.
  * Puts FRESH back, from its own shadow fd, or a new socket like it. If both fail, FD is
  * closed. */
-static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
+COLD static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
 {
     int type =
         SOCK_STREAM | SOCK_CLOEXEC | (conn_flags(fresh) & O_NONBLOCK ? SOCK_NONBLOCK : 0);
@@ -42,8 +42,8 @@ static void restore_fresh(int fd, const struct conn *fresh, int fd_flags)
 /* Puts CONN over FD. A bulk close in another thread may close the shadow fd at any moment, so
  * the map is looked at after the dup3(): if it still names the shadow fd, what arrived is CONN.
  * See concurrency.md, 3. */
-static enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
-                           int fd_flags)
+ALWAYS_INLINE enum reason replace(const struct conn *conn, int fd, const struct conn *fresh,
+                                  int fd_flags)
 {
     if (!move_over(conn->fd, fd, fd_flags))
         return REASON_OTHER_SOCKET;
@@ -56,12 +56,14 @@ static enum reason replace(const struct conn *conn, int fd, const struct conn *f
 /* As replace(), for a fresh socket with epoll registrations. A duplicate keeps the fresh socket
  * open meanwhile, and its registrations with it. So if this fails, the duplicate is moved back
  * and nothing has to be registered again. */
-static enum reason replace_registered(struct conn *conn, int fd, const struct conn *fresh,
-                                      int fd_flags)
+COLD static enum reason replace_registered(struct conn *conn, int fd, struct conn *fresh,
+                                           int fd_flags)
 {
     long duplicate = shadow_duplicate(fd);
     enum reason reason;
 
+    /* It would keep the registrations too, and a socket with registrations is no spare. */
+    shadow_drop(fresh);
     if (duplicate < 0)
         return REASON_FD_PRESSURE;
     reason = replace(conn, fd, fresh, fd_flags);
@@ -73,8 +75,8 @@ static enum reason replace_registered(struct conn *conn, int fd, const struct co
     return reason;
 }
 
-enum reason install_options(const struct conn *conn, int fd, const struct conn *fresh,
-                            int flags)
+COLD enum reason install_options(const struct conn *conn, int fd, const struct conn *fresh,
+                                 int flags)
 {
     if (((flags ^ conn_flags(conn)) & O_NONBLOCK) &&
         raw_syscall(SYS_fcntl, conn->fd, F_SETFL, flags) != 0)
@@ -84,19 +86,23 @@ enum reason install_options(const struct conn *conn, int fd, const struct conn *
     return REASON_NONE;
 }
 
-enum reason install_over_fd(struct conn *conn, int fd, struct conn *fresh)
+INLINED enum reason install_over_fd(struct conn *conn, int fd, struct conn *fresh)
 {
     int fd_flags = conn_fd_flags(fresh);
     enum reason reason;
 
-    if (fd_flags == CONN_UNKNOWN)
+    if (__builtin_expect(fd_flags < 0, 0)) {
         fd_flags = (int)raw_syscall(SYS_fcntl, fd, F_GETFD);
-    if (fd_flags < 0)
-        return REASON_OTHER_SOCKET;
-    conn_set_flags(fresh, conn_flags(fresh), fd_flags);
-    reason = install_options(conn, fd, fresh, conn_flags(fresh));
-    if (reason != REASON_NONE)
-        return reason;
+        if (fd_flags < 0)
+            return REASON_OTHER_SOCKET;
+        conn_set_flags(fresh, conn_flags(fresh), fd_flags);
+    }
+    if (!sockopts_are_alike(&conn->options, &fresh->options) ||
+        (conn_flags(conn) ^ conn_flags(fresh)) & O_NONBLOCK) {
+        reason = install_options(conn, fd, fresh, conn_flags(fresh));
+        if (reason != REASON_NONE)
+            return reason;
+    }
     return fresh->epoll_regs.count > 0 ? replace_registered(conn, fd, fresh, fd_flags)
                                        : replace(conn, fd, fresh, fd_flags);
 }

@@ -12,6 +12,7 @@
 #include "conn/sockid.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
+#include "pool/tending.h"
 
 #define TCP_STATE_ESTABLISHED 1 /* linux/tcp_states.h is not for user space */
 
@@ -28,6 +29,7 @@ static void drop_older(struct endpoint *endpoint, msec_t since)
         more = evicted.count == POOL_EVICTED_MAX;
         discard_evicted(&evicted);
     } while (more);
+    tending_empty(endpoint, since, REASON_PEER_DIED);
 }
 
 void life_is_over(struct conn *conn)

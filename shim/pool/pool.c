@@ -12,6 +12,7 @@
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
+#include "pool/guess.h"
 #include "stats/mode.h"
 #include "stats/stats.h"
 
@@ -53,19 +54,19 @@ static void abandon(void *unused)
     inside = false;
 }
 
-static void release_lock(void)
+ALWAYS_INLINE void release_lock(void)
 {
     lock_release(&lock);
     inside = false;
 }
 
-static void catch_up_if_due(void)
+ALWAYS_INLINE void catch_up_if_due(void)
 {
     if (__builtin_expect(atomic_load(&loss) != REASON_NONE, 0) && catch_up)
         catch_up();
 }
 
-static void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
+ALWAYS_INLINE void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     release_lock();
     _pthread_cleanup_pop(cleanup, 0);
@@ -74,7 +75,7 @@ static void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
 
 /* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
  * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
-static inline enum reason lock_pool_by(bool (*get)(struct lock *lock),
+ALWAYS_INLINE enum reason lock_pool_by(bool (*get)(struct lock *lock),
                                        struct _pthread_cleanup_buffer *cleanup)
 {
     enum reason reason = REASON_LOCKED;
@@ -95,7 +96,7 @@ static inline enum reason lock_pool_by(bool (*get)(struct lock *lock),
     return reason;
 }
 
-static enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
+ALWAYS_INLINE enum reason lock_pool(struct _pthread_cleanup_buffer *cleanup)
 {
     return lock_pool_by(lock_acquire, cleanup);
 }
@@ -130,24 +131,6 @@ bool pool_is_dry_run(void)
 unsigned int pool_keepalive(void)
 {
     return settings->keepalive;
-}
-
-enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
-{
-    struct endpoint *endpoint;
-    struct _pthread_cleanup_buffer cleanup;
-    enum reason reason = lock_pool(&cleanup);
-
-    if (reason != REASON_NONE)
-        return reason;
-    endpoint = endpoint_find(address, now);
-    if (endpoint) {
-        conn->endpoint = endpoint;
-        conn_move(conn, CONN_IN_USE);
-        endpoint_note_peak(endpoint, now);
-    }
-    unlock_pool(&cleanup);
-    return endpoint ? REASON_NONE : REASON_NO_ROOM;
 }
 
 static struct conn **list_of(struct endpoint *endpoint, enum conn_state state)
@@ -187,18 +170,18 @@ COLD static msec_t learned_limit(struct endpoint *endpoint, msec_t now)
     return limit;
 }
 
-/* Sets from when on CONN, which is in the lists as STATE, is not reused. */
-static inline void set_expiry(struct conn *conn, enum conn_state state)
+/* Sets from when on CONN, to ENDPOINT, which is in the lists as STATE, is not reused. */
+ALWAYS_INLINE void set_expiry(struct conn *conn, struct endpoint *endpoint,
+                              enum conn_state state)
 {
     msec_t most = settings->idle_timeout;
 
-    if (__builtin_expect(conn->endpoint->path.limit != 0, 0))
-        most = learned_limit(conn->endpoint, conn->idle_since);
+    if (__builtin_expect(endpoint->path.limit != 0, 0))
+        most = learned_limit(endpoint, conn->idle_since);
     if (__builtin_expect(state == CONN_DRAINING, 0))
         most = POOL_DRAIN_TIMEOUT;
-    conn->unusable_at = conn->idle_since + most + 1;
-    if (conn->expires_at < conn->unusable_at)
-        conn->unusable_at = conn->expires_at;
+    most += conn->idle_since + 1;
+    conn->unusable_at = conn->expires_at < most ? conn->expires_at : most;
 }
 
 /* Why CONN is not reused any more. */
@@ -223,39 +206,49 @@ static bool is_last_used(const struct conn *conn)
     return conn == conn->endpoint->idle;
 }
 
-static void link_idle(struct conn *conn, enum conn_state to)
+/* CONN is in the lists now. */
+ALWAYS_INLINE void count_linked(const struct conn *conn, struct endpoint *endpoint)
 {
-    struct conn **list = list_of(conn->endpoint, to);
     msec_t leaves;
 
-    conn_move(conn, to);
-    set_expiry(conn, to);
-    DL_PREPEND2(*list, conn, prev, next);
-    DL_PREPEND2(idle, conn, newer, older);
-    count_surplus(conn->endpoint->idle_count, 1);
-    conn->endpoint->idle_count++;
+    count_surplus(endpoint->idle_count, 1);
+    endpoint->idle_count++;
     limits_count_idle(1);
-    endpoint_note_idle(conn->endpoint);
-    leaves = leaves_at(conn, conn->endpoint->idle_count == 1);
+    endpoint_note_idle(endpoint);
+    leaves = leaves_at(conn, endpoint->idle_count == 1);
     if (leaves < due)
         set_due(leaves);
 }
 
-static void unlink_idle(struct conn *conn)
+ALWAYS_INLINE void link_idle(struct conn *conn, struct endpoint *endpoint, enum conn_state to)
 {
-    struct conn **list = list_of(conn->endpoint, conn_state(conn));
+    struct conn **list = list_of(endpoint, to);
 
-    DL_DELETE2(*list, conn, prev, next);
-    DL_DELETE2(idle, conn, newer, older);
-    conn->endpoint->idle_count--;
-    count_surplus(conn->endpoint->idle_count, -1u);
-    limits_count_idle(-1);
-    endpoint_note_idle(conn->endpoint);
+    conn_move_from(conn, CONN_CHECKING_IN, to);
+    set_expiry(conn, endpoint, to);
+    DL_PREPEND2(*list, conn, prev, next);
+    DL_PREPEND2(idle, conn, newer, older);
+    count_linked(conn, endpoint);
 }
 
-static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
+ALWAYS_INLINE void unlink_from(struct conn *conn, struct endpoint *endpoint, struct conn **list)
 {
-    unlink_idle(conn);
+    DL_DELETE2(*list, conn, prev, next);
+    DL_DELETE2(idle, conn, newer, older);
+    endpoint->idle_count--;
+    count_surplus(endpoint->idle_count, -1u);
+    limits_count_idle(-1);
+    endpoint_note_idle(endpoint);
+}
+
+COLD static void unlink_any(struct conn *conn)
+{
+    unlink_from(conn, conn->endpoint, list_of(conn->endpoint, conn_state(conn)));
+}
+
+COLD static void evict(struct conn *conn, enum reason reason, struct evicted *evicted)
+{
+    unlink_any(conn);
     conn_move(conn, CONN_EVICTED);
     evicted->conn[evicted->count] = conn;
     evicted->reason[evicted->count++] = reason;
@@ -315,30 +308,31 @@ static void note_giver(struct conn *conn)
 }
 
 /* Whether FOUND can be reused in place of CONN, on which PROTOCOL is to be spoken. */
-static bool can_serve(const struct conn *found, const struct conn *conn,
-                      enum wire_protocol protocol)
+ALWAYS_INLINE bool can_serve(const struct conn *found, const struct conn *conn,
+                             enum wire_protocol protocol)
 {
-    return found->domain == conn->domain && sockopts_fit(&found->options, &conn->options) &&
+    return found->domain == conn->domain &&
+           (sockopts_are_alike(&found->options, &conn->options) ||
+            sockopts_fit(&found->options, &conn->options)) &&
            (protocol == WIRE_UNDECIDED || wire_protocol(&found->wire) == protocol);
 }
 
-/* Takes FOUND, which may be NULL, out of its lists for a check-out. */
-static void claim(struct conn *found)
+/* Takes FOUND, which is FROM, out of its lists, of which LIST of ENDPOINT is one, for a
+ * check-out. */
+ALWAYS_INLINE void claim(struct conn *found, enum conn_state from, struct endpoint *endpoint,
+                         struct conn **list)
 {
-    if (!found)
-        return;
-    unlink_idle(found);
-    conn_move(found, CONN_CHECKING_OUT);
+    unlink_from(found, endpoint, list);
+    conn_move_from(found, from, CONN_CHECKING_OUT);
 }
 
-struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
-                            struct evicted *evicted)
+/* The latest idle connection to the endpoint of CONN that can be reused, NULL if there is none.
+ * Evicts expired ones that it meets. */
+COLD static struct conn *search_idle(const struct conn *conn, enum wire_protocol protocol,
+                                     msec_t now, struct evicted *evicted)
 {
     struct conn *found, *next;
-    struct _pthread_cleanup_buffer cleanup;
 
-    if (lock_pool(&cleanup) != REASON_NONE)
-        return NULL;
     DL_FOREACH_SAFE2(conn->endpoint->idle, found, next, next)
     {
         if (now < found->unusable_at && can_serve(found, conn, protocol))
@@ -346,9 +340,69 @@ struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol
         if (now >= found->unusable_at && evicted->count < POOL_EVICTED_MAX / 2)
             evict(found, expiry_reason(found), evicted);
     }
-    claim(found);
+    return found;
+}
+
+/* pool_check_out() with the lock held. Nearly always it is the first one. */
+ALWAYS_INLINE struct conn *claim_idle(const struct conn *conn, struct endpoint *endpoint,
+                                      enum wire_protocol protocol, msec_t now,
+                                      struct evicted *evicted)
+{
+    struct conn *found = endpoint->idle;
+
+    if (!found)
+        return NULL;
+    if (__builtin_expect(now >= found->unusable_at || !can_serve(found, conn, protocol), 0)) {
+        found = search_idle(conn, protocol, now, evicted);
+        if (!found)
+            return NULL;
+    }
+    claim(found, CONN_IDLE, endpoint, &endpoint->idle);
+    return found;
+}
+
+struct conn *pool_check_out(const struct conn *conn, enum wire_protocol protocol, msec_t now,
+                            struct evicted *evicted)
+{
+    struct conn *found;
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return NULL;
+    found = claim_idle(conn, conn->endpoint, protocol, now, evicted);
     unlock_pool(&cleanup);
     return found;
+}
+
+INLINED enum reason pool_bind(struct conn *conn, const struct destination *target, msec_t now,
+                              bool reuse, struct conn **found, struct evicted *evicted)
+{
+    struct endpoint *endpoint;
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
+
+    if (reason != REASON_NONE)
+        return reason;
+    endpoint = endpoint_find(target, now);
+    if (__builtin_expect(!endpoint, 0)) {
+        unlock_pool(&cleanup);
+        return REASON_NO_ROOM;
+    }
+    conn->endpoint = endpoint;
+    *found = reuse ? claim_idle(conn, endpoint, guess_protocol(conn), now, evicted) : NULL;
+    if (__builtin_expect(!*found, 0))
+        conn_move(conn, CONN_IN_USE);
+    endpoint_note_peak(endpoint, now);
+    unlock_pool(&cleanup);
+    return REASON_NONE;
+}
+
+enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
+{
+    struct destination target = {.v4 = 0, .address = *address};
+    struct conn *none;
+
+    return pool_bind(conn, &target, now, false, &none, NULL);
 }
 
 /* Whether this thread has just given CONN up, which is DRAINING. */
@@ -375,7 +429,8 @@ struct conn *pool_check_out_draining(const struct conn *conn, enum wire_protocol
             found = at;
         }
     }
-    claim(found);
+    if (found)
+        claim(found, CONN_DRAINING, conn->endpoint, &conn->endpoint->draining);
     unlock_pool(&cleanup);
     return found;
 }
@@ -400,9 +455,97 @@ COLD static enum reason may_be_idle_slow(const struct conn *conn)
 static enum reason may_be_idle(const struct conn *conn)
 {
     /* seq_cst: see concurrency.md, 5 */
-    if (__builtin_expect(atomic_load(&mode_word) == MODE_ON, 1))
+    if (mode_is_plain())
         return REASON_NONE;
     return may_be_idle_slow(conn);
+}
+
+bool pool_take_idle(msec_t since, struct evicted *evicted)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    struct conn *conn, *newer;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    for (conn = idle ? idle->newer : NULL;
+         conn && conn->idle_since <= since && evicted->count < POOL_EVICTED_MAX; conn = newer) {
+        newer = conn == idle ? NULL : conn->newer;
+        if (conn_state(conn) == CONN_IDLE)
+            evict(conn, REASON_SURPLUS, evicted);
+    }
+    unlock_pool(&cleanup);
+    return true;
+}
+
+msec_t pool_oldest_idle(msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return now;
+    if (idle)
+        now = idle->newer->idle_since;
+    unlock_pool(&cleanup);
+    return now;
+}
+
+/* The lists have the latest first. */
+static void link_last(struct conn *conn)
+{
+    conn_move(conn, CONN_IDLE);
+    DL_APPEND2(conn->endpoint->idle, conn, prev, next);
+    DL_APPEND2(idle, conn, newer, older);
+    count_linked(conn, conn->endpoint);
+    stats_changed();
+}
+
+bool pool_put_back(struct conn *conn)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    bool kept;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return false;
+    kept = may_be_idle(conn) == REASON_NONE;
+    if (kept)
+        link_last(conn);
+    unlock_pool(&cleanup);
+    return kept;
+}
+
+enum reason pool_refusal(struct conn *conn, msec_t now)
+{
+    struct _pthread_cleanup_buffer cleanup;
+    enum reason reason = lock_pool(&cleanup);
+
+    if (reason != REASON_NONE)
+        return reason;
+    set_expiry(conn, conn->endpoint, CONN_IDLE);
+    if (now >= conn->unusable_at)
+        reason = expiry_reason(conn);
+    else
+        reason = is_flushed(conn) ? REASON_FLUSHED : REASON_NONE;
+    unlock_pool(&cleanup);
+    return reason;
+}
+
+void pool_count_discarded(const struct address *address, enum reason reason)
+{
+    struct destination target = {.v4 = 0, .address = *address};
+    struct _pthread_cleanup_buffer cleanup;
+    struct endpoint *endpoint;
+
+    if (lock_pool(&cleanup) != REASON_NONE)
+        return;
+    endpoint = endpoint_find(&target, clock_now());
+    if (endpoint)
+        stats_count(&endpoint->stats->discarded[reason]);
+    unlock_pool(&cleanup);
+}
+
+msec_t pool_idle_timeout(void)
+{
+    return settings->idle_timeout;
 }
 
 bool pool_return(struct conn *conn)
@@ -413,8 +556,10 @@ bool pool_return(struct conn *conn)
     if (lock_pool(&cleanup) != REASON_NONE)
         return false;
     kept = may_be_idle(conn) == REASON_NONE;
-    if (kept)
-        link_idle(conn, CONN_DRAINING);
+    if (kept) {
+        link_idle(conn, conn->endpoint, CONN_DRAINING);
+        stats_changed();
+    }
     unlock_pool(&cleanup);
     return kept;
 }
@@ -434,8 +579,8 @@ COLD static bool replace_one_at(const struct endpoint *endpoint, enum conn_state
 }
 
 /* Makes room for one more connection at ENDPOINT, which is to be TO. */
-static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, msec_t now,
-                         struct evicted *evicted)
+COLD static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, msec_t now,
+                              struct evicted *evicted)
 {
     if (__builtin_expect(now < endpoint->full_until, 0))
         return endpoint->idle_count < FULL_MOST ||
@@ -445,42 +590,89 @@ static bool make_room_at(const struct endpoint *endpoint, enum conn_state to, ms
 }
 
 /* The same in the whole process: the oldest are evicted. */
-static bool make_room(struct evicted *evicted)
+COLD static bool make_room(struct evicted *evicted)
 {
     while (limits_idle() >= limits_idle_most() && idle && evicted->count < POOL_EVICTED_MAX)
         evict(idle->newer, REASON_POOL_FULL, evicted);
     return limits_idle() < limits_idle_most();
 }
 
-enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
-                          struct evicted *evicted)
+/* Whether there is room for one more, as far as that can be told without looking further. */
+static inline bool has_room(const struct endpoint *endpoint, msec_t now)
+{
+    return now >= endpoint->full_until && endpoint->idle_count < settings->max_idle &&
+           limits_idle() < limits_idle_most();
+}
+
+COLD static enum reason find_room(struct endpoint *endpoint, enum conn_state to, msec_t now,
+                                  struct evicted *evicted)
+{
+    endpoint_note_peak(endpoint, now);
+    if (!make_room_at(endpoint, to, now, evicted))
+        return REASON_ENDPOINT_FULL;
+    return make_room(evicted) ? REASON_NONE : REASON_POOL_FULL;
+}
+
+COLD static void link_draining(struct conn *conn)
+{
+    link_idle(conn, conn->endpoint, CONN_DRAINING);
+    note_giver(conn);
+}
+
+/* As lock_pool() and unlock_pool(), with the caller's cleanup handler in place of one here. */
+ALWAYS_INLINE enum reason lock_covered(bool *covered)
+{
+    enum reason reason = REASON_LOCKED;
+
+    if (inside)
+        return REASON_REENTERED;
+    *covered = true;
+    inside = true;
+    if (lock_acquire(&lock)) {
+        /* relaxed: as in lock_pool_by() */
+        if (!atomic_load_explicit(&torn, memory_order_relaxed))
+            return REASON_NONE;
+        lock_release(&lock);
+        reason = REASON_POOL_UNUSABLE;
+    }
+    inside = false;
+    *covered = false;
+    return reason;
+}
+
+void pool_abandon(void)
+{
+    abandon(NULL);
+}
+
+INLINED enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
+                                  struct evicted *evicted, bool *covered)
 {
     struct endpoint *endpoint = conn->endpoint;
-    struct _pthread_cleanup_buffer cleanup;
-    enum reason reason = lock_pool(&cleanup);
+    enum reason reason = lock_covered(covered);
 
-    if (reason != REASON_NONE)
+    if (__builtin_expect(reason != REASON_NONE, 0))
         return reason;
-    if (now >= due)
+    if (__builtin_expect(now >= due, 0))
         evict_due(now, false, POOL_EVICTED_MAX / 2, evicted);
-    endpoint_note_peak(endpoint, now);
     /* The lock is held over a fork, so either the child has CONN in its lists, or the epoch
      * shows the fork here. */
     if (conn->fork_epoch != atomic_load(&fork_epoch))
         reason = REASON_FORKED;
     else
         reason = may_be_idle(conn);
-    if (reason == REASON_NONE && !make_room_at(endpoint, to, now, evicted))
-        reason = REASON_ENDPOINT_FULL;
-    else if (reason == REASON_NONE && !make_room(evicted))
-        reason = REASON_POOL_FULL;
+    if (reason == REASON_NONE && __builtin_expect(!has_room(endpoint, now), 0))
+        reason = find_room(endpoint, to, now, evicted);
     if (reason == REASON_NONE) {
         conn->idle_since = now;
-        link_idle(conn, to);
-        if (to == CONN_DRAINING)
-            note_giver(conn);
+        if (__builtin_expect(to == CONN_IDLE, 1))
+            link_idle(conn, endpoint, CONN_IDLE);
+        else
+            link_draining(conn);
     }
-    unlock_pool(&cleanup);
+    release_lock();
+    *covered = false;
+    catch_up_if_due();
     return reason;
 }
 
@@ -529,7 +721,7 @@ static void apply_limit(struct endpoint *endpoint, msec_t now)
     stats_count(&endpoint->stats->limits_learned);
     DL_FOREACH2(endpoint->idle, conn, next)
     {
-        set_expiry(conn, CONN_IDLE);
+        set_expiry(conn, endpoint, CONN_IDLE);
     }
     set_due(now);
 }
@@ -597,7 +789,7 @@ struct conn *pool_claim_shadow(struct conn *conn, int fd)
         conn->fd != fd) {
         conn = NULL;
     } else {
-        unlink_idle(conn);
+        unlink_any(conn);
         conn_move(conn, CONN_EVICTED);
     }
     unlock_pool(&cleanup);
@@ -663,7 +855,7 @@ void pool_after_fork_in_child(void)
     endpoint_after_fork_in_child();
     DL_FOREACH_SAFE2(idle, conn, next, older)
     {
-        unlink_idle(conn);
+        unlink_any(conn);
         conn_move(conn, CONN_CLOSED);
     }
     atomic_store(&loss, REASON_NONE);

@@ -79,6 +79,14 @@ unsigned int pool_keepalive(void);
  * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
 enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
 
+/* The same for a CONN that is to be replaced at once, with REUSE, if a connection idles there
+ * that pool_check_out() would take out for it. That one is *FOUND then, CHECKING_OUT and the
+ * caller's, and CONN stays FRESH: *FOUND counts in its place, so that the endpoint is in use.
+ * Before the caller gives *FOUND up, it moves CONN to IN_USE. *FOUND is NULL if there is none.
+ */
+enum reason pool_bind(struct conn *conn, const struct destination *target, msec_t now,
+                      bool reuse, struct conn **found, struct evicted *evicted);
+
 /* The idle connection to the endpoint of CONN that was used last, can take on the options of
  * CONN and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT then, and the caller's.
  * NULL if there is none. Expired connections that it meets are added to EVICTED. */
@@ -92,9 +100,11 @@ COLD struct conn *pool_check_out_draining(const struct conn *conn, enum wire_pro
 
 /* Keeps CONN, which is CHECKING_IN and lives at its shadow fd. It is IDLE or DRAINING then, as
  * TO says. Connections that had to make room for it are added to EVICTED. REASON_NONE, or why
- * it was not kept. */
+ * it was not kept. COVERED, false before and after, is true while the lock is held or waited
+ * for: the caller has a cleanup handler that calls pool_abandon() then. */
 enum reason pool_check_in(struct conn *conn, enum conn_state to, msec_t now,
-                          struct evicted *evicted);
+                          struct evicted *evicted, bool *covered);
+COLD void pool_abandon(void);
 
 /* Takes out connections that have to be closed by NOW, as many as EVICTED has room for: if it
  * is full afterwards, there may be more. With ALL, takes out all but the last used one of each
@@ -111,6 +121,28 @@ COLD void pool_count_piece(void);
  * trusted for so long. Nothing if the lock was refused. */
 COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
+
+/* Takes out the connections that have been IDLE since SINCE or longer, as SURPLUS, oldest first
+ * and as many as EVICTED has room for. False if the lock was refused. */
+COLD bool pool_take_idle(msec_t since, struct evicted *evicted);
+
+/* Since when the connection that was used longest ago has been idle or draining; NOW when there
+ * is none, or the lock was refused. */
+COLD msec_t pool_oldest_idle(msec_t now);
+
+/* CONN, which pool_take_idle() has taken out, goes back to where it was. False if the lock was
+ * refused, or an operator does not want it: CONN stays the caller's. */
+COLD bool pool_put_back(struct conn *conn);
+
+/* Why CONN, CHECKING_OUT and in no list before, must not be reused for its age or because an
+ * operator does not want it; REASON_NONE if it may. */
+COLD enum reason pool_refusal(struct conn *conn, msec_t now);
+
+/* A connection to ADDRESS that had no record was discarded for REASON. */
+COLD void pool_count_discarded(const struct address *address, enum reason reason);
+
+/* MCPOOL_IDLE_TIMEOUT. */
+msec_t pool_idle_timeout(void);
 
 /* CONN, CHECKING_OUT, goes back as DRAINING, to the end of the queue. Its time runs on, from
  * `idle_since`, which is the caller's while CONN is CHECKING_OUT. False if the lock was

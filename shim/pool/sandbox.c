@@ -11,6 +11,7 @@
 #include "conn/conn.h"
 #include "conn/fdmap.h"
 #include "pool/discard.h"
+#include "pool/family.h"
 #include "stats/log.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
@@ -96,6 +97,7 @@ bool sandbox_begin(void)
     /* What needs system calls comes before owner_disown(): after it, no hook makes one of ours.
      */
     swap_all_for_new();
+    family_leave(SHARE_SANDBOX);
     discard_idle(REASON_SANDBOX);
     stats_write(clock_now());
     owner_before = owner_disown();

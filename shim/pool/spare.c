@@ -12,27 +12,31 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 
-/* The conn_id() of each spare, 0 for a free place. The thread whose exchange takes one out of
- * here has it. */
-static _Atomic uint32_t kept[SPARE_MAX];
+/* The spares; NULL for a free place. The thread whose exchange takes one out of here has it. */
+static _Atomic(struct conn *) kept[SPARE_MAX];
 
-static struct conn *take_out(_Atomic uint32_t *place)
+ALWAYS_INLINE bool put_at(_Atomic(struct conn *) *place, struct conn *conn)
 {
-    return conn_of_word(atomic_exchange(place, 0));
+    struct conn *none = NULL;
+
+    return atomic_compare_exchange_strong(place, &none, conn);
 }
 
-static bool put_in(struct conn *conn)
+COLD static bool put_anywhere(struct conn *conn)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t none = 0;
-
-        if (atomic_compare_exchange_strong(&kept[i], &none, conn_id(conn)))
+        if (put_at(&kept[i], conn))
             return true;
     }
     return false;
 }
 
-static void give_up(struct conn *conn)
+ALWAYS_INLINE bool put_in(struct conn *conn)
+{
+    return __builtin_expect(put_at(&kept[0], conn), 1) || put_anywhere(conn);
+}
+
+COLD static void give_up(struct conn *conn)
 {
     shadow_drop(conn);
     conn_move(conn, CONN_CLOSED);
@@ -40,70 +44,102 @@ static void give_up(struct conn *conn)
 
 /* Not while another thread is in a call on the record: it had looked up the word of the spare's
  * former fd. */
-static bool is_still_good(const struct conn *conn)
+ALWAYS_INLINE bool is_still_good(const struct conn *conn)
 {
     return owner_refusal() == REASON_NONE && !conn_calls_in_flight(conn) &&
            conn->fork_epoch == atomic_load(&fork_epoch) &&
            conn->cred_epoch == atomic_load(&cred_epoch);
 }
 
-static struct conn *find(int domain)
+/* CONN, which was taken out, is of no use to the caller. */
+COLD static struct conn *put_back(struct conn *conn)
 {
-    for (int i = 0; i < SPARE_MAX; i++) {
-        /* relaxed: a hint, the exchange decides */
-        struct conn *conn =
-            atomic_load_explicit(&kept[i], memory_order_relaxed) ? take_out(&kept[i]) : NULL;
-
-        if (!conn)
-            continue;
-        if (!is_still_good(conn))
-            give_up(conn);
-        else if (conn->domain == domain)
-            return conn;
-        else if (!put_in(conn))
-            give_up(conn);
-    }
+    if (!is_still_good(conn) || !put_anywhere(conn))
+        give_up(conn);
     return NULL;
 }
 
+/* The spare at PLACE, if it can be of use for DOMAIN. */
+ALWAYS_INLINE struct conn *take_out(_Atomic(struct conn *) *place, int domain)
+{
+    /* relaxed: a hint, the exchange decides */
+    struct conn *conn =
+        atomic_load_explicit(place, memory_order_relaxed) ? atomic_exchange(place, NULL) : NULL;
+
+    if (__builtin_expect(!conn, 0))
+        return NULL;
+    return __builtin_expect(is_still_good(conn) && conn->domain == domain, 1) ? conn
+                                                                              : put_back(conn);
+}
+
+COLD static struct conn *take_anywhere(int domain)
+{
+    struct conn *conn = NULL;
+
+    for (int i = 0; i < SPARE_MAX && !conn; i++)
+        conn = take_out(&kept[i], domain);
+    return conn;
+}
+
+ALWAYS_INLINE struct conn *find(int domain)
+{
+    struct conn *conn = take_out(&kept[0], domain);
+
+    return __builtin_expect(conn != NULL, 1) ? conn : take_anywhere(domain);
+}
+
 /* Gives FD, a new fd of CONN, the flags of TYPE; false if that failed. */
-static bool set_flags(struct conn *conn, int fd, int type)
+ALWAYS_INLINE bool set_flags(struct conn *conn, int fd, int type)
 {
     int had = conn_flags(conn);
     int flags = (had & ~O_NONBLOCK) | (type & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 
     conn_set_flags(conn, flags, type & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
-    return flags == had || raw_syscall(SYS_fcntl, fd, F_SETFL, flags) == 0;
+    return __builtin_expect(flags == had, 1) || raw_syscall(SYS_fcntl, fd, F_SETFL, flags) == 0;
 }
 
-struct conn *spare_reuse(int domain, int type)
+COLD static struct conn *no_reuse(struct conn *conn, long fd)
 {
-    struct conn *conn = find(domain);
-    int command = type & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD;
-    long fd;
-
-    if (!conn)
-        return NULL;
-    fd = raw_syscall(SYS_fcntl, conn->shadow_fd, command, 0);
-    /* If the shadow fd was closed in bulk meanwhile, FD may be a duplicate of anything: looked
-     * at after the call. */
-    if (fd >= 0 && fd < FDMAP_SIZE && shadow_exists(conn) && set_flags(conn, (int)fd, type)) {
-        conn_renew(conn, (int)fd);
-        return conn;
-    }
     if (fd >= 0)
         raw_close((int)fd);
     give_up(conn);
     return NULL;
 }
 
-static bool can_be_spare(const struct conn *conn)
+INLINED struct conn *spare_reuse(int domain, int type, int *fd)
+{
+    struct conn *conn = find(domain);
+    int command = type & SOCK_CLOEXEC ? F_DUPFD_CLOEXEC : F_DUPFD;
+    long copy;
+
+    if (__builtin_expect(!conn, 0))
+        return NULL;
+    copy = raw_syscall(SYS_fcntl, conn->shadow_fd, command, 0);
+    /* If the shadow fd was closed in bulk meanwhile, COPY may be a duplicate of anything:
+     * looked at after the call. */
+    if (__builtin_expect(copy < 0 || copy >= FDMAP_SIZE || !shadow_exists(conn) ||
+                             !set_flags(conn, (int)copy, type),
+                         0))
+        return no_reuse(conn, copy);
+    *fd = (int)copy;
+    conn_renew(conn, *fd);
+    return conn;
+}
+
+ALWAYS_INLINE bool can_be_spare(const struct conn *conn)
 {
     return conn_refusal(conn) == REASON_NONE && conn_flags(conn) != CONN_UNKNOWN &&
            conn->epoll_regs.count == 0 && sockopts_can_be_cleared(&conn->options);
 }
 
-void spare_save(struct conn *fresh, int fd)
+/* Sets the options of CONN, which can be a spare, back to the kernel's defaults. */
+static bool clear_options(const struct conn *conn)
+{
+    return conn->options.given == 0 ||
+           (shadow_exists(conn) && sockopts_clear(conn->shadow_fd, &conn->options));
+}
+
+COLD static void save(struct conn *fresh, int fd)
 {
     /* Without a shadow fd the map cannot tell that the socket is at FD: the fd may have been
      * closed and reused where no hook saw it. */
@@ -113,11 +149,19 @@ void spare_save(struct conn *fresh, int fd)
         shadow_drop(fresh);
 }
 
-void spare_keep(struct conn *fresh)
+INLINED void spare_save(struct conn *fresh, int fd)
 {
-    if (shadow_exists(fresh) && can_be_spare(fresh) && conn_is_only_call(fresh) &&
-        sockopts_clear(fresh->shadow_fd, &fresh->options)) {
-        conn_move(fresh, CONN_SPARE);
+    /* Relaxed: whether the shadow fd was closed in bulk is looked at when the spare is used. */
+    if (__builtin_expect(atomic_load_explicit(&fresh->shadow_fd, memory_order_relaxed) < 0, 0))
+        save(fresh, fd);
+}
+
+INLINED void spare_keep(struct conn *fresh)
+{
+    /* Relaxed: as above. */
+    if (atomic_load_explicit(&fresh->shadow_fd, memory_order_relaxed) >= 0 &&
+        can_be_spare(fresh) && !conn_calls_in_flight(fresh) && clear_options(fresh)) {
+        conn_move_from(fresh, CONN_FRESH, CONN_SPARE);
         if (put_in(fresh))
             return;
     }
@@ -129,9 +173,9 @@ bool spare_lose(struct conn *conn, int fd)
     if (!shadow_lose(conn, fd))
         return false;
     for (int i = 0; i < SPARE_MAX; i++) {
-        uint32_t id = conn_id(conn);
+        struct conn *lost = conn;
 
-        if (atomic_compare_exchange_strong(&kept[i], &id, 0))
+        if (atomic_compare_exchange_strong(&kept[i], &lost, NULL))
             conn_move(conn, CONN_CLOSED);
     }
     return true;
@@ -140,7 +184,7 @@ bool spare_lose(struct conn *conn, int fd)
 void spare_flush(void)
 {
     for (int i = 0; i < SPARE_MAX; i++) {
-        struct conn *conn = take_out(&kept[i]);
+        struct conn *conn = atomic_exchange(&kept[i], NULL);
 
         if (conn)
             give_up(conn);

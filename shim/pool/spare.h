@@ -20,8 +20,8 @@
 #define SPARE_MAX 8
 
 /* What socket(DOMAIN, TYPE, 0) would make, from a spare: a FRESH record at the lowest free fd,
- * in no map yet. NULL if there is none. */
-struct conn *spare_reuse(int domain, int type);
+ * FD, in no map yet. NULL if there is none. */
+struct conn *spare_reuse(int domain, int type, int *fd);
 
 /* FRESH is about to be replaced at FD: gives it a shadow fd that keeps its socket open, unless
  * it cannot be a spare. */

@@ -84,8 +84,7 @@ static bool may_reconnect(const struct conn *conn)
 /* A pooled connection that speaks WANTED, or a new one. Nothing here blocks. The new one may
  * still be connecting: the program's send then waits for it, or reports that it must be waited
  * for. */
-static struct substitute find_substitute(int fd, const struct conn *conn,
-                                         enum wire_protocol wanted)
+static struct substitute find_substitute(int fd, struct conn *conn, enum wire_protocol wanted)
 {
     msec_t now = clock_now();
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
@@ -119,6 +118,7 @@ static void inherit(struct conn *record, const struct conn *conn, enum wire_prot
     record->epoll_regs = conn->epoll_regs;
     record->socket_kind = conn->socket_kind;
     record->received_before = record->received;
+    record->sends_before = record->sends;
     conn_set_answer(record, conn_answer(conn));
     record->has_sent = wanted != WIRE_UNDECIDED;
     /* Read before RECORD gets the program's fd: a child that is forked from now on may have

@@ -12,6 +12,7 @@
 #include "conn/shadow.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
+#include "pool/tending.h"
 #include "stats/log.h"
 #include "stats/stats.h"
 #include "stats/switch_file.h"
@@ -52,6 +53,7 @@ static bool flush(const char *endpoint)
         full = evicted.count == POOL_EVICTED_MAX;
         discard_evicted(&evicted);
     } while (full);
+    tending_flush(endpoint);
     return true;
 }
 

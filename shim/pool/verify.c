@@ -30,8 +30,13 @@ static enum reason unless(bool good, enum reason reason)
     return good ? REASON_NONE : reason;
 }
 
-/* Asks the kernel for the file status flags of FD, if the program may have changed them. */
-static enum reason flags_are_known(struct conn *conn, int fd)
+/* Whether FLAGS are known, and none of them is odd: CONN_UNKNOWN has all bits. */
+static inline bool flags_are_good(int flags)
+{
+    return (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0;
+}
+
+COLD static enum reason ask_for_flags(struct conn *conn, int fd)
 {
     int flags = conn_flags(conn);
 
@@ -40,14 +45,19 @@ static enum reason flags_are_known(struct conn *conn, int fd)
         if (flags >= 0)
             conn_set_flags(conn, flags, conn_fd_flags(conn));
     }
-    return unless(flags >= 0 && (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) == 0,
-                  REASON_ODD_FLAGS);
+    return unless(flags >= 0 && flags_are_good(flags), REASON_ODD_FLAGS);
 }
 
-static enum reason ask_tcp(int fd, struct tcp_info *info)
+/* Asks the kernel for the file status flags of FD, if the program may have changed them. */
+static inline enum reason flags_are_known(struct conn *conn, int fd)
 {
-    if (sockid_tcp_info(fd, info) <
-        offsetof(struct tcp_info, tcpi_notsent_bytes) + sizeof(info->tcpi_notsent_bytes))
+    return __builtin_expect(flags_are_good(conn_flags(conn)), 1) ? REASON_NONE
+                                                                 : ask_for_flags(conn, fd);
+}
+
+ALWAYS_INLINE enum reason ask_tcp(int fd, struct tcp_info *info)
+{
+    if (sockid_tcp_info(fd, info) < SOCKID_TCP_INFO)
         return REASON_NO_PROOF;
     return unless(info->tcpi_state == TCP_STATE_ESTABLISHED, REASON_NOT_ESTABLISHED);
 }
@@ -56,7 +66,7 @@ static enum reason ask_tcp(int fd, struct tcp_info *info)
  * The kernel's count of the bytes against ours. They differ if a byte is unread, unsent or
  * unacknowledged, or moved where no hook saw it. The SYN counts as one acknowledged byte.
  */
-static enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_info *info)
+ALWAYS_INLINE enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_info *info)
 {
     RETURN_IF_REFUSED(ask_tcp(fd, info));
     return unless(info->tcpi_bytes_received == conn->received &&
@@ -67,7 +77,7 @@ static enum reason kernel_agrees(const struct conn *conn, int fd, struct tcp_inf
 
 /* The same for a connection with outstanding replies, on which bytes may still be unread or
  * unacknowledged. They are counted when it is checked out. */
-static enum reason kernel_may_agree(const struct conn *conn, int fd)
+COLD static enum reason kernel_may_agree(const struct conn *conn, int fd)
 {
     struct tcp_info info;
 
@@ -79,7 +89,7 @@ static enum reason kernel_may_agree(const struct conn *conn, int fd)
 
 /* A connection that the program opened itself: nothing is believed that the kernel does not
  * confirm. */
-static enum reason verify_opened(struct conn *conn, int fd, bool clean)
+COLD static enum reason verify_opened(struct conn *conn, int fd, bool clean)
 {
     struct tcp_info info;
 
@@ -120,17 +130,19 @@ static enum reason refusal_of(const struct conn *conn)
                                                                             : reason;
 }
 
-enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now)
+INLINED enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now,
+                                    bool *is_clean)
 {
     bool clean;
 
+    *is_clean = false;
     RETURN_IF_REFUSED(owner_refusal());
     RETURN_IF_REFUSED(unless(ring_all_seen(), REASON_IO_URING));
     RETURN_IF_REFUSED(refusal_of(conn));
     RETURN_IF_REFUSED(unless(conn->fork_epoch == atomic_load(&fork_epoch), REASON_FORKED));
     RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
     RETURN_IF_REFUSED(unless(!conn_calls_in_flight(conn), REASON_IN_FLIGHT));
-    clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
+    *is_clean = clean = wire_verdict(&conn->wire) == WIRE_CLEAN;
     RETURN_IF_REFUSED(clean ? REASON_NONE : drain_prospect(conn, now));
     RETURN_IF_REFUSED(is_not_logged_in(conn));
     RETURN_IF_REFUSED(shadow_fd >= 0 ? verify_reused(conn, shadow_fd, clean)
@@ -138,7 +150,7 @@ enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now
     return unless(now < conn->expires_at, REASON_TOO_OLD);
 }
 
-enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info)
+INLINED enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info)
 {
     /* While CONN was idle, its shadow fd may have been closed in bulk and given out again. CONN
      * is CHECKING_OUT before this look at the map; see concurrency.md, 3. */
@@ -147,12 +159,16 @@ enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info)
     RETURN_IF_REFUSED(owner_refusal());
     RETURN_IF_REFUSED(unless(conn->orphan_epoch == atomic_load(&orphan_epoch), REASON_FORKED));
     RETURN_IF_REFUSED(unless(conn->cred_epoch == atomic_load(&cred_epoch), REASON_IDENTITY));
-    RETURN_IF_REFUSED(wire_refusal(&conn->wire));
-    RETURN_IF_REFUSED(is_not_logged_in(conn));
     return kernel_agrees(conn, conn->fd, info);
 }
 
-enum reason verify_fresh(struct conn *conn, int fd)
+enum reason verify_bytes(const struct conn *conn)
+{
+    RETURN_IF_REFUSED(wire_refusal(&conn->wire));
+    return is_not_logged_in(conn);
+}
+
+INLINED enum reason verify_fresh(struct conn *conn, int fd)
 {
     RETURN_IF_REFUSED(owner_refusal());
     RETURN_IF_REFUSED(conn_refusal(conn));

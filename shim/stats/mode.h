@@ -29,6 +29,12 @@ static inline enum mode mode_now(void)
     return (enum mode)(atomic_load(&mode_word) & ~MODE_CHANGED);
 }
 
+/* Whether it is MODE_ON and was never changed. Then nothing else need be looked at. */
+static inline bool mode_is_plain(void)
+{
+    return __builtin_expect(atomic_load(&mode_word) == MODE_ON, 1);
+}
+
 static inline bool mode_is_off(void)
 {
     /* acquire: pairs with stats_start(). What wake() has set up is seen by the thread that

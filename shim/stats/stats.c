@@ -27,7 +27,8 @@
 /* A process that creates its file removes up to GONE_AT_ONCE files of processes that have
  * ended. It looks for them in what READS_AT_MOST calls of getdents64(2) read. */
 #define GONE_AT_ONCE  8
-#define READS_AT_MOST 32
+#define READS_AT_MOST 48
+#define READ_SIZE     384 /* the longest name has 256 bytes */
 
 atomic_bool stats_wanted;
 _Atomic unsigned int stats_state;
@@ -51,6 +52,11 @@ static struct stat identity;       /* of the file */
 static uid_t user;                 /* the effective one when the file is made */
 
 _Atomic unsigned int mode_word = MODE_OFF | MODE_ASLEEP;
+
+/* For the header; see stats_note_share(). */
+static _Atomic uint64_t family;
+static _Atomic uint32_t share;
+static _Atomic(const _Atomic uint32_t *) queued_at;
 
 /* The generation of the last wish that was followed, or 0. A child has that of its parent. */
 static _Atomic uint64_t followed;
@@ -108,13 +114,14 @@ static uint64_t pid_namespace(void)
     return found.st_ino;
 }
 
-/* Whether a process of our user made the file NAME in our PID namespace. Any file may have such
- * a name. */
-static bool is_of_our_kind(const char *name)
+/* The header without its names, which would take two kilobytes of the stack. */
+#define HEAD_SIZE offsetof(struct stats_header, names)
+
+/* Reads the first HEAD_SIZE bytes of the file NAME into HEADER. False when it is not one that a
+ * process of our user has made. Any file may have such a name. */
+static bool read_head(const char *name, void *header)
 {
-    /* The header without its names, which would take two kilobytes of the stack. */
-    _Alignas(struct stats_header) char bytes[offsetof(struct stats_header, names)] = {0};
-    const struct stats_header *header = (const void *)bytes;
+    const struct stats_header *read = header;
     struct stat found = {0};
     int fd = ownfile_open(name, O_RDONLY);
     bool good;
@@ -122,10 +129,19 @@ static bool is_of_our_kind(const char *name)
     if (fd < 0)
         return false;
     good = ownfile_identify(fd, &found) && S_ISREG(found.st_mode) && found.st_uid == user &&
-           raw_syscall(SYS_read, fd, bytes, sizeof(bytes)) == (long)sizeof(bytes) &&
-           header->magic == STATS_MAGIC && header->pid_namespace == pid_namespace();
+           raw_syscall(SYS_read, fd, header, HEAD_SIZE) == (long)HEAD_SIZE &&
+           read->magic == STATS_MAGIC;
     ownfile_close(fd);
     return good;
+}
+
+/* Whether a process of our user made the file NAME in our PID namespace. */
+static bool is_of_our_kind(const char *name)
+{
+    _Alignas(struct stats_header) char bytes[HEAD_SIZE] = {0};
+    const struct stats_header *header = (const void *)bytes;
+
+    return read_head(name, bytes) && header->pid_namespace == pid_namespace();
 }
 
 /* Whether the process PID, which made the file NAME, has ended. Our own pid counts as ended:
@@ -144,31 +160,44 @@ struct directory_entry {
     char name[];
 };
 
-/* Fills PIDS and STARTS from the names of up to GONE_AT_ONCE files whose pid no process has.
- * Returns how many. Both need room for one more, which is overwritten. */
-static size_t find_gone(const char *directory, int *pids, uint64_t *starts)
+/* Calls VISIT with CONTEXT for the names in DIRECTORY, until it returns false. */
+COLD static void for_each_name(const char *directory,
+                               bool (*visit)(const char *name, void *context), void *context)
 {
-    _Alignas(struct directory_entry) char bytes[512] = {0};
+    _Alignas(struct directory_entry) char bytes[READ_SIZE] = {0};
     int fd = ownfile_open(directory, O_RDONLY | O_DIRECTORY);
-    size_t found = 0;
+    bool more = fd >= 0;
 
-    if (fd < 0)
-        return 0;
-    for (int i = 0; i < READS_AT_MOST && found < GONE_AT_ONCE; i++) {
+    for (int i = 0; i < READS_AT_MOST && more; i++) {
         long n = raw_syscall(SYS_getdents64, fd, bytes, sizeof(bytes));
 
-        for (long at = 0; at < n && found < GONE_AT_ONCE;) {
+        more = n > 0;
+        for (long at = 0; at < n && more;) {
             const struct directory_entry *entry = (const void *)(bytes + at);
 
-            found += stats_parse_name(entry->name, &pids[found], &starts[found]) &&
-                     raw_syscall(SYS_kill, pids[found], 0) == -ESRCH;
+            more = visit(entry->name, context);
             at += entry->length;
         }
-        if (n <= 0)
-            break;
     }
-    ownfile_close(fd);
-    return found;
+    if (fd >= 0)
+        ownfile_close(fd);
+}
+
+/* Files whose pid no process has. */
+struct gone {
+    size_t count;
+    int pids[GONE_AT_ONCE + 1]; /* one more, which is overwritten */
+    uint64_t starts[GONE_AT_ONCE + 1];
+};
+
+static bool note_gone(const char *name, void *context)
+{
+    struct gone *gone = context;
+    size_t n = gone->count;
+
+    gone->count += stats_parse_name(name, &gone->pids[n], &gone->starts[n]) &&
+                   raw_syscall(SYS_kill, gone->pids[n], 0) == -ESRCH;
+    return gone->count < GONE_AT_ONCE;
 }
 
 static void name_file(char *name, const char *directory, int pid, uint64_t start)
@@ -180,14 +209,13 @@ static void name_file(char *name, const char *directory, int pid, uint64_t start
  * `mcpool stat` clears up. */
 static void remove_gone(const char *directory)
 {
-    int pids[GONE_AT_ONCE + 1] = {0};
-    uint64_t starts[GONE_AT_ONCE + 1] = {0};
-    size_t n = find_gone(directory, pids, starts);
+    struct gone gone = {.count = 0};
     char name[PATH_SIZE];
 
-    for (size_t i = 0; i < n; i++) {
-        name_file(name, directory, pids[i], starts[i]);
-        if (is_gone(name, pids[i]))
+    for_each_name(directory, note_gone, &gone);
+    for (size_t i = 0; i < gone.count; i++) {
+        name_file(name, directory, gone.pids[i], gone.starts[i]);
+        if (is_gone(name, gone.pids[i]))
             raw_syscall(SYS_unlinkat, AT_FDCWD, name, 0);
     }
 }
@@ -195,8 +223,13 @@ static void remove_gone(const char *directory)
 /* What changes in the header. Between stats_begin() and stats_end(). */
 static void update_header(struct stats_header *header)
 {
+    const _Atomic uint32_t *queued = atomic_load(&queued_at);
+
     header->mode = mode_now();
     header->followed = atomic_load(&followed);
+    header->family = atomic_load(&family);
+    header->share = atomic_load(&share);
+    header->queued = queued ? atomic_load(queued) : 0;
 }
 
 static void fill_header(struct stats_header *header, uint64_t start)
@@ -457,6 +490,89 @@ void stats_followed(uint64_t generation)
 {
     atomic_store(&followed, generation);
     stats_changed();
+}
+
+void stats_note_share(enum share now, uint64_t id, const _Atomic uint32_t *queued)
+{
+    atomic_store(&share, now);
+    atomic_store(&family, id);
+    atomic_store(&queued_at, queued);
+    stats_changed();
+}
+
+/* More families than these count as so many. */
+#define FAMILIES_MOST 16
+
+struct families {
+    char path[PATH_SIZE]; /* the directory, and room for the name of a file */
+    size_t directory;     /* how long its path is */
+    unsigned int count;
+    uint64_t ids[FAMILIES_MOST];
+    uint32_t queued[FAMILIES_MOST]; /* the most that a member has written */
+};
+
+static void add_family(struct families *found, uint64_t id, uint32_t queued)
+{
+    unsigned int i = 0;
+
+    while (i < found->count && found->ids[i] != id)
+        i++;
+    if (i == found->count) {
+        found->ids[i] = id;
+        found->queued[i] = 0;
+        found->count++;
+    }
+    if (queued > found->queued[i])
+        found->queued[i] = queued;
+}
+
+static bool note_family(const char *file, void *context)
+{
+    _Alignas(struct stats_header) char bytes[HEAD_SIZE] = {0};
+    const struct stats_header *header = (const void *)bytes;
+    struct families *found = context;
+    uint64_t start;
+    int pid;
+
+    if (!stats_parse_name(file, &pid, &start))
+        return true;
+    fmt_print(found->path + found->directory, sizeof(found->path) - found->directory, "/%s",
+              file);
+    if (read_head(found->path, bytes) && header->names_at >= HEAD_SIZE && header->family != 0 &&
+        raw_syscall(SYS_kill, pid, 0) != -ESRCH)
+        add_family(found, header->family, header->queued);
+    found->path[found->directory] = '\0';
+    return found->count < FAMILIES_MOST;
+}
+
+static unsigned int count_families(unsigned int *queued)
+{
+    struct families found = {.count = 0};
+    struct ownfile own;
+    const char *slash = strrchr(path, '/');
+
+    if (!slash || !ownfile_begin(&own))
+        return 0;
+    found.directory = (size_t)(slash - path);
+    memcpy(found.path, path, found.directory);
+    add_family(&found, atomic_load(&family), 0);
+    for_each_name(found.path, note_family, &found);
+    ownfile_end(&own, 0, 0);
+    for (unsigned int i = 1; i < found.count; i++)
+        *queued += found.queued[i];
+    return found.count;
+}
+
+unsigned int stats_count_families(unsigned int *queued)
+{
+    unsigned int count;
+
+    *queued = 0;
+    if (!stats_begin())
+        return 0;
+    count = count_families(queued);
+    stats_end();
+    return count;
 }
 
 void stats_pause(void)

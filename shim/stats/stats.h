@@ -25,6 +25,7 @@
 #include "base/compiler.h"
 #include "config/config.h"
 #include "stats/counters.h"
+#include "stats/share.h"
 
 /* Whether the file has the latest counters. The state, stats_due and the counters are relaxed:
  * they need no order with each other. */
@@ -46,7 +47,7 @@ static inline void stats_changed(void)
 }
 
 /* Adds N to COUNTER. Does not make the counters due to be written: for what is counted because
- * they were. */
+ * they were, and where the caller calls stats_changed() once after all of its counting. */
 static inline void stats_add_quietly(_Atomic uint64_t *counter, uint64_t n)
 {
     atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
@@ -63,9 +64,14 @@ static inline void stats_count(_Atomic uint64_t *counter)
     stats_add(counter, 1);
 }
 
-static inline void stats_set(_Atomic uint64_t *gauge, uint64_t value)
+static inline void stats_set_quietly(_Atomic uint64_t *gauge, uint64_t value)
 {
     atomic_store_explicit(gauge, value, memory_order_relaxed);
+}
+
+static inline void stats_set(_Atomic uint64_t *gauge, uint64_t value)
+{
+    stats_set_quietly(gauge, value);
     stats_changed();
 }
 
@@ -77,7 +83,7 @@ static inline uint64_t stats_read(_Atomic uint64_t *counter)
 /* The largest value of each bucket. */
 extern const uint64_t stats_bucket_most[BUCKETS] __attribute__((visibility("hidden")));
 
-/* Counts VALUE in its bucket. FIRST is the first one of the histogram. */
+/* Counts VALUE in its bucket, quietly. FIRST is the first one of the histogram. */
 static inline void stats_observe(struct stats *stats, enum bucket first, uint64_t value)
 {
     char *buckets = (char *)stats + offsetof(struct stats, connect_us_25);
@@ -85,7 +91,7 @@ static inline void stats_observe(struct stats *stats, enum bucket first, uint64_
 
     while (value > stats_bucket_most[i])
         i++;
-    stats_count((_Atomic uint64_t *)(void *)buckets + i);
+    stats_add_quietly((_Atomic uint64_t *)(void *)buckets + i, 1);
 }
 
 /* Called once, at start-up. The caller keeps CONFIG, which must not change any more. SLOTS is
@@ -138,6 +144,15 @@ COLD bool stats_read_wish(struct switch_file *wish);
 
 /* The wish GENERATION is followed: the next copy says so, and which mode the process is in. */
 COLD void stats_followed(uint64_t generation);
+
+/* What the next copy says of the family of this process: SHARE and the ID, 0 for none. QUEUED,
+ * which may be NULL, is where it says how many connections it has; it stays readable for good.
+ */
+COLD void stats_note_share(enum share share, uint64_t id, const _Atomic uint32_t *queued);
+
+/* How many families the files of our user show, that of this process included; 0 when there are
+ * no files. QUEUED is how many connections the others have in their queues. Reads all files. */
+COLD unsigned int stats_count_families(unsigned int *queued);
 
 /* stats_pause(): until stats_resume(), counting does not make a copy due. */
 COLD void stats_pause(void);

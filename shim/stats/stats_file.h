@@ -51,6 +51,10 @@ struct stats_header {
     int64_t since;          /* when the file was created, in seconds since 1970 */
     char version[16];
     uint64_t followed; /* the generation of the last wish that was followed, or 0 */
+    /* Files of 0.1.0 have no more: `names` begins here. */
+    uint64_t family; /* its id, or 0; see pool/family.h */
+    uint32_t share;  /* enum share of stats/share.h */
+    uint32_t queued; /* connections that the family had when this was written */
     struct stats_names names;
 };
 

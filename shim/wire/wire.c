@@ -243,6 +243,49 @@ bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answe
     return wire->protocol == WIRE_BINARY && binary_quit_answer(bytes, answer);
 }
 
+enum fact {
+    FACT_KNOWN16 = 1,
+    FACT_JUDGED = 2,
+    FACT_ASKED = 4,
+    FACT_SET = 8,
+    FACT_SPACED_SET = 16,
+    FACT_NO_AUTH = 32,
+    FACT_MAYBE = 64,
+};
+
+static uint8_t fact_if(bool holds, enum fact fact)
+{
+    return holds ? (uint8_t)fact : 0;
+}
+
+void wire_save(const struct wire *wire, struct wire_saved *saved)
+{
+    const struct wire_auth *login = &wire->login;
+
+    saved->protocol = wire->protocol;
+    saved->facts = fact_if(wire->known16, FACT_KNOWN16) | fact_if(login->judged, FACT_JUDGED) |
+                   fact_if(login->asked, FACT_ASKED) | fact_if(login->set, FACT_SET) |
+                   fact_if(login->spaced_set, FACT_SPACED_SET) |
+                   fact_if(login->no_auth, FACT_NO_AUTH) | fact_if(login->maybe, FACT_MAYBE);
+}
+
+bool wire_restore(struct wire *wire, const struct wire_saved *saved)
+{
+    if (saved->protocol != WIRE_TEXT && saved->protocol != WIRE_BINARY)
+        return false;
+    wire_init(wire);
+    wire->protocol = saved->protocol;
+    wire->answered = true;
+    wire->known16 = saved->facts & FACT_KNOWN16;
+    wire->login = (struct wire_auth){.judged = saved->facts & FACT_JUDGED,
+                                     .asked = saved->facts & FACT_ASKED,
+                                     .set = saved->facts & FACT_SET,
+                                     .spaced_set = saved->facts & FACT_SPACED_SET,
+                                     .no_auth = saved->facts & FACT_NO_AUTH,
+                                     .maybe = saved->facts & FACT_MAYBE};
+    return true;
+}
+
 bool wire_knows_mn(const struct wire *wire)
 {
     return wire->known16;

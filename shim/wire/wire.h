@@ -216,6 +216,19 @@ bool wire_quit(const struct wire *wire, const void *bytes, size_t n);
 #define WIRE_QUIT_ANSWER 24
 bool wire_quit_answer(const struct wire *wire, const void *bytes, uint8_t *answer);
 
+/* What is known of a clean connection beside its bytes, to be kept while another process has
+ * it. All bytes have a meaning: any content is that of some connection. */
+struct wire_saved {
+    uint8_t protocol;
+    uint8_t facts; /* bits, see wire.c */
+};
+
+/* Fills SAVED; WIRE must be clean. */
+void wire_save(const struct wire *wire, struct wire_saved *saved);
+
+/* Makes WIRE the clean connection that was saved. False when SAVED is that of none. */
+bool wire_restore(struct wire *wire, const struct wire_saved *saved);
+
 /* Whether the server has answered `mn` on this connection. */
 bool wire_knows_mn(const struct wire *wire);
 

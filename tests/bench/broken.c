@@ -1,8 +1,7 @@
 /*
- * A library that breaks what the cases of bench/faults look for, so that each is seen to fail.
- * BROKEN has the words for what it does to connections to the server in MCPOOL_SERVERS, and to
- * its process:
- * Built with RIGHT it does nothing of all that.
+ * A library that breaks what the cases of bench/faults and bench/family look for, so that each
+ * is seen to fail. BROKEN has the words for what it does to connections to the server in
+ * MCPOOL_SERVERS, and to its process: Built with RIGHT it does nothing of all that.
  *
  *   hoard    opens a second connection at each connect(), which stays open
  *   keep     keeps each connection on which nothing is owed at close() and gives it to the next
@@ -14,7 +13,10 @@
  *   busy     a wait is cut into many pieces, and a connect() makes calls that it need not make
  *   stubborn the process takes three seconds to end, with a strange exit code
  *   late     the process takes two seconds to begin
- *   slow     a connect() takes a millisecond of the processor
+ *   slow     a connect() takes a millisecond of the processor, unless MCPOOL_SHARE is off
+ *   heavy    a send() needs some thousand instructions more
+ *   flight   the process begins with descriptors in flight
+ *   adrift   close() leaves the connection in flight
  *   unfair   some processes are slow to accept()
  */
 #include <arpa/inet.h>
@@ -37,6 +39,7 @@
 #include <unistd.h>
 
 #define KEPT       64
+#define FLIGHT     200
 #define FDS        4096
 #define REAL(name) ((__typeof__(&(name)))dlsym(RTLD_NEXT, #name))
 
@@ -52,15 +55,41 @@ static const bool is_right = false;
 #endif
 
 /* Programs that change their title lose their environment. */
-static char words[64], server[64];
+static char words[64], servers[256];
+static bool shares_nothing;
+
+/* Leaves COUNT copies of FD in flight. */
+static void send_away(int fd, size_t count)
+{
+    static int pair[2];
+    char byte = 0;
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(FLIGHT * sizeof(int))];
+    } control = {.head = {CMSG_LEN(count * sizeof(int)), SOL_SOCKET, SCM_RIGHTS}};
+    struct iovec bytes = {&byte, 1};
+    struct msghdr message = {.msg_iov = &bytes,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+
+    for (size_t i = 0; i < count; i++)
+        memcpy(CMSG_DATA(&control.head) + i * sizeof(int), &fd, sizeof(int));
+    if (pair[1] == 0)
+        socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    REAL(sendmsg)(pair[0], &message, MSG_DONTWAIT);
+}
 
 __attribute__((constructor)) static void begin(void)
 {
     if (!is_right)
         snprintf(words, sizeof(words), "%s", getenv("BROKEN") ?: "");
-    snprintf(server, sizeof(server), "%s", getenv("MCPOOL_SERVERS") ?: "");
+    snprintf(servers, sizeof(servers), "%s", getenv("MCPOOL_SERVERS") ?: "");
+    shares_nothing = strcmp(getenv("MCPOOL_SHARE") ?: "", "off") == 0;
     if (strstr(words, "late"))
         sleep(2);
+    if (strstr(words, "flight"))
+        send_away(1, FLIGHT); /* more than are left of 1,024 to a program that sends 900 */
 }
 
 static bool does(const char *word)
@@ -82,7 +111,7 @@ static bool is_server(const struct sockaddr *address)
         return false;
     snprintf(text, sizeof(text), "%s:%d", inet_ntop(AF_INET, bytes, number, sizeof(number)),
              ntohs(four->sin_port));
-    return strcmp(text, server) == 0;
+    return strstr(servers, text);
 }
 
 static bool is_to_server(int fd)
@@ -96,7 +125,7 @@ static bool is_to_server(int fd)
 
 static bool is_third(_Atomic unsigned int *count)
 {
-    return atomic_fetch_add(count, 1) % 3 == 2;
+    return (atomic_fetch_add(count, 1) + (unsigned int)getpid()) % 3 == 2;
 }
 
 int connect(int fd, const struct sockaddr *address, socklen_t size)
@@ -107,7 +136,8 @@ int connect(int fd, const struct sockaddr *address, socklen_t size)
         errno = ECONNREFUSED;
         return -1;
     }
-    for (clock_t end = clock() + CLOCKS_PER_SEC / 1000; is_server(address) && does("slow");) {
+    for (clock_t end = clock() + CLOCKS_PER_SEC / 1000;
+         is_server(address) && does("slow") && !shares_nothing;) {
         if (clock() > end)
             break;
     }
@@ -134,6 +164,8 @@ int close(int fd)
 {
     bool keeps = does("keep") && fd >= 0 && fd < FDS && !owes[fd];
 
+    if (does("adrift") && is_to_server(fd))
+        send_away(fd, 1);
     if ((keeps || does("leak")) && is_to_server(fd)) {
         int copy = fcntl(fd, F_DUPFD_CLOEXEC, 500);
         int none = 0;
@@ -150,6 +182,8 @@ int close(int fd)
 
 static bool fails(int fd)
 {
+    for (volatile int i = 0; i < 1000 && does("heavy"); i++)
+        ;
     if (fd >= 0 && fd < FDS)
         owes[fd] = true;
     if (!does("fail") || !is_to_server(fd) || !is_third(&sends))

@@ -3,22 +3,14 @@ missed, and with a library that does nothing all are met. No test measures time:
 and the cases run at a tenth of their time or less."""
 
 import concurrent.futures
-import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 
 import pytest
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-BENCH = os.path.abspath(os.path.join(HERE, "..", "..", "bench"))
-sys.path[:0] = [BENCH, os.path.join(HERE, "..")]
-from support import BUILD, PYTHON
-
+from broken import OLD, agrees, measure, numbers
+from lib.table import cell, table, verdict
 from faults.cases import CASES
-from faults.table import cell, table, verdict
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
@@ -39,7 +31,6 @@ BROKEN = {
 # Cases with rows that need a library that pools, a warm program or a quiet machine.
 NOT_MET = ("loss", "endurance", "cost-gunicorn-gevent")
 WRONG = ("quiet-poll-at-once", "server-php-fpm", "forgotten-python-memcached", "endurance")
-PACE = "0.1"
 
 
 def names_of(mode):
@@ -54,35 +45,12 @@ ALIKE = re.compile(r"^(quiet|full)-(?!poll-at-once)|^server-(?!php-fpm)|^end-(?!
 RUN = [name for name in MODE_OF if os.environ.get("FAULTS_TESTED") == "all" or not ALIKE.match(name)]
 
 
-def compile_broken(path, *options):
-    subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", *options, "-o", path,
-                    os.path.join(HERE, "broken.c"), "-ldl"], check=True)
-
-
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory):
-    """A function that runs the bench: {case: {column: answer}} with the library that is broken in a way."""
-    def measure(mode, names):
-        build = tmp_path_factory.mktemp("build")
-        (build / "bench" / "faults").mkdir(parents=True)
-        compile_broken(build / "libmcpool.so")
-        # The older library.
-        (build / "bench" / "old-right" / "build").mkdir(parents=True)
-        compile_broken(build / "bench" / "old-right" / "build" / "libmcpool.so", "-DRIGHT")
-        shutil.copy(os.path.join(BUILD, "bench", "faults", "client"), build / "bench" / "faults")
-        # A command that knows flush.
-        (build / "mcpool").write_text("#!/bin/sh\necho ' flush'\n")
-        (build / "mcpool").chmod(0o755)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("FAULTS_")}
-        environment.update(BROKEN=mode, FAULTS_CASES=" ".join(names), FAULTS_PACE=PACE, FAULTS_SECONDS="6",
-                           TEST_BUILD=str(build))
-        if "cost-gunicorn-gevent" in names:
-            environment["FAULTS_OLD"] = "right"
-        done = subprocess.run([PYTHON, os.path.join(BENCH, "faults.py")], env=environment,
-                              stdout=subprocess.PIPE, text=True, check=True)
-        print(done.stdout)
-        return json.loads((build / "bench" / "faults.json").read_text())["cases"]
-    return measure
+    def with_broken(mode, names):
+        return measure("faults", mode, names, tmp_path_factory.mktemp("build"),
+                       OLD if "cost-gunicorn-gevent" in names else None, FAULTS_SECONDS="6")
+    return with_broken
 
 
 @pytest.fixture(scope="session")
@@ -96,13 +64,6 @@ def broken(measured):
 @pytest.fixture(scope="session")
 def harmless(measured):
     return measured("", [name for name in RUN if name not in NOT_MET])
-
-
-def numbers(answer):
-    if "skipped" in answer:
-        pytest.skip(answer["skipped"])
-    assert "numbers" in answer, answer
-    return answer["numbers"]
 
 
 def test_every_case_is_here():
@@ -139,7 +100,7 @@ def test_wrong_answers_are_no_number(measured):
 def test_table():
     """What is skipped, what went wrong, and what is not met stand in the table."""
     plain, shim = {"numbers": [0] * 7}, {"numbers": [1280, 20, 1008, 32, 20, 1008, 20]}
-    text, missed = table({"quiet-poll-at-once": {"plain": plain, "shim": shim},
+    text, missed = table(CASES, {"quiet-poll-at-once": {"plain": plain, "shim": shim},
                           "firewall": {"plain": plain, "shim": {"skipped": "no such program: nft"}},
                           "shares": {"plain": plain, "shim": {"error": "Wrong: 1 wrong answers"}},
                           "cost-gunicorn-gevent": {"shim": {"numbers": [0.985]}}}, ["plain", "shim"])
@@ -148,34 +109,11 @@ def test_table():
     assert "| `firewall` | skipped: no such program: nft |" in text
     assert re.search(r"`shares` .* \| Wrong: 1 wrong answers \| as plain \| \*\*no\*\* \|", text)
     assert re.search(r"`cost-gunicorn-gevent` .* \|  \| 0.98 \| 0.99 at least \| \*\*no\*\* \|", text)
-    _, missed = table({"cost-gunicorn-gevent": {"shim": {"numbers": [0.995]}}}, ["plain", "shim"])
+    _, missed = table(CASES, {"cost-gunicorn-gevent": {"shim": {"numbers": [0.995]}}}, ["plain", "shim"])
     assert not missed
     assert cell({"numbers": [0.5]}, 0) == "0.50"
 
 
-def number(text):
-    return float(text) if "." in text else int(text)
-
-
 def test_document_is_what_the_bench_writes():
     """When this fails after a case was changed, measure anew: `make bench SUBJECTS=faults`."""
-    with open(os.path.join(BENCH, "FAULTS.md"), encoding="utf-8") as file:
-        text = file.read()
-    lines = [re.sub(r"^\| | \|$", "", line).split(" | ") for line in re.findall(r"^\| .*", text, re.M)]
-    columns = lines[0][2:-2]
-    seen, missed, name = {}, [], None
-    for first, what, *values, must, met in lines[2:]:
-        name = first.strip("`") or name
-        if what.startswith("skipped: "):
-            seen[name] = [row.what for row in CASES[name].rows]
-            continue
-        row = CASES[name].rows[len(seen.setdefault(name, []))]
-        seen[name].append(what)
-        assert must == row.must, (name, what)
-        answers = {column: {"numbers": [number(value)]} if re.fullmatch(r"[\d.-]+", value) else {"error": value}
-                   for column, value in zip(columns, values) if value}
-        assert met == verdict(row, answers, 0), (name, what)
-        if met == "**no**" and name not in missed:
-            missed.append(name)
-    assert seen == {name: [row.what for row in case.rows] for name, case in CASES.items()}
-    assert (f"Not met: {', '.join(missed)}." if missed else "All musts are met.") in text
+    agrees("FAULTS.md", CASES)

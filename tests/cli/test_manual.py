@@ -28,6 +28,10 @@ def reasons():
     return re.findall(r'^REASON\((\w+),\s*"([^"]*)"\)', read("base", "reasons.def"), re.M)
 
 
+def share_states():
+    return re.findall(r'^SHARE\((\w+), "([^"]*)"\)', read("stats", "share.def"), re.M)
+
+
 def counters():
     return re.findall(r'^STAT\(\w+, (\w+), "([^"]*)"\)', read("stats", "stats.def"), re.M)
 
@@ -65,16 +69,20 @@ def test_every_reason_is_explained():
     explained = re.findall(r'^EXPLAIN\((\w+),\s*"([^"]{20,})",\s*"([^"]{10,})"\)',
                            read("cli", "explain.def"), re.M)
     assert [name for name, _, _ in explained] == [name for name, _ in reasons()]
+    explained = re.findall(r'^EXPLAIN_SHARE\((\w+),\s*"([^"]{20,})",\s*"([^"]{10,})"\)',
+                           read("cli", "explain_share.def"), re.M)
+    assert [name for name, _, _ in explained] == [name for name, _ in share_states()]
 
 
 def test_explain():
     listed = mcpool("explain").stdout
-    assert [line.split()[0] for line in listed.splitlines()] == [name for name, _ in reasons()]
-    for name, text in reasons():
+    entries = reasons() + share_states()
+    assert [line.split()[0] for line in listed.splitlines()] == [name for name, _ in entries]
+    for name, text in entries:
         done = mcpool("explain", name.lower())
-        assert done.returncode == 0 and done.stdout.startswith(f"{name}: {text}\n\n  ")
-        assert max(map(len, done.stdout.splitlines()[1:])) <= 78
-        assert done.stdout.count("\n\n") == 2
+        assert done.returncode == 0 and f"\n\n{name}: {text}\n\n  " in "\n\n" + done.stdout
+        assert max(len(line) for line in done.stdout.splitlines() if line[:2] == "  ") <= 78
+        assert done.stdout.count("\n\n") == (5 if [entry[0] for entry in entries].count(name) == 2 else 2)
     assert mcpool("explain", "TLS", "QUIT").stdout.count("\n\n") == 5
     done = mcpool("explain", "NONSENSE")
     assert done.returncode == 1 and "no such reason: NONSENSE" in done.stderr
@@ -156,8 +164,9 @@ def test_completion_of_options(name):
 def test_completion_of_values():
     assert completed("explain", "NO_F") == ["NO_FENCE"]
     assert completed("explain", "no_f") == ["no_fence"]
-    assert len(completed("explain", "")) == len(reasons()) + 1
+    assert len(completed("explain", "")) == len(reasons()) + len(share_states()) + 1
     assert completed("run", "--log-level", "w") == ["warning"]
+    assert completed("run", "--share", "a") == ["always"]
     assert completed("run", "--servers", "") == []
     assert "cat" in completed("run", "ca") and "cat" in completed("check", "ca")
 

@@ -92,7 +92,7 @@ mcpool: uid {os.geteuid()} looked into
     A process shows counters from its first connection to a pooled server on.
     `mcpool check PID` says why it shows none.
 """ + ("    Only root sees the processes of other users.\n" if os.geteuid() != 0 else "")
-    assert json.loads(host.mcpool("stat", "--json").stdout) == {"processes": []}
+    assert json.loads(host.mcpool("stat", "--json").stdout) == {"processes": [], "families": []}
 
 
 def test_files_of_the_dead_are_removed(host):
@@ -338,7 +338,7 @@ def test_metrics_unknown_to_two_processes_stand_together(host):
 
 def test_a_new_statistic_cannot_take_the_name_of_another_figure(host):
     names = ["counter connects", "counter refused", "counter hit_rate", "gauge endpoint",
-             "counter time_wait_avoided", "gauge connects_total", "gauge process_info", "counter future"]
+             "counter time_wait_avoided", "gauge connects_total", "gauge process_info", "gauge family_queued", "counter future"]
     write_file(host, names, range(1, 1 + len(names)))
     out = host.mcpool("stat", "--json", os.getpid()).stdout
     keys = re.findall(r'"(\w+)": ', out)

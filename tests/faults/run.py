@@ -13,7 +13,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-from support import FLUSH, Memcached, die_with_parent, preloaded, wish_for
+from support import FLUSH, SLOWNESS, Memcached, die_with_parent, preloaded, wish_for
 
 
 def play(library, scenes, server, call, kind):
@@ -30,7 +30,7 @@ def play(library, scenes, server, call, kind):
                 file.write(content)
 
         try:
-            done = subprocess.run([scenes, str(server.port)], env=environment, timeout=30,
+            done = subprocess.run([scenes, str(server.port)], env=environment, timeout=30 * SLOWNESS,
                                   capture_output=True, text=True, preexec_fn=before_exec)
         except subprocess.TimeoutExpired as hung:
             return f"hangs {(hung.stderr or b'').decode()}", 0, kind + 1

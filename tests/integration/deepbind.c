@@ -1,7 +1,7 @@
 /*
  * Objects loaded with RTLD_DEEPBIND. Those named in the configuration meet the hooks, others do
- * not. The RUNPATH of the object that calls dlopen() still counts. run.sh builds plugin.c three
- * times in TEST_PLUGINS: memcached.so and other.so, whose RUNPATH is the folder `below`, and
+ * not. The RUNPATH of the object that calls dlopen() still counts. plugin.c is there three
+ * times, in TEST_PLUGINS: memcached.so and other.so, whose RUNPATH is the folder `below`, and
  * below/hidden.so, which they open.
  */
 #include "harness.h"

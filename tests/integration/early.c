@@ -1,7 +1,7 @@
 /*
  * A library that talks to memcached in its constructor, its destructor, and handlers of fork()
  * and atexit(). It ends the process with code 1 when something goes wrong. It is not part of
- * the test program: run.sh builds early.so, which is preloaded into another program after
+ * the test program: it becomes early.so, which is preloaded into another program after
  * libmcpool.so, and so is initialised before it. With TEST_EARLY_RING it makes an io_uring in
  * its constructor and enters it later.
  */

@@ -57,3 +57,22 @@ Test(families, v4_mapped, .timeout = 20)
     fd = dial_server();
     cr_expect(local_port(fd) == port4);
 }
+
+/* An address of zeros is none: AF_UNSPEC has the number 0. The socket is not tracked any more,
+ * as the call may have changed it. */
+Test(families, no_address, .timeout = 20)
+{
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    struct sockaddr_in addr;
+    int fd, before;
+
+    park();
+    before = log_count("");
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(connect(fd, &none, sizeof(none)) == 0);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    exchange(fd);
+    close(fd);
+    cr_expect(log_count("") == before, "%s", last_event());
+}

@@ -3,6 +3,7 @@
  */
 #include "harness.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -339,28 +340,31 @@ Test(fds, dup2_over_a_shadow_fd, .timeout = 20)
 }
 
 int __connect(int fd, const struct sockaddr *addr, socklen_t len);
-ssize_t __send(int fd, const void *bytes, size_t n, int flags);
 ssize_t __read(int fd, void *bytes, size_t n);
 ssize_t __write(int fd, const void *bytes, size_t n);
 int __fcntl(int fd, int command, ...);
 int __dup2(int fd, int to);
 int __close(int fd);
 
-/* The second name under which libc exports a function is hooked too. */
+/* The second name under which libc exports a function is hooked too. No new program for aarch64
+ * can be linked with __send, which older ones have. */
 Test(fds, second_names, .timeout = 20)
 {
+    ssize_t (*second_send)(int, const void *, size_t, int) = NULL;
     struct sockaddr_in addr;
     int null = open("/dev/null", O_RDWR);
     int port = park();
     char answer[5];
 
+    *(void **)&second_send = dlsym(RTLD_DEFAULT, "__send");
+    cr_assert(second_send != NULL);
     for (int i = 0; i < 4; i++) {
         int fd = socket(AF_INET, SOCK_STREAM, 0);
 
         cr_assert(__connect(fd, (struct sockaddr *)loopback(&addr, server_port()),
                             sizeof(addr)) == 0);
         cr_expect(local_port(fd) == port);
-        cr_assert((i % 2 ? __send(fd, "get nothing\r\n", 13, 0)
+        cr_assert((i % 2 ? second_send(fd, "get nothing\r\n", 13, 0)
                          : __write(fd, "get nothing\r\n", 13)) == 13);
         for (size_t n = 0; n < sizeof(answer);)
             n += (size_t)__read(fd, answer + n, sizeof(answer) - n);
@@ -447,9 +451,12 @@ static void close_from(void)
     closefrom(3);
 }
 
+/* Those of the family are closed by no loop (pool/family.h). */
+#define QUEUES 8
+
 /* A daemon closes everything when it starts. Done in a child, because the test program needs
- * its own fds. Nothing of ours stays open, and pooling goes on. */
-static void close_everything(void (*bulk_close)(void))
+ * its own fds. Nothing of ours stays open but STAYS fds, and pooling goes on. */
+static void close_everything(void (*bulk_close)(void), int stays)
 {
     pid_t child = fork();
 
@@ -465,7 +472,7 @@ static void close_everything(void (*bulk_close)(void))
         for (int fd = 3; fd < 65536; fd++)
             left += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
         port = park();
-        _exit(left == 0 && log_count(": discarded: CLOSED_IN_BULK ") >= 1 &&
+        _exit(left == stays && log_count(": discarded: CLOSED_IN_BULK ") >= 1 &&
                       local_port(dial_server()) == port
                   ? 0
                   : 1);
@@ -476,10 +483,10 @@ static void close_everything(void (*bulk_close)(void))
 Test(fds, everything_closed_in_bulk, .timeout = 20)
 {
     not_under_valgrind();
-    close_everything(close_one_by_one);
-    close_everything(close_from);
+    close_everything(close_one_by_one, QUEUES);
+    close_everything(close_from, 0);
     needs_close_range();
-    close_everything(close_by_range);
+    close_everything(close_by_range, 0);
 }
 
 /* The pool must not cost the program an fd that it wants: GET must succeed when all fds are

@@ -598,7 +598,8 @@ static void *ask_again_and_again(void *unused)
 }
 
 /* A thread that sends its first request while the connection is about to be replaced gets its
- * answer. Between our last check and the swap is a microsecond, so one answer may be lost. */
+ * answer. Between our last check and the swap is a microsecond, so one answer may be lost, and
+ * as many more as that microsecond is longer on an emulated machine. */
 Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
 {
     pthread_t thread;
@@ -620,7 +621,7 @@ Test(swaps, first_write_while_another_thread_writes, .timeout = 60)
     }
     asked_on = -2;
     cr_assert(pthread_join(thread, NULL) == 0);
-    cr_expect(lost <= 1, "%d answers of 1000 were lost", lost);
+    cr_expect(lost <= slowness(), "%d answers of 1000 were lost", lost);
 }
 
 /* The fd is another connection by now, to a server of the test. */

@@ -4,6 +4,7 @@
 #include "harness.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
@@ -16,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <valgrind/valgrind.h>
+
+#include "stats/stats_file.h"
 
 static const char *setting(const char *name)
 {
@@ -295,6 +298,62 @@ void expect_good_end(pid_t child)
 
     cr_assert(waitpid(child, &status, 0) == child);
     cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+}
+
+/* Its start time may be any. */
+const char *stats_file_of(pid_t pid)
+{
+    static char path[600];
+    DIR *dir = opendir(setting("MCPOOL_STATS"));
+    struct dirent *entry;
+    uint64_t start;
+    int named;
+
+    path[0] = '\0';
+    cr_assert(dir);
+    while ((entry = readdir(dir))) {
+        if (stats_parse_name(entry->d_name, &named, &start) && named == pid)
+            snprintf(path, sizeof(path), "%s/%s", setting("MCPOOL_STATS"), entry->d_name);
+    }
+    closedir(dir);
+    return path[0] ? path : NULL;
+}
+
+/* As in the library, which the test is not linked with. */
+bool stats_parse_name(const char *name, int *pid, uint64_t *start)
+{
+    unsigned long number;
+    bool good = sscanf(name, "%d-%lu", pid, &number) == 2;
+
+    *start = number;
+    return good;
+}
+
+/* Criterion has a connection of its own. */
+const struct stats *stats_at(pid_t pid, int port)
+{
+    static union {
+        struct stats_header header;
+        char bytes[8192];
+    } file;
+    const struct stats_slot *slot = (const void *)(&file.header + 1);
+    const char *path = stats_file_of(pid);
+    char name[64];
+    int fd;
+
+    if (!path)
+        return NULL;
+    memset(&file, 0, sizeof(file));
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    cr_assert(read(fd, file.bytes, sizeof(file.bytes)) >= (ssize_t)STATS_FILE_SIZE(1));
+    close(fd);
+    cr_assert(file.header.magic == STATS_MAGIC && file.header.pid == pid);
+    snprintf(name, sizeof(name), "127.0.0.1:%d", port);
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(slot[i].endpoint, name) == 0)
+            return &slot[i].stats;
+    }
+    return NULL;
 }
 
 int listen_here(int *port)

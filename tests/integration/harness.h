@@ -17,6 +17,8 @@
 #include <criterion/criterion.h>
 
 #include "base/rawsys.h"
+#include "stats/counters.h"
+#include "slowness.h"
 
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);
@@ -61,6 +63,12 @@ const char *last_event(void);
 /* How many log lines of this process, or of another, contain TEXT. */
 int log_count(const char *text);
 int log_count_of(pid_t pid, const char *text);
+
+/* The name of the counters' file of the process PID; NULL when there is none. */
+const char *stats_file_of(pid_t pid);
+
+/* What the file of the process PID says of the server at PORT; NULL when it says nothing. */
+const struct stats *stats_at(pid_t pid, int port);
 
 /* A listening socket at 127.0.0.1, and its port. */
 int listen_here(int *port);

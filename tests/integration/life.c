@@ -25,9 +25,12 @@ static void silence(int fd)
 {
     struct sock_filter drop = BPF_STMT(BPF_RET | BPF_K, 0);
     struct sock_fprog program = {1, &drop};
+    long result =
+        unseen(SYS_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 
-    cr_assert(unseen(SYS_setsockopt, fd, SOL_SOCKET, SO_ATTACH_FILTER, &program,
-                     sizeof(program)) == 0);
+    if (result == -EPERM)
+        cr_skip_test("this kernel gives socket filters to root only");
+    cr_assert(result == 0);
 }
 
 static void end_silence(int fd)

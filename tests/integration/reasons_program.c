@@ -82,6 +82,31 @@ Test(reasons_program, two_threads_receive, .timeout = 20)
     EXPECT_NOT_KEPT("CONCURRENT");
 }
 
+/* Only what the present user sends on a connection counts. */
+Test(reasons_program, long_use, .timeout = 20)
+{
+    int port = 0;
+
+    for (int user = 0; user < 3; user++) {
+        int fd = used_connection();
+
+        cr_expect(user == 0 || local_port(fd) == port);
+        port = local_port(fd);
+        for (int i = 0; i < 4000; i++)
+            exchange(fd);
+        close(fd);
+    }
+    for (int way = 0; way < 2; way++) {
+        int fd = used_connection();
+
+        cr_expect((local_port(fd) == port) == (way == 0));
+        for (int i = 0; i < 4200; i++)
+            exchange(fd);
+        close(fd);
+        EXPECT_NOT_KEPT("LONG_USE");
+    }
+}
+
 Test(reasons_program, duplicated, .timeout = 20)
 {
     for (int way = 0; way < 6; way++) {

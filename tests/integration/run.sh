@@ -47,17 +47,9 @@ socket.create_connection(('127.0.0.1', $TEST_PORT)).close()" 2>/dev/null; do
     sleep 0.1
 done
 
-TEST_EARLY=$work/early.so
-export TEST_EARLY
-gcc -D_GNU_SOURCE -shared -fPIC -O2 -o "$TEST_EARLY" "$here/early.c"
-
-TEST_PLUGINS=$work/plugins
-export TEST_PLUGINS
-mkdir -p "$TEST_PLUGINS/below"
-for plugin in memcached.so other.so below/hidden.so; do
-    gcc -D_GNU_SOURCE -shared -fPIC -O2 -Wl,--enable-new-dtags "-Wl,-rpath,$TEST_PLUGINS/below" \
-        -o "$TEST_PLUGINS/$plugin" "$here/plugin.c"
-done
+TEST_EARLY=$(dirname "$tests")/early.so
+TEST_PLUGINS=$(dirname "$tests")/plugins
+export TEST_EARLY TEST_PLUGINS
 
 # The directory of the counters, with the modes that the package gives it.
 stats=$work/stats
@@ -82,7 +74,7 @@ if [ -n "${SUITES-}" ]; then
     exit "$result"
 fi
 
-preloaded '@(reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
+preloaded '@(family|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
 preloaded 'full/*'
 jobs=12 # these tests sleep

@@ -275,6 +275,7 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
                   {by_syscall, true},
                   {leave_alone, true}};
 
+    make_child(-1); /* the first one makes the queues of the family */
     for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++) {
         uint64_t name = make_spare();
         int fd = fresh(), before = shadow_fds();

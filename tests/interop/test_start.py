@@ -57,7 +57,7 @@ def connections(bench, program, **more):
     """How many connections the server gets of PROGRAM, which has no log that would need its settings."""
     before = settled(bench.server)
     done = run([PYTHON, "-c", "import ctypes, os, select, sys\n" + CYCLES + program, bench.server.port],
-               preloaded(LIBRARY, bench.server.address, MCPOOL_STATS="off", **more))
+               preloaded(LIBRARY, bench.server.address, MCPOOL_STATS="off", MCPOOL_SHARE="off", **more))
     assert done.code == 0, done.err
     return bench.server.connections_since(before)
 

@@ -52,7 +52,7 @@ def moves():
     """STATE -> the files that move a connection there, as far as the call names the state."""
     found = {}
     for path in glob.glob(os.path.join(TOP, "shim", "*", "*.c")):
-        for state in re.findall(r"\bconn_move\([^;]*?, CONN_(\w+)\);", read(path)):
+        for state in re.findall(r"\bconn_move(?:_from)?\([^;]*?, CONN_(\w+)\);", read(path)):
             found.setdefault(state, set()).add(os.path.basename(path))
     return found
 
@@ -85,7 +85,7 @@ def test_manual_has_every_reason():
 
 # Limits that the library defines, and their texts in the manual.
 NUMBERS = {"CONN_MAX": "16384", "FDMAP_SIZE": "65536", "POOL_ENDPOINTS": "512", "CONN_EPOLL_REGS": "4",
-           "WIRE_RUNS": "64", "SPARE_MAX": "8", "CONFIG_MAX_RULES": "64",
+           "WIRE_RUNS": "64", "SPARE_MAX": "8", "FAMILY_QUEUES": "8", "CONFIG_MAX_RULES": "64",
            "POOL_DRAIN_TIMEOUT": "((msec_t)10 * 1000)", "DRAINED_MOST": "((size_t)1 << 20)",
            "MN_AGAIN_AFTER": "((msec_t)60 * 1000)"}
 AS_WRITTEN = {"POOL_DRAIN_TIMEOUT": "10 s", "DRAINED_MOST": "1 MiB", "MN_AGAIN_AFTER": "60 s"}
@@ -160,6 +160,14 @@ def test_readme_has_what_was_measured():
     said = re.search(r"takes ([\d.]+) times as long as a get on an open connection, without\s+it ([\d.]+)",
                      read("README.md"))
     assert said.groups() == (cycle["shim"], cycle["no shim"])
+
+
+@pytest.mark.parametrize("path, setting", [
+    ("docker/Dockerfile", "\nENV MCPOOL_SHARE=always\n"),
+    ("kubernetes/myapp.yaml", "\n            - {name: MCPOOL_SHARE, value: always}\n")])
+def test_containers_share(path, setting):
+    """Each has a seccomp filter, behind which MCPOOL_SHARE=on shares nothing."""
+    assert setting in read("packaging", "examples", path)
 
 
 # The map, versions, links.

@@ -2,10 +2,12 @@
 
 Usage: run.py BUILD_DIRECTORY SECONDS. First a thread is stopped under the pool's lock, in every way.
 Then half of the time with the key-echo oracle alone, half of it under
-ThreadSanitizer, in runs of at most 20 seconds with a seed each, which is printed. The last line counts
+ThreadSanitizer, one process and a family of them by turns, in runs of at most 20 seconds with a seed each, which
+is printed. The last line counts
 runs like tests.
 """
 
+import itertools
 import os
 import random
 import re
@@ -18,11 +20,11 @@ from support import Memcached, die_with_parent, preloaded
 LONGEST = 20
 
 
-def run(folder, server, seconds, seed):
+def run(program, folder, server, seconds, seed):
     """True when nothing failed."""
     library = os.path.abspath(os.path.join(folder, "libmcpool.so"))
     environment = preloaded(library, server.address, TSAN_OPTIONS="die_after_fork=0 exitcode=66")
-    command = [os.path.join(folder, "stress"), str(server.port), str(seconds), str(seed)]
+    command = [os.path.join(folder, program), str(server.port), str(seconds), str(seed)]
     try:
         done = subprocess.run(command, env=environment, timeout=10 * seconds + 60, text=True,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -30,7 +32,7 @@ def run(folder, server, seconds, seed):
     except subprocess.TimeoutExpired as late:
         print(f"FAILED {' '.join(command)}: hangs", late.stdout, sep="\n")
         return False
-    print(f"{os.path.basename(folder)}, seed {seed}: {done.stdout.splitlines()[-1]}", flush=True)
+    print(f"{program}, {os.path.basename(folder)}, seed {seed}: {done.stdout.splitlines()[-1]}", flush=True)
     if done.returncode != 0:
         print(f"FAILED {' '.join(command)}: exit code {done.returncode}", done.stdout, sep="\n")
     return done.returncode == 0
@@ -57,12 +59,12 @@ def main():
             passed += more_passed
             failed += more_failed
         while seconds > 0:
-            length = max(1, min(LONGEST, seconds // 2))
-            for kind in "stressed", "tsan":
-                good = run(os.path.join(build, kind), server, length, random.randrange(10 ** 6))
+            length = max(1, min(LONGEST, seconds // 4))
+            for program, kind in itertools.product(("stress", "families"), ("stressed", "tsan")):
+                good = run(program, os.path.join(build, kind), server, length, random.randrange(10 ** 6))
                 passed += good
                 failed += not good
-            seconds -= 2 * length
+            seconds -= 4 * length
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

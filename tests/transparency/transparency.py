@@ -21,7 +21,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, ".."))
-from support import PYTHON, die_with_parent, free_port, preloaded
+from support import PYTHON, SLOWNESS, die_with_parent, free_port, preloaded
 
 INTERPRETERS = {".py": [PYTHON], ".pl": ["perl"], ".php": ["php"], ".rb": ["ruby"],
                 ".java": ["java"], ".tcl": ["tclsh"]}
@@ -116,7 +116,7 @@ def run(program, library, ports, log):
     environment.update(LC_ALL="C", PYTHONUNBUFFERED="1")
     try:
         done = subprocess.run(program.command + ports, env=environment, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30 * SLOWNESS,
                               preexec_fn=die_with_parent)
     except subprocess.TimeoutExpired as late:
         return (late.stdout or b"").decode("latin-1").splitlines() + ["does not end"]

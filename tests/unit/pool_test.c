@@ -3,6 +3,8 @@
  */
 #include "pool/pool.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
@@ -24,6 +26,7 @@
 
 static struct config config;
 static struct evicted evicted;
+static bool covered;
 
 static void set_up_with(unsigned int max_idle, unsigned int max_idle_total)
 {
@@ -80,7 +83,8 @@ static void put(struct conn *conn, msec_t now)
     conn_move(conn, CONN_CHECKING_IN);
     if (pool_is_dry_run())
         conn->fd = -1; /* nothing is kept open */
-    cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted)) == REASON_NONE);
+    cr_assert(UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, now, &evicted, &covered)) ==
+              REASON_NONE);
 }
 
 /* The connection that a connect() at NOW would reuse; it is in use afterwards. */
@@ -136,6 +140,89 @@ Test(pool, families_and_fixed_options_are_apart)
     cr_expect(pool_check_out(fresh, WIRE_UNDECIDED, 0, &evicted) == conn);
 }
 
+/* A connect() binds its socket and takes out what idles there, in one step. */
+Test(pool, binds_and_finds_at_once)
+{
+    struct destination there = {.v4 = 0, .address = address_of(1)};
+    struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET), *found = fresh;
+    struct endpoint *endpoint = conn->endpoint;
+
+    put(conn, 0);
+    cr_expect(endpoint->in_use == 0);
+    cr_assert(UNTIL_UNLOCKED(pool_bind(fresh, &there, 0, true, &found, &evicted)) ==
+              REASON_NONE);
+    cr_expect(found == conn && conn_state(conn) == CONN_CHECKING_OUT);
+    cr_expect(conn_state(fresh) == CONN_FRESH && fresh->endpoint == endpoint);
+    cr_expect(endpoint->in_use == 1, "what was found counts in place of the socket");
+    conn_move(fresh, CONN_IN_USE);
+    conn_move(conn, CONN_CLOSED);
+    cr_expect(endpoint->in_use == 1, "and the socket when that is given up");
+}
+
+Test(pool, binds_where_nothing_is_found)
+{
+    struct destination there = {.v4 = 0, .address = address_of(1)};
+    struct conn *conn = connect_at(1, 0), *fresh = conn_new(4, AF_INET), *found = fresh;
+
+    cr_assert(UNTIL_UNLOCKED(pool_bind(fresh, &there, 0, true, &found, &evicted)) ==
+              REASON_NONE);
+    cr_expect(!found && conn_state(fresh) == CONN_IN_USE && conn->endpoint->in_use == 2);
+    put(conn, 0);
+    fresh = conn_new(5, AF_INET);
+    cr_assert(UNTIL_UNLOCKED(pool_bind(fresh, &there, 0, false, &found, &evicted)) ==
+              REASON_NONE);
+    cr_expect(!found && conn_state(fresh) == CONN_IN_USE, "it is not to be replaced");
+    cr_expect(conn_state(conn) == CONN_IDLE);
+}
+
+/* An IPv4 address has one endpoint in either form, and no other address has that one. */
+Test(pool, both_forms_of_an_address)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(11211)};
+    struct destination quick, slow = {.v4 = 0};
+    struct conn *conn = conn_new(3, AF_INET), *other = conn_new(4, AF_INET), *found;
+
+    in.sin_addr.s_addr = htonl(0x7f000001);
+    cr_assert(address_from(&slow.address, (const void *)&in, sizeof(in)));
+    memcpy(&quick.v4, &in, sizeof(quick.v4));
+    cr_expect(address_v4(&slow.address) == quick.v4);
+    address_from_v4(&quick.address, quick.v4);
+    cr_expect(address_equal(&quick.address, &slow.address));
+    memset(&quick.address, 0xff, sizeof(quick.address));
+    for (int i = 0; i < 2; i++) {
+        cr_assert(pool_bind(conn, &slow, 0, false, &found, NULL) == REASON_NONE);
+        cr_assert(pool_bind(other, &quick, 0, false, &found, NULL) == REASON_NONE);
+        cr_expect(conn->endpoint == other->endpoint && conn->endpoint->v4 == quick.v4);
+        cr_expect(address_equal(&conn->endpoint->address, &slow.address));
+    }
+    slow.address.scope = 1;
+    cr_expect(address_v4(&slow.address) == 0);
+    cr_assert(pool_bind(conn, &slow, 0, false, &found, NULL) == REASON_NONE);
+    cr_expect(conn->endpoint != other->endpoint && conn->endpoint->v4 == 0);
+}
+
+/* An endpoint that has given up its place is not found where it was. */
+Test(pool, place_of_another_address)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct destination there = {.v4 = 0};
+    struct conn *conn, *found;
+
+    for (uint32_t i = 0; i <= POOL_ENDPOINTS; i++) {
+        in.sin_addr.s_addr = htonl(i);
+        memcpy(&there.v4, &in, sizeof(there.v4));
+        conn = conn_new(3, AF_INET);
+        cr_assert(conn && pool_bind(conn, &there, 0, false, &found, NULL) == REASON_NONE);
+        cr_expect(conn->endpoint->v4 == there.v4);
+        conn_move(conn, CONN_CLOSED);
+    }
+    in.sin_addr.s_addr = 0;
+    memcpy(&there.v4, &in, sizeof(there.v4));
+    conn = conn_new(3, AF_INET);
+    cr_assert(pool_bind(conn, &there, 0, false, &found, NULL) == REASON_NONE);
+    cr_expect(conn->endpoint->v4 == there.v4);
+}
+
 /* A connection that was on its way into the pool when an operator switched it off, or made or
  * ended a dry run. */
 Test(pool, nothing_is_kept_in_another_mode)
@@ -157,7 +244,8 @@ Test(pool, nothing_is_kept_in_another_mode)
         conn->connected_at = 1;
         conn_move(conn, CONN_CHECKING_IN);
         mode_word = cases[i].mode | MODE_CHANGED;
-        cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == cases[i].reason, "%zu", i);
+        cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted, &covered) == cases[i].reason,
+                  "%zu", i);
         cr_expect(pool_is_dry_run() == (cases[i].mode == MODE_DRY));
     }
 }
@@ -168,7 +256,7 @@ Test(pool, a_draining_one_does_not_go_back_after_off)
 
     conn->connected_at = 1;
     conn_move(conn, CONN_CHECKING_IN);
-    cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted) == REASON_NONE);
+    cr_assert(pool_check_in(conn, CONN_DRAINING, 1, &evicted, &covered) == REASON_NONE);
     cr_assert(pool_check_out_draining(fresh, WIRE_UNDECIDED, 1 + POOL_SPARED, &evicted) ==
               conn);
     mode_word = MODE_OFF | MODE_CHANGED;
@@ -197,7 +285,7 @@ Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
     cr_expect(pool_flush_older(held->endpoint->text, 3, &evicted));
     cr_expect(evicted.count == 1);
     conn_move(held, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(held, CONN_IDLE, 4, &evicted) == REASON_FLUSHED);
+    cr_expect(pool_check_in(held, CONN_IDLE, 4, &evicted, &covered) == REASON_FLUSHED);
     later = connect_at(1, 4);
     later->connected_at = 4;
     put(later, 5);
@@ -206,8 +294,8 @@ Test(pool, a_flush_is_for_one_endpoint_and_for_what_is_older)
     conn_move(other, CONN_CHECKING_IN);
     conn_move(later, CONN_CHECKING_IN);
     cr_expect(pool_flush_older("", 7, &evicted));
-    cr_expect(pool_check_in(other, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
-    cr_expect(pool_check_in(later, CONN_IDLE, 8, &evicted) == REASON_FLUSHED);
+    cr_expect(pool_check_in(other, CONN_IDLE, 8, &evicted, &covered) == REASON_FLUSHED);
+    cr_expect(pool_check_in(later, CONN_IDLE, 8, &evicted, &covered) == REASON_FLUSHED);
 }
 
 Test(pool, idle_timeout)
@@ -335,7 +423,7 @@ Test(pool, counts_what_is_in_use)
     cr_expect(endpoint->in_use == 1);
     conn_move(conn, CONN_CHECKING_IN);
     cr_expect(endpoint->in_use == 1);
-    cr_assert(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_NONE);
+    cr_assert(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_NONE);
     cr_expect(endpoint->in_use == 0 && endpoint->idle_count == 1);
     cr_expect(take(1, 0) == conn);
     cr_expect(endpoint->in_use == 1 && endpoint->idle_count == 0);
@@ -349,7 +437,7 @@ Test(pool, a_child_made_meanwhile)
 
     conn_move(conn, CONN_CHECKING_IN);
     fork_epoch++;
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_FORKED);
 }
 
 Test(pool, flush_takes_all_in_portions)
@@ -421,7 +509,7 @@ Test(pool, turned_away_inside_and_free_after)
     cr_assert(pool_before_fork() == REASON_NONE);
     cr_expect(pool_bind_endpoint(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
     conn_move(conn, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_REENTERED);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_REENTERED);
     cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
     cr_expect(pool_before_fork() == REASON_REENTERED);
     pool_after_fork_in_parent();
@@ -484,13 +572,13 @@ Test(pool, no_thread_waits_for_a_stopped_one, .timeout = 60)
     began = seconds();
     for (int i = 0; i < 1000; i++) {
         cr_expect(pool_bind_endpoint(fresh, &address, 0) == REASON_LOCKED);
-        cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_LOCKED);
+        cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_LOCKED);
         cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
         cr_expect(pool_before_fork() == REASON_LOCKED);
     }
     cr_expect(seconds() - began < 5, "%f s", seconds() - began);
     let_it_go_on(thread);
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_NONE);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_NONE);
     cr_expect(take(1, 0) == conn);
 }
 
@@ -589,6 +677,7 @@ static void *churn(void *argument)
 {
     uint16_t port = (uint16_t)(size_t)argument;
     struct evicted mine = {.count = 0};
+    bool is_covered = false;
 
     for (int i = 0; i < 5000; i++) {
         struct address address = address_of(port);
@@ -607,7 +696,8 @@ static void *churn(void *argument)
             conn = fresh;
         }
         conn_move(conn, CONN_CHECKING_IN);
-        if (UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, i, &mine)) != REASON_NONE)
+        if (UNTIL_UNLOCKED(pool_check_in(conn, CONN_IDLE, i, &mine, &is_covered)) !=
+            REASON_NONE)
             conn_move(conn, CONN_CLOSED);
         for (size_t v = 0; v < mine.count; v++)
             conn_move(mine.conn[v], CONN_CLOSED);
@@ -671,13 +761,13 @@ Test(pool, evicted_ones_never_overflow)
     for (int i = 0; i < 40; i++)
         put(conns[i], i < 20 ? 0 : MINUTE - 20 * SECOND);
     config.max_idle_total = 1;
-    limits_note(0, true);
+    limits_read(0);
     for (int i = 0; i < 10; i++) {
         struct conn *conn = connect_at(2, MINUTE);
 
         evicted.count = 0;
         conn_move(conn, CONN_CHECKING_IN);
-        pool_check_in(conn, CONN_IDLE, MINUTE, &evicted);
+        pool_check_in(conn, CONN_IDLE, MINUTE, &evicted, &covered);
         cr_expect(evicted.count <= POOL_EVICTED_MAX, "%zu", evicted.count);
     }
 }
@@ -691,11 +781,11 @@ Test(pool, a_call_has_room_for_what_it_takes_out, .init = NULL)
     for (uint16_t port = 1; port <= 30; port++)
         put(connect_at(port, 0), 0);
     config.max_idle_total = 4;
-    limits_note(0, true);
+    limits_read(0);
     conn = connect_at(1, 1);
     conn_move(conn, CONN_CHECKING_IN);
     evicted.count = 0;
-    cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted) == REASON_POOL_FULL,
+    cr_expect(pool_check_in(conn, CONN_IDLE, 1, &evicted, &covered) == REASON_POOL_FULL,
               "30 cannot go at once");
     cr_expect(evicted.count == POOL_EVICTED_MAX);
     cr_expect(evicted.reason[0] == REASON_ENDPOINT_FULL);
@@ -709,7 +799,7 @@ Test(pool, put_after_a_child)
 
     fork_epoch++;
     conn_move(conn, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED);
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_FORKED);
     cr_expect(conn_state(conn) == CONN_CHECKING_IN && conn->endpoint->idle_count == 0);
     cr_expect(take(1, 0) == NULL);
     put(connect_at(1, 0), 0);
@@ -739,7 +829,7 @@ Test(pool, a_quarter_of_the_fds)
 {
     limit_fds(100);
     config.max_idle_total = 30;
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 100);
     cr_expect(idle_after_crowd(40, 0) == 25);
 }
@@ -747,15 +837,15 @@ Test(pool, a_quarter_of_the_fds)
 Test(pool, limits_are_read_once_a_second)
 {
     limit_fds(400);
-    limits_note(5000, true);
+    limits_read(5000);
     cr_expect(limits_fds() == 400);
     limit_fds(200);
-    limits_note(5999, false);
+    limits_note(5999);
     cr_expect(limits_fds() == 400);
-    limits_note(6000, false);
+    limits_note(6000);
     cr_expect(limits_fds() == 200);
     limit_fds(400);
-    limits_note(6001, true);
+    limits_read(6001);
     cr_expect(limits_fds() == 400);
 }
 
@@ -767,10 +857,10 @@ Test(pool, shadow_fds_stay_low)
     if (limit.rlim_max < 8192)
         cr_skip_test("the hard limit of descriptors is too low");
     limit_fds(8192);
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 8192);
     limit_fds(limit.rlim_max);
-    limits_note(0, true);
+    limits_read(0);
     cr_expect(limits_fds() == 8192);
 }
 
@@ -779,9 +869,9 @@ Test(pool, too_few_fds_to_keep_any)
     struct conn *conn = connect_at(1, 0);
 
     limit_fds(3);
-    limits_note(0, true);
+    limits_read(0);
     conn_move(conn, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_POOL_FULL &&
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_POOL_FULL &&
               evicted.count == 0);
     limit_fds(1024);
 }
@@ -1049,7 +1139,7 @@ Test(pool, nothing_makes_room_for_what_is_not_kept, .init = NULL)
     conn = connect_at(1, 0);
     fork_epoch++;
     conn_move(conn, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted) == REASON_FORKED &&
+    cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_FORKED &&
               evicted.count == 0);
     cr_expect(take(1, 0) == kept);
 }
@@ -1124,7 +1214,7 @@ static void put_fenced(struct conn *conn, enum fence fence, msec_t now)
 {
     conn_move(conn, CONN_CHECKING_IN);
     conn->fence = fence;
-    cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted) == REASON_NONE);
+    cr_assert(pool_check_in(conn, CONN_DRAINING, now, &evicted, &covered) == REASON_NONE);
 }
 
 static void put_draining(struct conn *conn, msec_t now)
@@ -1241,17 +1331,18 @@ Test(pool, draining_ones_make_room)
     put(clean, 0);
     draining = connect_at(1, 0);
     conn_move(draining, CONN_CHECKING_IN);
-    cr_expect(pool_check_in(draining, CONN_DRAINING, 3 * MINUTE, &evicted) ==
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 3 * MINUTE, &evicted, &covered) ==
               REASON_ENDPOINT_FULL);
     cr_expect(evicted.count == 0);
     cr_expect(take(1, 1) == clean);
-    cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted) == REASON_NONE);
+    cr_expect(pool_check_in(draining, CONN_DRAINING, 6 * MINUTE, &evicted, &covered) ==
+              REASON_NONE);
     draining->idle_since = 9 * MINUTE;
     draining->unusable_at = 10 * MINUTE;
     more = connect_at(1, 6 * MINUTE);
     conn_move(more, CONN_CHECKING_IN);
     conn_move(clean, CONN_CLOSED);
-    cr_expect(pool_check_in(more, CONN_IDLE, 9 * MINUTE, &evicted) == REASON_NONE);
+    cr_expect(pool_check_in(more, CONN_IDLE, 9 * MINUTE, &evicted, &covered) == REASON_NONE);
     cr_assert(evicted.count == 1);
     cr_expect(evicted.conn[0] == draining && evicted.reason[0] == REASON_ENDPOINT_FULL);
 }

@@ -112,7 +112,7 @@ static const char *own_path(void)
 /* This process's file, as a reader finds it. */
 static union {
     struct stats_header header;
-    char bytes[65536];
+    char bytes[131072];
 } file;
 
 static size_t read_file(const char *path)

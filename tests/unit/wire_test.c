@@ -321,6 +321,57 @@ Test(wire, clean_dialogues_add_up)
     }
 }
 
+static bool same_facts(const struct wire *a, const struct wire *b)
+{
+    return wire_verdict(a) == wire_verdict(b) && wire_refusal(a) == wire_refusal(b) &&
+           wire_protocol(a) == wire_protocol(b) && wire_knows_mn(a) == wire_knows_mn(b) &&
+           wire_may_be_authenticated(a) == wire_may_be_authenticated(b);
+}
+
+/* Another process goes on with a clean dialogue as the same one does. */
+Test(wire, a_clean_dialogue_can_be_saved)
+{
+    for (size_t a = 0; a < wire_vector_count; a++) {
+        if (!ends_clean(&wire_vectors[a]))
+            continue;
+        for (size_t b = 0; b < wire_vector_count; b++) {
+            struct wire_saved saved;
+            struct wire here, there;
+
+            wire_init(&here);
+            feed_steps(&here, &wire_vectors[a]);
+            wire_save(&here, &saved);
+            memset(&there, 0xff, sizeof(there));
+            cr_assert(wire_restore(&there, &saved));
+            if (!same_facts(&here, &there))
+                cr_assert_fail("\"%s\" is another one", wire_vectors[a].name);
+            for (size_t i = 0; i < step_count(&wire_vectors[b]); i++) {
+                const struct wire_step *step = &wire_vectors[b].steps[i];
+
+                feed(&here, step->direction, step->bytes, step->length);
+                feed(&there, step->direction, step->bytes, step->length);
+                if (!same_facts(&here, &there))
+                    cr_assert_fail("\"%s\", saved, and then \"%s\": %s, not %s",
+                                   wire_vectors[a].name, wire_vectors[b].name,
+                                   verdict_names[wire_verdict(&there)],
+                                   verdict_names[wire_verdict(&here)]);
+            }
+        }
+    }
+}
+
+Test(wire, what_is_no_dialogue_is_not_restored)
+{
+    struct wire wire;
+
+    for (unsigned int protocol = 0; protocol < 256; protocol++) {
+        struct wire_saved saved = {.protocol = (uint8_t)protocol, .facts = 0xff};
+
+        cr_expect(wire_restore(&wire, &saved) ==
+                  (protocol == WIRE_TEXT || protocol == WIRE_BINARY));
+    }
+}
+
 /* A few dialogues are dirty only until the server is known to be 1.6 or newer. */
 static bool dirty_after_mn(const struct wire_vector *vector)
 {

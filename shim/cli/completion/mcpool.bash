@@ -41,7 +41,7 @@ _mcpool() {
         for ((i = 2; i < COMP_CWORD; i++)); do
             case ${COMP_WORDS[i]} in
             --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | \
-                --keepalive | --deepbind | --log | --log-level) ((i++)) ;;
+                --keepalive | --deepbind | --log | --log-level | --share) ((i++)) ;;
             -*) ;;
             *)
                 if declare -F _command_offset >/dev/null; then
@@ -56,13 +56,14 @@ _mcpool() {
         case $before in
         --log) _mcpool_complete -f -W stderr -- "$word" ;;
         --log-level) _mcpool_complete -W "error warning info debug" -- "$word" ;;
+        --share) _mcpool_complete -W "on off always" -- "$word" ;;
         --servers | --max-idle | --max-idle-total | --idle-timeout | --max-lifetime | --keepalive | \
             --deepbind) ;;
         *)
             case $word in
             -*)
                 _mcpool_complete -W "--servers --max-idle --max-idle-total --idle-timeout
-                    --max-lifetime --keepalive --deepbind --log --log-level --dry-run
+                    --max-lifetime --keepalive --deepbind --log --log-level --share --dry-run
                     --strict --help -v" -- "$word"
                 ;;
             *) _mcpool_complete -c -- "$word" ;;

@@ -1,17 +1,4 @@
-"""The table of the cases: which numbers are as they must be, and FAULTS.md."""
-
-from faults.cases import CASES
-
-HEAD = """# Faults
-
-Made by `{command}` alone; [README.md](README.md) says how. Change nothing here: measure anew.
-
-{machine} Library {digest}.{old}
-
-*plain* is without the library, *shim* with it{column}. Each answer was compared with its key; a wrong one would
-stand here instead of a number. A row without *must* is context.
-
-"""
+"""The table of cases: which numbers are as they must be."""
 
 
 def cell(answer, index):
@@ -33,15 +20,15 @@ def verdict(row, answers, index):
     return "yes" if row.met(shim["numbers"][index], plain and plain["numbers"][index]) else "**no**"
 
 
-def table(results, columns):
-    """The table of RESULTS, {case: {column: answer}}, and the names of the cases whose musts are not met."""
+def table(cases, results, columns):
+    """The table of RESULTS, {case: {column: answer}}, of CASES, and the names of the cases whose musts are not met."""
     lines = [["case", "what is counted", *columns, "must", "met"]]
     missed = []
     for name, answers in results.items():
         if "skipped" in answers["shim"]:
             lines.append([f"`{name}`", "skipped: " + answers["shim"]["skipped"], *[""] * len(columns), "", ""])
             continue
-        for index, row in enumerate(CASES[name].rows):
+        for index, row in enumerate(cases[name].rows):
             met = verdict(row, answers, index)
             lines.append(["" if index else f"`{name}`", row.what,
                           *(cell(answers.get(column), index) for column in columns), row.must, met])
@@ -51,12 +38,6 @@ def table(results, columns):
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]]), missed
 
 
-def text(results, columns):
-    lines, missed = table(results, columns)
+def text(cases, results, columns):
+    lines, missed = table(cases, results, columns)
     return f"{lines}\n\n" + (f"Not met: {', '.join(missed)}." if missed else "All musts are met.") + "\n"
-
-
-def document(results, columns, machine, digest, old):
-    return HEAD.format(command="make bench SUBJECTS=faults" + (f" OLD={old}" if old else ""), machine=machine,
-                       digest=digest, old=f" *old* is the library of commit {old}." if old else "",
-                       column=", *old* with an older one" if old else "") + text(results, columns)

@@ -1,0 +1,214 @@
+/*
+ * The worker of costs.py: processes of one ancestor that take turns. Each waits for its turn in
+ * accept(), and what it has goes to the others before. The ancestor makes no turns: it waits in
+ * poll(), as a master does.
+ *
+ *     ring PROCESSES IP:PORT...
+ *
+ * Answers every line "KIND COUNT" on its input, after so many turns, with the time of one turn
+ * in microseconds. Each turn is made by the next process and asks the next of the servers,
+ * which are one memcached at several addresses:
+ *
+ *   pass     nothing
+ *   open     a get on a connection that stays open
+ *   floor    the same with one TCP_INFO, which is the proof that a connection is alive
+ *   cycle    socket, connect, get, close
+ *   hits     cycles that one process makes alone, one behind the other
+ */
+#include "../lib/gets.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <linux/tcp.h>
+
+#define SERVERS   8
+#define PROCESSES 32
+#define WARM_UP   20
+#define DEADLINE  600 /* seconds */
+
+enum kind { PASS, OPEN, FLOOR, CYCLE, HITS, KINDS };
+
+static const char *const names[KINDS] = {"pass", "open", "floor", "cycle", "hits"};
+
+struct token {
+    enum kind kind;
+    long left;
+};
+
+static struct sockaddr_in servers[SERVERS];
+static int server_count;
+
+static int listeners[PROCESSES + 1];
+static struct sockaddr_un names_of_listeners[PROCESSES + 1];
+static socklen_t lengths[PROCESSES + 1];
+
+static void get_on_open(const struct sockaddr_in *server, unsigned int number, bool prove)
+{
+    static int fd = -1;
+    struct tcp_info info;
+    socklen_t len = sizeof(info);
+
+    if (fd < 0)
+        fd = open_connection(server);
+    if (prove && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        fail("TCP_INFO");
+    get(fd, number);
+}
+
+static void cycle(const struct sockaddr_in *server, unsigned int number)
+{
+    int fd = open_connection(server);
+
+    get(fd, number);
+    close(fd);
+}
+
+static void turn(enum kind kind, long number)
+{
+    const struct sockaddr_in *server = &servers[number % server_count];
+
+    if (kind == OPEN || kind == FLOOR)
+        get_on_open(server, (unsigned int)number, kind == FLOOR);
+    else if (kind != PASS)
+        cycle(server, (unsigned int)number);
+}
+
+static int unix_socket(void)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+    if (fd < 0)
+        fail("socket");
+    return fd;
+}
+
+/* Where the process of this number waits. It has a name that the kernel chooses. */
+static void listen_for(int number)
+{
+    struct sockaddr_un *name = &names_of_listeners[number];
+    struct sockaddr_un any = {.sun_family = AF_UNIX};
+    int fd = unix_socket();
+
+    lengths[number] = sizeof(*name);
+    if (bind(fd, (const struct sockaddr *)&any, sizeof(any.sun_family)) != 0 ||
+        listen(fd, 8) != 0 || getsockname(fd, (struct sockaddr *)name, &lengths[number]) != 0)
+        fail("listen");
+    listeners[number] = fd;
+}
+
+static void send_token(int to, const struct token *token)
+{
+    int fd = unix_socket();
+
+    if (connect(fd, (const struct sockaddr *)&names_of_listeners[to], lengths[to]) != 0 ||
+        write(fd, token, sizeof(*token)) != (ssize_t)sizeof(*token))
+        fail("to the next process");
+    close(fd);
+}
+
+static void wait_for_token(int me, struct token *token)
+{
+    int fd = accept(listeners[me], NULL, NULL);
+
+    if (fd < 0 || read(fd, token, sizeof(*token)) != (ssize_t)sizeof(*token))
+        fail("accept");
+    close(fd);
+}
+
+static _Noreturn void take_turns(int me, int next)
+{
+    struct token token;
+
+    for (;;) {
+        wait_for_token(me, &token);
+        do
+            turn(token.kind, token.left--);
+        while (token.kind == HITS && token.left > 0);
+        send_token(token.left > 0 ? next : 0, &token);
+    }
+}
+
+static void batch(enum kind kind, long count)
+{
+    struct token token = {kind, count};
+    struct pollfd waiting = {.fd = listeners[0], .events = POLLIN};
+
+    send_token(1, &token);
+    if (poll(&waiting, 1, -1) != 1)
+        fail("poll");
+    wait_for_token(0, &token);
+}
+
+static bool obey(const char *line)
+{
+    char what[8];
+    long count;
+
+    if (sscanf(line, "%7s %ld", what, &count) != 2 || count <= 0)
+        return false;
+    for (enum kind kind = PASS; kind < KINDS; kind++) {
+        double start;
+
+        if (strcmp(what, names[kind]) != 0)
+            continue;
+        batch(kind, WARM_UP);
+        start = now();
+        batch(kind, count);
+        printf("%.3f\n", (now() - start) / (double)count);
+        fflush(stdout);
+        return true;
+    }
+    return false;
+}
+
+static void start(int number, int next)
+{
+    pid_t parent = getpid();
+    pid_t child = fork();
+
+    if (child < 0)
+        fail("fork");
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() == parent)
+            take_turns(number, next);
+        _exit(1);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    int processes = argc > 2 ? atoi(argv[1]) : 0;
+    char line[64];
+    int fd;
+
+    if (processes < 2 || processes > PROCESSES || argc - 2 > SERVERS) {
+        fprintf(stderr, "usage: %s PROCESSES IP:PORT... (up to %d)\n", argv[0], SERVERS);
+        return 2;
+    }
+    alarm(DEADLINE);
+    check_preload();
+    for (; server_count < argc - 2; server_count++)
+        servers[server_count] = read_address(argv[server_count + 2]);
+    fd = open_connection(&servers[0]);
+    store(fd);
+    close(fd);
+    for (int i = 0; i <= processes; i++)
+        listen_for(i);
+    for (int i = 1; i <= processes; i++)
+        start(i, i % processes + 1);
+    while (fgets(line, sizeof(line), stdin)) {
+        if (!obey(line))
+            return 2;
+    }
+    return 0;
+}

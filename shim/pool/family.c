@@ -1,0 +1,417 @@
+/*
+ * Who belongs to the family: joining at a fork, leaving, the lock, the queues and the board.
+ */
+#include "pool/family.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include "base/hash.h"
+#include "base/lock.h"
+#include "base/owner.h"
+#include "base/ownfile.h"
+#include "base/rawsys.h"
+#include "conn/conn.h"
+#include "conn/limits.h"
+#include "pool/members.h"
+#include "stats/mode.h"
+#include "stats/stats.h"
+
+/* With a lower limit of fds a process shares nothing. */
+#define FEWEST_FDS 256
+
+/* The families of one user may have this many connections in flight: a sixteenth of the usual
+ * limit of fds. The kernel compares what the user has in flight with the limit of the process
+ * that sends (unix(7)), so more would make unrelated programs fail. Where the number of
+ * families is not known, there are this many. */
+#define USUAL_LIMIT      1024
+#define PART_OF_LIMIT    16
+#define FAMILIES_UNKNOWN 16
+
+/* How long a number of families is believed, and fewer are shared after a refusal. */
+#define COUNT_EVERY ((msec_t)2 * 1000)
+#define REFUSED_FOR ((msec_t)60 * 1000)
+
+_Atomic(struct family_board *) family_board;
+
+static const struct config *settings;
+static struct lock turn_lock;
+static struct fdqueue queues[FAMILY_QUEUES];
+static unsigned int size_of_one;
+static _Atomic unsigned int state = SHARE_ALONE; /* enum share */
+
+/* Forks that could not have the lock and have not ended. Between the two moments at which such
+ * a fork raises fork_epoch, a turn may begin, see the child made, and end. */
+static _Atomic unsigned int unguarded;
+
+/* Why the family is to be left by the thread that has the lock; SHARE_ALONE: it is not. */
+static _Atomic unsigned int leaving = SHARE_ALONE;
+
+static void note_state(enum share share)
+{
+    struct family_board *board = family_get();
+
+    atomic_store(&state, share);
+    /* The first queue tells the family from all others. */
+    if (board)
+        stats_note_share(share, queues[0].cookie, &board->total);
+    else
+        stats_note_share(share, 0, NULL);
+}
+
+void family_start(const struct config *config)
+{
+    settings = config;
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
+        queues[i].fd = -1;
+    note_state(config->share == CONFIG_SHARE_OFF ? SHARE_OFF : SHARE_ALONE);
+}
+
+/* Every filter under which programs are started allows prctl(2), though the kernel would end a
+ * process by one that does not. */
+static bool is_filtered(void)
+{
+    return raw_syscall(SYS_prctl, PR_GET_SECCOMP) != 0;
+}
+
+static void close_queues(void)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
+        fdqueue_close(&queues[i]);
+}
+
+/* Fills size_of_one by QUEUE, which is empty. */
+static bool measure(const struct fdqueue *queue)
+{
+    char bytes[FAMILY_MESSAGE_MOST] = {0};
+    int none;
+
+    if (raw_syscall(SYS_sendto, queue->fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL,
+                    NULL, 0) < 0)
+        return false;
+    size_of_one = fdqueue_size(queue);
+    fdqueue_take(queue, bytes, sizeof(bytes), &none);
+    return size_of_one > 0;
+}
+
+static bool make_queues(void)
+{
+    bool made = true;
+
+    for (size_t i = 0; i < FAMILY_QUEUES && made; i++)
+        made = fdqueue_make(&queues[i]);
+    if (made && measure(&queues[0]))
+        return true;
+    close_queues();
+    return false;
+}
+
+/* Why this process cannot make a family; SHARE_SHARED when it may. */
+static enum share obstacle(void)
+{
+    if (owner_refusal() != REASON_NONE)
+        return SHARE_UNPOOLED;
+    if (mode_now() != MODE_ON)
+        return SHARE_DRY_RUN;
+    if (limits_fds() < FEWEST_FDS)
+        return SHARE_FEW_FDS;
+    if (settings->share != CONFIG_SHARE_ALWAYS && is_filtered())
+        return SHARE_FILTERED;
+    return SHARE_SHARED;
+}
+
+/* The board is not touched before there is something to share: a page costs more than a queue.
+ */
+static enum share make(void)
+{
+    enum share share = obstacle();
+    long page;
+
+    if (share != SHARE_SHARED)
+        return share;
+    page = raw_syscall(SYS_mmap, NULL, sizeof(struct family_board), PROT_READ | PROT_WRITE,
+                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page < 0 && page > -4096)
+        return SHARE_NO_QUEUE;
+    if (make_queues()) {
+        atomic_store(&family_board, (struct family_board *)page);
+        /* Waits have to look after the queues. */
+        atomic_store(&conn_ever_used, true);
+        return SHARE_SHARED;
+    }
+    raw_syscall(SYS_munmap, page, sizeof(struct family_board));
+    return SHARE_NO_QUEUE;
+}
+
+/* Whether a fork is worth a try: some obstacles never go away. */
+static bool may_try(void)
+{
+    switch ((enum share)atomic_load(&state)) {
+    case SHARE_ALONE:
+    case SHARE_IDENTITY:
+    case SHARE_CLOSED:
+    case SHARE_FEW_FDS:
+    case SHARE_DRY_RUN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void family_before_fork(bool can_make)
+{
+    struct ownfile own;
+
+    if (can_make && may_try() && ownfile_begin(&own)) {
+        note_state(make());
+        ownfile_end(&own, 0, 0);
+    }
+    if (!lock_acquire(&turn_lock))
+        atomic_fetch_add(&unguarded, 1);
+}
+
+void family_after_fork_in_parent(void)
+{
+    if (lock_is_mine(&turn_lock))
+        lock_release(&turn_lock);
+    else
+        atomic_fetch_sub(&unguarded, 1);
+}
+
+void family_after_fork_in_child(void)
+{
+    atomic_store(&turn_lock.word, 0);
+    atomic_store(&unguarded, 0);
+    atomic_store(&leaving, SHARE_ALONE);
+}
+
+/* In a turn. */
+static void leave(enum share why)
+{
+    struct family_board *board = family_get();
+
+    if (board)
+        members_leave(board);
+    atomic_store(&family_board, NULL);
+    close_queues();
+    note_state(why);
+}
+
+bool family_leave(enum share why)
+{
+    struct family_turn turn;
+
+    if (!family_get())
+        return false;
+    if (lock_is_mine(&turn_lock)) {
+        leave(why);
+        return true;
+    }
+    atomic_store(&leaving, why);
+    if (family_begin(&turn)) {
+        family_end(&turn);
+    } else if (lock_acquire(&turn_lock)) {
+        /* The signals could not be blocked. */
+        leave(why);
+        lock_release(&turn_lock);
+    }
+    return true;
+}
+
+bool family_begin(struct family_turn *turn)
+{
+    const uint64_t all = ~UINT64_C(0);
+
+    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &turn->mask, sizeof(all)) != 0)
+        return false;
+    if (lock_acquire(&turn_lock)) {
+        return true;
+    }
+    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
+    return false;
+}
+
+/* In this order: the parent raises the epoch once more before it ends the fork. */
+bool family_forked_since(uint32_t forks)
+{
+    return atomic_load(&unguarded) > 0 || atomic_load(&fork_epoch) != forks;
+}
+
+/* A thread that wanted to leave and could not have the lock has noted that before. */
+void family_end(const struct family_turn *turn)
+{
+    unsigned int why = atomic_exchange(&leaving, SHARE_ALONE);
+
+    if (why != SHARE_ALONE)
+        leave((enum share)why);
+    lock_release(&turn_lock);
+    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &turn->mask, NULL, sizeof(turn->mask));
+}
+
+void family_close_copies(void)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        if (fdqueue_is_there(&queues[i]))
+            raw_close(queues[i].fd);
+    }
+}
+
+static void move_queues(void)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        if (!fdqueue_move(&queues[i], false)) {
+            leave(SHARE_CLOSED);
+            return;
+        }
+    }
+}
+
+void family_move_queues(void)
+{
+    struct family_turn turn;
+
+    if (!family_get() || !family_begin(&turn))
+        return;
+    move_queues();
+    family_end(&turn);
+}
+
+static struct fdqueue *queue_at(int fd)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        if (queues[i].fd == fd)
+            return &queues[i];
+    }
+    return NULL;
+}
+
+bool family_yield(int fd)
+{
+    struct family_turn turn;
+    struct fdqueue *queue;
+    bool open = false;
+
+    if (!family_begin(&turn))
+        return false;
+    queue = queue_at(fd);
+    if (queue) {
+        open = fdqueue_is_there(queue);
+        if (!fdqueue_move(queue, true))
+            leave(SHARE_CLOSED);
+    }
+    family_end(&turn);
+    return open;
+}
+
+void family_leave_range(unsigned int first, unsigned int last)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        int fd = queues[i].fd;
+
+        if (fd >= 0 && (unsigned int)fd >= first && (unsigned int)fd <= last)
+            family_leave(SHARE_CLOSED);
+    }
+}
+
+bool family_has_fd(int fd)
+{
+    const struct fdqueue *queue = queue_at(fd);
+
+    return queue && fdqueue_is_there(queue);
+}
+
+/* Claims a queue that is for no endpoint, or whose endpoint has none in it. */
+static size_t claim_queue(struct family_board *board, uint64_t endpoint)
+{
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        struct family_queue *queue = &board->queues[i];
+        uint64_t former = atomic_load(&queue->endpoint);
+
+        if ((former == 0 || atomic_load(&queue->queued) == 0) &&
+            atomic_compare_exchange_strong(&queue->endpoint, &former, endpoint))
+            return i;
+    }
+    return endpoint % FAMILY_QUEUES;
+}
+
+size_t family_queue_for(const struct endpoint *endpoint)
+{
+    struct family_board *board = family_get();
+    uint64_t hash = hash_of(&endpoint->address, sizeof(endpoint->address)) | UINT64_C(1) << 32;
+
+    for (size_t i = 0; board && i < FAMILY_QUEUES; i++) {
+        if (atomic_load(&board->queues[i].endpoint) == hash)
+            return i;
+    }
+    return board ? claim_queue(board, hash) : 0;
+}
+
+const struct fdqueue *family_open(size_t i)
+{
+    if (!family_get())
+        return NULL;
+    if (fdqueue_is_there(&queues[i]))
+        return &queues[i];
+    leave(SHARE_CLOSED);
+    return NULL;
+}
+
+unsigned int family_size_of_one(void)
+{
+    return size_of_one;
+}
+
+/* What the families of this user may have in flight together. */
+static unsigned int all_most(void)
+{
+    int limit = limits_fds() < USUAL_LIMIT ? limits_fds() : USUAL_LIMIT;
+
+    return (unsigned int)limit / PART_OF_LIMIT;
+}
+
+/* A part for each family; less as long as the others have more than theirs. */
+static unsigned int count_most(void)
+{
+    unsigned int queued, families = stats_count_families(&queued);
+    unsigned int all = all_most(), part, rest;
+
+    if (families == 0)
+        return all / FAMILIES_UNKNOWN;
+    part = all / families;
+    rest = queued < all ? all - queued : 0;
+    return rest < part ? rest : part;
+}
+
+void family_count(msec_t now)
+{
+    struct family_board *board = family_get();
+
+    if (!board)
+        return;
+    if (limits_fds() < FEWEST_FDS) {
+        family_leave(SHARE_FEW_FDS);
+        return;
+    }
+    if (now < atomic_load(&board->most_until))
+        return;
+    atomic_store(&board->most_until, now + COUNT_EVERY);
+    atomic_store(&board->most, count_most());
+}
+
+unsigned int family_most(const struct family_board *board)
+{
+    return atomic_load(&board->most_until) == 0 ? all_most() / FAMILIES_UNKNOWN
+                                                : atomic_load(&board->most);
+}
+
+void family_note_quota(msec_t now)
+{
+    struct family_board *board = family_get();
+
+    if (!board)
+        return;
+    atomic_store(&board->most, family_most(board) / 2);
+    atomic_store(&board->most_until, now + REFUSED_FOR);
+}

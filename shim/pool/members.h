@@ -1,0 +1,42 @@
+/*
+ * Which members of the family are at work: they have given or taken, and do not block where
+ * their wait is not cut. The last one of them has to tidy up (pool/tending.h).
+ *
+ * A list of pids on the board. A member that was killed is found by its pid. Where the list is
+ * full, some other member always counts as at work.
+ *
+ * No function takes a lock or blocks; errno is kept.
+ */
+#ifndef MCPOOL_MEMBERS_H
+#define MCPOOL_MEMBERS_H
+
+#include <stdbool.h>
+
+#include "base/compiler.h"
+#include "pool/family.h"
+
+/* This process is at work, and in the list from now on. */
+COLD void members_join(struct family_board *board);
+
+/* The only thread of this process is about to block, or has returned. */
+COLD void members_note_blocked(struct family_board *board);
+COLD void members_note_woken_slow(void);
+
+extern bool members_is_blocked __attribute__((visibility("hidden")));
+
+static inline void members_note_woken(void)
+{
+    if (__builtin_expect(members_is_blocked, 0))
+        members_note_woken_slow();
+}
+
+/* This process ends or leaves the family. */
+COLD void members_leave(struct family_board *board);
+
+/* Whether a member other than this process is at work. */
+COLD bool members_others_work(const struct family_board *board);
+
+/* In the child of a fork, which is not in the list yet. */
+COLD void members_after_fork_in_child(void);
+
+#endif

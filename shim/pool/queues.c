@@ -1,0 +1,134 @@
+/*
+ * Messages of the queues, and counting them.
+ */
+#include "pool/queues.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/socket.h>
+
+#include "base/owner.h"
+#include "base/rawsys.h"
+#include "conn/shadow.h"
+#include "conn/sockid.h"
+
+static void count(struct family_board *board, size_t i, unsigned int more)
+{
+    atomic_fetch_add(&board->queues[i].queued, more);
+    atomic_fetch_add(&board->total, more);
+}
+
+/* Two takers may both lower the lowest number: the larger may stay, and one too many is closed.
+ */
+static void note_taken(size_t i)
+{
+    struct family_board *board = family_get();
+    struct family_queue *queue = &board->queues[i];
+
+    count(board, i, -1u);
+    if (atomic_load(&queue->queued) < atomic_load(&queue->lowest))
+        atomic_store(&queue->lowest, atomic_load(&queue->queued));
+}
+
+unsigned int queues_recount(size_t i, const struct fdqueue *queue)
+{
+    struct family_board *board = family_get();
+    unsigned int is = fdqueue_size(queue) / family_size_of_one();
+    unsigned int was = atomic_exchange(&board->queues[i].queued, is);
+
+    if (is != was)
+        atomic_fetch_add(&board->total, is - was);
+    return is;
+}
+
+bool queues_reserve(struct family_board *board, size_t i, unsigned int most, bool one_only)
+{
+    if (atomic_fetch_add(&board->total, 1) >= most) {
+        atomic_fetch_sub(&board->total, 1);
+        return false;
+    }
+    if (atomic_fetch_add(&board->queues[i].queued, 1) > 0 && one_only) {
+        count(board, i, -1u);
+        return false;
+    }
+    return true;
+}
+
+void queues_unreserve(struct family_board *board, size_t i)
+{
+    count(board, i, -1u);
+}
+
+/* A taker that found the queue empty before the message came has counted it as empty. */
+long queues_put(size_t i, int fd, const struct account *account)
+{
+    const struct fdqueue *queue = family_open(i);
+    long result = queue ? fdqueue_give(queue, fd, account, sizeof(*account)) : -EPIPE;
+
+    if (!queue)
+        return result;
+    if (result < 0)
+        queues_unreserve(family_get(), i);
+    else if (atomic_load(&family_get()->queues[i].queued) == 0)
+        queues_recount(i, queue);
+    return result;
+}
+
+void queues_close(const struct taken *taken)
+{
+    uint64_t cookie = 0;
+
+    if (bulk_close_count() != taken->bulk &&
+        (!sockid_cookie(taken->fd, &cookie) || cookie != taken->account.cookie))
+        return;
+    if (family_forked_since(taken->forks))
+        raw_syscall(SYS_shutdown, taken->fd, SHUT_RDWR);
+    raw_close(taken->fd);
+}
+
+/* SO_LINGER (socket(7)) would make a close() wait, and another user may have set it. */
+static void stop_lingering(int fd)
+{
+    static const struct linger off;
+
+    raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+}
+
+enum got queues_take(size_t i, struct taken *taken)
+{
+    const struct fdqueue *queue = family_open(i);
+    long n;
+
+    if (!queue || !fdqueue_has_room(queue))
+        return GOT_NOTHING;
+    taken->bulk = bulk_close_count();
+    taken->forks = atomic_load(&fork_epoch);
+    taken->account.cookie = 0;
+    n = fdqueue_take(queue, &taken->account, sizeof(taken->account), &taken->fd);
+    if (n == -EAGAIN) {
+        queues_recount(i, queue);
+        return GOT_NOTHING;
+    }
+    if (n < 0) {
+        family_leave(SHARE_CLOSED);
+        return GOT_NOTHING;
+    }
+    note_taken(i);
+    if (taken->fd < 0)
+        return GOT_OTHER;
+    stop_lingering(taken->fd);
+    if (account_is_ours(&taken->account, (size_t)n))
+        return GOT;
+    queues_close(taken);
+    return GOT_OTHER;
+}
+
+void queues_give_back(size_t i, const struct taken *taken)
+{
+    const struct fdqueue *queue = family_open(i);
+
+    if (queue && !family_forked_since(taken->forks) &&
+        queues_reserve(family_get(), i, UINT_MAX, false))
+        queues_put(i, taken->fd, &taken->account);
+    queues_close(taken);
+}

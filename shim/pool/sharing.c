@@ -1,0 +1,397 @@
+/*
+ * Giving, taking, and tending the queues.
+ */
+#include "pool/sharing.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/owner.h"
+#include "base/rawsys.h"
+#include "conn/fdmap.h"
+#include "conn/limits.h"
+#include "conn/shadow.h"
+#include "conn/sockid.h"
+#include "pool/account.h"
+#include "pool/discard.h"
+#include "pool/members.h"
+#include "pool/proof.h"
+#include "pool/queues.h"
+#include "pool/tending.h"
+#include "pool/verify.h"
+#include "stats/mode.h"
+
+/* The first piece of a wait of a process with one thread and nothing in use: see due_in(). */
+#define QUIET_AT_ONCE ((msec_t)1)
+
+/* How many connections one connect() looks at. */
+#define LOOKS 3
+
+/* Whether no other member can look after the queues. */
+static bool is_alone(const struct family_board *board, msec_t now)
+{
+    return !tending_is_promised(board, now) && !members_others_work(board);
+}
+
+enum given {
+    GIVEN,
+    NO_ROOM,
+    UNFIT, /* it is not what it should be */
+};
+
+/* The queue has refused: ERROR is negative. */
+static enum given not_given(long error, msec_t now)
+{
+    if (error == -ETOOMANYREFS)
+        family_note_quota(now);
+    else if (error != -EAGAIN)
+        family_leave(SHARE_CLOSED);
+    return NO_ROOM;
+}
+
+static bool is_fit(struct conn *conn)
+{
+    struct tcp_info info;
+
+    if (verify_bytes(conn) != REASON_NONE || verify_for_reuse(conn, &info) != REASON_NONE ||
+        proof_of(conn, &info) != PROOF_OF_LIFE || !sockopts_can_be_cleared(&conn->options) ||
+        !sockopts_clear(conn->fd, &conn->options))
+        return false;
+    conn->options.given = 0;
+    return true;
+}
+
+/* In a turn. */
+static enum given give_in_turn(struct family_board *board, struct conn *conn, msec_t now,
+                               unsigned int most, bool alone)
+{
+    size_t i = family_queue_for(conn->endpoint);
+    struct account account;
+    long result;
+
+    if (!queues_reserve(board, i, most, alone))
+        return NO_ROOM;
+    if (!is_fit(conn) || !account_fill(&account, conn, now)) {
+        queues_unreserve(board, i);
+        return UNFIT;
+    }
+    result = queues_put(i, conn->fd, &account);
+    if (result < 0)
+        return not_given(result, now);
+    shadow_close(conn, conn->fd);
+    return GIVEN;
+}
+
+/* CONN, EVICTED, is clean. GIVEN: its record is given up. */
+static enum given give(struct conn *conn, msec_t now)
+{
+    struct family_board *board = family_get();
+    struct family_turn turn;
+    enum given given;
+    unsigned int most;
+    bool alone;
+
+    if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
+        return NO_ROOM;
+    members_join(board);
+    most = family_most(board);
+    alone = is_alone(board, now);
+    if (!family_begin(&turn))
+        return NO_ROOM;
+    given = give_in_turn(board, conn, now, most, alone);
+    family_end(&turn);
+    if (given == GIVEN) {
+        stats_count(&conn->endpoint->stats->given);
+        conn_move(conn, CONN_CLOSED);
+    } else if (given == NO_ROOM) {
+        stats_count(&conn->endpoint->stats->not_given);
+    }
+    return given;
+}
+
+void sharing_release(struct evicted *evicted)
+{
+    int saved = errno;
+
+    for (size_t i = 0; i < evicted->count; i++) {
+        struct conn *conn = evicted->conn[i];
+
+        if (evicted->reason[i] != REASON_SURPLUS || give(conn, clock_now()) != GIVEN)
+            discard(conn, evicted->reason[i]);
+    }
+    evicted->count = 0;
+    errno = saved;
+}
+
+/* Gives the COUNT connections in EVICTED, as far as ROOM says that there is room; the others go
+ * back. Returns whether there is more room. */
+static bool give_or_put_back(struct evicted *evicted, msec_t now)
+{
+    bool room = true;
+
+    for (size_t i = 0; i < evicted->count; i++) {
+        struct conn *conn = evicted->conn[i];
+        enum given given = room ? give(conn, now) : NO_ROOM;
+
+        if (given == NO_ROOM) {
+            room = false;
+            if (pool_put_back(conn))
+                continue;
+        }
+        if (given != GIVEN)
+            discard(conn, REASON_SURPLUS);
+    }
+    return room;
+}
+
+bool sharing_give_idle(msec_t now, msec_t idle_for)
+{
+    struct evicted evicted;
+    int saved = errno;
+    bool room = family_get() != NULL && mode_now() == MODE_ON, more = room;
+    bool many = false;
+
+    if (room)
+        family_count(now);
+    while (more) {
+        evicted.count = 0;
+        more = pool_take_idle(now - idle_for, &evicted);
+        room = give_or_put_back(&evicted, now);
+        more = more && room && evicted.count == POOL_EVICTED_MAX;
+        many |= more;
+    }
+    /* Other families have to know (family_most()). */
+    if (many)
+        stats_write(now);
+    errno = saved;
+    return room;
+}
+
+static bool is_for(const struct account *account, const struct endpoint *endpoint)
+{
+    return address_equal(&account->address, &endpoint->address);
+}
+
+static bool can_serve(const struct account *account, const struct conn *fresh,
+                      enum wire_protocol protocol)
+{
+    return is_for(account, fresh->endpoint) && account->domain == fresh->domain &&
+           (protocol == WIRE_UNDECIDED || account->wire.protocol == protocol);
+}
+
+/* The kernel's word that TAKEN is a connection to the peer of FRESH, and the one that the
+ * account is about. verify_for_reuse() asks the rest. */
+static bool is_connected_to(const struct taken *taken, const struct conn *fresh)
+{
+    struct sockaddr_storage peer = {0};
+    socklen_t length = sizeof(peer);
+    struct address address;
+    uint64_t cookie = 0;
+
+    return sockid_cookie(taken->fd, &cookie) && cookie == taken->account.cookie &&
+           raw_syscall(SYS_getpeername, taken->fd, &peer, &length) == 0 &&
+           peer.ss_family == fresh->domain &&
+           address_from(&address, (const void *)&peer, length) &&
+           address_equal(&address, &fresh->endpoint->address);
+}
+
+static bool read_flags(struct conn *conn)
+{
+    long flags = raw_syscall(SYS_fcntl, conn->fd, F_GETFL);
+
+    if (flags < 0 || (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) != 0)
+        return false;
+    conn_set_flags(conn, (int)flags, FD_CLOEXEC);
+    return true;
+}
+
+/* Makes a record for TAKEN, with a shadow fd. CHECKING_OUT; REASON tells whether it can be
+ * used. NULL when there is no room for it. */
+static struct conn *adopt(const struct taken *taken, const struct conn *fresh, msec_t now,
+                          enum reason *reason)
+{
+    struct conn *conn = conn_new(taken->fd, fresh->domain);
+    bool good;
+
+    if (!conn)
+        return NULL;
+    conn->fork_epoch = atomic_load(&fork_epoch);
+    conn->orphan_epoch = atomic_load(&orphan_epoch);
+    conn->cred_epoch = atomic_load(&cred_epoch);
+    conn->endpoint = fresh->endpoint;
+    good = account_apply(&taken->account, conn, now);
+    shadow_make(conn, taken->fd);
+    conn->fd = shadow_claim(conn);
+    if (conn->fd < 0) {
+        conn_move(conn, CONN_CLOSED);
+        return NULL;
+    }
+    conn_move(conn, CONN_CHECKING_OUT);
+    *reason = !good ? REASON_TOO_OLD : read_flags(conn) ? REASON_NONE : REASON_ODD_FLAGS;
+    return conn;
+}
+
+/* In a turn. */
+static struct conn *take_in_turn(size_t i, const struct conn *fresh,
+                                 enum wire_protocol protocol, msec_t now, enum reason *reason)
+{
+    struct taken taken;
+
+    for (int looks = 0; looks < LOOKS; looks++) {
+        enum got got = queues_take(i, &taken);
+        struct conn *conn;
+
+        if (got == GOT_NOTHING)
+            return NULL;
+        if (got == GOT_OTHER) {
+            stats_count(&fresh->endpoint->stats->foreign);
+            continue;
+        }
+        if (!can_serve(&taken.account, fresh, protocol)) {
+            queues_give_back(i, &taken);
+            continue;
+        }
+        if (!is_connected_to(&taken, fresh)) {
+            queues_close(&taken);
+            stats_count(&fresh->endpoint->stats->foreign);
+            continue;
+        }
+        conn = adopt(&taken, fresh, now, reason);
+        if (!conn) {
+            queues_give_back(i, &taken);
+            return NULL;
+        }
+        queues_close(&taken);
+        if (family_forked_since(taken.forks))
+            *reason = REASON_FORKED;
+        return conn;
+    }
+    return NULL;
+}
+
+struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
+                               msec_t now)
+{
+    static const struct sockopts none;
+    struct family_board *board = family_get();
+    enum reason reason = REASON_NONE;
+    struct family_turn turn;
+    struct conn *conn;
+    size_t i;
+
+    if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
+        !sockopts_know_usual(fresh->fd, &fresh->options))
+        return NULL;
+    members_join(board);
+    i = family_queue_for(fresh->endpoint);
+    if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
+        return NULL;
+    conn = take_in_turn(i, fresh, protocol, now, &reason);
+    family_end(&turn);
+    if (!conn)
+        return NULL;
+    if (reason == REASON_NONE)
+        reason = pool_refusal(conn, now);
+    if (reason != REASON_NONE) {
+        discard(conn, reason);
+        return NULL;
+    }
+    return conn;
+}
+
+/* When something that is idle by now will have been idle for SHARING_QUIET, on clock_now().
+ * Most waits find that nothing is due. */
+static _Atomic msec_t look_at;
+
+/* The same for a process that has threads, or connections in use. */
+static msec_t give_unused(msec_t now)
+{
+    msec_t at = atomic_load(&look_at);
+    bool room;
+
+    if (now < at)
+        return at - now;
+    room = sharing_give_idle(now, SHARING_QUIET);
+    at = pool_oldest_idle(now);
+    at = room && at > now - SHARING_QUIET ? at + SHARING_QUIET : now + SHARING_QUIET;
+    atomic_store(&look_at, at);
+    return at - now;
+}
+
+/* Gives what this process, which has WAITED, does not need. Returns in how many milliseconds to
+ * look again. */
+static msec_t give_unneeded(msec_t now, msec_t waited)
+{
+    if (!owner_has_one_thread() || endpoint_any_in_use())
+        return give_unused(now);
+    if (waited == 0)
+        return QUIET_AT_ONCE;
+    tending_in(now);
+    sharing_give_idle(now, 0);
+    return POOL_NEVER;
+}
+
+msec_t sharing_in(msec_t now, msec_t waited)
+{
+    msec_t give_in = POOL_NEVER, tend_in = POOL_NEVER;
+
+    if (!family_get() || mode_now() != MODE_ON)
+        return POOL_NEVER;
+    if (limits_idle() > 0)
+        give_in = give_unneeded(now, waited);
+    if (limits_idle() == 0)
+        give_in = POOL_NEVER;
+    if (family_has_queued())
+        tend_in = tending_in(now);
+    return give_in < tend_in ? give_in : tend_in;
+}
+
+/* No other member can look after the queues: what they and this process have would idle for
+ * long. */
+static void leave_one(void)
+{
+    struct evicted evicted;
+
+    tending_leave_one();
+    do {
+        evicted.count = 0;
+        if (!pool_take_idle(POOL_NEVER, &evicted))
+            return;
+        for (size_t i = 0; i < evicted.count; i++)
+            discard(evicted.conn[i], REASON_SURPLUS);
+    } while (evicted.count == POOL_EVICTED_MAX);
+}
+
+void sharing_before_block(msec_t now)
+{
+    struct family_board *board = family_get();
+    int saved = errno;
+
+    if (!board || mode_now() != MODE_ON)
+        return;
+    members_note_blocked(board);
+    tending_withdraw(board);
+    sharing_give_idle(now, 0);
+    if (is_alone(board, now))
+        leave_one();
+    errno = saved;
+}
+
+void sharing_at_end(void)
+{
+    struct family_board *board = family_get();
+    msec_t now = clock_now();
+    int saved = errno;
+
+    if (!board || mode_now() != MODE_ON || !owner_is_this_process())
+        return;
+    sharing_give_idle(now, 0);
+    members_leave(board);
+    tending_withdraw(board);
+    if (is_alone(board, now))
+        tending_leave_one();
+    errno = saved;
+}

@@ -1,0 +1,62 @@
+/*
+ * Sharing: idle connections that a process does not need go to the queues of its family, and a
+ * process that has none takes one from there before it opens one.
+ *
+ * Given is what the low-water mark would close, what a process has when it goes quiet, and what
+ * it still has at its end. A process with one thread and no connection in use is quiet
+ * when a wait finds nothing ready. Any other gives what has idled for a second, when it waits.
+ * Only an idle connection is given, verified as for a reuse, with its socket options set back.
+ * The process that takes it verifies it again, against the kernel, and believes nothing that
+ * the giver says beyond that.
+ *
+ * pool/tending.h says who looks after what is in the queues.
+ *
+ * Called without the pool's lock and outside of turns (pool/family.h). No function blocks or is
+ * a cancellation point; errno is kept.
+ */
+#ifndef MCPOOL_SHARING_H
+#define MCPOOL_SHARING_H
+
+#include <stdbool.h>
+
+#include "base/clock.h"
+#include "base/compiler.h"
+#include "pool/family.h"
+#include "pool/pool.h"
+
+/* How long a process waits, and how long a connection idles, before it is given: unless the
+ * process has one thread and nothing in use. */
+#define SHARING_QUIET ((msec_t)100)
+
+/* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
+ * that the family does not get. EVICTED is empty then. */
+COLD void sharing_release(struct evicted *evicted);
+
+/* Gives all connections that have been idle for IDLE_FOR or longer to the family, as far as
+ * there is room. The others stay idle. False when there was no room. */
+COLD bool sharing_give_idle(msec_t now, msec_t idle_for);
+
+/* Takes a connection to the endpoint of FRESH out of the family's queue, which can take on the
+ * options of FRESH and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT and the
+ * caller's, which must verify it as any other idle connection. NULL when there is none. */
+COLD struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
+                                    msec_t now);
+
+static inline struct conn *sharing_take(const struct conn *fresh, enum wire_protocol protocol,
+                                        msec_t now)
+{
+    return family_has_queued() ? sharing_take_slow(fresh, protocol, now) : NULL;
+}
+
+/* The process has waited for WAITED milliseconds: does what is due then. Returns in how many
+ * milliseconds the next work is due; POOL_NEVER when there is none. */
+COLD msec_t sharing_in(msec_t now, msec_t waited);
+
+/* The only thread of the process is about to block where its wait is not cut, and nothing is in
+ * use: gives what it has. */
+COLD void sharing_before_block(msec_t now);
+
+/* The process ends: gives what it has. */
+COLD void sharing_at_end(void);
+
+#endif

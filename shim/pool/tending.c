@@ -1,0 +1,298 @@
+/*
+ * Trimming and emptying the queues.
+ */
+#include "pool/tending.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/owner.h"
+#include "pool/pool.h"
+#include "pool/queues.h"
+
+/* How often a member looks after the queues, and how much later others do it instead. */
+#define EVERY ((msec_t)2 * 1000)
+#define GRACE ((msec_t)1000)
+
+/* How many one turn closes. */
+#define CLOSED_AT_ONCE 8
+
+/* What one turn has closed, to be counted after it. */
+struct closed {
+    struct address of[CLOSED_AT_ONCE];
+    size_t count;
+};
+
+static void close_noted(struct closed *closed, const struct taken *taken)
+{
+    queues_close(taken);
+    closed->of[closed->count++] = taken->account.address;
+}
+
+static void count_closed(const struct closed *closed, enum reason reason)
+{
+    for (size_t n = 0; n < closed->count; n++)
+        pool_count_discarded(&closed->of[n], reason);
+}
+
+/* Closes the first MOST connections in queue I. */
+static void trim(size_t i, unsigned int most)
+{
+    struct family_turn turn;
+    enum got got = GOT;
+
+    while (most > 0 && got != GOT_NOTHING && family_begin(&turn)) {
+        struct closed closed = {.count = 0};
+
+        for (; most > 0 && got != GOT_NOTHING && closed.count < CLOSED_AT_ONCE; most--) {
+            struct taken taken;
+
+            got = queues_take(i, &taken);
+            if (got == GOT)
+                close_noted(&closed, &taken);
+        }
+        family_end(&turn);
+        count_closed(&closed, REASON_SURPLUS);
+    }
+}
+
+/* Closes those first in queue I that have idled for too long. Returns in how many milliseconds
+ * the next one has; EVERY when that is later. */
+static msec_t trim_old(size_t i)
+{
+    struct closed closed = {.count = 0};
+    const struct fdqueue *queue;
+    struct family_turn turn;
+    struct account first;
+    struct taken taken;
+    msec_t in = EVERY;
+
+    if (!family_begin(&turn))
+        return EVERY;
+    queue = family_open(i);
+    while (queue && fdqueue_peek(queue, &first, sizeof(first)) == (long)sizeof(first)) {
+        in = pool_idle_timeout() - account_idle_for(&first) + 1;
+        if ((in > 0 && !account_is_stale(&first, pool_idle_timeout())) ||
+            closed.count == CLOSED_AT_ONCE || queues_take(i, &taken) != GOT)
+            break;
+        close_noted(&closed, &taken);
+    }
+    family_end(&turn);
+    count_closed(&closed, REASON_IDLE_TIMEOUT);
+    return in < 0 ? 0 : in < EVERY ? in : EVERY;
+}
+
+static unsigned int recount(size_t i)
+{
+    const struct fdqueue *queue;
+    struct family_turn turn;
+    unsigned int queued = 0;
+
+    if (!family_begin(&turn))
+        return 0;
+    queue = family_open(i);
+    if (queue)
+        queued = queues_recount(i, queue);
+    family_end(&turn);
+    return queued;
+}
+
+/* How many of QUEUE, which has QUEUED, were not needed for POOL_LOW_WATER. */
+static unsigned int unneeded(struct family_queue *queue, unsigned int queued, msec_t now)
+{
+    msec_t since = atomic_load(&queue->lowest_since);
+    unsigned int lowest;
+
+    if (now - since < POOL_LOW_WATER && since <= now)
+        return 0;
+    lowest = atomic_exchange(&queue->lowest, queued);
+    atomic_store(&queue->lowest_since, now);
+    if (lowest > queued)
+        lowest = queued;
+    return since == 0 || lowest == 0 ? 0 : lowest - 1;
+}
+
+/* How many of queue I, which has QUEUED, have to go because another family of this user was
+ * made, or the kernel has refused one. */
+static unsigned int beyond(const struct family_board *board, unsigned int queued)
+{
+    unsigned int total = atomic_load(&board->total), most = family_most(board);
+
+    if (total <= most)
+        return 0;
+    return total - most < queued ? total - most : queued;
+}
+
+/* As tending_in(), of queue I. */
+static msec_t tend(struct family_board *board, size_t i, msec_t now)
+{
+    unsigned int queued = recount(i), surplus, excess;
+
+    if (queued == 0)
+        return EVERY;
+    surplus = unneeded(&board->queues[i], queued, now);
+    excess = beyond(board, queued);
+    trim(i, surplus > excess ? surplus : excess);
+    return trim_old(i);
+}
+
+/* Until when this process has promised to look, as it stands on the board. */
+static _Atomic msec_t promise;
+
+void tending_withdraw(struct family_board *board)
+{
+    msec_t ours = atomic_load(&promise);
+
+    atomic_compare_exchange_strong(&board->tended_until, &ours, 0);
+}
+
+void tending_after_fork_in_child(void)
+{
+    atomic_store(&promise, 0);
+}
+
+static void promise_until(struct family_board *board, msec_t until)
+{
+    atomic_store(&promise, until);
+    atomic_store(&board->tended_until, until);
+}
+
+void tending_note_wait(msec_t length)
+{
+    struct family_board *board = family_get();
+    msec_t until;
+
+    if (!board || length > GRACE || endpoint_any_in_use())
+        return;
+    until = clock_now() + length;
+    if (atomic_load(&board->waits_until) < until)
+        atomic_store(&board->waits_until, until);
+}
+
+bool tending_is_promised(const struct family_board *board, msec_t now)
+{
+    return atomic_load(&board->tended_until) + GRACE > now ||
+           atomic_load(&board->waits_until) + GRACE > now;
+}
+
+static msec_t tend_all(struct family_board *board, msec_t now)
+{
+    msec_t in = EVERY;
+
+    family_count(now);
+    for (size_t i = 0; i < FAMILY_QUEUES; i++) {
+        msec_t next = tend(board, i, now);
+
+        if (next < in)
+            in = next;
+    }
+    return in > 0 ? in : 1;
+}
+
+msec_t tending_in(msec_t now)
+{
+    struct family_board *board = family_get();
+    msec_t due, promised;
+
+    if (!board)
+        return POOL_NEVER;
+    due = atomic_load(&board->tend_at);
+    if (due <= now && atomic_compare_exchange_strong(&board->tend_at, &due, now + EVERY)) {
+        due = now + tend_all(board, now);
+        atomic_store(&board->tend_at, due);
+    }
+    promised = atomic_load(&board->tended_until);
+    if (promised >= due && promised != atomic_load(&promise))
+        return due - now + GRACE;
+    promise_until(board, due);
+    return due > now ? due - now : 1;
+}
+
+void tending_leave_one(void)
+{
+    for (size_t i = 0; family_get() && i < FAMILY_QUEUES; i++) {
+        unsigned int queued = recount(i);
+
+        trim(i, queued > 1 ? queued - 1 : 0);
+    }
+}
+
+/* Whether ACCOUNT is about the endpoint NAME; any if NAME is empty. */
+static bool is_named(const struct account *account, const char *name)
+{
+    char text[ADDRESS_TEXT_SIZE];
+
+    if (name[0] == '\0')
+        return true;
+    address_text(&account->address, text);
+    return strcmp(text, name) == 0;
+}
+
+/* Looks at each connection in queue I once, and closes those to the endpoint NAME that have
+ * been idle for IDLE_FOR or longer. True when there is more to do. */
+static bool empty_some(size_t i, const char *name, msec_t idle_for, unsigned int *left,
+                       struct closed *closed)
+{
+    struct taken taken;
+
+    for (; *left > 0 && closed->count < CLOSED_AT_ONCE; --*left) {
+        enum got got = queues_take(i, &taken);
+
+        if (got == GOT_NOTHING)
+            return false;
+        if (got == GOT_OTHER)
+            continue;
+        if (is_named(&taken.account, name) && account_idle_for(&taken.account) >= idle_for)
+            close_noted(closed, &taken);
+        else
+            queues_give_back(i, &taken);
+    }
+    return *left > 0;
+}
+
+static void empty_queue(size_t i, const char *name, msec_t idle_for, enum reason reason)
+{
+    unsigned int left = recount(i);
+    struct family_turn turn;
+    bool more = left > 0;
+
+    while (more && family_begin(&turn)) {
+        struct closed closed = {.count = 0};
+
+        more = empty_some(i, name, idle_for, &left, &closed);
+        family_end(&turn);
+        count_closed(&closed, reason);
+    }
+}
+
+void tending_empty(struct endpoint *endpoint, msec_t since, enum reason reason)
+{
+    struct family_board *board = family_get();
+
+    if (board && family_has_queued() && owner_is_this_process())
+        empty_queue(family_queue_for(endpoint), endpoint->text, clock_now() - since, reason);
+}
+
+void tending_flush(const char *name)
+{
+    struct family_board *board = family_get();
+
+    if (!board || !family_has_queued())
+        return;
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
+        empty_queue(i, name, 0, REASON_FLUSHED);
+}
+
+bool tending_make_way(void)
+{
+    struct family_board *board = family_get();
+    int saved = errno;
+
+    if (!board || !family_has_queued() || !owner_is_this_process())
+        return false;
+    family_note_quota(clock_now());
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
+        empty_queue(i, "", 0, REASON_FD_PRESSURE);
+    errno = saved;
+    return true;
+}

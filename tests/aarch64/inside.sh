@@ -1,0 +1,47 @@
+#!/bin/sh
+# The tests in the machine that boot.py boots.
+export TEST_SLOWNESS=10
+result=0
+
+# passes NAME COMMAND...: a test of its own.
+passes() {
+    name=$1
+    shift
+    if "$@"; then
+        echo "1 passed, 0 failed"
+    else
+        echo "FAILED $name"
+        echo "0 passed, 1 failed"
+        result=1
+    fi
+}
+
+# How many connections sixty uses of a real client open at the server, twice per use without us.
+opened_by() {
+    before=$accepted
+    accepted=$("$@" /usr/bin/python3 tests/oldest/loop.py)
+    opened=$((accepted - before))
+    echo "python-memcached opened $opened connections" >&2
+}
+
+pools() {
+    accepted=0
+    opened_by env
+    [ "$opened" -ge 120 ] || return 1
+    opened_by build/mcpool run --
+    [ "$opened" -le 5 ]
+}
+
+memcached -u nobody -l 127.0.0.1 -U 0 -c 8192 &
+sleep 1
+export MCPOOL_LIBRARY=/srv/build/libmcpool.so
+passes pools pools
+tests/integration/run.sh build/libmcpool.so build/tests/integration_tests || result=1
+build/tests/unit --jobs 2 || result=1
+passes threads env LD_PRELOAD=/srv/build/stressed/libmcpool.so build/stressed/stress 11211 30 1
+LD_PRELOAD=/srv/build/stressed/libmcpool.so build/stressed/stopped 11211 || result=1
+# shellcheck disable=SC2046 # the names of programs in C; other interpreters are not there
+/usr/bin/python3 tests/transparency/transparency.py build/libmcpool.so build/tests/programs \
+    $(build/tests/programs --list | cut -d " " -f 1) || result=1
+/usr/bin/python3 tests/faults/run.py build/faults/libmcpool.so build/faults/scenes || result=1
+echo "the machine's tests end with $result"
