@@ -2,7 +2,7 @@
 
 # The unit tests see the modules that need no hook, with sanitizers and assertions.
 
-# With which library Criterion's tests are linked; those for another machine find it elsewhere.
+## CRITERION the library with which Criterion's tests are linked (-lcriterion)
 CRITERION ?= -lcriterion
 
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \
@@ -152,7 +152,7 @@ $(B)/tsan/libmcpool.so: $(B)/tsan/pauses.o $(SHIM_FILES)
 	$(call say,MAKE,$@)$(MAKE) B=$(B)/tsan CFLAGS='-O1 -g -fsanitize=thread -include tests/stress/pauses.h' \
 	  LDFLAGS='-fsanitize=thread $<' $@
 
-$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c
+$(B)/stressed/stress $(B)/stressed/families: $(B)/stressed/%: tests/stress/%.c tests/stress/dice.h
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g $< -o $@
 
@@ -161,7 +161,7 @@ $(B)/stressed/stopped $(B)/stressed/stopped_swap: $(B)/stressed/%: tests/stress/
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -rdynamic $< -o $@
 
-$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c
+$(B)/tsan/stress $(B)/tsan/families: $(B)/tsan/%: tests/stress/%.c tests/stress/dice.h
 	@mkdir -p $(@D)
 	$(call say,CC,$@)$(CC) $(BASE) -w -O1 -g -fsanitize=thread $< -o $@
 
@@ -187,7 +187,7 @@ TREE_CRITERION := $(TREE_LIBRARIES)/libcriterion.so.3 -Wl,-rpath-link,$(TREE_LIB
 
 ## arm64-programs builds what the stage arm64 runs on its machine
 arm64-programs:
-	$(call say,MAKE,$@)$(MAKE) B=$(B)/arm64 CC=$(CROSS)gcc CFLAGS='-O2 -g -Werror -idirafter /usr/include' SANITIZE= \
+	$(call say,MAKE,$@)$(MAKE) B=$(B)/arm64 CC=$(CROSS)gcc CFLAGS='-O2 -g -idirafter /usr/include' SANITIZE= \
 	  CRITERION='$(TREE_CRITERION)' $(addprefix $(B)/arm64/,libmcpool.so mcpool tests/unit tests/integration_tests \
 	    tests/programs faults/libmcpool.so faults/scenes stressed/libmcpool.so stressed/stress stressed/stopped)
 
@@ -206,7 +206,8 @@ both-compilers:
 
 # Programs that are built with the usual flags.
 PLAIN_PROGRAMS := $(addprefix $(B)/,tests/unit tests/integration_tests tests/differential tests/programs lookups/lookups \
-                    bench/instructions bench/dialogues bench/lib/turns bench/faults/client faults/scenes)
+                    bench/instructions bench/dialogues bench/lib/turns bench/faults/client bench/family/ring \
+                    bench/forwarder faults/scenes)
 
 ## test-programs builds what the tests run
 test-programs: all $(PLAIN_PROGRAMS) $(FUZZERS) $(FAULTY) $(COUNTED) $(SANITIZED) $(SANITIZED_COMMAND) $(STRESSED)

@@ -8,16 +8,15 @@ import subprocess
 import tempfile
 
 from faults.quiet import FRESH, PYTHON_WEB
-from faults.system import Traced
+from faults.system import CALLS_OF_A_HIT, calls_of_a_hit
 from instructions import per_turn
-from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong, at_most, held
-from lib.machine import ONE_CPU, run_seconds, stay_on
+from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, at_most, held
+from lib.machine import ONE_CPU, stay_on
 from lib.rounds import interleaved, ratios
-from lib.servers import checked_load, serving
+from lib.servers import checked_load, loaded, serving
 from lib.wire import SERVER as FAR
 from lib.wire import can_make_one, network, wait_until_it_answers
 from lib.worker import PROGRAMS, TURNS, Worker
-from lib.wrk import wrk
 from matrix import Volatile, gunicorn
 from namespaces import started
 from support import free_port
@@ -135,22 +134,12 @@ case("hit-time-of-a-member", Row("a cycle of a process that has forked, by that 
      columns=("shim",))(lambda library: beside_old(library, [RING, str(PROCESSES)], "hits"))
 
 
-# Release 0.1.0 makes 11.07 of them: no more are allowed.
-@case("hit-calls", Row("system calls of a cycle", *at_most(11.1)), alone=True)
-def calls_of_a_hit(library):
-    with Server() as server, Traced(library, server.address) as client:
-        client.ask("batch 20 1")
-        counts = []
-        # The least of three: now and then the counters are written as well.
-        for _ in range(3):
-            before = client.calls()
-            client.ask("batch 200 1")
-            counts.append(sum((client.calls() - before).values()) / 200)
-        return min(counts)
+# As in the bench of faults: sharing may cost none more.
+case("hit-calls", Row("system calls of a cycle", *at_most(CALLS_OF_A_HIT)), alone=True)(calls_of_a_hit)
 
 
 @case("hit-instructions", Row("of a cycle, by those with *old*", *AS_OLD),
-      Row("of a get on an open connection, by those with *old*", *AS_OLD), alone=True, columns=("shim",))
+      Row("of a get on an open connection, by those with *old*", *AS_OLD), alone=True, columns=("shim",), seconds=400)
 def instructions_of_a_hit(library):
     if not OLD:
         raise Missing("OLD= names no commit")
@@ -175,11 +164,8 @@ def busy(library):
             checked_load(port, 60, 8)
 
             def measure():
-                before = run_seconds(server.process.pid)
-                said = wrk(port, 1, 1)
-                if said["failed"]:
-                    raise Wrong(f"{said['failed']} requests were not answered right")
-                return 1e6 * (run_seconds(server.process.pid) - before) / said["requests"]
+                requests, seconds = loaded(server.process.pid, port, 1)
+                return 1e6 * seconds / requests
             return measure
 
         times = interleaved(rounds(), {"old": ready(OLD_LIBRARY), "shim": ready(library)})

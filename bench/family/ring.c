@@ -137,14 +137,26 @@ static _Noreturn void take_turns(int me, int next)
     }
 }
 
+static void wait_as_master(int fd)
+{
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+
+    if (poll(&waiting, 1, -1) != 1)
+        fail("poll");
+}
+
+static bool next_order(char *line, int size)
+{
+    wait_as_master(STDIN_FILENO);
+    return fgets(line, size, stdin) != NULL;
+}
+
 static void batch(enum kind kind, long count)
 {
     struct token token = {kind, count};
-    struct pollfd waiting = {.fd = listeners[0], .events = POLLIN};
 
     send_token(1, &token);
-    if (poll(&waiting, 1, -1) != 1)
-        fail("poll");
+    wait_as_master(listeners[0]);
     wait_for_token(0, &token);
 }
 
@@ -206,7 +218,7 @@ int main(int argc, char **argv)
         listen_for(i);
     for (int i = 1; i <= processes; i++)
         start(i, i % processes + 1);
-    while (fgets(line, sizeof(line), stdin)) {
+    while (next_order(line, sizeof(line))) {
         if (!obey(line))
             return 2;
     }

@@ -103,13 +103,15 @@ class Load:
 @case("reload-gunicorn-gevent", Row("right answers"), Row("failed", *as_plain(0.5, 20)), Row("opened", *at_most(40)),
       alone=True, seconds=240)
 def reloaded(library):
-    """SIGHUP, 10 times, to 8 workers that answer 20 requests at a time."""
+    """SIGHUP, 10 times, to 8 workers that answer 20 requests at a time; and 200 requests after it."""
     with Server() as memcached, serving(gevent(FRESH, WORKERS), library, memcached.address) as (server, port):
-        with Counted(memcached) as during, Load(port, 20) as load:
-            for _ in range(max(1, round(10 * PACE))):
-                rest(1)
-                reload(server, signal.SIGHUP)
-        return load.outcomes["right"], load.outcomes["failed"], during.opened
+        with Counted(memcached) as during:
+            with Load(port, 20) as load:
+                for _ in range(max(1, round(10 * PACE))):
+                    rest(1)
+                    reload(server, signal.SIGHUP)
+            failed = checked_load(port, 200, 20)
+        return load.outcomes["right"], load.outcomes["failed"] + failed, during.opened
 
 
 @case("gunicorn-sync", Row("failed, of 400", *at_most(0)), Row("connections at a time, at most", *at_most(4)),

@@ -4,11 +4,9 @@ import contextlib
 import shutil
 import statistics
 
-from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server, Wrong
-from lib.machine import run_seconds
+from lib.cases import OLD, OLD_LIBRARY, PACE, Missing, Row, Server
 from lib.rounds import interleaved, ratios
-from lib.servers import checked_load, serving
-from lib.wrk import wrk
+from lib.servers import checked_load, loaded, serving
 
 from faults.cases import case
 from faults.quiet import SERVERS
@@ -31,11 +29,8 @@ def cost(library):
             checked_load(port, 60, 8)
 
             def measure():
-                before = run_seconds(server.process.pid)
-                said = wrk(port, 4, 1)
-                if said["failed"]:
-                    raise Wrong(f"{said['failed']} requests were not answered right")
-                return said["requests"] / (run_seconds(server.process.pid) - before)
+                requests, seconds = loaded(server.process.pid, port, 4)
+                return requests / seconds
             return measure
 
         rounds = interleaved(max(3, round(ROUNDS * PACE)),

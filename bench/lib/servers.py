@@ -8,6 +8,8 @@ import os
 import tempfile
 
 from lib.cases import Missing, Wrong
+from lib.machine import run_seconds
+from lib.wrk import wrk
 from matrix import APPS, PROGRAMS, Running, is_installed
 from soak import Scenario
 from support import Process, free_port, preloaded
@@ -53,3 +55,13 @@ def checked_load(port, requests, concurrency):
     if outcomes["wrong"]:
         raise Wrong(f"{outcomes['wrong']} wrong answers")
     return outcomes["failed"]
+
+
+def loaded(pid, port, connections):
+    """The requests that PID answered to as many CONNECTIONS as asked all the time, and the processor seconds it and
+    its children ran for them."""
+    before = run_seconds(pid)
+    said = wrk(port, connections, 1)
+    if said["failed"]:
+        raise Wrong(f"{said['failed']} requests were not answered right")
+    return said["requests"], run_seconds(pid) - before

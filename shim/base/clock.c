@@ -5,6 +5,8 @@
 
 #include <errno.h>
 
+#include "base/rawsys.h"
+
 #define NS_PER_MS 1000000
 
 _Atomic msec_t clock_suspended;
@@ -44,4 +46,12 @@ void clock_note_suspension(void)
             ;
     }
     errno = saved;
+}
+
+msec_t clock_of_kernel(clockid_t clock)
+{
+    struct timespec now = {0};
+
+    raw_syscall(SYS_clock_gettime, clock, &now);
+    return (msec_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }

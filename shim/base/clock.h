@@ -32,6 +32,17 @@ static inline msec_t clock_now(void)
            atomic_load_explicit(&clock_suspended, memory_order_relaxed);
 }
 
+/* CLOCK in milliseconds, asked of the kernel. At the end of the process: another preloaded
+ * library's clock_gettime() may crash after the destructor of that library. */
+COLD msec_t clock_of_kernel(clockid_t clock);
+
+/* As clock_now(), at the end of the process. */
+static inline msec_t clock_now_at_end(void)
+{
+    return clock_of_kernel(CLOCK_MONOTONIC_COARSE) +
+           atomic_load_explicit(&clock_suspended, memory_order_relaxed);
+}
+
 /* Once, at start-up. */
 void clock_start(void);
 

@@ -13,6 +13,7 @@
 
 #include "base/lock.h"
 #include "base/rawsys.h"
+#include "base/signals.h"
 
 /* A set of signals as the kernel has it, which is smaller than libc's sigset_t. */
 #define SET_OF(signal) (UINT64_C(1) << ((signal)-1))
@@ -31,9 +32,7 @@ static struct lock changing;
 
 bool ownfile_begin(struct ownfile *own)
 {
-    uint64_t all = ~UINT64_C(0);
-
-    if (raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &own->mask, sizeof(all)) != 0)
+    if (!signals_block_all(&own->mask))
         return false;
     own->pending = 0;
     /* A signal that was not blocked cannot have been pending. */
@@ -56,7 +55,7 @@ void ownfile_end(const struct ownfile *own, long result, size_t n)
 {
     if (result == -EPIPE || result == -EFBIG || (result >= 0 && (size_t)result < n))
         discard_raised(own->pending);
-    raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &own->mask, NULL, sizeof(own->mask));
+    signals_restore(own->mask);
 }
 
 static int open_above_standard_fds(int directory, const char *path, int flags)

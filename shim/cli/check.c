@@ -14,6 +14,7 @@
 
 #include "cli/causes.h"
 #include "cli/command.h"
+#include "cli/explain.h"
 #include "cli/families.h"
 #include "cli/namespaces.h"
 #include "cli/printable.h"

@@ -19,6 +19,12 @@ const struct explanation explanations[REASON_COUNT] = {
 #undef EXPLAIN
 };
 
+const struct explanation share_explanations[SHARES] = {
+#define EXPLAIN_SHARE(name, means, helps) [SHARE_##name] = {means, helps},
+#include "cli/explain_share.def"
+#undef EXPLAIN_SHARE
+};
+
 static void print_help(void)
 {
     puts("usage: mcpool explain [REASON...]\n\n"

@@ -5,6 +5,7 @@
 #define MCPOOL_EXPLAIN_H
 
 #include "base/reasons.h"
+#include "stats/share.h"
 
 struct explanation {
     const char *means;
@@ -12,5 +13,8 @@ struct explanation {
 };
 
 extern const struct explanation explanations[REASON_COUNT];
+
+/* The same of each reason for which a process shares nothing. */
+extern const struct explanation share_explanations[SHARES];
 
 #endif

@@ -7,12 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct explanation share_explanations[SHARES] = {
-#define EXPLAIN_SHARE(name, means, helps) [SHARE_##name] = {means, helps},
-#include "cli/explain_share.def"
-#undef EXPLAIN_SHARE
-};
-
 static const struct {
     const char *name;
     const char *text;

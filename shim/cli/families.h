@@ -12,8 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cli/explain.h"
 #include "cli/processes.h"
+#include "stats/share.h"
 
 struct family {
     const struct process *first; /* the first member in the list of processes */
@@ -44,8 +44,5 @@ const char *share_text(enum share share);
 
 /* Whether an operator may want to know that a process that has forked shares nothing. */
 bool share_is_notable(enum share share);
-
-/* What each means to an operator. */
-extern const struct explanation share_explanations[SHARES];
 
 #endif

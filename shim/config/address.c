@@ -128,19 +128,25 @@ static void ipv6_text(const uint8_t *ip, char *text)
     }
 }
 
-void address_text(const struct address *address, char *text)
+/* A function of its own: its buffer is not on the stack for an IPv4 address. */
+static __attribute__((noinline)) void text_of_ipv6(const struct address *address, char *text)
 {
-    const uint8_t *v4 = address->ip + sizeof(mapped_prefix);
     char ip[INET6_ADDRSTRLEN];
 
-    if (is_mapped(address->ip)) {
-        fmt_print(text, ADDRESS_TEXT_SIZE, "%u.%u.%u.%u:%u", v4[0], v4[1], v4[2], v4[3],
-                  address->port);
-        return;
-    }
     ipv6_text(address->ip, ip);
     if (address->scope != 0)
         fmt_print(text, ADDRESS_TEXT_SIZE, "[%s%%%u]:%u", ip, address->scope, address->port);
     else
         fmt_print(text, ADDRESS_TEXT_SIZE, "[%s]:%u", ip, address->port);
+}
+
+void address_text(const struct address *address, char *text)
+{
+    const uint8_t *v4 = address->ip + sizeof(mapped_prefix);
+
+    if (is_mapped(address->ip))
+        fmt_print(text, ADDRESS_TEXT_SIZE, "%u.%u.%u.%u:%u", v4[0], v4[1], v4[2], v4[3],
+                  address->port);
+    else
+        text_of_ipv6(address, text);
 }

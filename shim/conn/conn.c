@@ -40,7 +40,7 @@ static struct conn *reserve(uint32_t block)
  * does not see it writes the same places. */
 static bool has_block(uint32_t block)
 {
-    _Atomic(struct conn *) *places = &conn_places[block * CONN_BLOCK];
+    _Atomic(struct conn *) *places = &conn_places[(size_t)block * CONN_BLOCK];
     struct conn *records;
 
     if (atomic_load(&places[CONN_BLOCK - 1]))

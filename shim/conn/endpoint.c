@@ -3,7 +3,6 @@
  */
 #include "conn/endpoint.h"
 
-#include <errno.h>
 #include <string.h>
 
 #include "base/pages.h"
@@ -130,11 +129,15 @@ unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least)
     return most;
 }
 
-void endpoint_publish_slow(struct endpoint *endpoint)
-{
-    struct stats *published;
-    int saved = errno;
+_Atomic(struct endpoint *) endpoint_unpublished;
 
+void endpoint_publish(void)
+{
+    struct endpoint *endpoint = atomic_exchange(&endpoint_unpublished, NULL);
+    struct stats *published;
+
+    if (!endpoint)
+        return;
     if (!stats_begin())
         return;
     if (!atomic_exchange(&endpoint->published, true)) {
@@ -145,7 +148,6 @@ void endpoint_publish_slow(struct endpoint *endpoint)
         }
     }
     stats_end();
-    errno = saved;
 }
 
 bool endpoint_any_in_use(void)

@@ -103,17 +103,20 @@ void endpoint_note_peak(struct endpoint *endpoint, msec_t now);
  * burst of requests. With the lock held. */
 unsigned int endpoint_most(const struct endpoint *endpoint, unsigned int least);
 
-/* Moves the counters of ENDPOINT to where other processes can read them, if that is wanted and
- * was not tried before. The slow part makes system calls. Relaxed: both flags are hints. */
-COLD void endpoint_publish_slow(struct endpoint *endpoint);
+/* Notes ENDPOINT for endpoint_publish(), if its counters are wanted where other processes can
+ * read them and are not there. Relaxed: both flags are hints. */
+extern _Atomic(struct endpoint *) endpoint_unpublished __attribute__((visibility("hidden")));
 
-static inline void endpoint_publish(struct endpoint *endpoint)
+static inline void endpoint_note_unpublished(struct endpoint *endpoint)
 {
     if (__builtin_expect(!atomic_load_explicit(&endpoint->published, memory_order_relaxed),
                          0) &&
         atomic_load_explicit(&stats_wanted, memory_order_relaxed))
-        endpoint_publish_slow(endpoint);
+        atomic_store(&endpoint_unpublished, endpoint);
 }
+
+/* Moves the counters of the endpoint that was noted last to the file. Makes system calls. */
+COLD void endpoint_publish(void);
 
 /* Whether the program has a connection to any endpoint. Takes no lock: a hint. */
 COLD bool endpoint_any_in_use(void);

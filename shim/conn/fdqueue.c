@@ -13,10 +13,9 @@
 
 #include "base/rawsys.h"
 #include "conn/fdmap.h"
+#include "conn/limits.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
-
-static _Atomic unsigned int count;
 
 /* The control part of a message: one fd. Room for a second fd would let one in. */
 union control {
@@ -56,7 +55,7 @@ static bool connect_to_itself(int fd)
 /* Removes what others sent between the bind() and the connect(). */
 static void drain(const struct fdqueue *queue)
 {
-    char byte;
+    char byte = 0;
     int fd;
 
     while (fdqueue_take(queue, &byte, sizeof(byte), &fd) >= 0) {
@@ -68,17 +67,19 @@ static void drain(const struct fdqueue *queue)
 bool fdqueue_make(struct fdqueue *queue)
 {
     long fd = raw_syscall(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    uint64_t cookie = 0;
     bool made;
 
     queue->fd = -1;
     if (fd < 0)
         return false;
-    made = connect_to_itself((int)fd) && sockid_cookie((int)fd, &queue->cookie) &&
-           place(queue, (int)fd);
+    made = connect_to_itself((int)fd) && sockid_cookie((int)fd, &cookie);
+    queue->cookie = cookie;
+    made = made && place(queue, (int)fd);
     raw_syscall(SYS_close, fd);
     if (!made)
         return false;
-    atomic_fetch_add(&count, 1);
+    limits_count_queues(1);
     drain(queue);
     return true;
 }
@@ -96,7 +97,7 @@ void fdqueue_close(struct fdqueue *queue)
 
     if (fd < 0)
         return;
-    atomic_fetch_sub(&count, 1);
+    limits_count_queues(-1);
     if (fdmap_replace(fd, FDMAP_QUEUE, FDMAP_NONE) && fdqueue_is_there(queue))
         raw_close(fd);
     queue->fd = -1;
@@ -176,9 +177,4 @@ bool fdqueue_has_room(const struct fdqueue *queue)
         return false;
     raw_close((int)fd);
     return true;
-}
-
-unsigned int fdqueue_count(void)
-{
-    return atomic_load(&count);
 }

@@ -12,6 +12,7 @@
 #ifndef MCPOOL_FDQUEUE_H
 #define MCPOOL_FDQUEUE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,8 +22,8 @@
 /* FD is -1 where there is no queue. COOKIE tells the queue from what is at FD once the program
  * has closed it unseen. */
 struct fdqueue {
-    int fd;
-    uint64_t cookie;
+    _Atomic int fd; /* other threads look whether an fd is that of a queue */
+    _Atomic uint64_t cookie;
 };
 
 /* Makes a queue. False when the kernel refuses one: QUEUE is none then. */
@@ -59,8 +60,5 @@ COLD unsigned int fdqueue_size(const struct fdqueue *queue);
 
 /* Whether an fd that the kernel gives out now would have a place. */
 COLD bool fdqueue_has_room(const struct fdqueue *queue);
-
-/* How many queues this process has. */
-COLD unsigned int fdqueue_count(void);
 
 #endif

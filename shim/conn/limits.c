@@ -13,6 +13,7 @@ static const struct config *settings;
 
 static _Atomic unsigned int idle_most;
 static _Atomic unsigned int idle_count; /* changed with the pool's lock held */
+static _Atomic unsigned int queues;
 static _Atomic int fds;
 _Atomic msec_t limits_read_at;
 
@@ -56,6 +57,16 @@ void limits_count_idle(int more)
 {
     atomic_store_explicit(&idle_count, limits_idle() + (unsigned int)more,
                           memory_order_relaxed);
+}
+
+unsigned int limits_queues(void)
+{
+    return atomic_load_explicit(&queues, memory_order_relaxed);
+}
+
+void limits_count_queues(int more)
+{
+    atomic_fetch_add(&queues, (unsigned int)more);
 }
 
 INLINED bool limits_may_keep(unsigned int others)

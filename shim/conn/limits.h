@@ -46,6 +46,10 @@ unsigned int limits_idle(void);
 /* Adds MORE, which may be negative, to that count. With the pool's lock held. */
 void limits_count_idle(int more);
 
+/* How many queues of fds (conn/fdqueue.h) the process has; adds MORE to that. */
+unsigned int limits_queues(void);
+void limits_count_queues(int more);
+
 /* Whether one more shadow fd is allowed, beside those of pooled connections and OTHERS. */
 bool limits_may_keep(unsigned int others);
 

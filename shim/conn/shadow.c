@@ -10,7 +10,6 @@
 
 #include "base/owner.h"
 #include "conn/fdmap.h"
-#include "conn/fdqueue.h"
 #include "conn/fdtable.h"
 #include "conn/limits.h"
 #include "conn/sockid.h"
@@ -76,7 +75,7 @@ ALWAYS_INLINE bool bulk_closes_are_over(const struct conn *conn, uint32_t begun)
 long shadow_duplicate(int fd)
 {
     return fdtable_duplicate(fd, atomic_load_explicit(&count, memory_order_relaxed) +
-                                     limits_idle() + fdqueue_count());
+                                     limits_idle() + limits_queues());
 }
 
 /* Duplicates FD to a shadow fd with WORD in the fd map; -1 when that fails. The exchange, and

@@ -297,13 +297,18 @@ static bool lingers(const struct sockopts *options)
     return linger.l_onoff != 0 && linger.l_linger != 0;
 }
 
-bool sockopts_stop_lingering(int fd, struct sockopts *options)
+bool sockopts_linger_off(int fd)
 {
     static const struct linger off;
 
+    return raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) == 0;
+}
+
+bool sockopts_stop_lingering(int fd, struct sockopts *options)
+{
     if (!lingers(options))
         return true;
-    if (raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off)) != 0)
+    if (!sockopts_linger_off(fd))
         return false;
     options->given &= (uint16_t) ~(1u << ROW_LINGER);
     return true;

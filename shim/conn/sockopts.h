@@ -55,7 +55,11 @@ bool sockopts_fit(const struct sockopts *have, const struct sockopts *want);
  * connection FD, which has OPTIONS and keeps them. */
 void sockopts_push(int fd, const struct sockopts *options);
 
-/* Switches off SO_LINGER (socket(7)) on the connection FD, which has OPTIONS, if close() would
+/* Switches off SO_LINGER (socket(7)) on the socket FD, with which close() may wait. False when
+ * the call failed. errno is kept; no cancellation point. */
+COLD bool sockopts_linger_off(int fd);
+
+/* Switches off SO_LINGER on the connection FD, which has OPTIONS, if close() would
  * wait for unsent data; and notes that in OPTIONS. One system call then, else none. False when
  * the call failed. errno is kept; no cancellation point. */
 bool sockopts_stop_lingering(int fd, struct sockopts *options);

@@ -57,11 +57,14 @@ static __attribute__((noinline)) int connect_tracked(int fd, const struct sockad
 HOOKED int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
     uint32_t word = fdmap_word(fd);
+    int result;
 
     if (UNTRACKED(word))
         return real_connect(fd, addr, len);
-    return connect_tracked(fd, addr, len, word,
-                           __builtin_extract_return_addr(__builtin_return_address(0)));
+    result = connect_tracked(fd, addr, len, word,
+                             __builtin_extract_return_addr(__builtin_return_address(0)));
+    due_after_connect();
+    return result;
 }
 HOOKED_ALIAS(__connect, connect);
 

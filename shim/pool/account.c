@@ -4,7 +4,6 @@
 #include "pool/account.h"
 
 #include <string.h>
-#include <time.h>
 
 #include "base/hash.h"
 #include "base/owner.h"
@@ -21,7 +20,7 @@
 
 static bool ask_identity(struct identity *identity)
 {
-    gid_t groups[GROUPS_MOST];
+    gid_t groups[GROUPS_MOST] = {0};
     long count = raw_syscall(SYS_getgroups, GROUPS_MOST, groups);
 
     if (count < 0)
@@ -65,10 +64,7 @@ static bool has_times(const struct account *account)
 
 static msec_t boot_time(void)
 {
-    struct timespec now = {0};
-
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (msec_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return clock_of_kernel(CLOCK_BOOTTIME);
 }
 
 bool account_fill(struct account *account, const struct conn *conn, msec_t now)

@@ -492,7 +492,7 @@ COLD static enum conn_answer bind_and_look(struct conn *fresh, const struct dest
 
     if (!bind_target(fresh, target, now, false, &none, NULL))
         return CONN_ANSWER_KERNEL;
-    endpoint_publish(fresh->endpoint);
+    endpoint_note_unpublished(fresh->endpoint);
     if (reason != REASON_NONE)
         conn_refuse(fresh, reason);
     else
@@ -529,7 +529,7 @@ ALWAYS_INLINE enum conn_answer try_reuse(struct conn *fresh, int fd,
     evicted.count = 0;
     if (!bind_target(fresh, &target, now, true, &found, &evicted))
         return CONN_ANSWER_KERNEL;
-    endpoint_publish(fresh->endpoint);
+    endpoint_note_unpublished(fresh->endpoint);
     if (__builtin_expect(evicted.count > 0, 0))
         discard_evicted(&evicted);
     if (__builtin_expect(!found, 0))

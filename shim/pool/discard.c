@@ -10,6 +10,7 @@
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
+#include "conn/sockopts.h"
 #include "pool/report.h"
 #include "pool/spare.h"
 
@@ -26,10 +27,8 @@ void discard_note_refused(struct conn *conn, enum reason reason)
  * wait. */
 static void close_at_once(const struct conn *conn, int shadow_fd)
 {
-    static const struct linger off;
-
     if (sockid_is_at(conn, shadow_fd))
-        raw_syscall(SYS_setsockopt, shadow_fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
+        sockopts_linger_off(shadow_fd);
     shadow_close(conn, shadow_fd);
 }
 

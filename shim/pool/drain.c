@@ -18,7 +18,7 @@
 #include "base/rawsys.h"
 
 /* Small, as a connection may be drained on a small signal stack. */
-#define CHUNK 256
+#define CHUNK 128
 
 /* Bytes that are read on one draining connection before it is given up. */
 #define DRAINED_MOST ((size_t)1 << 20)
@@ -75,7 +75,7 @@ static enum reason send_fence(struct conn *conn, bool mn)
     stats_count(&conn->endpoint->stats->fences);
     conn->fence = mn && wire_protocol(&conn->wire) == WIRE_TEXT ? FENCE_MN : FENCE_OTHER;
     conn->sent += n;
-    wire_sent(&conn->wire, bytes, n);
+    wire_sent_fence(&conn->wire, bytes, n);
     return REASON_NONE;
 }
 

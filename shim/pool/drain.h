@@ -26,8 +26,8 @@ enum reason drain_begin(struct conn *conn, msec_t now);
  * fence. It is to be drained then, from NOW on. REASON_NONE, or why it cannot be kept. */
 COLD enum reason drain_ask(struct conn *conn, msec_t now);
 
-/* How many reads, of 256 bytes at most, one call of the program pays for. */
-#define DRAIN_READS 256
+/* How many reads, of 128 bytes at most, one call of the program pays for. */
+#define DRAIN_READS 512
 
 /* Reads what has come on CONN, by at most *READS reads, and subtracts them. REASON_NONE: CONN
  * is clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Any other reason: it never will

@@ -27,6 +27,15 @@ void due_each_second_slow(msec_t now)
     errno = saved;
 }
 
+void due_after_connect_slow(void)
+{
+    int saved = errno;
+
+    endpoint_publish();
+    due_each_second(clock_now());
+    errno = saved;
+}
+
 void due_when_off(void)
 {
     int saved = errno;

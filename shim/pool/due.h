@@ -93,6 +93,18 @@ static inline int due_after_wait(int result)
     return result;
 }
 
+/* After a connect(): if it was the first one to an endpoint, its counters go to the file. Takes
+ * more than a kilobyte of the stack, so the hook calls it where little else is there. Keeps
+ * errno. Relaxed: what another thread has just noted is written by that thread. */
+COLD void due_after_connect_slow(void);
+
+static inline void due_after_connect(void)
+{
+    if (__builtin_expect(
+            atomic_load_explicit(&endpoint_unpublished, memory_order_relaxed) != NULL, 0))
+        due_after_connect_slow();
+}
+
 /* While it is off (stats/mode.h), a call that would be tracked otherwise looks whether it still
  * is. Such a process counts nothing; if it never did, its file of counters is made here, as the
  * command finds a process by that file. Called without locks; errno is kept. */

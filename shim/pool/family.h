@@ -27,13 +27,11 @@
 #include "config/config.h"
 #include "conn/endpoint.h"
 #include "conn/fdqueue.h"
+#include "pool/members.h"
 #include "stats/share.h"
 
 /* Endpoints that have a queue of their own. Further ones share them. */
 #define FAMILY_QUEUES 8
-
-/* Members that are listed. */
-#define FAMILY_MEMBERS 128
 
 /* The longest message in a queue, in bytes. A longer one would take more of the kernel's
  * memory, and fewer would fit. */
@@ -55,7 +53,7 @@ struct family_board {
     _Atomic msec_t waits_until;  /* the end of a short wait of a member */
     _Atomic msec_t tend_at;      /* when there is something to look for */
     struct family_queue queues[FAMILY_QUEUES];
-    _Atomic uint32_t members[FAMILY_MEMBERS]; /* see pool/members.h */
+    struct members members;
 };
 
 /* NULL while this process shares nothing. Relaxed loads: it is set before other threads are

@@ -11,64 +11,63 @@
 /* In an entry, above the pid: the member blocks. Pids are below 2^22 (proc(5), pid_max). */
 #define BLOCKED UINT32_C(0x80000000)
 
-bool members_is_blocked;
+atomic_bool members_is_blocked;
 
-/* The place of this process in the list; -1: it is in none. */
+/* The place of this process in the list; -1: it is in none. And the list in which it blocks. */
 static _Atomic int place = -1;
+static _Atomic(struct members *) blocked_in;
 
 static uint32_t self(void)
 {
     return (uint32_t)raw_syscall(SYS_getpid);
 }
 
-static void set(struct family_board *board, uint32_t entry)
+static void set(struct members *members, uint32_t entry)
 {
     int at = atomic_load(&place);
 
     if (at >= 0)
-        atomic_store(&board->members[at], entry);
+        atomic_store(&members->list[at], entry);
 }
 
-void members_join(struct family_board *board)
+void members_join(struct members *members)
 {
     if (atomic_load(&place) >= 0)
         return;
-    for (int i = 0; i < FAMILY_MEMBERS; i++) {
+    for (int i = 0; i < MEMBERS_MOST; i++) {
         uint32_t none = 0;
 
-        if (atomic_load(&board->members[i]) == 0 &&
-            atomic_compare_exchange_strong(&board->members[i], &none, self())) {
+        if (atomic_load(&members->list[i]) == 0 &&
+            atomic_compare_exchange_strong(&members->list[i], &none, self())) {
             atomic_store(&place, i);
             return;
         }
     }
 }
 
-void members_note_blocked(struct family_board *board)
+void members_note_blocked(struct members *members)
 {
-    members_join(board);
-    set(board, self() | BLOCKED);
-    members_is_blocked = true;
+    members_join(members);
+    set(members, self() | BLOCKED);
+    atomic_store(&blocked_in, members);
+    atomic_store(&members_is_blocked, true);
 }
 
 void members_note_woken_slow(void)
 {
-    struct family_board *board = family_get();
-
-    members_is_blocked = false;
-    if (board)
-        set(board, self());
+    atomic_store(&members_is_blocked, false);
+    set(atomic_load(&blocked_in), self());
 }
 
-void members_leave(struct family_board *board)
+void members_leave(struct members *members)
 {
-    set(board, 0);
+    set(members, 0);
     atomic_store(&place, -1);
-    members_is_blocked = false;
+    atomic_store(&members_is_blocked, false);
 }
 
 /* An entry whose process has gone is free again. */
-static bool is_at_work(const _Atomic uint32_t *at)
+static bool is_at_work(_Atomic uint32_t *at)
 {
     uint32_t entry = atomic_load(at);
 
@@ -76,24 +75,24 @@ static bool is_at_work(const _Atomic uint32_t *at)
         return false;
     if (raw_syscall(SYS_kill, entry, 0) != -ESRCH)
         return true;
-    atomic_compare_exchange_strong((_Atomic uint32_t *)at, &entry, 0);
+    atomic_compare_exchange_strong(at, &entry, 0);
     return false;
 }
 
-bool members_others_work(const struct family_board *board)
+bool members_others_work(struct members *members)
 {
     int own = atomic_load(&place), taken = 0;
 
-    for (int i = 0; i < FAMILY_MEMBERS; i++) {
-        if (i != own && is_at_work(&board->members[i]))
+    for (int i = 0; i < MEMBERS_MOST; i++) {
+        if (i != own && is_at_work(&members->list[i]))
             return true;
-        taken += atomic_load(&board->members[i]) != 0;
+        taken += atomic_load(&members->list[i]) != 0;
     }
-    return taken == FAMILY_MEMBERS;
+    return taken == MEMBERS_MOST;
 }
 
 void members_after_fork_in_child(void)
 {
     atomic_store(&place, -1);
-    members_is_blocked = false;
+    atomic_store(&members_is_blocked, false);
 }

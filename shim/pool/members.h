@@ -10,31 +10,41 @@
 #ifndef MCPOOL_MEMBERS_H
 #define MCPOOL_MEMBERS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/compiler.h"
-#include "pool/family.h"
+
+/* How many there may be in a list. */
+#define MEMBERS_MOST 128
+
+/* An entry for each member, or 0. It is all zeros at first. */
+struct members {
+    _Atomic uint32_t list[MEMBERS_MOST];
+};
 
 /* This process is at work, and in the list from now on. */
-COLD void members_join(struct family_board *board);
+COLD void members_join(struct members *members);
 
 /* The only thread of this process is about to block, or has returned. */
-COLD void members_note_blocked(struct family_board *board);
+COLD void members_note_blocked(struct members *members);
 COLD void members_note_woken_slow(void);
 
-extern bool members_is_blocked __attribute__((visibility("hidden")));
+extern atomic_bool members_is_blocked __attribute__((visibility("hidden")));
 
 static inline void members_note_woken(void)
 {
-    if (__builtin_expect(members_is_blocked, 0))
+    /* relaxed: only this thread has blocked */
+    if (__builtin_expect(atomic_load_explicit(&members_is_blocked, memory_order_relaxed), 0))
         members_note_woken_slow();
 }
 
 /* This process ends or leaves the family. */
-COLD void members_leave(struct family_board *board);
+COLD void members_leave(struct members *members);
 
 /* Whether a member other than this process is at work. */
-COLD bool members_others_work(const struct family_board *board);
+COLD bool members_others_work(struct members *members);
 
 /* In the child of a fork, which is not in the list yet. */
 COLD void members_after_fork_in_child(void);

@@ -73,16 +73,12 @@ ALWAYS_INLINE void unlock_pool(struct _pthread_cleanup_buffer *cleanup)
     catch_up_if_due();
 }
 
-/* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
- * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
-ALWAYS_INLINE enum reason lock_pool_by(bool (*get)(struct lock *lock),
-                                       struct _pthread_cleanup_buffer *cleanup)
+/* Gets the lock by GET for a thread that is not INSIDE. REASON_NONE: it has the lock, and is
+ * inside. Another reason: the lock was refused, and nothing has changed. */
+ALWAYS_INLINE enum reason enter_by(bool (*get)(struct lock *lock))
 {
     enum reason reason = REASON_LOCKED;
 
-    if (inside)
-        return REASON_REENTERED;
-    _pthread_cleanup_push(cleanup, abandon, NULL);
     inside = true;
     if (get(&lock)) {
         /* relaxed: ordered by the lock, as it is set before the lock is given up */
@@ -92,7 +88,22 @@ ALWAYS_INLINE enum reason lock_pool_by(bool (*get)(struct lock *lock),
         reason = REASON_POOL_UNUSABLE;
     }
     inside = false;
-    _pthread_cleanup_pop(cleanup, 0);
+    return reason;
+}
+
+/* Gets the lock by GET and registers CLEANUP. REASON_NONE: the caller must end it by
+ * unlock_pool(). Another reason: the lock was refused, and there is nothing to end. */
+ALWAYS_INLINE enum reason lock_pool_by(bool (*get)(struct lock *lock),
+                                       struct _pthread_cleanup_buffer *cleanup)
+{
+    enum reason reason;
+
+    if (inside)
+        return REASON_REENTERED;
+    _pthread_cleanup_push(cleanup, abandon, NULL);
+    reason = enter_by(get);
+    if (reason != REASON_NONE)
+        _pthread_cleanup_pop(cleanup, 0);
     return reason;
 }
 
@@ -397,14 +408,6 @@ INLINED enum reason pool_bind(struct conn *conn, const struct destination *targe
     return REASON_NONE;
 }
 
-enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now)
-{
-    struct destination target = {.v4 = 0, .address = *address};
-    struct conn *none;
-
-    return pool_bind(conn, &target, now, false, &none, NULL);
-}
-
 /* Whether this thread has just given CONN up, which is DRAINING. */
 static bool is_spared(const struct conn *conn, msec_t now)
 {
@@ -537,7 +540,7 @@ void pool_count_discarded(const struct address *address, enum reason reason)
 
     if (lock_pool(&cleanup) != REASON_NONE)
         return;
-    endpoint = endpoint_find(&target, clock_now());
+    endpoint = endpoint_find(&target, clock_now_at_end());
     if (endpoint)
         stats_count(&endpoint->stats->discarded[reason]);
     unlock_pool(&cleanup);
@@ -622,21 +625,14 @@ COLD static void link_draining(struct conn *conn)
 /* As lock_pool() and unlock_pool(), with the caller's cleanup handler in place of one here. */
 ALWAYS_INLINE enum reason lock_covered(bool *covered)
 {
-    enum reason reason = REASON_LOCKED;
+    enum reason reason;
 
     if (inside)
         return REASON_REENTERED;
     *covered = true;
-    inside = true;
-    if (lock_acquire(&lock)) {
-        /* relaxed: as in lock_pool_by() */
-        if (!atomic_load_explicit(&torn, memory_order_relaxed))
-            return REASON_NONE;
-        lock_release(&lock);
-        reason = REASON_POOL_UNUSABLE;
-    }
-    inside = false;
-    *covered = false;
+    reason = enter_by(lock_acquire);
+    if (reason != REASON_NONE)
+        *covered = false;
     return reason;
 }
 
@@ -827,19 +823,7 @@ bool pool_claim_lost(struct evicted *evicted)
 
 enum reason pool_before_fork(void)
 {
-    enum reason reason = REASON_LOCKED;
-
-    if (inside)
-        return REASON_REENTERED;
-    inside = true;
-    if (lock_acquire(&lock)) {
-        if (!atomic_load(&torn))
-            return REASON_NONE;
-        lock_release(&lock);
-        reason = REASON_POOL_UNUSABLE;
-    }
-    inside = false;
-    return reason;
+    return inside ? REASON_REENTERED : enter_by(lock_acquire);
 }
 
 void pool_after_fork_in_parent(void)

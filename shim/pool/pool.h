@@ -75,15 +75,13 @@ bool pool_is_dry_run(void);
 /* After how many idle seconds TCP keepalive asks the peer of a kept connection; 0: never. */
 unsigned int pool_keepalive(void);
 
-/* Binds CONN, which is FRESH, to the endpoint at ADDRESS and moves it to IN_USE. REASON_NONE,
- * or why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE. */
-enum reason pool_bind_endpoint(struct conn *conn, const struct address *address, msec_t now);
-
-/* The same for a CONN that is to be replaced at once, with REUSE, if a connection idles there
- * that pool_check_out() would take out for it. That one is *FOUND then, CHECKING_OUT and the
- * caller's, and CONN stays FRESH: *FOUND counts in its place, so that the endpoint is in use.
- * Before the caller gives *FOUND up, it moves CONN to IN_USE. *FOUND is NULL if there is none.
- */
+/* Binds CONN, which is FRESH, to the endpoint at TARGET and moves it to IN_USE. REASON_NONE, or
+ * why not: NO_ROOM, REENTERED, LOCKED, POOL_UNUSABLE.
+ *
+ * With REUSE, CONN is to be replaced at once if a connection idles there that pool_check_out()
+ * would take out for it. That one is *FOUND then, CHECKING_OUT and the caller's, and CONN stays
+ * FRESH: *FOUND counts in its place, so that the endpoint is in use. Before the caller gives
+ * *FOUND up, it moves CONN to IN_USE. *FOUND is NULL if there is none. */
 enum reason pool_bind(struct conn *conn, const struct destination *target, msec_t now,
                       bool reuse, struct conn **found, struct evicted *evicted);
 

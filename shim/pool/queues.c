@@ -11,6 +11,7 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
+#include "conn/sockopts.h"
 
 static void count(struct family_board *board, size_t i, unsigned int more)
 {
@@ -86,14 +87,6 @@ void queues_close(const struct taken *taken)
     raw_close(taken->fd);
 }
 
-/* SO_LINGER (socket(7)) would make a close() wait, and another user may have set it. */
-static void stop_lingering(int fd)
-{
-    static const struct linger off;
-
-    raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &off, sizeof(off));
-}
-
 enum got queues_take(size_t i, struct taken *taken)
 {
     const struct fdqueue *queue = family_open(i);
@@ -116,7 +109,8 @@ enum got queues_take(size_t i, struct taken *taken)
     note_taken(i);
     if (taken->fd < 0)
         return GOT_OTHER;
-    stop_lingering(taken->fd);
+    /* Another user may have set SO_LINGER. */
+    sockopts_linger_off(taken->fd);
     if (account_is_ours(&taken->account, (size_t)n))
         return GOT;
     queues_close(taken);

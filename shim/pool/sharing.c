@@ -1,12 +1,10 @@
 /*
- * Giving, taking, and tending the queues.
+ * Giving idle connections to the family, and taking them.
  */
 #include "pool/sharing.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/tcp.h>
-#include <string.h>
 #include <sys/socket.h>
 
 #include "base/owner.h"
@@ -31,9 +29,9 @@
 #define LOOKS 3
 
 /* Whether no other member can look after the queues. */
-static bool is_alone(const struct family_board *board, msec_t now)
+static bool is_alone(struct family_board *board, msec_t now)
 {
-    return !tending_is_promised(board, now) && !members_others_work(board);
+    return !tending_is_promised(board, now) && !members_others_work(&board->members);
 }
 
 enum given {
@@ -96,7 +94,7 @@ static enum given give(struct conn *conn, msec_t now)
 
     if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
         return NO_ROOM;
-    members_join(board);
+    members_join(&board->members);
     most = family_most(board);
     alone = is_alone(board, now);
     if (!family_begin(&turn))
@@ -170,15 +168,11 @@ bool sharing_give_idle(msec_t now, msec_t idle_for)
     return room;
 }
 
-static bool is_for(const struct account *account, const struct endpoint *endpoint)
-{
-    return address_equal(&account->address, &endpoint->address);
-}
-
 static bool can_serve(const struct account *account, const struct conn *fresh,
                       enum wire_protocol protocol)
 {
-    return is_for(account, fresh->endpoint) && account->domain == fresh->domain &&
+    return address_equal(&account->address, &fresh->endpoint->address) &&
+           account->domain == fresh->domain &&
            (protocol == WIRE_UNDECIDED || account->wire.protocol == protocol);
 }
 
@@ -196,16 +190,6 @@ static bool is_connected_to(const struct taken *taken, const struct conn *fresh)
            peer.ss_family == fresh->domain &&
            address_from(&address, (const void *)&peer, length) &&
            address_equal(&address, &fresh->endpoint->address);
-}
-
-static bool read_flags(struct conn *conn)
-{
-    long flags = raw_syscall(SYS_fcntl, conn->fd, F_GETFL);
-
-    if (flags < 0 || (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE)) != 0)
-        return false;
-    conn_set_flags(conn, (int)flags, FD_CLOEXEC);
-    return true;
 }
 
 /* Makes a record for TAKEN, with a shadow fd. CHECKING_OUT; REASON tells whether it can be
@@ -230,7 +214,7 @@ static struct conn *adopt(const struct taken *taken, const struct conn *fresh, m
         return NULL;
     }
     conn_move(conn, CONN_CHECKING_OUT);
-    *reason = !good ? REASON_TOO_OLD : read_flags(conn) ? REASON_NONE : REASON_ODD_FLAGS;
+    *reason = good ? verify_flags(conn, conn->fd) : REASON_TOO_OLD;
     return conn;
 }
 
@@ -285,7 +269,7 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
         !sockopts_know_usual(fresh->fd, &fresh->options))
         return NULL;
-    members_join(board);
+    members_join(&board->members);
     i = family_queue_for(fresh->endpoint);
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
         return NULL;
@@ -325,7 +309,7 @@ static msec_t give_unused(msec_t now)
  * look again. */
 static msec_t give_unneeded(msec_t now, msec_t waited)
 {
-    if (!owner_has_one_thread() || endpoint_any_in_use())
+    if (endpoint_any_in_use() || !owner_has_one_thread())
         return give_unused(now);
     if (waited == 0)
         return QUIET_AT_ONCE;
@@ -372,7 +356,7 @@ void sharing_before_block(msec_t now)
 
     if (!board || mode_now() != MODE_ON)
         return;
-    members_note_blocked(board);
+    members_note_blocked(&board->members);
     tending_withdraw(board);
     sharing_give_idle(now, 0);
     if (is_alone(board, now))
@@ -383,13 +367,13 @@ void sharing_before_block(msec_t now)
 void sharing_at_end(void)
 {
     struct family_board *board = family_get();
-    msec_t now = clock_now();
+    msec_t now = clock_now_at_end();
     int saved = errno;
 
     if (!board || mode_now() != MODE_ON || !owner_is_this_process())
         return;
     sharing_give_idle(now, 0);
-    members_leave(board);
+    members_leave(&board->members);
     tending_withdraw(board);
     if (is_alone(board, now))
         tending_leave_one();

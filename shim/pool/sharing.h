@@ -3,8 +3,9 @@
  * process that has none takes one from there before it opens one.
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
- * it still has at its end. A process with one thread and no connection in use is quiet
- * when a wait finds nothing ready. Any other gives what has idled for a second, when it waits.
+ * it still has at its end. A process with one thread and no connection in use is quiet when a
+ * wait finds nothing ready. Any other gives what has idled for SHARING_QUIET, when it waits.
+ *
  * Only an idle connection is given, verified as for a reuse, with its socket options set back.
  * The process that takes it verifies it again, against the kernel, and believes nothing that
  * the giver says beyond that.

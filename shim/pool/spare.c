@@ -161,7 +161,7 @@ INLINED void spare_keep(struct conn *fresh)
     /* Relaxed: as above. */
     if (atomic_load_explicit(&fresh->shadow_fd, memory_order_relaxed) >= 0 &&
         can_be_spare(fresh) && !conn_calls_in_flight(fresh) && clear_options(fresh)) {
-        conn_move_from(fresh, CONN_FRESH, CONN_SPARE);
+        conn_move(fresh, CONN_SPARE);
         if (put_in(fresh))
             return;
     }

@@ -35,25 +35,71 @@ static void count_closed(const struct closed *closed, enum reason reason)
         pool_count_discarded(&closed->of[n], reason);
 }
 
+/* Which connections a look at a queue closes. */
+struct wanted {
+    const char *name; /* the endpoint; empty: any */
+    msec_t idle_for;  /* those that have idled for as long, or longer; ANY_AGE: all */
+    enum reason reason;
+};
+
+#define ANY_AGE INT64_MIN
+
+static bool is_wanted(const struct account *account, const struct wanted *wanted)
+{
+    char text[ADDRESS_TEXT_SIZE];
+
+    if (account_idle_for(account) < wanted->idle_for)
+        return false;
+    if (wanted->name[0] == '\0')
+        return true;
+    address_text(&account->address, text);
+    return strcmp(text, wanted->name) == 0;
+}
+
+/* In a turn. Looks at the first *LEFT connections in queue I, closes those that are WANTED, and
+ * puts the others at its end. True when there is more to do, in another turn. */
+static bool close_some(size_t i, const struct wanted *wanted, unsigned int *left,
+                       struct closed *closed)
+{
+    struct taken taken;
+
+    for (; *left > 0 && closed->count < CLOSED_AT_ONCE; --*left) {
+        enum got got = queues_take(i, &taken);
+
+        if (got == GOT_NOTHING)
+            return false;
+        if (got == GOT_OTHER)
+            continue;
+        if (is_wanted(&taken.account, wanted))
+            close_noted(closed, &taken);
+        else
+            queues_give_back(i, &taken);
+    }
+    return *left > 0;
+}
+
+/* Looks at each of the first LOOKS connections in queue I once, and closes those that are
+ * WANTED. */
+static void close_wanted(size_t i, unsigned int looks, const struct wanted *wanted)
+{
+    struct family_turn turn;
+    bool more = looks > 0;
+
+    while (more && family_begin(&turn)) {
+        struct closed closed = {.count = 0};
+
+        more = close_some(i, wanted, &looks, &closed);
+        family_end(&turn);
+        count_closed(&closed, wanted->reason);
+    }
+}
+
 /* Closes the first MOST connections in queue I. */
 static void trim(size_t i, unsigned int most)
 {
-    struct family_turn turn;
-    enum got got = GOT;
+    static const struct wanted any = {"", ANY_AGE, REASON_SURPLUS};
 
-    while (most > 0 && got != GOT_NOTHING && family_begin(&turn)) {
-        struct closed closed = {.count = 0};
-
-        for (; most > 0 && got != GOT_NOTHING && closed.count < CLOSED_AT_ONCE; most--) {
-            struct taken taken;
-
-            got = queues_take(i, &taken);
-            if (got == GOT)
-                close_noted(&closed, &taken);
-        }
-        family_end(&turn);
-        count_closed(&closed, REASON_SURPLUS);
-    }
+    close_wanted(i, most, &any);
 }
 
 /* Closes those first in queue I that have idled for too long. Returns in how many milliseconds
@@ -217,82 +263,35 @@ void tending_leave_one(void)
     }
 }
 
-/* Whether ACCOUNT is about the endpoint NAME; any if NAME is empty. */
-static bool is_named(const struct account *account, const char *name)
-{
-    char text[ADDRESS_TEXT_SIZE];
-
-    if (name[0] == '\0')
-        return true;
-    address_text(&account->address, text);
-    return strcmp(text, name) == 0;
-}
-
-/* Looks at each connection in queue I once, and closes those to the endpoint NAME that have
- * been idle for IDLE_FOR or longer. True when there is more to do. */
-static bool empty_some(size_t i, const char *name, msec_t idle_for, unsigned int *left,
-                       struct closed *closed)
-{
-    struct taken taken;
-
-    for (; *left > 0 && closed->count < CLOSED_AT_ONCE; --*left) {
-        enum got got = queues_take(i, &taken);
-
-        if (got == GOT_NOTHING)
-            return false;
-        if (got == GOT_OTHER)
-            continue;
-        if (is_named(&taken.account, name) && account_idle_for(&taken.account) >= idle_for)
-            close_noted(closed, &taken);
-        else
-            queues_give_back(i, &taken);
-    }
-    return *left > 0;
-}
-
-static void empty_queue(size_t i, const char *name, msec_t idle_for, enum reason reason)
-{
-    unsigned int left = recount(i);
-    struct family_turn turn;
-    bool more = left > 0;
-
-    while (more && family_begin(&turn)) {
-        struct closed closed = {.count = 0};
-
-        more = empty_some(i, name, idle_for, &left, &closed);
-        family_end(&turn);
-        count_closed(&closed, reason);
-    }
-}
-
 void tending_empty(struct endpoint *endpoint, msec_t since, enum reason reason)
 {
-    struct family_board *board = family_get();
+    struct wanted wanted = {endpoint->text, clock_now() - since, reason};
+    size_t i;
 
-    if (board && family_has_queued() && owner_is_this_process())
-        empty_queue(family_queue_for(endpoint), endpoint->text, clock_now() - since, reason);
+    if (!family_has_queued() || !owner_is_this_process())
+        return;
+    i = family_queue_for(endpoint);
+    close_wanted(i, recount(i), &wanted);
 }
 
 void tending_flush(const char *name)
 {
-    struct family_board *board = family_get();
+    struct wanted wanted = {name, 0, REASON_FLUSHED};
 
-    if (!board || !family_has_queued())
-        return;
-    for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        empty_queue(i, name, 0, REASON_FLUSHED);
+    for (size_t i = 0; family_has_queued() && i < FAMILY_QUEUES; i++)
+        close_wanted(i, recount(i), &wanted);
 }
 
 bool tending_make_way(void)
 {
-    struct family_board *board = family_get();
+    static const struct wanted any = {"", 0, REASON_FD_PRESSURE};
     int saved = errno;
 
-    if (!board || !family_has_queued() || !owner_is_this_process())
+    if (!family_has_queued() || !owner_is_this_process())
         return false;
     family_note_quota(clock_now());
     for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        empty_queue(i, "", 0, REASON_FD_PRESSURE);
+        close_wanted(i, recount(i), &any);
     errno = saved;
     return true;
 }

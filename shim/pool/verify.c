@@ -55,6 +55,12 @@ static inline enum reason flags_are_known(struct conn *conn, int fd)
                                                                  : ask_for_flags(conn, fd);
 }
 
+enum reason verify_flags(struct conn *conn, int fd)
+{
+    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+    return ask_for_flags(conn, fd);
+}
+
 ALWAYS_INLINE enum reason ask_tcp(int fd, struct tcp_info *info)
 {
     if (sockid_tcp_info(fd, info) < SOCKID_TCP_INFO)
@@ -94,8 +100,7 @@ COLD static enum reason verify_opened(struct conn *conn, int fd, bool clean)
     struct tcp_info info;
 
     RETURN_IF_REFUSED(unless(sockid_is_at(conn, fd), REASON_OTHER_SOCKET));
-    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
-    RETURN_IF_REFUSED(flags_are_known(conn, fd));
+    RETURN_IF_REFUSED(verify_flags(conn, fd));
     return clean ? kernel_agrees(conn, fd, &info) : kernel_may_agree(conn, fd);
 }
 

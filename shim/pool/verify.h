@@ -18,6 +18,10 @@ struct tcp_info;
 enum reason verify_for_idle(struct conn *conn, int fd, int shadow_fd, msec_t now,
                             bool *is_clean);
 
+/* Asks the kernel for the file status flags of CONN, which is at FD, and notes them.
+ * REASON_NONE, or ODD_FLAGS when CONN must not be reused with them. */
+COLD enum reason verify_flags(struct conn *conn, int fd);
+
 /* Why the bytes of CONN, CHECKING_OUT, forbid that it is reused; REASON_NONE if they do not. It
  * was DRAINING, or comes from another process. */
 COLD enum reason verify_bytes(const struct conn *conn);
@@ -25,9 +29,9 @@ COLD enum reason verify_bytes(const struct conn *conn);
 /* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may: then INFO
  * is what the kernel has told of it, and proof_of() says whether that proves it alive. What its
  * bytes say was verified when it became IDLE, or is by verify_bytes(): only the kernel's
- * counters can show that a byte has moved since. The
- * caller must still test that the program gets this socket: a bulk close in another thread may
- * close the shadow fd at any time, and the fd may then be reused for another file. */
+ * counters can show that a byte has moved since. The caller must still test that the program
+ * gets this socket: a bulk close in another thread may close the shadow fd at any time, and the
+ * fd may then be reused for another file. */
 enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *info);
 
 /* Why no pooled connection must replace CONN, which is fresh at FD; REASON_NONE if one may.

@@ -11,6 +11,9 @@
 /* Numbers with so many digits fit every argument. */
 #define DIGITS 9
 
+/* Meta flags of so many bytes fit every line. */
+#define SHORT_LINE 512
+
 #define EACH_BYTE(value) (UINT64_C(0x0101010101010101) * (value))
 
 /* The eight bytes at AT, the first one lowest. */
@@ -88,14 +91,14 @@ static inline bool pass_flags(const uint8_t **at, const uint8_t *end)
     return pass_number(at, end, &number) && *at < end && *(*at)++ == ' ';
 }
 
-/* Behind the length of a value, the end of its line, the value and its CR LF; else NULL. */
-static inline const uint8_t *behind_data(const uint8_t *at, const uint8_t *end)
+/* Behind the end of a line, which is at AT, a value of LENGTH bytes and its CR LF; else NULL.
+ */
+static inline const uint8_t *behind_data(const uint8_t *at, const uint8_t *end, uint32_t length)
 {
     const size_t ends = 2 * sizeof(uint16_t);
-    uint32_t length;
 
-    if (!pass_number(&at, end, &length) || (size_t)(end - at) < length + ends ||
-        memcmp(at, "\r\n", 2) != 0 || memcmp(at + 2 + length, "\r\n", 2) != 0)
+    if ((size_t)(end - at) < length + ends || memcmp(at, "\r\n", 2) != 0 ||
+        memcmp(at + 2 + length, "\r\n", 2) != 0)
         return NULL;
     return at + length + ends;
 }
@@ -128,15 +131,85 @@ static inline const uint8_t *behind_get(const uint8_t *at, const uint8_t *end)
 
 static inline const uint8_t *behind_set(const uint8_t *at, const uint8_t *end)
 {
+    uint32_t length;
+
     at = BEHIND("set ", at, end);
-    return at && pass_key(&at, end) == ' ' && pass_flags(&at, end) && pass_flags(&at, end)
-               ? behind_data(at, end)
-               : NULL;
+    if (at && pass_key(&at, end) == ' ' && pass_flags(&at, end) && pass_flags(&at, end) &&
+        pass_number(&at, end, &length))
+        return behind_data(at, end, length);
+    return NULL;
 }
 
-/* Behind as many whole requests as can be read, all of one class, which is noted in RUN. The
- * value of a `set` may be a login until the first reply was judged. */
-static inline const uint8_t *behind_requests(const struct wire *wire, const uint8_t *at,
+/* Moves *AT behind a blank and any number of flags, to the end of the line. False when it is
+ * not there, when the line is long, and for the flag q in a request: which replies such a
+ * request can have differs. IS_REQUEST: flags must be letters, each once. */
+static inline bool pass_meta_flags(const uint8_t **at, const uint8_t *end, bool is_request)
+{
+    struct wire_text_request request = {0};
+    const uint8_t *line = *at, *flag;
+
+    while (*at < end && **at == ' ') {
+        flag = ++*at;
+        if (pass_key(at, end) == 0)
+            return false;
+        --*at;
+        if (is_request &&
+            !meta_add_flag(&request, (struct word){(const char *)flag, (size_t)(*at - flag)}))
+            return false;
+    }
+    return !request.quiet && *at - line < SHORT_LINE;
+}
+
+/* Behind a `mg`. */
+static inline const uint8_t *behind_meta_get(const uint8_t *at, const uint8_t *end)
+{
+    at = BEHIND("mg ", at, end);
+    if (!at || pass_key(&at, end) == 0)
+        return NULL;
+    at--;
+    return pass_meta_flags(&at, end, true) ? BEHIND("\r\n", at, end) : NULL;
+}
+
+/* Behind a `ms` and its value. */
+static inline const uint8_t *behind_meta_set(const uint8_t *at, const uint8_t *end)
+{
+    uint32_t length;
+
+    at = BEHIND("ms ", at, end);
+    if (at && pass_key(&at, end) == ' ' && pass_number(&at, end, &length) &&
+        pass_meta_flags(&at, end, true))
+        return behind_data(at, end, length);
+    return NULL;
+}
+
+/* behind_requests() for requests that are no `get`. The value of a `set` may be a login until
+ * the first reply was judged. */
+static __attribute__((noinline)) const uint8_t *behind_others(const struct wire *wire,
+                                                              const uint8_t *at,
+                                                              const uint8_t *end,
+                                                              struct wire_run *run)
+{
+    bool may_store = WIRE_GET(wire->login.judged);
+    const uint8_t *behind;
+
+    for (; may_store && (behind = behind_set(at, end)); run->count++)
+        at = behind;
+    run->class = CLASS_STORE;
+    if (run->count > 0)
+        return at;
+    for (; (behind = behind_meta_get(at, end)); run->count++)
+        at = behind;
+    run->class = CLASS_MG;
+    if (run->count > 0)
+        return at;
+    for (; (behind = behind_meta_set(at, end)); run->count++)
+        at = behind;
+    run->class = CLASS_MS;
+    return at;
+}
+
+/* Behind as many whole requests as can be read, all of one class, which is noted in RUN. */
+ALWAYS_INLINE const uint8_t *behind_requests(const struct wire *wire, const uint8_t *at,
                                              const uint8_t *end, struct wire_run *run)
 {
     const uint8_t *behind;
@@ -147,12 +220,9 @@ static inline const uint8_t *behind_requests(const struct wire *wire, const uint
     for (; (behind = behind_get(at, end)); count++)
         at = behind;
     *run = (struct wire_run){CLASS_GET, false, count};
-    if (count > 0 || !WIRE_GET(wire->login.judged))
+    if (count > 0)
         return at;
-    for (; (behind = behind_set(at, end)); count++)
-        at = behind;
-    *run = (struct wire_run){CLASS_STORE, false, count};
-    return at;
+    return behind_others(wire, at, end, run);
 }
 
 bool text_are_whole(const struct wire *wire, const uint8_t *bytes, size_t n,
@@ -175,11 +245,15 @@ const uint8_t *text_sent_quickly(struct wire *wire, const uint8_t *at, const uin
 
 static inline const uint8_t *behind_value(const uint8_t *at, const uint8_t *end)
 {
+    uint32_t length;
+
     if ((size_t)(end - at) < sizeof "VALUE" + sizeof(uint64_t) ||
         memcmp(at, "VALUE ", sizeof "VALUE") != 0)
         return NULL;
     at += sizeof "VALUE";
-    return pass_key(&at, end) == ' ' && pass_flags(&at, end) ? behind_data(at, end) : NULL;
+    if (pass_key(&at, end) == ' ' && pass_flags(&at, end) && pass_number(&at, end, &length))
+        return behind_data(at, end, length);
+    return NULL;
 }
 
 /* The oldest request was answered. */
@@ -219,6 +293,36 @@ static inline const uint8_t *read_stored(struct wire *wire, const uint8_t *at,
     return behind;
 }
 
+/* Behind a reply to a `mg`, or to a `ms` if STORE. */
+static inline const uint8_t *behind_meta(const uint8_t *at, const uint8_t *end, bool store)
+{
+    const uint8_t *behind = BEHIND("HD\r\n", at, end);
+    uint32_t length;
+
+    if (!behind && !store)
+        behind = BEHIND("EN\r\n", at, end);
+    if (behind || (size_t)(end - at) < sizeof(uint64_t))
+        return behind;
+    if ((behind = BEHIND("HD", at, end)))
+        return pass_meta_flags(&behind, end, false) ? BEHIND("\r\n", behind, end) : NULL;
+    behind = BEHIND("VA ", at, end);
+    if (behind && !store && pass_number(&behind, end, &length) &&
+        pass_meta_flags(&behind, end, false))
+        return behind_data(behind, end, length);
+    return NULL;
+}
+
+static inline const uint8_t *read_meta(struct wire *wire, const uint8_t *at, const uint8_t *end,
+                                       bool store)
+{
+    const uint8_t *behind = behind_meta(at, end, store);
+
+    if (!behind)
+        return at;
+    answered(wire, false);
+    return behind;
+}
+
 /* Reads whole replies, as many as it can. AT is at the beginning of a line. */
 static const uint8_t *read_replies(struct wire *wire, const uint8_t *at, const uint8_t *end)
 {
@@ -232,6 +336,10 @@ static const uint8_t *read_replies(struct wire *wire, const uint8_t *at, const u
             at = read_values(wire, at, end);
         else if (run && run->class == CLASS_STORE)
             at = read_stored(wire, at, end);
+        else if (run && run->class == CLASS_MG && !run->quiet)
+            at = read_meta(wire, at, end, false);
+        else if (run && run->class == CLASS_MS && !run->quiet)
+            at = read_meta(wire, at, end, true);
     } while (at != before && at < end);
     return at;
 }

@@ -387,6 +387,8 @@ bool text_quit(const uint8_t *bytes, size_t n)
 
 void text_sent_whole(struct wire *wire, struct wire_run run)
 {
+    if (run.class >= CLASS_MG && !wire->known16)
+        wire->need_mn |= WIRE_NEED_QUIET;
     queue_push_run(wire, run);
     auth_asked(&wire->login, run.class == CLASS_STORE, false, false);
 }

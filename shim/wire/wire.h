@@ -237,9 +237,10 @@ bool wire_knows_mn(const struct wire *wire);
  * connection it is a NOOP with the opaque NONCE, which the reply must have. On a text
  * connection it is `mn` if MN, else `version`. Only for the verdicts WIRE_UNCONFIRMED and
  * WIRE_UNPROVEN; `version` never clears the latter. The caller sends the fence, and calls
- * wire_sent() as for any request. */
+ * wire_sent_fence(), which does the same as wire_sent(). */
 #define WIRE_FENCE_MAX 24
 size_t wire_fence(struct wire *wire, bool mn, uint32_t nonce, uint8_t *bytes);
+void wire_sent_fence(struct wire *wire, const uint8_t *bytes, size_t n);
 
 /* Whether this connection has shown that the server asks for no ASCII login: its first request
  * was no `set`, and was answered without an error. */

@@ -29,7 +29,7 @@ LEFT_OUT = ["boot", "lib/modules", "usr/lib/modules", "usr/include", "usr/share/
             "usr/share/locale"]
 QEMU = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "2G", "-nographic",
         "-no-reboot", "-nic", "none", "-append", "console=ttyAMA0 quiet panic=-1"]
-LONGEST = 3600
+LONGEST = 2 * 3600  # seconds
 THE_END = re.compile(r"the machine's tests end with (\d+)$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -93,12 +93,15 @@ def boot(kernel, memory):
     timer = threading.Timer(LONGEST, machine.kill)
     timer.start()
     end = None
-    for line in machine.stdout:
-        line = COLOUR.sub("", line).rstrip()
-        print(line, flush=True)
-        end = THE_END.search(line) or end
-    machine.wait()
-    timer.cancel()
+    try:
+        for line in machine.stdout:
+            line = COLOUR.sub("", line).rstrip()
+            print(line, flush=True)
+            end = THE_END.search(line) or end
+    finally:
+        timer.cancel()
+        machine.kill()
+        machine.wait()
     if end is None:
         print("FAILED the machine does not come to the end of its tests\n0 passed, 1 failed")
     return end is not None and end.group(1) == "0"

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import glob
+import importlib.metadata
 import json
 import os
 import re
@@ -128,7 +129,8 @@ class Twemproxy(Process):
         with open(configuration, "w") as file:
             file.write(f"pool:\n  listen: 127.0.0.1:{port}\n  hash: fnv1a_64\n"
                        f"  servers:\n    - {self.behind.address}:1\n")
-        super().__init__(["/usr/sbin/nutcracker", "-c", configuration, "-a", "127.0.0.1",
+        log = os.path.join(self.directory.name, "log")  # only root may write the usual one
+        super().__init__(["/usr/sbin/nutcracker", "-c", configuration, "-a", "127.0.0.1", "-o", log,
                           "-s", str(self.statistics)], port)
 
     @property
@@ -445,6 +447,15 @@ def is_installed(package):
     return status.stdout == "installed"
 
 
+def why_no_backend(environment):
+    """Why this machine's Django has not the cache backend that ENVIRONMENT names; empty when it has."""
+    if environment.get("APP_BACKEND") != "MemcachedCache":
+        return ""
+    if tuple(map(int, importlib.metadata.version("django").split(".")[:2])) < (4, 1):
+        return ""
+    return "Django 4.1 dropped MemcachedCache"
+
+
 @functools.lru_cache
 def why_no_node_modules():
     """Installs them from the lock file, once for a build directory."""
@@ -512,6 +523,8 @@ def run(row, library, **more):
     missing = [package for package in row.needs if not is_installed(package)]
     if missing:
         raise Missing("not installed: " + " ".join(missing))
+    if reason := why_no_backend(row.environment):
+        raise Missing(reason)
     with tempfile.TemporaryDirectory() as directory, row.memcached() as server:
         running = Running(directory, free_port(), server.address)
         command = row.command(running) if callable(row.command) else row.command

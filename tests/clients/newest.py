@@ -190,10 +190,16 @@ def make_python(pinned, place):
         called([*pip, "--target", target, "-r", os.path.join(pinned, f"{name}.txt")])
 
 
+# For which all pinned versions have binaries; pylibmc 1.6.3 has none for 3.13.
+PINNED_PYTHON = (3, 11)
+
+
 @functools.lru_cache
 def why_no_python():
     if not is_installed("python3-venv"):
         return "not installed: python3-venv"
+    if sys.version_info[:2] != PINNED_PYTHON:
+        return "its packages are pinned for Python {}.{}".format(*PINNED_PYTHON)
     try:
         fetched("python", "python", make_python)
     except Missing as reason:

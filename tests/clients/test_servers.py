@@ -9,6 +9,7 @@ import sys
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from matrix import why_no_backend
 from support import LIBRARY, PYTHON, Memcached, Process, free_port, load, preloaded
 
 APPS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "apps")
@@ -56,6 +57,8 @@ ROWS = {
 def run(row, library, requests=REQUESTS):
     """Serves and loads one row; returns the load and the connections opened meanwhile."""
     command, app, more = ROWS[row]
+    if reason := why_no_backend(more):
+        pytest.skip(reason)
     port = free_port()
     with Memcached() as server:
         environment = preloaded(library, server.address, APP_SERVER=server.address, **more)

@@ -21,7 +21,8 @@ def play(library, scenes, server, call, kind):
     with tempfile.NamedTemporaryFile("r") as count, tempfile.TemporaryDirectory() as stats:
         environment = preloaded(library, server.address, FAULT_CALL=str(call),
                                 FAULT_KIND=str(kind), FAULT_COUNT=count.name,
-                                MCPOOL_STATS=stats)
+                                MCPOOL_STATS=stats,
+                                **({} if call else {"SCENES_SHARED": "1"}))
 
         def before_exec():
             die_with_parent()

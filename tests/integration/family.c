@@ -365,6 +365,48 @@ Test(family, only_clean_ones_are_given)
     alone(only_clean_ones_are_given);
 }
 
+static void no_restart(int signal)
+{
+    (void)signal;
+}
+
+/* The child gives up on a reply, and then waits for connections. It closes all but one before
+ * that. Nothing answers at PORT: the reply might still come. */
+static void owe_and_accept(int port)
+{
+    struct sigaction action = {.sa_handler = no_restart};
+    int unused, other = listen_here(&unused), fd = dial(port);
+
+    told->port = local_port(fd);
+    cr_assert(send(fd, "get nothing\r\n", 13, MSG_NOSIGNAL) == 13);
+    close(fd);
+    usleep(100000); /* the kernel of the server acknowledges the request */
+    cr_assert(sigaction(SIGALRM, &action, NULL) == 0);
+    alarm(1);
+    cr_expect(accept(other, NULL, NULL) == -1 && errno == EINTR);
+}
+
+static void none_with_a_reply_to_come(void)
+{
+    int port, fd, listener = listen_here(&port);
+    pid_t child = fork();
+
+    if (child == 0) {
+        owe_and_accept(port);
+        _exit(failures > 0);
+    }
+    wait_for(child);
+    fd = dial(port);
+    cr_expect(local_port(fd) != told->port, "its reply is still to come");
+    close(fd);
+    close(listener);
+}
+
+Test(family, none_with_a_reply_to_come)
+{
+    alone(none_with_a_reply_to_come);
+}
+
 static void give_with_odd_option(void)
 {
     int fd = dial_server(), size = 4096;

@@ -17,8 +17,8 @@
 #include <criterion/criterion.h>
 
 #include "base/rawsys.h"
-#include "stats/counters.h"
 #include "slowness.h"
+#include "stats/counters.h"
 
 /* The port of the memcached, and the path of the one on a unix socket. */
 int server_port(void);

@@ -19,6 +19,17 @@ def bench(server, tmp_path):
     return Bench(server, tmp_path)
 
 
+@pytest.fixture
+def stats(tmp_path):
+    """A folder for counters that every user may write."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    place = tmp_path / "stats"
+    place.mkdir()
+    place.chmod(0o1777)
+    return {"MCPOOL_STATS": str(place)}
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """A function that compiles C files of the tests, each set once."""

@@ -1,11 +1,13 @@
 """Families of real forks: who shares with whom, and that nothing of it is seen by a program."""
 
+import json
 import os
+import subprocess
 import time
 
 import pytest
 
-from beside import HERE, LIBRARY, PYTHON, TESTS, needs_mounts, preloaded
+from beside import BUILD, HERE, LIBRARY, PYTHON, TESTS, needs_mounts, preloaded
 from kin import BENCH, SHARES, USER, VALUES, Program, run
 from support import Memcached, Process, free_port, in_queues, load
 
@@ -17,17 +19,6 @@ def server():
     with Memcached() as running:
         running.store(VALUES)
         yield running
-
-
-@pytest.fixture
-def stats(tmp_path):
-    """A folder for counters that every user may write."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    place = tmp_path / "stats"
-    place.mkdir()
-    place.chmod(0o1777)
-    return {"MCPOOL_STATS": str(place)}
 
 
 ENDS = {
@@ -53,6 +44,23 @@ for number in range(10):
     assert os.waitpid(pid, 0)[1] == 0
 """, server, **stats) == ""
     assert server.connections_since(before) == (1 if SHARES else 10)
+
+
+def test_what_was_taken_is_in_use_once(server, stats):
+    """A connection of another process that was used and closed is not counted as in use any more: else the process
+    would never be quiet again, and give nothing."""
+    with Program("""
+in_child(look_up)
+look_up()
+time.sleep(1.1)
+select.select([], [], [], 1.1)
+say("quiet")
+hear()
+""", server, **stats) as program:
+        assert program.hear() == "quiet"
+        shown = subprocess.run([os.path.join(BUILD, "mcpool"), "stat", "--json"], check=True, capture_output=True,
+                               text=True, env=preloaded(None, None, **stats), timeout=60).stdout
+        assert [served["in_use"] for process in json.loads(shown)["processes"] for served in process["servers"]] == [0]
 
 
 def test_a_killed_child_takes_its_own_only(server, stats):
@@ -289,7 +297,7 @@ say("right")
     assert run(body, server, None, **stats) == run(body, server, **stats)
 
 
-@pytest.mark.parametrize("limit", [16, 64])
+@pytest.mark.parametrize("limit", [16])
 def test_every_number_of_the_program_is_free(server, stats, limit):
     """A program that may open few fds gets as many, and the same numbers, as without the library."""
     body = f"""

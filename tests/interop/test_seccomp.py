@@ -18,6 +18,8 @@ SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl epoll_pwait fcntl f
                  "newfstatat openat ppoll prlimit64 pselect6 pwrite64 pwritev2 read recvfrom rt_sigaction "
                  "rt_sigpending rt_sigprocmask rt_sigtimedwait rt_tgsigqueueinfo sendto setsockopt shutdown socket "
                  "socketpair unlinkat write".split())
+# Those for a family, which is not made under a filter, unless MCPOOL_SHARE is `always`.
+FAMILY_CALLS = set("bind getegid geteuid getgroups getsockname ioctl munmap recvmsg sendmsg".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
 IPPROTO_TCP, TCP_INFO = 6, 11
 
@@ -73,3 +75,36 @@ def test_the_list_is_needed(bench, program):
     unlisted = filtered("only", "kill", names(bench, calls))
     assert run([*unlisted, *command], bench.environment()).code == 0
     assert run([*unlisted, *command], bench.environment(LIBRARY)).code == -signal.SIGSYS
+
+
+@pytest.fixture
+def family(bench):
+    """As program, of one whose processes may share connections."""
+    command = [SCENES, str(bench.server.port)]
+    return command, calls_of(command, bench.environment(), bench.folder / "trace")
+
+
+def under_filter(bench, calls, command, **settings):
+    only = filtered("only", "kill", names(bench, calls))
+    return run([*only, *command], bench.environment(LIBRARY) | settings)
+
+
+def test_a_family_makes_no_call_but_the_listed_ones(bench, family):
+    command, calls = family
+    done = under_filter(bench, calls | SHIM_CALLS | FAMILY_CALLS, command, MCPOOL_SHARE="always",
+                        SCENES_SHARED="1")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_family_needs_its_list(bench, family):
+    command, calls = family
+    done = under_filter(bench, calls | SHIM_CALLS, command, MCPOOL_SHARE="always")
+    assert done.code == -signal.SIGSYS
+
+
+def test_there_is_no_family_under_a_filter(bench, family):
+    command, calls = family
+    done = under_filter(bench, calls | SHIM_CALLS, command)
+    assert (done.code, done.err) == (0, "")
+    done = under_filter(bench, calls | SHIM_CALLS, command, SCENES_SHARED="1")
+    assert "taken == port" in done.err

@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dice.h"
+
 enum { THREADS = 3, AT_ONCE = 3, CHILDREN = 6, PORTS = 65536 };
 
 static struct sockaddr_in server;
@@ -42,18 +44,6 @@ static void fail(const char *what, long number)
 
     write(STDERR_FILENO, line, (size_t)n);
     _exit(1);
-}
-
-struct dice {
-    uint64_t state;
-};
-
-static unsigned int roll(struct dice *dice, unsigned int sides)
-{
-    dice->state ^= dice->state << 13;
-    dice->state ^= dice->state >> 7;
-    dice->state ^= dice->state << 17;
-    return (unsigned int)(dice->state >> 33) % sides;
 }
 
 static void hear(int fd, const char *expected)

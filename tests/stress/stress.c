@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dice.h"
+
 int close_range(unsigned int first, unsigned int last, int flags);
 
 enum { THREADS = 10, PRIVATE = 48 };
@@ -53,18 +55,6 @@ static void in_vain(const char *what)
     write(STDERR_FILENO, line, (size_t)n);
     troubles++;
     errno = saved;
-}
-
-struct dice {
-    uint64_t state;
-};
-
-static unsigned int roll(struct dice *dice, unsigned int sides)
-{
-    dice->state ^= dice->state << 13;
-    dice->state ^= dice->state >> 7;
-    dice->state ^= dice->state << 17;
-    return (unsigned int)(dice->state >> 33) % sides;
 }
 
 /* False when no answer comes. */

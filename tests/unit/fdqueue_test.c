@@ -2,6 +2,7 @@
  * A queue of fds in the kernel.
  */
 #include "conn/fdqueue.h"
+#include "conn/limits.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -161,11 +162,11 @@ Test(fdqueue, no_stranger_can_send_to_it)
 
 Test(fdqueue, lies_among_the_shadow_fds)
 {
-    cr_expect(fdmap_get(queue.fd) == FDMAP_QUEUE && fdqueue_count() == 1);
+    cr_expect(fdmap_get(queue.fd) == FDMAP_QUEUE && limits_queues() == 1);
     cr_expect(fcntl(queue.fd, F_GETFD) == FD_CLOEXEC);
     cr_expect(fdqueue_is_there(&queue));
     fdqueue_close(&queue);
-    cr_expect(queue.fd == -1 && fdqueue_count() == 0 && !fdqueue_is_there(&queue));
+    cr_expect(queue.fd == -1 && limits_queues() == 0 && !fdqueue_is_there(&queue));
 }
 
 /* What the program has put there in the meantime stays open. */
@@ -190,7 +191,7 @@ Test(fdqueue, moves)
     former = queue.fd;
     cr_assert(fdqueue_move(&queue, true));
     cr_expect(fcntl(former, F_GETFD) >= 0);
-    cr_expect(fdqueue_take(&queue, got, sizeof(got), &fd) == 4 && fdqueue_count() == 1);
+    cr_expect(fdqueue_take(&queue, got, sizeof(got), &fd) == 4 && limits_queues() == 1);
 }
 
 /* At the limit of fds the kernel would lose one: it is asked before. */

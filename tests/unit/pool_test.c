@@ -65,6 +65,15 @@ static struct address address_of(uint16_t port)
         reason_;                                                                               \
     })
 
+/* Binds CONN to the endpoint at ADDRESS. Nothing that idles there is reused. */
+static enum reason bind_to(struct conn *conn, const struct address *address, msec_t now)
+{
+    struct destination target = {.v4 = 0, .address = *address};
+    struct conn *none;
+
+    return pool_bind(conn, &target, now, false, &none, NULL);
+}
+
 /* A connection in use, to PORT. */
 static struct conn *connect_at(uint16_t port, msec_t now)
 {
@@ -74,7 +83,7 @@ static struct conn *connect_at(uint16_t port, msec_t now)
     cr_assert(conn);
     conn->fork_epoch = fork_epoch;
     conn->expires_at = INT64_MAX;
-    cr_assert(UNTIL_UNLOCKED(pool_bind_endpoint(conn, &address, now)) == REASON_NONE);
+    cr_assert(UNTIL_UNLOCKED(bind_to(conn, &address, now)) == REASON_NONE);
     return conn;
 }
 
@@ -478,12 +487,12 @@ Test(pool, endpoints_run_out_and_are_used_again)
     for (uint16_t i = 0; i < POOL_ENDPOINTS; i++)
         conns[i] = connect_at((uint16_t)(i + 1), 0);
     address = address_of(9999);
-    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM);
+    cr_expect(bind_to(conn, &address, 0) == REASON_NO_ROOM);
     cr_expect(conn_state(conn) == CONN_FRESH);
     put(conns[5], 0);
-    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM, "something idles there");
+    cr_expect(bind_to(conn, &address, 0) == REASON_NO_ROOM, "something idles there");
     conn_move(conns[7], CONN_CLOSED);
-    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NONE);
+    cr_expect(bind_to(conn, &address, 0) == REASON_NONE);
     cr_expect(take(6, 0) == conns[5]);
     for (int i = 0; i < 2000; i++) {
         conn_move(conn, CONN_CLOSED);
@@ -507,7 +516,7 @@ Test(pool, turned_away_inside_and_free_after)
     pthread_t thread;
 
     cr_assert(pool_before_fork() == REASON_NONE);
-    cr_expect(pool_bind_endpoint(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
+    cr_expect(bind_to(conn_new(4, AF_INET), &address, 0) == REASON_REENTERED);
     conn_move(conn, CONN_CHECKING_IN);
     cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_REENTERED);
     cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
@@ -571,7 +580,7 @@ Test(pool, no_thread_waits_for_a_stopped_one, .timeout = 60)
     thread = stop_a_thread();
     began = seconds();
     for (int i = 0; i < 1000; i++) {
-        cr_expect(pool_bind_endpoint(fresh, &address, 0) == REASON_LOCKED);
+        cr_expect(bind_to(fresh, &address, 0) == REASON_LOCKED);
         cr_expect(pool_check_in(conn, CONN_IDLE, 0, &evicted, &covered) == REASON_LOCKED);
         cr_expect(pool_check_out(conn, WIRE_UNDECIDED, 0, &evicted) == NULL);
         cr_expect(pool_before_fork() == REASON_LOCKED);
@@ -596,7 +605,7 @@ Test(pool, interrupted_waits_end, .timeout = 60)
 
     signal(SIGALRM, on_nothing);
     setitimer(ITIMER_REAL, &often, NULL);
-    cr_expect(pool_bind_endpoint(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
+    cr_expect(bind_to(conn_new(4, AF_INET), &address, 0) == REASON_LOCKED);
     setitimer(ITIMER_REAL, &never, NULL);
     let_it_go_on(thread);
 }
@@ -686,7 +695,7 @@ static void *churn(void *argument)
 
         fresh->fork_epoch = fork_epoch;
         fresh->expires_at = INT64_MAX;
-        if (UNTIL_UNLOCKED(pool_bind_endpoint(fresh, &address, i)) != REASON_NONE)
+        if (UNTIL_UNLOCKED(bind_to(fresh, &address, i)) != REASON_NONE)
             return argument;
         conn = pool_check_out(fresh, WIRE_UNDECIDED, i, &mine);
         if (conn) {
@@ -1051,7 +1060,7 @@ Test(pool, no_memory_for_the_table)
 
     while (hash_allocate(64))
         ;
-    cr_expect(pool_bind_endpoint(conn, &address, 0) == REASON_NO_ROOM);
+    cr_expect(bind_to(conn, &address, 0) == REASON_NO_ROOM);
     cr_expect(conn_state(conn) == CONN_FRESH);
     endpoint_for_each(visit);
     cr_expect(visited == 0);
@@ -1071,7 +1080,7 @@ Test(pool, no_memory_for_a_larger_table)
         struct address address = address_of((uint16_t)(port + 1));
 
         last = conn_new(3, AF_INET);
-        reason = pool_bind_endpoint(last, &address, 0);
+        reason = bind_to(last, &address, 0);
     }
     cr_assert(reason == REASON_NO_ROOM, "the table never wanted to grow");
     cr_expect(take(1, 0) != NULL);
@@ -1161,11 +1170,11 @@ Test(pool, no_memory_when_an_endpoint_is_reclaimed)
         conn_move(conns[0], CONN_CLOSED);
         address = address_of((uint16_t)++port);
         conns[0] = conn_new(3, AF_INET);
-        reason = pool_bind_endpoint(conns[0], &address, 0);
+        reason = bind_to(conns[0], &address, 0);
     }
     if (reason == REASON_NONE)
         cr_skip_test("the table never wanted to grow");
-    pool_bind_endpoint(conns[0], &address, 0);
+    bind_to(conns[0], &address, 0);
     for (int i = 1; i < POOL_ENDPOINTS; i++)
         cr_expect(conns[i]->endpoint->address.port == (uint32_t)i + 1, "endpoint %d", i);
 }
