@@ -364,6 +364,16 @@ void sharing_before_block(msec_t now)
     errno = saved;
 }
 
+void sharing_before_a_kill(void)
+{
+    int saved = errno;
+
+    if (!family_get() || mode_now() != MODE_ON || !owner_is_this_process())
+        return;
+    sharing_give_idle(clock_now(), 0);
+    errno = saved;
+}
+
 void sharing_at_end(void)
 {
     struct family_board *board = family_get();
