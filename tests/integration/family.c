@@ -1359,3 +1359,35 @@ Test(family, the_queues_of_sixteen)
     families = 16;
     alone(queues_are_bounded);
 }
+
+/* Has no counters, so it does not know how many families there are. It is killed, as in an
+ * orderly end the last process at work closes nearly all. */
+static void look_after_queues_uncounted(void)
+{
+    cr_assert(setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0}) == 0);
+    use_one();
+    cr_assert(poll(NULL, 0, 4000) == 0);
+    raise(SIGKILL);
+}
+
+static void a_count_holds(void)
+{
+    unsigned int before, after;
+    pid_t child;
+
+    in_child(give_one);
+    cr_assert(poll(NULL, 0, 1200) == 0);
+    let_many_give();
+    before = count_queued();
+    child = fork();
+    if (child == 0)
+        look_after_queues_uncounted();
+    cr_assert(waitpid(child, NULL, 0) == child);
+    after = count_queued();
+    cr_expect(before >= 32 && after + 2 >= before, "%u, then %u", before, after);
+}
+
+Test(family, a_count_holds_for_a_member_that_cannot_count)
+{
+    alone(a_count_holds);
+}
