@@ -3,8 +3,8 @@
 ## demo shows gunicorn and python-memcached under load, without and with the library
 demo:
 	@.ci/packages build demo
-	$(call say,MAKE,all)$(MAKE) all
-	/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
+	$(call say,MAKE,all)$(MAKE) $(if $(filter 1,$(V)),,-s) all
+	$(call say,DEMO)/usr/bin/python3 bench/demo/demo.py $(LIBRARY)
 
 $(B)/bench/%: bench/%.c bench/lib/gets.c bench/lib/gets.h Makefile
 	@mkdir -p $(@D)

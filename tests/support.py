@@ -45,16 +45,22 @@ def wish_for(process, what, **changes):
     return f"{process}-{start}.switch", SWITCH.pack(*fields.values())
 
 
-def free_port():
-    """A free loopback port, outside the range from which outgoing connections take theirs."""
-    for port in random.sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
+def free_ports(count):
+    """The first of COUNT free loopback ports in a row, outside the range from which outgoing connections take
+    theirs."""
+    for first in random.sample(PORTS, len(PORTS)):
+        with contextlib.ExitStack() as probes:
             try:
-                probe.bind(("127.0.0.1", port))
-                return port
+                for port in range(first, first + count):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                return first
             except OSError:
                 continue
     raise RuntimeError("no free port")
+
+
+def free_port():
+    return free_ports(1)
 
 
 def die_with_parent():

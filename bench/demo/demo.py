@@ -1,6 +1,6 @@
 """`make demo`: gunicorn, gevent and python-memcached under ab, without and with the shim.
 
-Usage: demo.py LIBRARY. Starts servers of its own on free loopback ports and stops them. The exit
+Usage: demo.py LIBRARY. sharing.py shows several workers. Starts servers of its own on free loopback ports and stops them. The exit
 code is 1 when a request failed, a value was wrong, or the shim did not help.
 """
 
@@ -17,6 +17,8 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.join(HERE, "..", "..", "tests")
 sys.path.insert(0, TESTS)
+from sharing import show_sharing
+from states import sockets
 from support import PYTHON, Memcached, Process, free_port, preloaded
 
 WORKERS = {
@@ -27,13 +29,6 @@ REQUESTS, CONCURRENCY = 1000, 20    # of one round
 WARM_UP, ROUNDS = 200, 5
 
 Round = collections.namedtuple("Round", "rate p50 p99 failed processor")
-
-
-def sockets(port):
-    """How many sockets of each state have PORT at either end, as ss shows them."""
-    lines = subprocess.run(["ss", "-Htan", f"( sport = :{port} or dport = :{port} )"],
-                           stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
-    return collections.Counter(line.split()[0] for line in lines)
 
 
 def ab(port, requests):
@@ -154,9 +149,11 @@ def main():
     library = os.path.abspath(sys.argv[1])
     good = show_loads(library)
     print()
+    good &= show_sharing(library)
+    print()
     good &= show_stall(library)
     print()
-    print("libmcpool: as many connections as requests at a time, every value right." if good else
+    print("libmcpool: as many connections as requests at a time, shared by workers, every value right." if good else
           "libmcpool: something is wrong, see above.")
     print("Try it: LD_PRELOAD=" + library + " gunicorn ...")
     return 0 if good else 1

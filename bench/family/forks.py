@@ -6,11 +6,12 @@ import os
 import time
 
 from lib.cases import AFTER_IDLE, Row, Server, at_most, held, rest_until
+from lib.counted import Counted
 from lib.servers import checked_load, serving
 from matrix import MEMCACHE
 from support import PYTHON, TESTS, Process, free_port, in_queues, preloaded
 
-from family.cases import Counted, case
+from family.cases import case
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PREFORK = os.path.join(HERE, "..", "faults", "prefork.py")

@@ -10,13 +10,15 @@ import time
 
 from faults.graceful import reload
 from faults.quiet import FRESH, PYTHON_WEB
+from lib import each_worker
 from lib.cases import AFTER_IDLE, PACE, Row, Server, Wrong, as_plain, at_most, held, rest
+from lib.counted import Counted
 from lib.servers import checked_load, serving
 from matrix import FPM, gunicorn, nginx_before_fpm
 from soak import Scenario
-from support import in_queues, listens
+from support import in_queues
 
-from family.cases import Counted, case
+from family.cases import case
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 WORKERS = 8
@@ -33,23 +35,15 @@ def gevent(app, workers, *options):
     return gunicorn(app, "-k", "gevent", "-w", str(workers), "--pythonpath", HERE, *options), PYTHON_WEB, None
 
 
-def wait_for_workers():
-    deadline = time.monotonic() + 20
-    while not all(listens(OWN_PORT + number) for number in range(WORKERS)):
-        if time.monotonic() > deadline:
-            raise RuntimeError("not all workers listen")
-        time.sleep(0.1)
-
-
 @case("wander-gunicorn-gevent", Row(f"failed, of {WORKERS * WIDTH}", *at_most(0)),
       Row("connections at a time, at most", *at_most(WIDTH + 2 * WORKERS)),
       Row("idle 1.5 s after the last burst", *at_most(WIDTH + 2 * WORKERS)),
       Row("of these in queues"), Row("opened"), alone=True)
 def wander(library):
     """Bursts of 32 requests at a time, each for the next of 8 workers."""
-    settings = gevent("held_app", WORKERS, "-c", os.path.join(HERE, "workers.py"))
+    settings = gevent("held_app", WORKERS, "-c", each_worker.__file__)
     with Server() as memcached, serving(settings, library, memcached.address, APP_PORT=str(OWN_PORT)):
-        wait_for_workers()
+        each_worker.wait_for_workers(OWN_PORT, WORKERS)
         failed = 0
         with Counted(memcached) as during:
             for number in range(WORKERS):

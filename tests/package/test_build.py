@@ -1,10 +1,13 @@
 """The build: the same bytes in every place, folders with spaces in their names, and what make prints."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -190,3 +193,15 @@ def test_nothing_fails_where_there_is_no_compiler(plain):
         done = subprocess.run(["make", "-n", target, "CC=/no/such/compiler"], cwd=plain, capture_output=True, text=True,
                               check=False, env=quiet_environment())
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_little_is_said_before_the_demo(plain):
+    demo = subprocess.Popen(["make", "demo"], cwd=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            env=quiet_environment(), start_new_session=True)
+    try:
+        before = list(itertools.takewhile(lambda line: not line.startswith("gunicorn "), demo.stdout))
+        assert demo.poll() is None and len(before) <= 3, before
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(demo.pid, signal.SIGTERM)
+        demo.communicate()
