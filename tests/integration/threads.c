@@ -135,7 +135,7 @@ static void *wait_for_a_reply(void *argument)
 }
 
 /* More often than there are records: each cancelled call must give its record back. */
-Test(threads, cancelled_calls_leak_nothing, .timeout = 60)
+Test(threads, cancelled_calls_leak_nothing, .timeout = 120)
 {
     for (int i = 0; i < 16500; i++) {
         pthread_t thread;
