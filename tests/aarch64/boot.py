@@ -106,7 +106,9 @@ def boot(kernel, memory):
             timer = end_after_silence(machine)
             line = COLOUR.sub("", line).rstrip()
             print(line, flush=True)
-            end = THE_END.search(line) or end
+            end = THE_END.search(line)
+            if end:
+                break
     finally:
         timer.cancel()
         machine.kill()
