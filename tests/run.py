@@ -30,7 +30,7 @@ VALGRIND = re.compile(r"^==\d+== (?!Warning)\w")
 
 # The lines that name a failed or skipped test; shown again at the end, where they are not lost in the
 # rest.
-TOLD = re.compile(r"^\[(FAIL|----|SKIP)\](?! Criterion v)|^(FAILED|ERROR|SKIPPED|E  ) |Unexpected signal|TIMEOUT")
+TOLD = re.compile(r"^\[(FAIL|----|SKIP)\]|^(FAILED|ERROR|SKIPPED|E  ) |Unexpected signal|TIMEOUT")
 
 
 def runtime(name):

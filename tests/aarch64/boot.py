@@ -33,6 +33,8 @@ QEMU = ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", 
 LONGEST_SILENCE = 1800  # seconds
 THE_END = re.compile(r"the machine's tests end with (\d+)$")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# What Criterion says of itself, and of tests that its filter leaves out.
+UNTOLD = re.compile(r"^\[----\] Criterion v|^\[SKIP\] .*: Test is disabled$")
 
 
 def make_tree(tree):
@@ -105,7 +107,8 @@ def boot(kernel, memory):
             timer.cancel()
             timer = end_after_silence(machine)
             line = COLOUR.sub("", line).rstrip()
-            print(line, flush=True)
+            if not UNTOLD.search(line):
+                print(line, flush=True)
             end = THE_END.search(line)
             if end:
                 break
