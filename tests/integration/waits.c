@@ -443,7 +443,7 @@ Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
 
         for (int tries = 0; tries < 5 && pieces < 3; tries++) {
             pieces = -switches();
-            cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
+            cr_expect(waits[i].wait(2500 + 1000 * slowness()) == 0, "%s", waits[i].name);
             pieces += switches();
         }
         cr_expect(pieces >= 3, "%s has %ld", waits[i].name, pieces);
@@ -530,7 +530,8 @@ Test(waits, end_with_a_signal_between_the_pieces, .timeout = 120)
         cr_assert(WIFEXITED(status) && WEXITSTATUS(status) <= ROUNDS);
         unnoticed += WEXITSTATUS(status);
     }
-    cr_expect(unnoticed <= 2, "%d handlers ran and the wait went on", unnoticed);
+    /* A handler may also run before the wait has begun. */
+    cr_expect(unnoticed <= 2 * slowness(), "%d handlers ran and the wait went on", unnoticed);
 }
 
 static sigjmp_buf back;
