@@ -54,8 +54,10 @@ OLDER := -include shim/base/older.h
 # NDEBUG: a library in somebody else's process never aborts.
 SHIM_CFLAGS := $(BASE) $(OLDER) $(LTO) -DNDEBUG -fPIC -fvisibility=hidden -fno-plt -ftls-model=initial-exec \
                -fno-semantic-interposition -fdata-sections
+# No start files: what they bring is for C++ and for profiles, and each process would look their functions up.
 SHIM_LDFLAGS := -shared -pthread -Wl,-soname,libmcpool.so -Wl,-z,now -Wl,-z,relro \
-                -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment
+                -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,noexecstack -Wl,--as-needed -Wl,--sort-section=alignment \
+                -nostartfiles
 
 SHIM_SOURCES := $(filter-out shim/cli/%,$(sort $(wildcard shim/*.c shim/*/*.c shim/*/*.S)))
 SHIM_FILES := $(wildcard shim/*.[ch] shim/*/*.[chS] shim/*/*.def)

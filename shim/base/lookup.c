@@ -12,7 +12,14 @@
 
 #define VERSION_HIDDEN 0x8000 /* in an entry of DT_VERSYM: not the default version */
 
-struct lookup_object {
+/* Where an object is loaded, and its dynamic section. */
+struct place {
+    uintptr_t base;
+    const ElfW(Dyn) * dynamic;
+};
+
+/* The tables of an object. */
+struct object {
     uintptr_t base;
     const char *strings;
     const ElfW(Sym) * symbols;
@@ -59,18 +66,14 @@ static const void *table_at(uintptr_t base, uintptr_t value)
     return (const void *)(value < base ? base + value : value);
 }
 
-/* The tables of an object. False when it has none in which a name could be found. */
-static bool read_tables(const struct dl_phdr_info *info, struct lookup_object *object)
+/* The tables of the object at PLACE. False when it has none in which a name could be found. */
+static bool read_tables(const struct place *place, struct object *object)
 {
-    const ElfW(Dyn) *entry = NULL;
+    const ElfW(Dyn) *entry = place->dynamic;
 
-    *object = (struct lookup_object){.base = info->dlpi_addr};
-    for (int i = 0; i < info->dlpi_phnum; i++) {
-        if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
-            entry = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-    }
+    *object = (struct object){.base = place->base};
     for (; entry && entry->d_tag != DT_NULL; entry++) {
-        const void *table = table_at(info->dlpi_addr, entry->d_un.d_ptr);
+        const void *table = table_at(place->base, entry->d_un.d_ptr);
 
         if (entry->d_tag == DT_STRTAB)
             object->strings = table;
@@ -88,18 +91,19 @@ static bool read_tables(const struct dl_phdr_info *info, struct lookup_object *o
     return object->strings && object->symbols && (object->gnu_hash || object->hash);
 }
 
-static bool is_ours(const struct dl_phdr_info *info)
+static struct place place_of(const struct dl_phdr_info *info)
 {
+    struct place place = {info->dlpi_addr, NULL};
+
     for (int i = 0; i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
-            return info->dlpi_addr + info->dlpi_phdr[i].p_vaddr == (uintptr_t)_DYNAMIC;
+            place.dynamic = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
     }
-    return false;
+    return place;
 }
 
 /* Whether INDEX stands for a version that is wanted. */
-static bool is_version(const struct lookup_object *object, unsigned int index,
-                       const char *version)
+static bool is_version(const struct object *object, unsigned int index, const char *version)
 {
     const ElfW(Verdef) *definition = object->definitions;
     const ElfW(Verdaux) * name;
@@ -117,8 +121,7 @@ static bool is_version(const struct lookup_object *object, unsigned int index,
     return strcmp(object->strings + name->vda_name, version) == 0;
 }
 
-static bool is_wanted(const struct lookup_object *object, uint32_t at,
-                      const struct wanted *wanted)
+static bool is_wanted(const struct object *object, uint32_t at, const struct wanted *wanted)
 {
     const ElfW(Sym) *symbol = &object->symbols[at];
     unsigned int type = symbol->st_info & 0xf;
@@ -132,8 +135,7 @@ static bool is_wanted(const struct lookup_object *object, uint32_t at,
 }
 
 /* The index of the wanted symbol, 0 when the object does not define it. */
-static uint32_t find_by_gnu_hash(const struct lookup_object *object,
-                                 const struct wanted *wanted)
+static uint32_t find_by_gnu_hash(const struct object *object, const struct wanted *wanted)
 {
     enum { WORD = 8 * sizeof(ElfW(Addr)) };
     const uint32_t *table = object->gnu_hash;
@@ -160,8 +162,7 @@ static uint32_t find_by_gnu_hash(const struct lookup_object *object,
     }
 }
 
-static uint32_t find_by_old_hash(const struct lookup_object *object,
-                                 const struct wanted *wanted)
+static uint32_t find_by_old_hash(const struct object *object, const struct wanted *wanted)
 {
     uint32_t buckets = object->hash[0];
     const uint32_t *bucket = object->hash + 2;
@@ -173,7 +174,7 @@ static uint32_t find_by_old_hash(const struct lookup_object *object,
     return at;
 }
 
-static void *find(const struct lookup_object *object, const struct wanted *wanted)
+static void *find(const struct object *object, const struct wanted *wanted)
 {
     uint32_t at =
         object->gnu_hash ? find_by_gnu_hash(object, wanted) : find_by_old_hash(object, wanted);
@@ -181,32 +182,79 @@ static void *find(const struct lookup_object *object, const struct wanted *wante
     return at == 0 ? NULL : (void *)(object->base + object->symbols[at].st_value);
 }
 
-void *lookup_in(const struct lookup_object *object, const char *name)
-{
-    return find(object, &(struct wanted){.name = name});
-}
+/* The objects that were loaded with the program, in their order. They stay loaded, so the list
+ * can be read at any time and without a lock. Empty: it is not to be used. */
+#define NOTED_MOST 96
+static AT_START struct place noted[NOTED_MOST];
+static AT_START size_t noted_count;
+static AT_START size_t noted_behind; /* the index of the first one behind us */
+static AT_START size_t noted_libc;   /* the index of libc */
 
-struct walk {
-    void (*each)(const struct lookup_object *object);
-    bool behind;
+struct notes {
+    size_t count, ours;
+    bool has_loader; /* the first object, which is the program, names a loader */
 };
 
-static int walk_on(struct dl_phdr_info *info, size_t size, void *argument)
+static int note_on(struct dl_phdr_info *info, size_t size, void *argument)
 {
-    struct walk *walk = argument;
-    struct lookup_object object;
+    struct notes *notes = argument;
 
     (void)size;
-    if (!walk->behind)
-        walk->behind = is_ours(info);
-    else if (read_tables(info, &object))
-        walk->each(&object);
+    if (notes->count == NOTED_MOST)
+        return 1;
+    for (int i = 0; notes->count == 0 && i < info->dlpi_phnum; i++)
+        notes->has_loader |= info->dlpi_phdr[i].p_type == PT_INTERP;
+    noted[notes->count] = place_of(info);
+    if (noted[notes->count].dynamic == _DYNAMIC)
+        notes->ours = notes->count;
+    notes->count++;
     return 0;
 }
 
-void lookup_behind_us(void (*each)(const struct lookup_object *object))
+/* The index of the object that has ADDRESS. */
+static size_t noted_at(uintptr_t address, size_t count)
 {
-    dl_iterate_phdr(walk_on, &(struct walk){.each = each});
+    size_t best = 0;
+
+    for (size_t i = 1; i < count; i++) {
+        if (noted[i].base <= address &&
+            (noted[i].base > noted[best].base || noted[best].base > address))
+            best = i;
+    }
+    return best;
+}
+
+/* Objects that dlopen() loads come behind all others, and libc comes with the program. So if
+ * libc is behind us, we have come with the program as well, unless that is linked statically.
+ */
+bool lookup_note_objects(void)
+{
+    struct notes notes = {0, NOTED_MOST, false};
+
+    if (dl_iterate_phdr(note_on, &notes) != 0 || !notes.has_loader)
+        return false;
+    noted_libc = noted_at((uintptr_t)&dl_iterate_phdr, notes.count);
+    if (noted_libc <= notes.ours)
+        return false;
+    noted_behind = notes.ours + 1;
+    noted_count = notes.count;
+    return true;
+}
+
+static void *find_in(const struct place *place, const struct wanted *wanted)
+{
+    struct object object;
+
+    return read_tables(place, &object) ? find(&object, wanted) : NULL;
+}
+
+static void *find_noted(size_t from, const struct wanted *wanted)
+{
+    void *found = NULL;
+
+    for (size_t i = from; i < noted_count && !found; i++)
+        found = find_in(&noted[i], wanted);
+    return found;
 }
 
 struct search {
@@ -218,13 +266,13 @@ struct search {
 static int search_on(struct dl_phdr_info *info, size_t size, void *argument)
 {
     struct search *search = argument;
-    struct lookup_object object;
+    struct place place = place_of(info);
 
     (void)size;
-    if (!search->behind)
-        search->behind = is_ours(info);
-    else if (read_tables(info, &object))
-        search->found = find(&object, &search->wanted);
+    if (search->behind)
+        search->found = find_in(&place, &search->wanted);
+    else
+        search->behind = place.dynamic == _DYNAMIC;
     return search->found != NULL;
 }
 
@@ -232,6 +280,8 @@ void *lookup_next(const char *name)
 {
     struct search search = {.wanted = {.name = name}};
 
+    if (noted_count > 0)
+        return find_noted(noted_behind, &search.wanted);
     dl_iterate_phdr(search_on, &search);
     return search.found;
 }
@@ -240,6 +290,12 @@ void *lookup_versioned(const char *name, const char *version)
 {
     struct search search = {.wanted = {name, true, version}, .behind = true};
 
-    dl_iterate_phdr(search_on, &search);
+    /* Nearly always what is wanted is in libc. */
+    if (noted_count > 0)
+        search.found = find_in(&noted[noted_libc], &search.wanted);
+    if (!search.found)
+        search.found = find_noted(0, &search.wanted);
+    if (!search.found)
+        dl_iterate_phdr(search_on, &search);
     return search.found;
 }

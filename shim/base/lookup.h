@@ -4,25 +4,26 @@
  * lack. It needs a handle for an object that was loaded with RTLD_LOCAL. And it waits for a
  * dlopen() of another thread, which may wait for this one.
  *
- * The only lock here is that of dl_iterate_phdr(3), which dlopen() does not hold while it runs
- * constructors. Nothing is allocated.
+ * The objects that were loaded with the program are noted at start-up. What is in one of them
+ * is found without a lock, by reading only, so also in a signal handler and in a child. For
+ * other objects the only lock is that of dl_iterate_phdr(3), which dlopen() does not hold while
+ * it runs constructors. Nothing is allocated.
  */
 #ifndef MCPOOL_LOOKUP_H
 #define MCPOOL_LOOKUP_H
 
+#include <stdbool.h>
+
 #include "base/compiler.h"
 
-struct lookup_object;
+/* Notes the objects that were loaded with the program. Called once, at start-up, before the
+ * functions below. False, and nothing is noted, if this library came later, by dlopen(), or if
+ * there are too many objects. */
+bool lookup_note_objects(void);
 
-/* Calls EACH for all objects that were loaded after this library, first to last: where
- * dlsym(RTLD_NEXT) looks. */
-COLD void lookup_behind_us(void (*each)(const struct lookup_object *object));
-
-/* What OBJECT defines by the name of NAME, in its default version or without one; NULL when it
- * defines nothing. */
-COLD void *lookup_in(const struct lookup_object *object, const char *name);
-
-/* The same for all objects behind us. */
+/* What the first object behind this library has by the name of NAME, in its default version or
+ * without one: what dlsym(RTLD_NEXT) finds. If objects are noted, it looks only there. NULL
+ * when none has it. */
 COLD void *lookup_next(const char *name);
 
 /* What the first loaded object that defines NAME with the default symbol version VERSION has by

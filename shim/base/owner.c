@@ -9,65 +9,61 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/lookup.h"
-#include "base/pages.h"
 #include "base/rawsys.h"
 
 _Atomic uint32_t fork_epoch;
-_Atomic uint32_t memory_sharers;
+AT_START _Atomic uint32_t memory_sharers;
 _Atomic uint32_t orphan_epoch;
 _Atomic uint32_t cred_epoch;
 
-/* Until owner_start() there is no owner. */
-static _Atomic pid_t without_owner;
-_Atomic pid_t *owner_pid = &without_owner;
-static bool is_wiped;
+struct owner_page owner_page;
 
-static _Atomic uint32_t refusal;
+/* The kernel does not wipe the page. */
+static AT_START bool is_unwiped;
+
+static AT_START _Atomic uint32_t refusal;
 
 /* Without __libc_single_threaded the threads are counted in /proc: once a second at most while
  * there are several, as every wait of the program asks. */
 #define ASK_AFTER ((msec_t)1000)
-static _Atomic msec_t ask_at; /* when to count again */
+static AT_START _Atomic msec_t ask_at; /* when to count again */
 
 /* The variable of glibc 2.32 and later, else NULL. */
 static const volatile char *single_threaded;
 
-bool owner_start(void)
+static pid_t this_pid(void)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *memory = pages_reserve(page);
+    return (pid_t)raw_syscall(SYS_getpid);
+}
 
-    if (!memory)
+bool owner_watch(void)
+{
+    if (!owner_is_this_pid())
         return false;
     single_threaded = lookup_versioned("__libc_single_threaded", NULL);
-    /* Fails before Linux 4.14. There only the pid tells a child from its parent. */
-    is_wiped = madvise(memory, page, MADV_WIPEONFORK) == 0;
-    owner_pid = memory;
-    owner_adopt();
+    /* Fails before Linux 4.14, and where a page of memory is larger. There only the pid tells a
+     * child from its parent, which reads its parent's. One sharer that never ends makes
+     * owner_is_this_process() compare the pid each time. */
+    is_unwiped =
+        raw_syscall(SYS_madvise, &owner_page, sizeof(owner_page), MADV_WIPEONFORK) != 0;
+    if (is_unwiped)
+        atomic_fetch_add(&memory_sharers, 1);
     return true;
 }
 
 void owner_adopt(void)
 {
-    /* If the page is not wiped, a child reads its parent's pid in it. One sharer that never
-     * ends makes owner_is_this_process() compare the pid each time. */
-    atomic_store(&memory_sharers, is_wiped ? 0 : 1);
+    atomic_store(&memory_sharers, is_unwiped ? 1 : 0);
     atomic_store(&ask_at, 0);
-    atomic_store(owner_pid, getpid());
-}
-
-bool owner_was_started(void)
-{
-    return owner_pid != &without_owner;
+    atomic_store(&owner_page.pid, this_pid());
 }
 
 bool owner_is_this_pid(void)
 {
-    return atomic_load_explicit(owner_pid, memory_order_relaxed) == getpid();
+    return atomic_load_explicit(&owner_page.pid, memory_order_relaxed) == this_pid();
 }
 
 static bool has_one_thread(void)
@@ -108,12 +104,12 @@ enum reason owner_refusal(void)
 
 pid_t owner_disown(void)
 {
-    return atomic_exchange(owner_pid, 0);
+    return atomic_exchange(&owner_page.pid, 0);
 }
 
 void owner_restore(pid_t owner)
 {
-    atomic_store(owner_pid, owner);
+    atomic_store(&owner_page.pid, owner);
 }
 
 void owner_refuse(enum reason reason)

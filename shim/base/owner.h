@@ -31,27 +31,35 @@ extern _Atomic uint32_t orphan_epoch __attribute__((visibility("hidden")));
 /* How often the process changed its user, group, root or capabilities. */
 extern _Atomic uint32_t cred_epoch __attribute__((visibility("hidden")));
 
-/* Makes the calling process the owner: owner_start() at start-up, owner_adopt() in the child of
- * a fork. False when there is no memory. */
-bool owner_start(void);
+/* Makes the calling process the owner: at start-up, or in the child of a fork. */
 void owner_adopt(void);
 
-/* The pid of the owner; 0 before owner_start(), and without an owner. The kernel wipes its
- * page in the child of a fork, as a child in another PID namespace may have the owner's pid. */
-extern _Atomic pid_t *owner_pid __attribute__((visibility("hidden")));
+/* Before the first connection. From now on owner_is_this_process() is false in a child that did
+ * not run the fork handlers; until then there was nothing that such a child could take for its
+ * own. False, and nothing is done, in such a child. */
+bool owner_watch(void);
 
-/* Whether owner_start() was called. */
-COLD bool owner_was_started(void);
+/* The pid of the owner; 0 before start-up and without an owner. It has a page for itself, which
+ * the kernel wipes in the child of a fork, as a child in another PID namespace may have the
+ * owner's pid. */
+#if defined(__x86_64__)
+#define OWNER_PAGE 4096
+#else
+#define OWNER_PAGE 65536
+#endif
+extern struct owner_page {
+    _Alignas(OWNER_PAGE) _Atomic pid_t pid;
+} owner_page __attribute__((visibility("hidden")));
 
-/* Compares the pid of the owner with getpid(). */
+/* Compares the pid of the owner with that of this process. */
 COLD bool owner_is_this_pid(void);
 
-/* Whether the calling process owns this memory. False before owner_start(), and in a child of
+/* Whether the calling process owns this memory. False before start-up, and in a child of
  * vfork(), which runs in its parent's memory, of _Fork() and of clone(). One system call while
  * a child may run in our memory, else none. Relaxed loads: see owner.c. */
 static inline bool owner_is_this_process(void)
 {
-    return atomic_load_explicit(owner_pid, memory_order_relaxed) != 0 &&
+    return atomic_load_explicit(&owner_page.pid, memory_order_relaxed) != 0 &&
            (atomic_load_explicit(&memory_sharers, memory_order_relaxed) == 0 ||
             owner_is_this_pid());
 }

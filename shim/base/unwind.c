@@ -1,3 +1,5 @@
 #include "base/unwind.h"
 
-struct unwind unwind;
+#include "base/compiler.h"
+
+AT_START struct unwind unwind;

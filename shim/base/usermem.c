@@ -1,6 +1,6 @@
 /*
- * Finds, at start-up, the memory of the program that is always readable: its variables, its
- * heap and the stack of its first thread.
+ * Finds the memory of the program that is always readable: its variables, its heap and the
+ * stack of its first thread.
  */
 #include "base/usermem.h"
 
@@ -8,9 +8,10 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "base/lookup.h"
 
-struct memory memory;
+AT_START struct memory memory;
 
 /* The first object that dl_iterate_phdr(3) lists is the program. Its writable segment stays
  * mapped as long as the program runs. All its pages exist: the kernel fills those that are not
@@ -35,11 +36,15 @@ void usermem_start(void)
     void *heap = sbrk(0);
 
     dl_iterate_phdr(note_variables, NULL);
-    if (heap != (void *)-1) {
+    if (heap != (void *)-1)
         memory.heap_from = (uintptr_t)heap;
-        memory.heap_end = lookup_versioned("__curbrk", NULL);
-    }
     /* The kernel puts these bytes above the environment. A constructor that ran before us may
      * have moved `environ` to the heap, see setenv(3). */
     memory.stack_end = getauxval(AT_RANDOM);
+}
+
+void usermem_find_heap(void)
+{
+    if (memory.heap_from != 0)
+        memory.heap_end = lookup_versioned("__curbrk", NULL);
 }

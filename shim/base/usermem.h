@@ -25,7 +25,7 @@ struct usermem_range {
     uintptr_t size;
 };
 
-/* Where that memory is. All zero before usermem_start(), and for what it could not find. */
+/* Where that memory is. All zero before the functions below, and for what they did not find. */
 extern struct memory {
     struct usermem_range variables;
     uintptr_t heap_from;
@@ -33,8 +33,11 @@ extern struct memory {
     uintptr_t stack_end;   /* the stack of the first thread is below */
 } memory __attribute__((visibility("hidden")));
 
-/* Fills `memory`. Called once, at start-up; looks symbols up. */
+/* Fills `memory` but for heap_end. Called once, at start-up. */
 void usermem_start(void);
+
+/* Fills heap_end. Called before the first connection; looks a symbol up. */
+void usermem_find_heap(void);
 
 /* An address at most so far below stack_end is on the stack of the first thread. The kernel
  * maps nothing else there: it keeps at least 128 MB free for that stack (mmap_base()). */

@@ -330,11 +330,12 @@ static void tell_family(struct advice *advice, const struct finding *finding)
         return;
     say(advice, "family",
         "%s %s idle connections with others of one ancestor: %" PRIu64 " given, %" PRIu64
-        " taken, and %" PRIu64
-        " not given for lack of room. Now they have %s in common, to all "
-        "servers together.",
+        " taken. Not given were %" PRIu64 " for lack of room, %" PRIu64
+        " that no other process would have looked after, and %" PRIu64
+        " that the kernel refused. Now they have %s in common, to all servers together.",
         count_of(n, "process"), n == 1 ? "shares" : "share", stats[STAT_given],
-        stats[STAT_taken], stats[STAT_not_given], count_of(queued(finding), "idle connection"));
+        stats[STAT_taken], stats[STAT_not_given_full], stats[STAT_not_given_alone],
+        stats[STAT_not_given_refused], count_of(queued(finding), "idle connection"));
 }
 
 /* Why some processes share nothing. */

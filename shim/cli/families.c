@@ -65,7 +65,9 @@ static const struct process *add_member(struct family *family, const struct proc
 
         family->given += stats[STAT_given];
         family->taken += stats[STAT_taken];
-        family->not_given += stats[STAT_not_given];
+        family->not_given_full += stats[STAT_not_given_full];
+        family->not_given_alone += stats[STAT_not_given_alone];
+        family->not_given_refused += stats[STAT_not_given_refused];
         family->foreign += stats[STAT_foreign];
     }
     if (last && !is_earlier(&last->written, &process->written))

@@ -18,9 +18,11 @@
 struct family {
     const struct process *first; /* the first member in the list of processes */
     size_t count;                /* of its members that are in the list */
-    uint64_t given;              /* these four are sums of what the members count */
+    uint64_t given;              /* these six are sums of what the members count */
     uint64_t taken;
-    uint64_t not_given;
+    uint64_t not_given_full;
+    uint64_t not_given_alone;
+    uint64_t not_given_refused;
     uint64_t foreign;
     uint32_t queued; /* idle connections that it had, as the member says that wrote last */
 };

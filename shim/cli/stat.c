@@ -123,6 +123,12 @@ static void print_times(const struct numbers *total)
         printf("  real connects that failed: %" PRIu64 "\n", failed);
 }
 
+static void print_if_any(const char *what, uint64_t n)
+{
+    if (n > 0)
+        printf(", %s %" PRIu64, what, n);
+}
+
 /* What the families share whose first members are among the N processes at FIRST. */
 static void print_families(const struct families *families, const struct process *first,
                            size_t n)
@@ -133,11 +139,13 @@ static void print_families(const struct families *families, const struct process
         if (family->first < first || family->first >= first + n)
             continue;
         printf("  family of %zu process%s: given %" PRIu64 ", taken %" PRIu64
-               ", shared idle %" PRIu32 ", not given %" PRIu64,
+               ", shared idle %" PRIu32,
                family->count, family->count == 1 ? "" : "es", family->given, family->taken,
-               family->queued, family->not_given);
-        if (family->foreign > 0)
-            printf(", foreign %" PRIu64, family->foreign);
+               family->queued);
+        print_if_any("not given, full", family->not_given_full);
+        print_if_any("not given, alone", family->not_given_alone);
+        print_if_any("not given, refused", family->not_given_refused);
+        print_if_any("foreign", family->foreign);
         putchar('\n');
     }
 }
@@ -294,10 +302,11 @@ static void print_json_families(const struct processes *processes,
             printf("%s%d", between, processes->list[j].pid);
             between = ", ";
         }
-        printf("], \"given\": %" PRIu64 ", \"taken\": %" PRIu64 ", \"not_given\": %" PRIu64
+        printf("], \"given\": %" PRIu64 ", \"taken\": %" PRIu64 ", \"not_given_full\": %" PRIu64
+               ", \"not_given_alone\": %" PRIu64 ", \"not_given_refused\": %" PRIu64
                ", \"foreign\": %" PRIu64 ", \"queued\": %" PRIu32 "}",
-               family->given, family->taken, family->not_given, family->foreign,
-               family->queued);
+               family->given, family->taken, family->not_given_full, family->not_given_alone,
+               family->not_given_refused, family->foreign, family->queued);
     }
     puts("]}");
 }

@@ -1,5 +1,5 @@
 /*
- * Reads the variables of the environment. A table has a row for each, with its default.
+ * Reads the variables of the environment, which variables.def lists.
  */
 #include "config/config.h"
 
@@ -347,32 +347,48 @@ static bool read_library(struct config *config, const char *value)
 #define NOT_A_TIME   "is not a time from 1ms to 168h, such as 90s or 5m"
 #define NOT_A_SWITCH "is not on, off, yes, no, true, false, 1 or 0"
 
+/* Texts in the table, as the loader would have to relocate pointers in every process. */
 static const struct variable {
-    const char *name;
-    bool (*read)(struct config *config, const char *value);
-    const char *fallback;
-    const char *problem; /* of a value that READ refuses */
+    char name[16];
+    char fallback[40];
 } variables[] = {
-    {"SERVERS", read_servers, "11211", NULL},
-    {"MAX_IDLE", read_max_idle, "32", NOT_A_COUNT},
-    {"MAX_IDLE_TOTAL", read_max_idle_total, "256", NOT_A_COUNT},
-    {"IDLE_TIMEOUT", read_idle_timeout, "55s", NOT_A_TIME},
-    {"MAX_LIFETIME", read_max_lifetime, "5m", NOT_A_TIME},
-    {"KEEPALIVE", read_keepalive, "15s",
-     "is not off or a time from 1s to 1h, such as 15s or 2m"},
-    {"DEEPBIND", read_deepbind, "memcached.so,memcache.so,sockets.so",
-     "is not a list of file names without directories"},
-    {"LOG", read_log, "", "is not stderr or a path that can be used here"},
-    {"LOG_LEVEL", read_log_level, "info", "is not error, warning, info or debug"},
-    {"STATS", read_stats, STATS_DIRECTORY,
-     "is not off or an absolute path of at most 199 bytes"},
-    {"SHARE", read_share, "on", "is not on, off or always"},
-    {"DRY_RUN", read_dry_run, "off", NOT_A_SWITCH},
-    {"DISABLE", read_disable, "off", NOT_A_SWITCH},
-    {"LIBRARY", read_library, "", NULL},
+#define VARIABLE(name, read, fallback, problem) {#name, fallback},
+#include "config/variables.def"
+#undef VARIABLE
 };
 
-#define VARIABLES (sizeof(variables) / sizeof(variables[0]))
+enum index {
+#define VARIABLE(name, read, fallback, problem) INDEX_##name,
+#include "config/variables.def"
+#undef VARIABLE
+    COUNT
+};
+
+static bool read_value(enum index i, struct config *config, const char *value)
+{
+    switch (i) {
+#define VARIABLE(name, read, fallback, problem)                                                \
+    case INDEX_##name:                                                                         \
+        return read(config, value);
+#include "config/variables.def"
+#undef VARIABLE
+    default:
+        return false;
+    }
+}
+
+static const char *problem_of(enum index i)
+{
+    switch (i) {
+#define VARIABLE(name, read, fallback, problem)                                                \
+    case INDEX_##name:                                                                         \
+        return problem;
+#include "config/variables.def"
+#undef VARIABLE
+    default:
+        return NULL;
+    }
+}
 
 static void read_assignment(struct config *config, const char *assignment)
 {
@@ -381,13 +397,13 @@ static void read_assignment(struct config *config, const char *assignment)
 
     if (name[n] != '=')
         return;
-    for (size_t i = 0; i < VARIABLES; i++) {
+    for (enum index i = 0; i < COUNT; i++) {
         if (strlen(variables[i].name) != n || strncmp(name, variables[i].name, n) != 0)
             continue;
-        if (!variables[i].read(config, name + n + 1)) {
-            variables[i].read(config, variables[i].fallback);
+        if (!read_value(i, config, name + n + 1)) {
+            read_value(i, config, variables[i].fallback);
             warn_of_value(config, (struct part){assignment, n + strlen(PREFIX)},
-                          whole(name + n + 1), variables[i].problem);
+                          whole(name + n + 1), problem_of(i));
         }
         return;
     }
@@ -413,12 +429,50 @@ static void read_runtime_directory(struct config *config, const char *value)
         fmt_print(config->stats_instead, n, "%s/%s", value, STATS_SUBDIRECTORY);
 }
 
+/* The copies: the strings, and pointers to them. */
+static struct {
+    char *names[32]; /* the last one is always NULL */
+    char bytes[4096];
+} kept;
+
+static bool is_ours(const char *assignment)
+{
+    return strncmp(assignment, PREFIX, strlen(PREFIX)) == 0 ||
+           strncmp(assignment, RUNTIME, strlen(RUNTIME)) == 0;
+}
+
+bool config_keep(char *const *environment)
+{
+    const size_t most = sizeof(kept.names) / sizeof(kept.names[0]) - 1;
+    size_t count = 0, used = 0;
+
+    for (; *environment; environment++) {
+        size_t n;
+
+        if (!is_ours(*environment))
+            continue;
+        n = strlen(*environment) + 1;
+        if (count == most || n > sizeof(kept.bytes) - used ||
+            strncmp(*environment, PREFIX "LOG=", strlen(PREFIX "LOG=")) == 0)
+            return false;
+        kept.names[count] = memcpy(kept.bytes + used, *environment, n);
+        used += n;
+        count++;
+    }
+    return true;
+}
+
+char *const *config_kept(void)
+{
+    return kept.names;
+}
+
 void config_read(struct config *config, char *const *environment)
 {
     config->warning_count = 0;
     config->stats_instead[0] = '\0';
-    for (size_t i = 0; i < VARIABLES; i++)
-        variables[i].read(config, variables[i].fallback);
+    for (enum index i = 0; i < COUNT; i++)
+        read_value(i, config, variables[i].fallback);
     for (; *environment; environment++) {
         if (strncmp(*environment, PREFIX, strlen(PREFIX)) == 0)
             read_assignment(config, *environment);

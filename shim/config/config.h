@@ -1,6 +1,7 @@
 /*
- * The settings: the MCPOOL_ variables of the environment, and their defaults. They are copied
- * at start-up, as some programs (nginx, php-fpm) overwrite their environment later.
+ * The settings: the MCPOOL_ variables of the environment, and their defaults. The variables are
+ * copied at start-up, as some programs (nginx, php-fpm) overwrite their environment later. Most
+ * programs never speak memcached, so they are read when the first connection is near.
  */
 #ifndef MCPOOL_CONFIG_H
 #define MCPOOL_CONFIG_H
@@ -61,5 +62,10 @@ struct config {
  * printable. A relative log path is made absolute: it is below the present working directory.
  * Needs no lock; allocates nothing. */
 void config_read(struct config *config, char *const *environment);
+
+/* Copies what config_read() needs of ENVIRONMENT, for config_kept(). False if it has to be read
+ * at once: it does not fit, or it names a log, to which the start is written. Called once. */
+bool config_keep(char *const *environment);
+char *const *config_kept(void);
 
 #endif

@@ -3,6 +3,8 @@
  */
 #include "conn/ring.h"
 
+#include "base/compiler.h"
+
 #include <linux/io_uring.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -70,7 +72,7 @@ static struct ring rings[RINGS];
 /* One more than the highest index ever in use; 0 in most processes. */
 static _Atomic uint32_t ring_end;
 
-static const struct ring_above *above;
+static AT_START const struct ring_above *above;
 
 void ring_start(const struct ring_above *functions)
 {

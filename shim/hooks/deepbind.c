@@ -1,22 +1,15 @@
 /*
  * The hook of dlopen(): takes RTLD_DEEPBIND away from the objects that MCPOOL_DEEPBIND names.
  */
-#include "hooks/deepbind.h"
-
 #include "hooks/hooks.h"
+#include "hooks/wake.h"
 
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <string.h>
 
-static const char *names = ""; /* with a comma between two */
-
-void deepbind_start(const struct config *config)
-{
-    names = config->deepbind;
-}
-
-static bool is_named(const char *object)
+/* Whether OBJECT is one of the NAMES, which have a comma between two. */
+static bool is_named(const char *object, const char *names)
 {
     size_t length = strlen(object);
     const char *name = names;
@@ -42,7 +35,7 @@ static COLD __attribute__((noinline)) int flags_for(const char *file, int flags)
     if (!(flags & RTLD_DEEPBIND))
         return flags;
     slash = strrchr(file, '/');
-    return is_named(slash ? slash + 1 : file) ? flags & ~RTLD_DEEPBIND : flags;
+    return is_named(slash ? slash + 1 : file, wake_deepbind()) ? flags & ~RTLD_DEEPBIND : flags;
 }
 
 /* The real dlopen() finds its caller, whose RUNPATH it uses, by the return address. So the call

@@ -3,6 +3,8 @@
  */
 #include "hooks/hooks.h"
 
+#include "hooks/flags.h"
+
 #include "pool/family.h"
 #include "pool/swap.h"
 #include "base/rawsys.h"
@@ -172,22 +174,33 @@ static int after_fcntl(int fd, int command, struct conn *conn, int result)
     }
 }
 
+/* O_NONBLOCK is the only flag of a connection that is pooled. */
+static void note_flags(struct flags_change *change, int command, int flags)
+{
+    if (command == F_SETFD)
+        change->fd_flags = flags & FD_CLOEXEC;
+    else if (flags & ~(O_ACCMODE | O_NONBLOCK | O_LARGEFILE) || change->flags == CONN_UNKNOWN)
+        change->flags = CONN_UNKNOWN;
+    else
+        change->flags = (change->flags & ~O_NONBLOCK) | (flags & O_NONBLOCK);
+}
+
 /* F_SETFL and F_SETFD: check-out and check-in have to know the flags of a connection. */
 static int set_flags(int fd, int command, void *argument, int (*real)(int, int, ...))
 {
     bool asynchronous = command == F_SETFL && (long)argument & O_ASYNC;
-    struct conn *conn;
+    struct flags_change change;
     int result;
 
     if (asynchronous)
         swap_for_new_if_possible(fd);
-    conn = track_flags_begin(fd);
+    flags_change_begin(&change, fd);
     result = real(fd, command, argument);
-    if (!conn)
-        return result;
     if (result == 0 && asynchronous)
         track_refuse(fd, REASON_ODD_FLAGS);
-    conn_put(conn, CONN_CALL_OTHER);
+    if (result == 0 && change.conn)
+        note_flags(&change, command, (int)(long)argument);
+    flags_change_end(&change);
     return result;
 }
 

@@ -1,6 +1,6 @@
 /*
- * Finds the real functions behind the hooks, and takes their place before start-up has found
- * them.
+ * Finds the real functions behind the hooks when they are first called, and takes their place
+ * before start-up.
  */
 #include "hooks/libc.h"
 
@@ -103,12 +103,15 @@ static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *
         (body, stack, flags, argument, rest.argument[0], rest.argument[1], rest.argument[2]));
 }
 
+/* Each pointer begins at its function in hooks/first.S. */
 #define HOOK(ret, name, params, before)                                                        \
-    static ret before_##name params                                                            \
+    MCPOOL_HIDDEN ret before_##name params;                                                    \
+    MCPOOL_HIDDEN ret first_##name params;                                                     \
+    ret before_##name params                                                                   \
     {                                                                                          \
         return (ret)(before);                                                                  \
     }                                                                                          \
-    ret(*real_##name) params = before_##name;
+    ret(*real_##name) params = first_##name;
 #define ALIAS(name, hook)
 #define HOOK_FOREIGN(ret, name, version, body, params)
 #define HOOK_CHILD(name) void *real_##name;
@@ -125,47 +128,59 @@ void libc_bind_children(void)
 #undef HOOK_CHILD
 }
 
-static void bind_one(void *real, void *found)
+/* Whether the real functions can be looked up at any time. */
+static AT_START bool is_started;
+
+/* Not seen by ThreadSanitizer: two threads may store the same pointer at the same time, and a
+ * third one may read it meanwhile. */
+__attribute__((no_sanitize("thread"))) void *libc_first(void **real, void *before,
+                                                        const char *name)
+{
+    void *found = NULL;
+
+    if (!is_started)
+        return before;
+    found = lookup_next(name);
+    if (!found)
+        found = before;
+    /* relaxed: what the pointer leads to is there since start-up */
+    __atomic_store_n(real, found, __ATOMIC_RELAXED);
+    return found;
+}
+
+static bool bind_one(void *real, void *found)
 {
     if (found)
         *(void **)real = found;
+    return found != NULL;
 }
 
-/* Binds what was not found in an object before OBJECT. */
-static void bind_from(const struct lookup_object *object)
+/* Binds all at once, as objects that come and go may be behind us. */
+static void bind_all(void)
 {
 #define HOOK(ret, name, params, before)                                                        \
-    if (real_##name == before_##name)                                                          \
-        bind_one(&real_##name, lookup_in(object, #name));
+    real_##name = before_##name;                                                               \
+    bind_one(&real_##name, libc_late(#name));
 #define HOOK_CHILD(name)
 #include "hooks/hooks.def"
 #undef HOOK
 #undef HOOK_CHILD
+    libc_bind_children();
 }
 
 static bool bind_unwinding(void)
 {
-    bind_one(&unwind.push, lookup_versioned("_pthread_cleanup_push", NULL));
-    bind_one(&unwind.pop, lookup_versioned("_pthread_cleanup_pop", NULL));
-    bind_one(&unwind.testcancel, lookup_versioned("pthread_testcancel", NULL));
-    return unwind.push && unwind.pop && unwind.testcancel;
+    bool push = bind_one(&unwind.push, lookup_versioned("_pthread_cleanup_push", NULL));
+    bool pop = bind_one(&unwind.pop, lookup_versioned("_pthread_cleanup_pop", NULL));
+    bool test = bind_one(&unwind.testcancel, lookup_versioned("pthread_testcancel", NULL));
+
+    return push && pop && test;
 }
 
-static void bind_from_versioned(void)
+bool libc_start(void)
 {
-#define HOOK(ret, name, params, before) bind_one(&real_##name, lookup_versioned(#name, NULL));
-#define HOOK_CHILD(name)
-#include "hooks/hooks.def"
-#undef HOOK
-#undef HOOK_CHILD
-}
-
-bool libc_bind(void)
-{
-    lookup_behind_us(bind_from);
-    /* If this library was loaded by dlopen(), libc is before it. */
-    if (real_socket == before_socket)
-        bind_from_versioned();
-    libc_bind_children();
+    if (!lookup_note_objects())
+        bind_all();
+    is_started = true;
     return bind_unwinding();
 }

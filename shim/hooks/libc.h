@@ -1,8 +1,9 @@
 /*
  * The real functions behind the hooks: real_close() is the close() that the program would call
  * without the library, and so on for every row of hooks/hooks.def. They can be called at any
- * time: before libc_bind() has run they make the bare system call. They may block and be
- * cancellation points, just as the functions of those names. Called without the pool's lock.
+ * time: before libc_start() has run they make the bare system call, and the first call after it
+ * looks the function up. They may block and be cancellation points, just as the functions of
+ * those names. Called without the pool's lock.
  */
 #ifndef MCPOOL_LIBC_H
 #define MCPOOL_LIBC_H
@@ -26,6 +27,8 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#include "base/compiler.h"
 
 #define MCPOOL_HIDDEN __attribute__((visibility("hidden")))
 #define MCPOOL_EXPORT __attribute__((visibility("default")))
@@ -82,12 +85,15 @@ struct libc_three {
 #undef HOOK_CHILD
 #undef HOOK_FOREIGN
 
-/* Looks up every real function, once, at start-up. A name that this libc lacks keeps the bare
- * system call. False when the functions of base/unwind.h are missing: nothing may be pooled. */
-bool libc_bind(void);
+/* At start-up. A name that this libc lacks keeps the bare system call. False when the functions
+ * of base/unwind.h are missing: nothing may be pooled. */
+bool libc_start(void);
 
-/* Looks up the real functions of hooks/children.S, whose hooks call it if they run before
- * start-up. */
+/* For hooks/first.S: what is to be called for NAME, whose pointer is REAL. The pointer is set
+ * if start-up has run; until then it is BEFORE. Takes no lock and keeps errno. */
+COLD void *libc_first(void **real, void *before, const char *name) MCPOOL_HIDDEN;
+
+/* Looks up the real functions of hooks/children.S, whose hooks call it at their first call. */
 void libc_bind_children(void);
 
 #endif

@@ -91,7 +91,7 @@ static int ring_made(int result)
 {
     if (result < 0)
         return result;
-    if (owner_was_started())
+    if (atomic_load(&owner_page.pid) != 0)
         track_unseen_everywhere(REASON_IO_URING);
     else
         owner_refuse(REASON_IO_URING);

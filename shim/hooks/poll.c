@@ -11,6 +11,7 @@
 #include "pool/due.h"
 #include "pool/family.h"
 #include "hooks/cut_wait.h"
+#include "hooks/flags.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
 #include "base/unwind.h"
@@ -80,23 +81,44 @@ HOOKED int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
     return hook_epoll_ctl(epfd, op, fd, event, real_epoll_ctl);
 }
 
+/* What FLAGS are after a successful FIONBIO with ARGUMENT, as far as that can be told without a
+ * system call: most programs have it on their stack. Looked at before the call. */
+static int flags_after(int flags, const int *argument)
+{
+    if (flags == CONN_UNKNOWN || (uintptr_t)argument % sizeof(int) != 0 ||
+        !usermem_word_certain((uintptr_t)argument))
+        return CONN_UNKNOWN;
+    return *argument ? flags | O_NONBLOCK : flags & ~O_NONBLOCK;
+}
+
+static int changing_ioctl(int fd, unsigned long request, void *argument)
+{
+    struct flags_change change;
+    int result, after;
+
+    flags_change_begin(&change, fd);
+    after =
+        request == FIONBIO && change.conn ? flags_after(change.flags, argument) : CONN_UNKNOWN;
+    result = real_ioctl(fd, request, argument);
+    if (result == 0 && request == FIONBIO)
+        change.flags = after;
+    else if (result == 0)
+        change.fd_flags = request == FIOCLEX ? FD_CLOEXEC : 0;
+    flags_change_end(&change);
+    return result;
+}
+
 /* Requests for signals cannot be undone at check-in. Others change flags of the connection. */
 static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request,
                                                    void *argument)
 {
-    struct conn *conn = NULL;
-    int result;
-
     if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
         swap_for_new_if_possible(fd);
         track_refuse(fd, REASON_ODD_FLAGS);
     } else if (request == FIONBIO || request == FIOCLEX || request == FIONCLEX) {
-        conn = track_flags_begin(fd);
+        return changing_ioctl(fd, request, argument);
     }
-    result = real_ioctl(fd, request, argument);
-    if (conn)
-        conn_put(conn, CONN_CALL_OTHER);
-    return result;
+    return real_ioctl(fd, request, argument);
 }
 
 HOOKED int ioctl(int fd, unsigned long request, ...)

@@ -6,6 +6,7 @@
 
 #include "pool/due.h"
 #include "pool/family.h"
+#include "pool/sharing.h"
 #include "pool/swap.h"
 
 /* The idle connections were opened by a user or group that the process no longer is. */
@@ -106,6 +107,28 @@ HOOKED void quick_exit(int status)
     due_before_end();
     real_quick_exit(status);
     __builtin_unreachable();
+}
+
+/* Python removes its handlers early in its end, which can take long. A master that signals its
+ * workers once more (gunicorn does so in a reload) kills them then, before any destructor. */
+static bool can_kill(int number, sighandler_t handler)
+{
+    return handler == SIG_DFL && (number == SIGTERM || number == SIGINT || number == SIGQUIT ||
+                                  number == SIGHUP || number == SIGUSR1 || number == SIGUSR2);
+}
+
+HOOKED int sigaction(int number, const struct sigaction *action, struct sigaction *old)
+{
+    if (action && can_kill(number, action->sa_handler))
+        sharing_before_a_kill();
+    return real_sigaction(number, action, old);
+}
+
+HOOKED sighandler_t signal(int number, sighandler_t handler)
+{
+    if (can_kill(number, handler))
+        sharing_before_a_kill();
+    return real_signal(number, handler);
 }
 
 /* The child gets the fd even if FD and TO are the same, as close-on-exec is cleared then. */

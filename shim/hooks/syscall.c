@@ -261,14 +261,33 @@ static long enter_namespace(long nr, const long *a)
 #define NO_FD  0
 #define FD(at) (1 << (at))
 
+/* A number for each, as a pointer would have to be relocated in every process. */
+enum effect {
+#define EFFECT(function) EFFECT_##function,
+#include "hooks/effects.def"
+#undef EFFECT
+};
+
 static const struct row {
-    unsigned int fds;
-    long (*effect)(long nr, const long *a);
+    uint8_t fds;
+    uint8_t effect;
 } rows[] = {
-#define SYSCALL(name, fds, effect) {fds, effect},
+#define SYSCALL(name, fds, effect) {fds, EFFECT_##effect},
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };
+
+static long take_effect(enum effect effect, long nr, const long *a)
+{
+    switch (effect) {
+#define EFFECT(function)                                                                       \
+    case EFFECT_##function:                                                                    \
+        return function(nr, a);
+#include "hooks/effects.def"
+#undef EFFECT
+    }
+    return pass_on(nr, a);
+}
 
 enum row_index {
 #define SYSCALL(name, fds, effect) ROW_OF_##name,
@@ -304,5 +323,5 @@ HOOKED long syscall(long nr, ...)
         return pass_on(nr, a);
     for (unsigned int fds = row->fds; fds != 0; fds &= fds - 1)
         hook_share((int)a[__builtin_ctz(fds)], REASON_RAW_SYSCALL);
-    return row->effect(nr, a);
+    return take_effect((enum effect)row->effect, nr, a);
 }

@@ -3,6 +3,8 @@
  */
 #include "hooks/track.h"
 
+#include "hooks/wake.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -70,7 +72,7 @@ INLINED int track_spare(int domain, int type, int protocol)
 
     if (!could_be_pooled(domain, type, protocol) || !owner_is_this_process())
         return -1;
-    if (mode_is_off()) {
+    if (mode_is_off() && !wake()) {
         due_when_off();
         return -1;
     }
@@ -101,7 +103,7 @@ void track_socket(int fd, int domain, int type, int protocol, uint32_t forks, ui
 
     track_lowest_fd(fd);
     if (fd >= FDMAP_SIZE || !could_be_pooled(domain, type, protocol) ||
-        !owner_is_this_process() || mode_is_off())
+        !owner_is_this_process() || (mode_is_off() && !wake()))
         return;
     conn = conn_new(fd, domain);
     if (!conn)
@@ -323,25 +325,17 @@ void track_shared(int fd, enum reason reason)
         raw_close(fd);
 }
 
-struct conn *track_flags_begin(int fd)
-{
-    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
-
-    if (!conn)
-        return NULL;
-    conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
-    return conn;
-}
-
 void track_flags_range(unsigned int first, unsigned int last)
 {
     unsigned int end = (unsigned int)fdmap_end();
 
     for (unsigned int fd = first; fd < end && fd <= last; fd++) {
-        struct conn *conn = track_flags_begin((int)fd);
+        struct conn *conn = conn_get((int)fd, CONN_CALL_OTHER);
 
-        if (conn)
-            conn_put(conn, CONN_CALL_OTHER);
+        if (!conn)
+            continue;
+        conn_set_flags(conn, CONN_UNKNOWN, CONN_UNKNOWN);
+        conn_put(conn, CONN_CALL_OTHER);
     }
 }
 

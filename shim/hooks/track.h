@@ -115,11 +115,8 @@ static inline void track_refuse(int fd, enum reason reason)
 /* The program's shutdown() of FD is about to be passed on to the kernel. */
 COLD void track_shut_down(int fd);
 
-/* The flags of FD are about to be set. Returns the connection at FD, which the caller gives to
- * conn_put(), with CONN_CALL_OTHER, after the call; NULL when there is none. */
-struct conn *track_flags_begin(int fd);
-
-/* The same for all fds from FIRST to LAST, before a call that does not block. */
+/* The flags of all fds from FIRST to LAST are about to be set, by a call that does not block.
+ */
 COLD void track_flags_range(unsigned int first, unsigned int last);
 
 /* bind() to ADDR, of LEN bytes, has succeeded on FD: the socket is not pooled. The exception is

@@ -187,21 +187,32 @@ COLD static struct conn *find_clean(struct conn *fresh, enum wire_protocol proto
     return NULL;
 }
 
+/* A draining connection, CHECKING_OUT. What is evicted for it is not on the stack any more when
+ * the caller verifies it. */
+COLD static __attribute__((noinline)) struct conn *
+take_draining(struct conn *fresh, enum wire_protocol protocol, msec_t now)
+{
+    struct evicted evicted;
+    struct conn *conn;
+
+    evicted.count = 0;
+    conn = pool_check_out_draining(fresh, protocol, now, &evicted);
+    discard_evicted(&evicted);
+    return conn;
+}
+
 /* A draining connection on which everything has come by now. The one that has waited longest is
  * tried first. Only a few are tried: a server that has not answered those has hardly answered
  * the others. */
 COLD static struct conn *find_drained(struct conn *fresh, enum wire_protocol protocol,
                                       msec_t now)
 {
-    struct evicted evicted;
     unsigned int reads = DRAIN_READS, asks = DRAINS_AT_ONCE;
 
-    evicted.count = 0;
     for (int i = 0; i < DRAINS_AT_ONCE && reads > 0; i++) {
-        struct conn *conn = pool_check_out_draining(fresh, protocol, now, &evicted);
+        struct conn *conn = take_draining(fresh, protocol, now);
         enum reason reason;
 
-        discard_evicted(&evicted);
         if (!conn)
             return NULL;
         reason = drain(conn, now, &reads);

@@ -32,6 +32,8 @@
 
 /* How long a number of families is believed, and fewer are shared after a refusal. */
 #define COUNT_EVERY ((msec_t)2 * 1000)
+/* How much longer a count holds for a member that cannot count. */
+#define COUNT_HOLDS ((msec_t)60 * 1000)
 #define REFUSED_FOR ((msec_t)60 * 1000)
 
 _Atomic(struct family_board *) family_board;
@@ -386,10 +388,10 @@ static unsigned int all_most(void)
     return (unsigned int)limit / PART_OF_LIMIT;
 }
 
-/* A part for each family; less as long as the others have more than theirs. */
-static unsigned int count_most(void)
+/* A part for each of as many FAMILIES; less as long as the others have more than theirs, which
+ * have QUEUED together. */
+static unsigned int part_of(unsigned int families, unsigned int queued)
 {
-    unsigned int queued, families = stats_count_families(&queued);
     unsigned int all = all_most(), part, rest;
 
     if (families == 0)
@@ -399,9 +401,13 @@ static unsigned int count_most(void)
     return rest < part ? rest : part;
 }
 
+/* A new worker cannot count before its counters have a file. It must not undo what others have
+ * counted: most of the queues would be closed as beyond the part of one of 16 families. */
 void family_count(msec_t now)
 {
     struct family_board *board = family_get();
+    unsigned int families, queued;
+    msec_t until;
 
     if (!board)
         return;
@@ -409,10 +415,14 @@ void family_count(msec_t now)
         family_leave(SHARE_FEW_FDS);
         return;
     }
-    if (now < atomic_load(&board->most_until))
+    until = atomic_load(&board->most_until);
+    if (now < until)
+        return;
+    families = stats_count_families(&queued);
+    if (families == 0 && until != 0 && now < until + COUNT_HOLDS)
         return;
     atomic_store(&board->most_until, now + COUNT_EVERY);
-    atomic_store(&board->most, count_most());
+    atomic_store(&board->most, part_of(families, queued));
 }
 
 unsigned int family_most(const struct family_board *board)

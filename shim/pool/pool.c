@@ -128,8 +128,9 @@ bool pool_start(const struct config *config)
     if (!endpoint_start())
         return false;
     settings = config;
-    stats_start(config, POOL_ENDPOINTS);
     limits_start(config);
+    /* Last: with it the pool is at work. */
+    stats_start(config, POOL_ENDPOINTS);
     return true;
 }
 

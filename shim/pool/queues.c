@@ -42,17 +42,17 @@ unsigned int queues_recount(size_t i, const struct fdqueue *queue)
     return is;
 }
 
-bool queues_reserve(struct family_board *board, size_t i, unsigned int most, bool one_only)
+enum room queues_reserve(struct family_board *board, size_t i, unsigned int most, bool one_only)
 {
     if (atomic_fetch_add(&board->total, 1) >= most) {
         atomic_fetch_sub(&board->total, 1);
-        return false;
+        return ROOM_USED_UP;
     }
     if (atomic_fetch_add(&board->queues[i].queued, 1) > 0 && one_only) {
         count(board, i, -1u);
-        return false;
+        return ROOM_FOR_ONE;
     }
-    return true;
+    return ROOM;
 }
 
 void queues_unreserve(struct family_board *board, size_t i)
@@ -122,7 +122,7 @@ void queues_give_back(size_t i, const struct taken *taken)
     const struct fdqueue *queue = family_open(i);
 
     if (queue && !family_forked_since(taken->forks) &&
-        queues_reserve(family_get(), i, UINT_MAX, false))
+        queues_reserve(family_get(), i, UINT_MAX, false) == ROOM)
         queues_put(i, taken->fd, &taken->account);
     queues_close(taken);
 }

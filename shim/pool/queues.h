@@ -39,10 +39,16 @@ COLD void queues_close(const struct taken *taken);
 /* Puts TAKEN back, behind the others, unless a child was made meanwhile. */
 COLD void queues_give_back(size_t i, const struct taken *taken);
 
+enum room {
+    ROOM,
+    ROOM_USED_UP, /* by all queues together */
+    ROOM_FOR_ONE, /* which is there already */
+};
+
 /* Counts one more in queue I before it is put there: not beyond MOST in all queues, and with
- * ONE_ONLY not beyond one in this queue. False when there is no room. */
-COLD bool queues_reserve(struct family_board *board, size_t i, unsigned int most,
-                         bool one_only);
+ * ONE_ONLY not beyond one in this queue. Nothing is counted unless there is ROOM. */
+COLD enum room queues_reserve(struct family_board *board, size_t i, unsigned int most,
+                              bool one_only);
 
 /* Puts FD with ACCOUNT into queue I, for which there is a reservation. Returns 0; or -errno as
  * fdqueue_give() does, and the reservation is given up. FD stays the caller's. */

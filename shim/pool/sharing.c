@@ -36,18 +36,36 @@ static bool is_alone(struct family_board *board, msec_t now)
 
 enum given {
     GIVEN,
-    NO_ROOM,
     UNFIT, /* it is not what it should be */
+    /* The family does not take any more: */
+    NOT_SHARING, /* this process shares nothing now */
+    FULL,
+    ALONE,   /* one is queued already, and no member would look after more */
+    REFUSED, /* by the kernel */
 };
 
 /* The queue has refused: ERROR is negative. */
-static enum given not_given(long error, msec_t now)
+static enum given refused(long error, msec_t now)
 {
+    if (error == -EAGAIN)
+        return FULL;
     if (error == -ETOOMANYREFS)
         family_note_quota(now);
-    else if (error != -EAGAIN)
+    else
         family_leave(SHARE_CLOSED);
-    return NO_ROOM;
+    return REFUSED;
+}
+
+static void count_given(struct stats *stats, enum given given)
+{
+    if (given == GIVEN)
+        stats_count(&stats->given);
+    else if (given == FULL)
+        stats_count(&stats->not_given_full);
+    else if (given == ALONE)
+        stats_count(&stats->not_given_alone);
+    else if (given == REFUSED)
+        stats_count(&stats->not_given_refused);
 }
 
 static bool is_fit(struct conn *conn)
@@ -68,17 +86,19 @@ static enum given give_in_turn(struct family_board *board, struct conn *conn, ms
 {
     size_t i = family_queue_for(conn->endpoint);
     struct account account;
+    enum room room;
     long result;
 
-    if (!queues_reserve(board, i, most, alone))
-        return NO_ROOM;
+    room = queues_reserve(board, i, most, alone);
+    if (room != ROOM)
+        return room == ROOM_USED_UP ? FULL : ALONE;
     if (!is_fit(conn) || !account_fill(&account, conn, now)) {
         queues_unreserve(board, i);
         return UNFIT;
     }
     result = queues_put(i, conn->fd, &account);
     if (result < 0)
-        return not_given(result, now);
+        return refused(result, now);
     shadow_close(conn, conn->fd);
     return GIVEN;
 }
@@ -93,20 +113,17 @@ static enum given give(struct conn *conn, msec_t now)
     bool alone;
 
     if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
-        return NO_ROOM;
+        return NOT_SHARING;
     members_join(&board->members);
     most = family_most(board);
     alone = is_alone(board, now);
     if (!family_begin(&turn))
-        return NO_ROOM;
+        return NOT_SHARING;
     given = give_in_turn(board, conn, now, most, alone);
     family_end(&turn);
-    if (given == GIVEN) {
-        stats_count(&conn->endpoint->stats->given);
+    count_given(conn->endpoint->stats, given);
+    if (given == GIVEN)
         conn_move(conn, CONN_CLOSED);
-    } else if (given == NO_ROOM) {
-        stats_count(&conn->endpoint->stats->not_given);
-    }
     return given;
 }
 
@@ -132,9 +149,9 @@ static bool give_or_put_back(struct evicted *evicted, msec_t now)
 
     for (size_t i = 0; i < evicted->count; i++) {
         struct conn *conn = evicted->conn[i];
-        enum given given = room ? give(conn, now) : NO_ROOM;
+        enum given given = room ? give(conn, now) : NOT_SHARING;
 
-        if (given == NO_ROOM) {
+        if (given >= NOT_SHARING) {
             room = false;
             if (pool_put_back(conn))
                 continue;
@@ -361,6 +378,16 @@ void sharing_before_block(msec_t now)
     sharing_give_idle(now, 0);
     if (is_alone(board, now))
         leave_one();
+    errno = saved;
+}
+
+void sharing_before_a_kill(void)
+{
+    int saved = errno;
+
+    if (!family_get() || mode_now() != MODE_ON || !owner_is_this_process())
+        return;
+    sharing_give_idle(clock_now(), 0);
     errno = saved;
 }
 

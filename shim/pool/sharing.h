@@ -3,8 +3,9 @@
  * process that has none takes one from there before it opens one.
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
- * it still has at its end. A process with one thread and no connection in use is quiet when a
- * wait finds nothing ready. Any other gives what has idled for SHARING_QUIET, when it waits.
+ * it still has at its end, or when it prepares for that. A process with one thread and no
+ * connection in use is quiet when a wait finds nothing ready. Any other gives what has idled
+ * for SHARING_QUIET, when it waits.
  *
  * Only an idle connection is given, verified as for a reuse, with its socket options set back.
  * The process that takes it verifies it again, against the kernel, and believes nothing that
@@ -56,6 +57,10 @@ COLD msec_t sharing_in(msec_t now, msec_t waited);
 /* The only thread of the process is about to block where its wait is not cut, and nothing is in
  * use: gives what it has. */
 COLD void sharing_before_block(msec_t now);
+
+/* From now on a signal can end the process without notice: gives all that is idle. May be
+ * called in a signal handler. */
+COLD void sharing_before_a_kill(void);
 
 /* The process ends: gives what it has. */
 COLD void sharing_at_end(void);

@@ -18,7 +18,10 @@ enum mode {
  * it and in MODE_ON the word is 0, and a check-in has nothing else to look at. */
 #define MODE_CHANGED 4U
 
-/* An enum mode, and MODE_CHANGED; stats_start() sets the first one. */
+/* In mode_word, with MODE_OFF: no socket was tracked yet (hooks/wake.h). */
+#define MODE_ASLEEP 8U
+
+/* An enum mode, and a flag above. It begins asleep; stats_start() sets the first mode. */
 extern _Atomic unsigned int mode_word __attribute__((visibility("hidden")));
 
 static inline enum mode mode_now(void)
@@ -34,9 +37,15 @@ static inline bool mode_is_plain(void)
 
 static inline bool mode_is_off(void)
 {
-    /* relaxed: it only saves work */
-    return __builtin_expect(atomic_load_explicit(&mode_word, memory_order_relaxed) & MODE_OFF,
+    /* acquire: pairs with stats_start(). What wake() has set up is seen by the thread that
+     * tracks a socket, and through the fd map by those that use it. */
+    return __builtin_expect(atomic_load_explicit(&mode_word, memory_order_acquire) & MODE_OFF,
                             0);
+}
+
+static inline bool mode_is_asleep(void)
+{
+    return (atomic_load(&mode_word) & MODE_ASLEEP) != 0;
 }
 
 #endif

@@ -51,7 +51,7 @@ static size_t used;                /* how many bytes of the image are written to
 static struct stat identity;       /* of the file */
 static uid_t user;                 /* the effective one when the file is made */
 
-_Atomic unsigned int mode_word;
+_Atomic unsigned int mode_word = MODE_OFF | MODE_ASLEEP;
 
 /* For the header; see stats_note_share(). */
 static _Atomic uint64_t family;
@@ -65,8 +65,8 @@ void stats_start(const struct config *config, size_t slots)
 {
     settings = config;
     most_slots = slots;
-    atomic_store(&mode_word, config->dry_run ? MODE_DRY : MODE_ON);
     atomic_store(&stats_wanted, config->stats[0] != '\0');
+    atomic_store(&mode_word, config->dry_run ? MODE_DRY : MODE_ON);
 }
 
 bool stats_begin(void)
@@ -617,7 +617,7 @@ bool stats_after_fork_in_child(void)
     atomic_store(&busy, false);
     path[0] = '\0';
     stop_writing();
-    atomic_store(&stats_wanted, settings->stats[0] != '\0');
+    atomic_store(&stats_wanted, settings && settings->stats[0] != '\0');
     /* A new mapping is cheaper than to write zeros, for which each page would be copied. */
     return !image ||
            raw_syscall(SYS_mmap, image, STATS_FILE_SIZE(most_slots), PROT_READ | PROT_WRITE,

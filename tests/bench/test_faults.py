@@ -12,8 +12,6 @@ from broken import OLD, agrees, measure, numbers
 from lib.table import cell, table, verdict
 from faults.cases import CASES
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
-
 # What broken.c does to the cases whose names begin so.
 BROKEN = {
     "keep": ("quiet-", "full-", "forgotten-", "killed-", "switched-"),

@@ -20,17 +20,23 @@ BEHIND = struct.Struct("<QII")
 AS_FILTERED = os.path.join(HERE, "..", "interop", "filtered.py")
 
 # Connects once, and forks two children. Reads "CHILD TURNS" from each line on stdin: that child makes so many turns
-# and says so. All wait in select(), where a process with one thread gives away what is idle. A child may become
+# and says so. More than 64 are made at the same time. All wait in select(), where a process with one thread gives away what is idle. A child may become
 # another user first.
 PROGRAM = """
 import os, select, socket, sys
 port, user = int(sys.argv[1]), int(sys.argv[2])
+def connected():
+    s = socket.create_connection(("127.0.0.1", port))
+    s.sendall(b"get a\\r\\n")
+    assert s.recv(5) == b"END\\r\\n"
+    return s
 def turns(number):
-    for _ in range(number):
-        s = socket.create_connection(("127.0.0.1", port))
-        s.sendall(b"get a\\r\\n")
-        assert s.recv(5) == b"END\\r\\n"
-        s.close()
+    if number > 64:
+        for s in [connected() for _ in range(number)]:
+            s.close()
+    else:
+        for _ in range(number):
+            connected().close()
 def child(orders):
     if user:
         os.setuid(user)
@@ -124,7 +130,8 @@ def test_json(family):
     seen = json.loads(family.host.mcpool("stat", "--json").stdout)
     [found] = seen["families"]
     assert sorted(found["pids"]) == sorted(family.pids)
-    assert (found["given"], found["taken"], found["not_given"], found["foreign"], found["queued"]) == (3, 2, 0, 0, 1)
+    assert (found["given"], found["taken"], found["foreign"], found["queued"]) == (3, 2, 0, 1)
+    assert [found[f"not_given_{why}"] for why in ("full", "alone", "refused")] == [0, 0, 0]
     assert {process["family"] for process in seen["processes"]} == {found["family"]}
     assert {process["share"] for process in seen["processes"]} == {"SHARED"}
     assert sum(only_server(process)["opened"] for process in seen["processes"]) == 1
@@ -132,7 +139,7 @@ def test_json(family):
 
 def test_table(family):
     assert family.host.mcpool("stat").stdout.endswith(
-        "  family of 3 processes: given 3, taken 2, shared idle 1, not given 0\n")
+        "  family of 3 processes: given 3, taken 2, shared idle 1\n")
     assert "  family of 1 process: given 1, taken 1, " in family.host.mcpool("stat", family.children[0]).stdout
 
 
@@ -156,8 +163,9 @@ def test_check_says_with_whom(family):
 def test_doctor(family):
     [finding] = json.loads(family.host.mcpool("doctor", "--json").stdout)["findings"]
     [text] = [found["text"] for found in finding["sentences"] if found["about"] == "family"]
-    assert text == ("3 processes share idle connections with others of one ancestor: 3 given, 2 taken, and 0 not "
-                    "given for lack of room. Now they have 1 idle connection in common, to all servers together.")
+    assert text == ("3 processes share idle connections with others of one ancestor: 3 given, 2 taken. Not "
+                    "given were 0 for lack of room, 0 that no other process would have looked after, and 0 that the "
+                    "kernel refused. Now they have 1 idle connection in common, to all servers together.")
 
 
 def test_top(family):
@@ -179,6 +187,45 @@ def test_top_has_rates(host, key, digits):
     write_file(host, names, [1, 10 ** 15, 10 ** 12])
     screen_of(terminal, rf"\b\d{{{digits},{digits + 1}}}[.]\d")
     quit_top(child, terminal)
+
+
+# What was not given, and why.
+
+def until_not_given(host, why):
+    deadline = time.monotonic() + 20
+    while True:
+        [found] = json.loads(host.mcpool("stat", "--json").stdout)["families"] or [{why: 0}]
+        if found[why] > 0:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+def test_not_given_as_the_queues_are_full(host):
+    with Family(host) as family:
+        family.turns(0, 70)
+        until_not_given(host, "not_given_full")
+        assert ", not given, full " in host.mcpool("stat").stdout
+
+
+# Has no child any more when it closes three connections and blocks in accept().
+BLOCKING = PROGRAM.split("children = []", maxsplit=1)[0] + """
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+for s in [connected() for _ in range(3)]:
+    s.close()
+listener = socket.create_server(("127.0.0.1", 0))
+listener.accept()
+"""
+
+
+def test_not_given_as_no_other_looks_after_it(host):
+    environment = preloaded(LIBRARY, host.server.address, MCPOOL_STATS=str(host.stats))
+    with subprocess.Popen([PYTHON, "-c", BLOCKING, str(host.server.port), "0"], env=environment,
+                          preexec_fn=die_with_parent) as process:
+        until_not_given(host, "not_given_alone")
+        process.kill()
 
 
 # Processes that share nothing.

@@ -21,7 +21,7 @@ def read(*path):
 
 
 def variables():
-    return re.findall(r'^    {"(\w+)", read_', read("config", "config.c"), re.M)
+    return re.findall(r'^VARIABLE\((\w+), read_', read("config", "variables.def"), re.M)
 
 
 def reasons():

@@ -24,9 +24,11 @@ TOP = os.path.abspath(os.path.join(HERE, "..", ".."))
 SOFTWARE = "make,git,sudo,ca-certificates"
 LONGEST = 2 * 3600    # seconds
 
-# All processes end with the first one, and the mounts with them.
+# All processes end with the first one, and the mounts with them. The root is a mount, as on a machine: in another one
+# root may not make mount namespaces.
 ENTER = """
 root=$1 user=$2 target=$3
+mount --bind $root $root
 mount -t proc proc $root/proc
 mount --rbind /sys $root/sys
 mount --rbind /dev $root/dev

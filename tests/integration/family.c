@@ -202,6 +202,70 @@ Test(family, lost_when_killed)
     alone(lost_when_killed);
 }
 
+static void by_sigaction(int number, void (*handler)(int))
+{
+    struct sigaction action = {.sa_handler = handler};
+
+    cr_assert(sigaction(number, &action, NULL) == 0);
+}
+
+static void by_signal(int number, void (*handler)(int))
+{
+    cr_assert(signal(number, handler) != SIG_ERR);
+}
+
+/* In a child that is killed, without destructors, after it has set the HANDLER of NUMBER. */
+static void set_and_be_killed(void (*set)(int, void (*)(int)), int number, void (*handler)(int))
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0) {
+        give_one();
+        set(number, handler);
+        raise(SIGKILL);
+    }
+    cr_assert(waitpid(child, &status, 0) == child);
+}
+
+static void given_before_a_signal_can_kill(void)
+{
+    const int deadly[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2};
+
+    for (size_t i = 0; i < sizeof(deadly) / sizeof(deadly[0]); i++) {
+        set_and_be_killed(by_sigaction, deadly[i], SIG_DFL);
+        EXPECT_TAKEN();
+        set_and_be_killed(by_signal, deadly[i], SIG_DFL);
+        EXPECT_TAKEN();
+    }
+    set_and_be_killed(by_sigaction, SIGTERM, SIG_IGN);
+    EXPECT_NOT_TAKEN();
+    set_and_be_killed(by_signal, SIGCHLD, SIG_DFL);
+    EXPECT_NOT_TAKEN();
+}
+
+Test(family, given_before_a_signal_can_kill)
+{
+    alone(given_before_a_signal_can_kill);
+}
+
+static void set_handlers(void)
+{
+    struct sigaction action;
+
+    cr_expect(sigaction(SIGKILL, &(struct sigaction){.sa_handler = SIG_DFL}, NULL) == -1);
+    cr_expect(errno == EINVAL);
+    cr_expect(sigaction(SIGTERM, NULL, &action) == 0 && action.sa_handler == SIG_DFL);
+    cr_expect(signal(SIGTERM, SIG_IGN) == SIG_DFL);
+    cr_expect(signal(SIGTERM, SIG_DFL) == SIG_IGN);
+    cr_expect(signal(0, SIG_DFL) == SIG_ERR && errno == EINVAL);
+}
+
+Test(family, handlers_are_set_as_ever)
+{
+    alone(set_handlers);
+}
+
 /* The memory is the parent's, and so are the connections. */
 static void not_given_by_a_vfork_child(void)
 {
@@ -1183,7 +1247,7 @@ static pid_t another_family(void)
     child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        cr_assert(setgroups(0, NULL) == 0);
+        cr_assert(setuid(getuid()) == 0); /* anybody may */
         use_one();
         in_child(by_exit_now);
         cr_assert(count_queues() == QUEUES);
@@ -1294,4 +1358,36 @@ Test(family, the_queues_of_sixteen)
 {
     families = 16;
     alone(queues_are_bounded);
+}
+
+/* Has no counters, so it does not know how many families there are. It is killed, as in an
+ * orderly end the last process at work closes nearly all. */
+static void look_after_queues_uncounted(void)
+{
+    cr_assert(setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0}) == 0);
+    use_one();
+    cr_assert(poll(NULL, 0, 4000) == 0);
+    raise(SIGKILL);
+}
+
+static void a_count_holds(void)
+{
+    unsigned int before, after;
+    pid_t child;
+
+    in_child(give_one);
+    cr_assert(poll(NULL, 0, 1200) == 0);
+    let_many_give();
+    before = count_queued();
+    child = fork();
+    if (child == 0)
+        look_after_queues_uncounted();
+    cr_assert(waitpid(child, NULL, 0) == child);
+    after = count_queued();
+    cr_expect(before >= 32 && after + 2 >= before, "%u, then %u", before, after);
+}
+
+Test(family, a_count_holds_for_a_member_that_cannot_count)
+{
+    alone(a_count_holds);
 }

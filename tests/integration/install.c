@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -16,6 +17,65 @@ static int connect_to_server(int fd)
     struct sockaddr_in addr;
 
     return connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr));
+}
+
+static int changed_fd;
+static pthread_barrier_t together;
+
+/* In every way there is, with the argument where it can be read without a question and where it
+ * cannot. */
+static void change_flags(unsigned int way)
+{
+    static int far[2] = {0, 1};
+    int near = way & 1;
+
+    if (way % 3 == 0)
+        ioctl(changed_fd, FIONBIO, &near);
+    else if (way % 3 == 1)
+        ioctl(changed_fd, FIONBIO, &far[near]);
+    else
+        fcntl(changed_fd, F_SETFL, near ? O_NONBLOCK : 0);
+}
+
+#define CHANGES 9000
+
+static void *change_flags_too(void *unused)
+{
+    for (unsigned int i = 0; i < CHANGES; i++) {
+        pthread_barrier_wait(&together);
+        change_flags(i / 6 + 1);
+        pthread_barrier_wait(&together);
+    }
+    return unused;
+}
+
+/* Two threads change the flags at once: after that they are what the kernel has made of it. */
+Test(install, flags_that_threads_change_at_once, .timeout = 60)
+{
+    pthread_t thread;
+
+    park();
+    pthread_barrier_init(&together, NULL, 2);
+    cr_assert(pthread_create(&thread, NULL, change_flags_too, NULL) == 0);
+    for (unsigned int i = 0; i < CHANGES; i++) {
+        struct pollfd wait;
+        int flags;
+
+        changed_fd = socket(AF_INET, SOCK_STREAM, 0);
+        pthread_barrier_wait(&together);
+        change_flags(i);
+        pthread_barrier_wait(&together);
+        flags = fcntl(changed_fd, F_GETFL);
+        connect_to_server(changed_fd);
+        wait = (struct pollfd){changed_fd, POLLOUT, 0};
+        cr_assert(poll(&wait, 1, 5000) == 1);
+        cr_expect(fcntl(changed_fd, F_GETFL) == flags, "turn %u", i);
+        cr_assert(fcntl(changed_fd, F_SETFL, 0) == 0);
+        exchange(changed_fd);
+        close(changed_fd);
+    }
+    pthread_join(thread, NULL);
+    EXPECT_KEPT();
 }
 
 /* Every pair of flags, of the former user and of the next: the former user's never show. */

@@ -3,10 +3,13 @@
  * the results.
  */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -53,6 +56,23 @@ static void child(void)
     printf(", status %d\n", WEXITSTATUS(status));
 }
 
+static void waits(void)
+{
+    struct timespec at_once = {0, 0};
+    struct epoll_event event;
+    int set = epoll_create1(0);
+
+    printf("ready %d\n", epoll_pwait2(set, &event, 1, &at_once, NULL));
+    close(set);
+}
+
+/* There is no such process. */
+static void neighbour(void)
+{
+    printf("got %d", pidfd_getfd(-1, 0, 0));
+    printf(", errno %d\n", errno);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3)
@@ -62,6 +82,8 @@ int main(int argc, char **argv)
         close(dial());
     positioned(argv[2]);
     child();
+    waits();
+    neighbour();
     for (int i = 0; i < 3; i++) {
         unsigned int fd = (unsigned int)dial();
 

@@ -30,7 +30,7 @@ LOOKS = 2
 def named(line):
     """The system call's name and, for those that do many things, its operation."""
     call, arguments = re.match(r"(?:\d+ +)?(\w+)\((.*)", line).groups()
-    words = re.findall("F_DUPFD_CLOEXEC|F_DUPFD|TCP_INFO", arguments)
+    words = re.findall(r"F_DUPFD_CLOEXEC|F_DUPFD|F_[GS]ETF[LD]|TCP_INFO|FIONBIO|SO_\w+", arguments)
     return " ".join([call, *words])
 
 
@@ -55,6 +55,42 @@ def test_a_hit_makes_no_other_system_call(bench):
     for turn in traced(bench, PYTHON, "-c", PROGRAM, bench.server.port):
         assert [call for call in turn if call != LOOK] == HIT
         assert turn.count(LOOK) <= LOOKS
+
+
+# Under gevent every socket is made non-blocking, and then waited for. Here a marker comes before each client.
+CLIENTS = """
+import gevent.monkey
+gevent.monkey.patch_all()
+import os, sys
+address = "127.0.0.1", int(sys.argv[1])
+def pymemcache():
+    from pymemcache.client.base import Client
+    client = Client(address)
+    assert client.get("a") is None
+    client.close()
+def python_memcached():
+    from memcache import Client
+    client = Client(["%s:%d" % address])
+    assert client.get("a") is None
+    client.disconnect_all()
+for _ in range(6):
+    os.getpriority(os.PRIO_PROCESS, 0)
+    globals()[sys.argv[2]]()
+os.getpriority(os.PRIO_PROCESS, 0)
+"""
+
+# What the client and gevent do to the socket until then.
+OWN = ["ioctl FIONBIO", "getsockopt SO_ERROR", "getsockopt SO_SNDBUF"]
+
+
+@pytest.mark.parametrize("client", ["pymemcache", "python_memcached"])
+def test_a_hit_under_gevent_asks_for_no_flags(bench, client):
+    """The shim knows the flags that the client sets. The spare was made non-blocking by the client before."""
+    for turn in traced(bench, PYTHON, "-c", CLIENTS, bench.server.port, client):
+        calls = turn[:turn.index("sendto")]
+        calls = calls[calls.index(HIT[0]):]
+        assert [call for call in calls if call not in [*OWN, LOOK]] == [HIT[0], "fcntl F_SETFL", *HIT[1:3]]
+        assert calls.count(LOOK) <= LOOKS
 
 
 @pytest.mark.parametrize("kind, looks", [("variables", 0), ("heap", 0), ("stack", 0), ("mapped", 2)])

@@ -30,8 +30,8 @@ def defined(name):
 
 
 def variables():
-    """The variables in config.c and their defaults, as the documents write them."""
-    rows = re.findall(r'^    {"(\w+)", read_\w+, (?:"([^"]*)"|(\w+)),', read("shim/config/config.c"), re.M)
+    """The variables in variables.def and their defaults, as the documents write them."""
+    rows = re.findall(r'^VARIABLE\((\w+), read_\w+, (?:"([^"]*)"|(\w+)),', read("shim/config/variables.def"), re.M)
     return {name: DEFAULT_OFF.get(name, text or (macro and defined(macro)))
             for name, text, macro in rows}
 

@@ -21,6 +21,12 @@ def output_of(*command):
     return done.returncode, done.stdout
 
 
+def told_by_rpm(path, wanted):
+    """What a package file says of itself. The machine's database is not asked: an ordinary user may have none."""
+    with tempfile.TemporaryDirectory() as database:
+        return output_of("rpm", "--dbpath", database, "-qp", "--queryformat", wanted, path)
+
+
 def contents(path):
     """The files of a package and their modes, as NAME -> "-rw-r--r--"."""
     if path.endswith(".deb"):
@@ -28,8 +34,7 @@ def contents(path):
         words = [line.split() for line in listing.splitlines()]
         entries = {line[5][1:]: line[0] for line in words}
     else:
-        code, listing = output_of("rpm", "-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\\n]",
-                                  path)
+        code, listing = told_by_rpm(path, "[%{FILEMODES:perms} %{FILENAMES}\\n]")
         entries = {line.split()[1]: line.split()[0] for line in listing.splitlines()}
     assert code == 0, listing
     return {name: mode for name, mode in entries.items() if not mode.startswith("d")}
@@ -109,10 +114,10 @@ def test_rpms_are_like_the_debs(debs, rpms):
 
 
 def test_nothing_for_rpmlint_to_say(rpms):
-    """Remarks that do not apply are in libmcpool.rpmlintrc, each with its reason."""
+    """Remarks that do not apply are in libmcpool.rpmlintrc, each with its reason. Each version makes some of them."""
     [spec] = glob.glob(os.path.join(TOP, "build", "rpm", "libmcpool-*", "packaging", "rpm", "libmcpool.spec"))
-    code, output = output_of("rpmlint", "--rpmlintrc", os.path.join(TOP, "packaging", "rpm", "libmcpool.rpmlintrc"),
-                             spec, *rpms.values())
+    code, output = output_of("rpmlint", "--ignore-unused-rpmlintrc", "--rpmlintrc",
+                             os.path.join(TOP, "packaging", "rpm", "libmcpool.rpmlintrc"), spec, *rpms.values())
     assert (code, re.findall(r"^.*[EW]: .*$", output, re.M)) == (0, []), output
 
 
@@ -137,7 +142,7 @@ def test_packages_name_the_maintainer(debs, rpms):
     for path in debs.values():
         assert output_of("dpkg-deb", "--field", path, "Maintainer") == (0, wanted + "\n")
     for path in rpms.values():
-        assert output_of("rpm", "-qp", "--queryformat", "%{PACKAGER}", path) == (0, wanted)
+        assert told_by_rpm(path, "%{PACKAGER}") == (0, wanted)
     for folder in ("deb", "rpm"):
         [security] = glob.glob(os.path.join(TOP, "build", folder, "libmcpool-*", "SECURITY.md"))
         with open(security, encoding="utf-8") as file:

@@ -88,12 +88,12 @@ def test_contents(wheels, machine, tmp_path):
         assert set(re.findall(r"\(NEEDED\).*\[(.*?)\]", dynamic)) <= {"libc.so.6", "ld-linux-aarch64.so.1"}
 
 
-def test_source_makes_the_same_wheel(wheels, tmp_path):
-    """It has all that is needed, and any folder gives the same bytes."""
+def test_source_makes_the_same_wheel(wheels, environment, tmp_path):
+    """It has all that is needed, and any folder gives the same bytes. The machine itself may have no pip."""
     with tarfile.open(wheels["source"]) as archive:
         archive.extractall(tmp_path)
     [source] = tmp_path.iterdir()
-    subprocess.run([PYTHON, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--wheel-dir", tmp_path,
+    subprocess.run([f"{environment}/bin/pip", "wheel", "--quiet", "--no-index", "--no-build-isolation", "--wheel-dir", tmp_path,
                     source], check=True, env=quiet_environment(), stdout=subprocess.DEVNULL)
     [made] = tmp_path.glob("*.whl")
     with open(wheels[os.uname().machine], "rb") as file:

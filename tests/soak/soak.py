@@ -139,7 +139,8 @@ def soak(scenarios, memcached, gunicorn, seconds):
                 scenario.sample()
         for one in waiting:
             one.result()
-    return sum(opened) + int(memcached.stats()["total_connections"])
+        # While the threads are there: memcached dies with the one that has started it, unless it changed its user.
+        return sum(opened) + int(memcached.stats()["total_connections"])
 
 
 def checks(scenario, is_warm):
