@@ -1,13 +1,14 @@
 """Makes each system call of the shim fail once, with each error that it can have.
 
-Usage: run.py LIBRARY SCENES. LIBRARY is the one whose calls fail; SCENES is the program that must not
+Usage: run.py LIBRARY SCENES [EVERY]. LIBRARY is the one whose calls fail; SCENES is the program that must not
 notice, and for which an operator has called `mcpool flush`. First it is run without faults to count the
-calls. The last line counts runs like tests.
+calls. With EVERY, one call of so many is made to fail, from a random one on. The last line counts runs like tests.
 """
 
 import concurrent.futures
 import itertools
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ def fail_call(library, scenes, server, call):
 
 def main():
     library, scenes = map(os.path.abspath, sys.argv[1:3])
+    every = int(sys.argv[3]) if sys.argv[3:] else 1
     with Memcached() as server:
         wrong, calls, _ = play(library, scenes, server, 0, 0)
         if wrong:
@@ -60,11 +62,12 @@ def main():
         with concurrent.futures.ThreadPoolExecutor(6) as threads:
             found = [one for several in
                      threads.map(lambda call: fail_call(library, scenes, server, call),
-                                 range(1, calls + 1)) for one in several]
+                                 range(1 + random.randrange(every), calls + 1, every)) for one in several]
     bad = [one for one in found if one[2]]
     for call, kind, wrong in bad:
         print(f"call {call}, error {kind}: {wrong}")
-    print(f"{calls} calls, each made to fail in every way it can: {len(found)} runs")
+    print(f"{calls} calls, {'each' if every == 1 else f'one of {every}'} made to fail in every way it can: "
+          f"{len(found)} runs")
     print(f"{len(found) - len(bad)} passed, {len(bad) + bool(wrong and not found)} failed")
     return 1 if bad or not found else 0
 

@@ -413,6 +413,6 @@ Test(children, a_fork_waits_for_a_thread_that_connects, .timeout = 20)
     is_guarded = false;
     expect_good_end(child);
     cr_expect(log_count("not tracked: LOCKED ") > 0);
-    cr_expect(took < 5, "%f s", took);
+    cr_expect(took < 5 * slowness(), "%f s", took);
     cr_expect(local_port(dial_server()) == port);
 }

@@ -1,6 +1,7 @@
 /*
  * Signs of life, and what a death means for other idle connections. A path dies in silence when
- * a socket filter at our end drops what comes in. MCPOOL_KEEPALIVE is 1s here.
+ * a socket filter at our end drops what comes in. MCPOOL_KEEPALIVE is 1s here, and 3s where
+ * everything takes longer.
  */
 #include "harness.h"
 
@@ -8,18 +9,25 @@
 #include <linux/filter.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 /* Longer than keepalive's idle time, so that one probe is unanswered; and than the interval
  * after that, so that two are. */
-#define ONE_PROBE  2500000
-#define TWO_PROBES 8000000
+#define ONE_PROBE  (1000000 * keepalive() + 1500000)
+#define TWO_PROBES (1000000 * keepalive() + 7000000)
 
 /* So long that the kernel has sent again what was not acknowledged. */
 #define RETRANSMITTED 1500000
 
 /* So long that a connection was certainly idle for less long than the one before. */
-#define A_MOMENT 50000
+#define A_MOMENT (50000 * (useconds_t)slowness())
+
+/* In seconds. */
+static useconds_t keepalive(void)
+{
+    return (useconds_t)atoi(getenv("MCPOOL_KEEPALIVE"));
+}
 
 static void silence(int fd)
 {

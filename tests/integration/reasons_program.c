@@ -83,7 +83,7 @@ Test(reasons_program, two_threads_receive, .timeout = 20)
 }
 
 /* Only what the present user sends on a connection counts. */
-Test(reasons_program, long_use, .timeout = 20)
+Test(reasons_program, long_use, .timeout = 60)
 {
     int port = 0;
 

@@ -77,9 +77,14 @@ fi
 preloaded '@(family|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
 preloaded 'full/*'
-jobs=12 # these tests sleep
+# These tests sleep. Where everything takes longer they would wake each other too late.
+if [ "${TEST_SLOWNESS:-1}" = 1 ]; then
+    jobs=12 keepalive=1s
+else
+    jobs=4 keepalive=3s
+fi
 preloaded '@(waits|waiters)/*'
-preloaded 'life/*' MCPOOL_KEEPALIVE=1s
+preloaded 'life/*' MCPOOL_KEEPALIVE="$keepalive"
 jobs=1
 preloaded 'two_idle/*' MCPOOL_MAX_IDLE=2
 preloaded 'two_in_all/*' MCPOOL_MAX_IDLE_TOTAL=2

@@ -251,7 +251,7 @@ TEST_ALONE(are_as_long_as_wanted)
 
         cr_expect(waits[i].wait(1700) == 0, "%s", waits[i].name);
         took = now() - began;
-        cr_expect(took >= 1.7 && took < 2.7, "%s took %f", waits[i].name, took);
+        cr_expect(took >= 1.7 && took < 1.7 + slowness(), "%s took %f", waits[i].name, took);
         cr_expect(connects_in_file() == connects, "%s has nothing written", waits[i].name);
     }
 }
@@ -270,7 +270,7 @@ TEST_ALONE(of_zero_only_ask)
         cr_assert(write(ends[1], "x", 1) == 1);
         cr_expect(waits[i].wait(0) == 1, "%s", waits[i].name);
         cr_assert(read(ends[0], &byte, 1) == 1);
-        cr_expect(now() - began < 1, "%s", waits[i].name);
+        cr_expect(now() - began < slowness(), "%s", waits[i].name);
     }
 }
 
@@ -301,7 +301,7 @@ TEST_ALONE(end_with_the_event)
             began = now();
             writer = write_later(after[j]);
             cr_expect(waits[i].wait(j == 0 ? 10000 : -1) == 1, "%s", waits[i].name);
-            cr_expect(now() - began < after[j] / 1e6 + 2);
+            cr_expect(now() - began < after[j] / 1e6 + 2 * slowness());
             waitpid(writer, NULL, 0);
             cr_assert(read(ends[0], &byte, 1) == 1);
         }
@@ -443,7 +443,7 @@ Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
 
         for (int tries = 0; tries < 5 && pieces < 3; tries++) {
             pieces = -switches();
-            cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
+            cr_expect(waits[i].wait(2500 + 1000 * slowness()) == 0, "%s", waits[i].name);
             pieces += switches();
         }
         cr_expect(pieces >= 3, "%s has %ld", waits[i].name, pieces);
@@ -530,7 +530,8 @@ Test(waits, end_with_a_signal_between_the_pieces, .timeout = 120)
         cr_assert(WIFEXITED(status) && WEXITSTATUS(status) <= ROUNDS);
         unnoticed += WEXITSTATUS(status);
     }
-    cr_expect(unnoticed <= 2, "%d handlers ran and the wait went on", unnoticed);
+    /* A handler may also run before the wait has begun. */
+    cr_expect(unnoticed <= 2 * slowness(), "%d handlers ran and the wait went on", unnoticed);
 }
 
 static sigjmp_buf back;
