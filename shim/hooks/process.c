@@ -4,6 +4,7 @@
  */
 #include "hooks/hooks.h"
 
+#include "base/ids.h"
 #include "pool/due.h"
 #include "pool/family.h"
 #include "pool/sharing.h"
@@ -31,14 +32,27 @@ int hook_identity_changed(int result)
         return hook_identity_changed(real_##name args);                                        \
     }
 
-IDENTITY_HOOK(setuid, (uid_t uid), (uid))
-IDENTITY_HOOK(setgid, (gid_t gid), (gid))
-IDENTITY_HOOK(seteuid, (uid_t uid), (uid))
-IDENTITY_HOOK(setegid, (gid_t gid), (gid))
-IDENTITY_HOOK(setreuid, (uid_t real, uid_t effective), (real, effective))
-IDENTITY_HOOK(setregid, (gid_t real, gid_t effective), (real, effective))
-IDENTITY_HOOK(setresuid, (uid_t real, uid_t effective, uid_t saved), (real, effective, saved))
-IDENTITY_HOOK(setresgid, (gid_t real, gid_t effective, gid_t saved), (real, effective, saved))
+/* Each worker of gunicorn 20 sets the user that it is already, and stays in its family. Where
+ * there is none, the kernel is not asked: a seccomp filter may forbid it. */
+#define IDS_HOOK(name, params, args)                                                           \
+    HOOKED int name params                                                                     \
+    {                                                                                          \
+        struct ids before;                                                                     \
+        bool known = family_get() && owner_is_this_process() && ids_ask(&before);              \
+        int result = real_##name args;                                                         \
+                                                                                               \
+        return known && ids_are(&before) ? result : hook_identity_changed(result);             \
+    }
+
+IDS_HOOK(setuid, (uid_t uid), (uid))
+IDS_HOOK(setgid, (gid_t gid), (gid))
+IDS_HOOK(seteuid, (uid_t uid), (uid))
+IDS_HOOK(setegid, (gid_t gid), (gid))
+IDS_HOOK(setreuid, (uid_t real, uid_t effective), (real, effective))
+IDS_HOOK(setregid, (gid_t real, gid_t effective), (real, effective))
+IDS_HOOK(setresuid, (uid_t real, uid_t effective, uid_t saved), (real, effective, saved))
+IDS_HOOK(setresgid, (gid_t real, gid_t effective, gid_t saved), (real, effective, saved))
+
 IDENTITY_HOOK(setfsuid, (uid_t uid), (uid))
 IDENTITY_HOOK(setfsgid, (gid_t gid), (gid))
 IDENTITY_HOOK(setgroups, (size_t n, const gid_t *groups), (n, groups))

@@ -40,6 +40,8 @@ static const struct {
     {SYS_recvmsg, {EAGAIN, ENOMEM, EINTR, EPERM}},
     {SYS_ioctl, {ENOTTY, EBADF, EPERM, 0}},
     {SYS_getgroups, {EINVAL, EPERM, 0, 0}},
+    {SYS_getresuid, {EPERM, ENOSYS, 0, 0}},
+    {SYS_getresgid, {EPERM, ENOSYS, 0, 0}},
     {SYS_mmap, {ENOMEM, EPERM, 0, 0}},
     {SYS_madvise, {EINVAL, EPERM, 0, 0}},
     {SYS_prlimit64, {EPERM, ENOSYS, 0, 0}},

@@ -17,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -471,7 +472,7 @@ int main(int argc, char **argv)
         scenes[i].play();
     }
     scene = "end";
-    MUST(setuid(getuid()) == 0); /* which makes the pool close everything */
+    MUST(syscall(SYS_setuid, getuid()) == 0); /* after which the pool closes everything */
     /* A queue that cannot be asked what it is may be another file by now. */
     MUST(open_descriptors() <= before + may_fail());
     return 0;

@@ -1048,7 +1048,7 @@ static const gid_t other_group = 54321;
 
 static long by_setuid(void)
 {
-    return setuid(getuid());
+    return setuid(54321);
 }
 
 static long by_setgid(void)
@@ -1141,6 +1141,31 @@ static void changes_of_identity(void)
 Test(family, changes_of_identity)
 {
     alone(changes_of_identity);
+}
+
+static void set_the_same_ids(void)
+{
+    uid_t user = geteuid();
+    gid_t group = getegid();
+
+    cr_assert(setuid(user) == 0 && setgid(group) == 0);
+    cr_assert(seteuid(user) == 0 && setegid(group) == 0);
+    cr_assert(setreuid(user, user) == 0 && setregid(group, group) == 0);
+    cr_assert(setresuid(user, user, user) == 0 && setresgid(group, group, group) == 0);
+    give_one();
+}
+
+/* As each worker of gunicorn 20 does. */
+static void the_same_ids_are_no_change(void)
+{
+    in_child(by_exit_now);
+    in_child(set_the_same_ids);
+    EXPECT_TAKEN();
+}
+
+Test(family, the_same_ids_are_no_change)
+{
+    alone(the_same_ids_are_no_change);
 }
 
 /* A child that no handler of fork() has prepared has the queues as well. */
@@ -1247,7 +1272,7 @@ static pid_t another_family(void)
     child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        cr_assert(setuid(getuid()) == 0); /* anybody may */
+        cr_assert(syscall(SYS_setuid, getuid()) == 0); /* which counts as a change */
         use_one();
         in_child(by_exit_now);
         cr_assert(count_queues() == QUEUES);

@@ -5,7 +5,6 @@ import collections
 import contextlib
 import glob
 import http.client
-import importlib.metadata
 import itertools
 import os
 import random
@@ -208,13 +207,6 @@ def test_recycled_workers_leave_their_connections(tmp_path):
     assert opened <= (4 if SHARES else 100)
 
 
-def workers_stay():
-    """Whether gunicorn's workers stay in the family of their master. Those of gunicorn 20 call setuid(), even for
-    the user that they are already; only root's, which shall stay root, do not."""
-    version = int(importlib.metadata.version("gunicorn").split(".")[0])
-    return SHARES and (os.geteuid() == 0 or version > 20)
-
-
 def wait_for_queue(server, least, seconds=10):
     """Until LEAST connections are in a queue, or the time is over."""
     deadline = time.monotonic() + seconds
@@ -258,10 +250,10 @@ def test_off_of_one_member(family, tmp_path):
     """`mcpool off` of a worker: it shares nothing more, the others go on, and their queue stays."""
     server, running = family
     members = ask_all_workers(running, tmp_path)
-    if workers_stay():
+    if SHARES:
         assert wait_for_queue(server, 1) > 0
     switch(tmp_path, "off", members[0])
-    if workers_stay():
+    if SHARES:
         assert in_queues(server.port) > 0
     ask_some(running)
     switch(tmp_path, "on", members[0])
@@ -284,7 +276,7 @@ def test_flush_of_one_member_empties_the_queue(family, tmp_path):
     """`mcpool flush` of a worker closes what its family has in the queue as well."""
     server, running = family
     members = ask_all_workers(running, tmp_path)
-    if workers_stay():
+    if SHARES:
         assert wait_for_queue(server, 1) > 0
     switch(tmp_path, "flush", members[0])
     deadline = time.monotonic() + 10

@@ -19,7 +19,8 @@ SHIM_CALLS = set("clock_gettime close connect dup3 epoll_ctl epoll_pwait fcntl f
                  "rt_sigpending rt_sigprocmask rt_sigtimedwait rt_tgsigqueueinfo sendto setsockopt shutdown socket "
                  "socketpair unlinkat write".split())
 # Those for a family, which is not made under a filter, unless MCPOOL_SHARE is `always`.
-FAMILY_CALLS = set("bind getegid geteuid getgroups getsockname ioctl munmap recvmsg sendmsg".split())
+FAMILY_CALLS = set("bind getegid geteuid getgroups getresgid getresuid getsockname ioctl munmap recvmsg "
+                   "sendmsg".split())
 SOL_SOCKET, SO_COOKIE = 1, 57
 IPPROTO_TCP, TCP_INFO = 6, 11
 
