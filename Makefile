@@ -49,6 +49,8 @@ BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BI
 # instructions. Clang would want another linker for it.
 LTO := $(if $(findstring clang,$(shell $(CC) --version 2>/dev/null)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
          -flto-partition=one))
+# By both names that an object may have: B can be given as an absolute path.
+NOTE_HEADERS = -MMD -MP -MT $(abspath $@) -MT $(patsubst $(CURDIR)/%,%,$@)
 # Runs with glibc 2.28, whatever it is built with.
 OLDER := -include shim/base/older.h
 # NDEBUG: a library in somebody else's process never aborts.
@@ -69,7 +71,7 @@ all: $(LIBRARY) $(B)/mcpool
 
 $(B)/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) $(NOTE_HEADERS) -c $< -o $@
 
 # Line numbers of assembly would bring clang's temporary names.
 $(B)/%.S.o: %.S Makefile
@@ -100,7 +102,7 @@ COMMAND_OBJECTS := $(patsubst %,$(B)/command/%.o,$(COMMAND_SOURCES) shim/cli/sta
 
 $(B)/command/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(BASE) $(OLDER) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(BASE) $(OLDER) $(CFLAGS) -DMCPOOL_LIBDIR='"$(LIBDIR)"' $(NOTE_HEADERS) -c $< -o $@
 
 $(B)/command/%.S.o: %.S Makefile
 	@mkdir -p $(@D)

@@ -16,7 +16,7 @@ SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-fra
 
 $(B)/unit/%.c.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(BASE) $(SANITIZE) -O1 -g -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(BASE) $(SANITIZE) -O1 -g $(NOTE_HEADERS) -c $< -o $@
 
 $(B)/tests/unit: $(UNIT_OBJECTS)
 	@mkdir -p $(@D)
@@ -26,7 +26,7 @@ INTEGRATION_OBJECTS := $(patsubst %,$(B)/%.o,$(filter-out %/early.c %/plugin.c,$
 
 $(B)/tests/integration/%.c.o: tests/integration/%.c Makefile
 	@mkdir -p $(@D)
-	$(call say,CC,$<)$(CC) $(BASE) $(CFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CC,$<)$(CC) $(BASE) $(CFLAGS) $(NOTE_HEADERS) -c $< -o $@
 
 # What the integration tests preload into programs of their own, and what they load.
 INTEGRATION_LOADED := $(addprefix $(B)/tests/,early.so $(addprefix plugins/,memcached.so other.so below/hidden.so))
