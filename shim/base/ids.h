@@ -1,6 +1,7 @@
 /*
- * The user and group ids of this thread, to learn whether a call has changed them: some programs
- * set the ids that they have already. The kernel is asked (getresuid(2)). errno is kept.
+ * The user and group ids of this thread, to learn whether a call has changed them: some
+ * programs set the ids that they have already. The kernel is asked (getresuid(2)). errno is
+ * kept.
  */
 #ifndef MCPOOL_IDS_H
 #define MCPOOL_IDS_H

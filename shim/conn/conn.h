@@ -127,6 +127,7 @@ struct conn {
     uint32_t sends_before;    /* its present user came */
     uint64_t received_before; /* the same, if it was reused */
     struct wire wire;
+    struct wire_key lone_key;
 
     struct sockopts options;
     struct epoll_regs epoll_regs;

@@ -47,7 +47,8 @@ ALWAYS_INLINE void receive_end(io_guard_t *guard, struct conn *conn, const void 
     if (__builtin_expect(moved <= 0 || flags & (TAKES_NOTHING | UNTRACKABLE), 0)) {
         end_unread(conn, moved, flags);
     } else if (__builtin_expect(conn_trylock(conn), 1)) {
-        if (__builtin_expect(lone_received(&conn->wire, bytes, (size_t)moved), 1))
+        if (__builtin_expect(lone_received(&conn->wire, &conn->lone_key, bytes, (size_t)moved),
+                             1))
             conn->received += (size_t)moved;
         else
             account_bytes(conn, bytes, (size_t)moved);

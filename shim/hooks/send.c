@@ -215,7 +215,7 @@ ALWAYS_INLINE bool lone_begin(io_guard_t *guard, struct conn *conn, int fd, cons
         conn_put(conn, CONN_CALL_SEND);
         return false;
     }
-    lone_keep_key(&conn->wire, buf, n);
+    lone_keep_key(&conn->wire, &conn->lone_key, buf, n);
     io_guard(guard, conn, CONN_CALL_SEND, false);
     return true;
 }

@@ -60,11 +60,12 @@ ALWAYS_INLINE bool lone_may_begin(const struct wire *wire)
 /* SENDER: the lone `get` at BYTES, of N bytes, is about to be sent. lone_may_begin() is true,
  * so no receiver reads the key now. Relaxed: lone_sent() is called with the lock, which orders.
  */
-ALWAYS_INLINE void lone_keep_key(struct wire *wire, const void *bytes, size_t n)
+ALWAYS_INLINE void lone_keep_key(struct wire *wire, struct wire_key *where, const void *bytes,
+                                 size_t n)
 {
     const uint8_t *key = (const uint8_t *)bytes + sizeof "get " - 1;
     const uint8_t *last = key + lone_length(n) - sizeof(uint64_t);
-    uint64_t *kept = wire->lone_key;
+    uint64_t *kept = where->words;
 
     for (; key < last; key += sizeof(uint64_t))
         __atomic_store_n(kept++, eight_at(key), __ATOMIC_RELAXED);
@@ -114,12 +115,13 @@ ALWAYS_INLINE bool lone_pass_flags(const uint8_t **at)
 
 /* Whether the N bytes at BYTES are the value of the key that is kept, whole, and nothing else.
  * The end is looked at first, so numbers end before it. */
-ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const uint8_t *bytes, size_t n)
+ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const struct wire_key *where,
+                                 const uint8_t *bytes, size_t n)
 {
     const uint8_t *at = bytes + sizeof "VALUE " - 1, *end = bytes + n;
     size_t length = __atomic_load_n(&wire->lone_length, __ATOMIC_RELAXED);
     const uint8_t *last = at + length - sizeof(uint64_t);
-    const uint64_t *kept = wire->lone_key;
+    const uint64_t *kept = where->words;
     uint64_t differ;
     uint32_t number;
 
@@ -142,10 +144,12 @@ ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const uint8_t *bytes, 
 
 /* The program received the N bytes at BYTES. False if they are not the whole reply to a lone
  * `get`: then they are for wire_received(). */
-ALWAYS_INLINE bool lone_received(struct wire *wire, const void *bytes, size_t n)
+ALWAYS_INLINE bool lone_received(struct wire *wire, const struct wire_key *key,
+                                 const void *bytes, size_t n)
 {
-    if (wire->lone != WIRE_LONE_GET || !(__builtin_expect(lone_is_value(wire, bytes, n), 1) ||
-                                         (n == 5 && LONE_IS(bytes, "END\r\n"))))
+    if (wire->lone != WIRE_LONE_GET ||
+        !(__builtin_expect(lone_is_value(wire, key, bytes, n), 1) ||
+          (n == 5 && LONE_IS(bytes, "END\r\n"))))
         return false;
     __atomic_store_n(&wire->lone, WIRE_SETTLED, __ATOMIC_RELAXED);
     return true;

@@ -120,7 +120,7 @@ enum wire_need {
 enum wire_lone {
     WIRE_UNSETTLED, /* what is outstanding is in the queue, and in the parsers */
     WIRE_SETTLED,   /* nothing is */
-    WIRE_LONE_GET,  /* a `get` of the key in lone_key */
+    WIRE_LONE_GET,  /* a `get` of the key in a struct wire_key */
     WIRE_LONE_RUN,  /* plus its class: another whole request */
 };
 
@@ -148,7 +148,12 @@ struct wire {
         struct wire_packet packet;
     } reply;
     struct wire_queue queue;
-    uint64_t lone_key[WIRE_LONE_KEY / sizeof(uint64_t)]; /* its last eight bytes are a word */
+};
+
+/* The key of a WIRE_LONE_GET. It is no part of struct wire, of which calls have a copy on the
+ * stack. Its last eight bytes are a word. */
+struct wire_key {
+    uint64_t words[WIRE_LONE_KEY / sizeof(uint64_t)];
 };
 
 /* For a new connection, on which no byte was sent or received. */

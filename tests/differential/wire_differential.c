@@ -481,6 +481,7 @@ struct peer {
     int fd;
     bool binary;
     struct wire wire;
+    struct wire_key key;
 };
 
 static int dial(void)
@@ -545,7 +546,7 @@ static ssize_t send_some(struct peer *peer, const char *bytes, size_t n)
 
     look(&ahead, peer, bytes, n);
     if (lone)
-        lone_keep_key(&peer->wire, bytes, n);
+        lone_keep_key(&peer->wire, &peer->key, bytes, n);
     sent = send(peer->fd, bytes, n, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EAGAIN)
         return 0;
@@ -566,7 +567,7 @@ static ssize_t receive_some(struct peer *peer, char *bytes, size_t n)
 {
     ssize_t received = recv(peer->fd, bytes, n, MSG_DONTWAIT);
 
-    if (received > 0 && lone_received(&peer->wire, bytes, (size_t)received))
+    if (received > 0 && lone_received(&peer->wire, &peer->key, bytes, (size_t)received))
         return received;
     if (received > 0)
         wire_received(&peer->wire, bytes, (size_t)received);

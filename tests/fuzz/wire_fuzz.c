@@ -15,6 +15,9 @@
 #include "wire/lone.h"
 #include "wire/wire.h"
 
+/* Of the one lone `get` that is outstanding. */
+static struct wire_key key;
+
 #define FROM_SERVER 0x80
 #define LONGEST     0x7f
 
@@ -70,13 +73,13 @@ static void feed_as_hooks(struct wire *wire, bool from_server, const uint8_t *by
 
     memcpy(copy, bytes, n);
     if (!from_server && lone_may_begin(wire) && lone_is_get(copy, n)) {
-        lone_keep_key(wire, copy, n);
+        lone_keep_key(wire, &key, copy, n);
         lone_sent(wire);
     } else if (!from_server && wire_are_whole(wire, copy, n, &run)) {
         wire_sent_whole(wire, run);
     } else if (!from_server) {
         wire_sent(wire, copy, n);
-    } else if (!lone_received(wire, copy, n)) {
+    } else if (!lone_received(wire, &key, copy, n)) {
         wire_received(wire, copy, n);
     }
     free(copy);

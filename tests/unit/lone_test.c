@@ -12,6 +12,9 @@
 #include "wire/lone.h"
 #include "wire/wire.h"
 
+/* Of the one lone `get` that is outstanding. */
+static struct wire_key kept;
+
 #define MOST 512
 
 struct text {
@@ -57,7 +60,7 @@ static bool send_lone(struct wire *wire, const struct text *request)
     bool lone = lone_may_begin(wire) && lone_is_get(copy, request->n);
 
     if (lone) {
-        lone_keep_key(wire, copy, request->n);
+        lone_keep_key(wire, &kept, copy, request->n);
         lone_sent(wire);
     } else {
         wire_sent(wire, copy, request->n);
@@ -70,7 +73,7 @@ static bool send_lone(struct wire *wire, const struct text *request)
 static bool receive_lone(struct wire *wire, const struct text *reply)
 {
     char *copy = copy_of(reply->bytes, reply->n);
-    bool lone = lone_received(wire, copy, reply->n);
+    bool lone = lone_received(wire, &kept, copy, reply->n);
 
     if (!lone)
         wire_received(wire, copy, reply->n);
@@ -251,7 +254,7 @@ Test(lone, no_longer_settled)
     struct wire wire;
 
     settle(&wire);
-    lone_keep_key(&wire, request.bytes, request.n);
+    lone_keep_key(&wire, &kept, request.bytes, request.n);
     wire_sent(&wire, "get b\r\n", 7);
     lone_sent(&wire);
     cr_assert_not(receive_lone(&wire, &(struct text){"END\r\n", 5}));

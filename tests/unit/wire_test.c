@@ -14,6 +14,9 @@
 #include "wire/lone.h"
 #include "wire_vectors.h"
 
+/* Of the one lone `get` that is outstanding. */
+static struct wire_key key;
+
 /* Steps up to this length are cut at every byte, longer ones at so many places. */
 #define CUT_EVERYWHERE 400
 #define CUT_SAMPLES    50
@@ -50,13 +53,13 @@ static void feed_as_hooks(struct wire *wire, char direction, const char *bytes, 
 
     memcpy(copy, bytes, n);
     if (direction == '>' && lone_may_begin(wire) && lone_is_get(copy, n)) {
-        lone_keep_key(wire, copy, n);
+        lone_keep_key(wire, &key, copy, n);
         lone_sent(wire);
     } else if (direction == '>' && wire_are_whole(wire, copy, n, &run)) {
         wire_sent_whole(wire, run);
     } else if (direction == '>') {
         wire_sent(wire, copy, n);
-    } else if (!lone_received(wire, copy, n)) {
+    } else if (!lone_received(wire, &key, copy, n)) {
         wire_received(wire, copy, n);
     }
     free(copy);
@@ -134,7 +137,6 @@ static void clear_unused(struct wire *wire)
     for (unsigned i = wire->queue.used; i < WIRE_RUNS; i++)
         memset(queue_run(&wire->queue, i), 0, sizeof(struct wire_run));
     wire->lone_length = 0;
-    memset(wire->lone_key, 0, sizeof wire->lone_key);
 }
 
 static bool same_state(struct wire a, struct wire b)
