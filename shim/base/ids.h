@@ -32,7 +32,7 @@ static inline bool ids_ask(struct ids *ids)
 /* Whether they are still those of BEFORE. */
 static inline bool ids_are(const struct ids *before)
 {
-    struct ids now;
+    struct ids now = {{0}, {0}};
 
     return ids_ask(&now) && memcmp(before, &now, sizeof(now)) == 0;
 }
