@@ -24,7 +24,6 @@ static inline bool ids_ask(struct ids *ids)
     uid_t *users = ids->users;
     gid_t *groups = ids->groups;
 
-    *ids = (struct ids){{0}, {0}};
     return raw_syscall(SYS_getresuid, &users[0], &users[1], &users[2]) == 0 &&
            raw_syscall(SYS_getresgid, &groups[0], &groups[1], &groups[2]) == 0;
 }

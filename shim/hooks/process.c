@@ -37,7 +37,7 @@ int hook_identity_changed(int result)
 #define IDS_HOOK(name, params, args)                                                           \
     HOOKED int name params                                                                     \
     {                                                                                          \
-        struct ids before;                                                                     \
+        struct ids before = {{0}, {0}};                                                        \
         bool known = family_get() && owner_is_this_process() && ids_ask(&before);              \
         int result = real_##name args;                                                         \
                                                                                                \
