@@ -278,6 +278,7 @@ def test_flush_of_one_member_empties_the_queue(family, tmp_path):
     members = ask_all_workers(running, tmp_path)
     if SHARES:
         assert wait_for_queue(server, 1) > 0
+    time.sleep(1.5)  # what the others have is in the queue as well
     switch(tmp_path, "flush", members[0])
     deadline = time.monotonic() + 10
     while in_queues(server.port) and time.monotonic() < deadline:
