@@ -18,6 +18,7 @@ from run import SUBJECTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PLOTS = os.path.join(HERE, "plots")
+OF_THE_DEMO = "demo.svg"  # made by demo/picture.py
 
 README = os.path.join(HERE, "README.md")
 BEGIN, END = "<!-- made by bench/publish.py -->", "<!-- until here -->"
@@ -71,8 +72,9 @@ def write_between_marks(path, text):
 def main():
     build = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.path.join(HERE, "../build"))
     parts = [HEAD.format(machine=machine())]
-    shutil.rmtree(PLOTS, ignore_errors=True)
-    os.makedirs(PLOTS)
+    for name in os.listdir(PLOTS):
+        if name != OF_THE_DEMO:
+            os.remove(os.path.join(PLOTS, name))
     for subject in SUBJECTS:
         path = os.path.join(build, "bench", f"{subject}.md")
         if not os.path.exists(path):
