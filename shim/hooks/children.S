@@ -10,6 +10,7 @@
  * first and overwrite the frame. A jump leaves the caller's stack and return address as they
  * are.
  */
+#include "hooks/arguments.def"
 
 #if defined(__x86_64__)
 
@@ -27,35 +28,9 @@
     je 1f
     jmp *real_\name(%rip)
 1:
-    push %rdi
-    .cfi_adjust_cfa_offset 8
-    push %rsi
-    .cfi_adjust_cfa_offset 8
-    push %rdx
-    .cfi_adjust_cfa_offset 8
-    push %rcx
-    .cfi_adjust_cfa_offset 8
-    push %r8
-    .cfi_adjust_cfa_offset 8
-    push %r9
-    .cfi_adjust_cfa_offset 8
-    push %rax
-    .cfi_adjust_cfa_offset 8
+    save_arguments
     call libc_bind_children
-    pop %rax
-    .cfi_adjust_cfa_offset -8
-    pop %r9
-    .cfi_adjust_cfa_offset -8
-    pop %r8
-    .cfi_adjust_cfa_offset -8
-    pop %rcx
-    .cfi_adjust_cfa_offset -8
-    pop %rdx
-    .cfi_adjust_cfa_offset -8
-    pop %rsi
-    .cfi_adjust_cfa_offset -8
-    pop %rdi
-    .cfi_adjust_cfa_offset -8
+    restore_arguments
     jmp *real_\name(%rip)
     .cfi_endproc
     .size \name, . - \name
@@ -88,23 +63,9 @@
     cbz x9, 1f
     br x9
 1:
-    stp x29, x30, [sp, #-80]!
-    .cfi_def_cfa_offset 80
-    .cfi_offset 29, -80
-    .cfi_offset 30, -72
-    stp x0, x1, [sp, #16]
-    stp x2, x3, [sp, #32]
-    stp x4, x5, [sp, #48]
-    stp x6, x7, [sp, #64]
+    save_arguments
     bl libc_bind_children
-    ldp x0, x1, [sp, #16]
-    ldp x2, x3, [sp, #32]
-    ldp x4, x5, [sp, #48]
-    ldp x6, x7, [sp, #64]
-    ldp x29, x30, [sp], #80
-    .cfi_def_cfa_offset 0
-    .cfi_restore 29
-    .cfi_restore 30
+    restore_arguments
     adrp x9, real_\name
     ldr x9, [x9, :lo12:real_\name]
     br x9

@@ -5,6 +5,7 @@
  * In assembly, so that one body does for functions of any parameters. Parameters that are no
  * integers or pointers would be lost; none has such.
  */
+#include "hooks/arguments.def"
 
 #if defined(__x86_64__)
 
@@ -33,19 +34,14 @@ first_\name:
     .type first, @function
 first:
     .cfi_startproc
-.irp register, %rdi, %rsi, %rdx, %rcx, %r8, %r9, %rbx
-    push \register
-    .cfi_adjust_cfa_offset 8
-.endr
+    save_arguments
     mov %rax, %rdi
     mov %r10, %rsi
     mov %r11, %rdx
     call libc_first
-.irp register, %rbx, %r9, %r8, %rcx, %rdx, %rsi, %rdi
-    pop \register
-    .cfi_adjust_cfa_offset -8
-.endr
-    jmp *%rax
+    mov %rax, %r11
+    restore_arguments
+    jmp *%r11
     .cfi_endproc
     .size first, . - first
 
@@ -81,29 +77,13 @@ first_\name:
     .type first, %function
 first:
     .cfi_startproc
-    stp x29, x30, [sp, #-96]!
-    .cfi_def_cfa_offset 96
-    .cfi_offset 29, -96
-    .cfi_offset 30, -88
-    stp x0, x1, [sp, #16]
-    stp x2, x3, [sp, #32]
-    stp x4, x5, [sp, #48]
-    stp x6, x7, [sp, #64]
-    str x8, [sp, #80]
+    save_arguments
     mov x0, x9
     mov x1, x10
     mov x2, x11
     bl libc_first
     mov x16, x0
-    ldr x8, [sp, #80]
-    ldp x6, x7, [sp, #64]
-    ldp x4, x5, [sp, #48]
-    ldp x2, x3, [sp, #32]
-    ldp x0, x1, [sp, #16]
-    ldp x29, x30, [sp], #96
-    .cfi_def_cfa_offset 0
-    .cfi_restore 29
-    .cfi_restore 30
+    restore_arguments
     br x16
     .cfi_endproc
     .size first, . - first
