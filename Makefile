@@ -76,7 +76,7 @@ $(B)/%.c.o: %.c Makefile
 # Line numbers of assembly would bring clang's temporary names.
 $(B)/%.S.o: %.S Makefile
 	@mkdir -p $(@D)
-	$(call say,AS,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -g0 -c $< -o $@
+	$(call say,AS,$<)$(CC) $(SHIM_CFLAGS) $(CFLAGS) -g0 $(NOTE_HEADERS) -c $< -o $@
 
 # Hooks of libc are unversioned, so that programs bound to any version of a symbol meet them. Those of
 # other libraries have the version they have there (hooks/foreign.S). The loader takes the first
