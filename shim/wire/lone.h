@@ -12,6 +12,7 @@
 
 #include "base/compiler.h"
 #include "wire/eight.h"
+#include "wire/number.h"
 #include "wire/wire.h"
 
 /* So that the eight bytes that end with the key begin in the request, behind its first byte or
@@ -82,37 +83,6 @@ ALWAYS_INLINE void lone_sent(struct wire *wire)
         wire_sent_get(wire);
 }
 
-/* Moves *AT behind the digits there; something else follows them. False if there is none, or if
- * there are more than fit into NUMBER for sure. */
-ALWAYS_INLINE bool lone_pass_number(const uint8_t **at, uint32_t *number)
-{
-    const uint8_t *digit = *at;
-    uint32_t sum = (uint32_t)*digit - '0', value;
-
-    if (sum > 9)
-        return false;
-    for (digit++; (value = (uint32_t)*digit - '0') <= 9; digit++)
-        sum = sum * 10 + value;
-    if (digit > *at + 9)
-        return false;
-    *at = digit;
-    *number = sum;
-    return true;
-}
-
-/* The same for flags and the blank behind them. Those of most clients have one digit. */
-ALWAYS_INLINE bool lone_pass_flags(const uint8_t **at)
-{
-    const uint8_t *flags = *at;
-    uint32_t number;
-
-    if (__builtin_expect((uint8_t)(flags[0] - '0') <= 9 && flags[1] == ' ', 1)) {
-        *at = flags + 2;
-        return true;
-    }
-    return lone_pass_number(at, &number) && *(*at)++ == ' ';
-}
-
 /* Whether the N bytes at BYTES are the value of the key that is kept, whole, and nothing else.
  * The end is looked at first, so numbers end before it. */
 ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const struct wire_key *where,
@@ -137,7 +107,7 @@ ALWAYS_INLINE bool lone_is_value(const struct wire *wire, const struct wire_key 
         (length >= sizeof(uint64_t) || lone_short(differ, length) != 0))
         return false;
     at = last + sizeof(uint64_t);
-    if (*at++ != ' ' || !lone_pass_flags(&at) || !lone_pass_number(&at, &number))
+    if (*at++ != ' ' || !number_pass_flags(&at, NULL) || !number_pass(&at, NULL, &number))
         return false;
     return (size_t)(end - at) == number + sizeof "\r\n\r\nEND\r\n" - 1 && LONE_IS(at, "\r\n");
 }

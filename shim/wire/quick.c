@@ -7,9 +7,7 @@
 #include "wire/internal.h"
 
 #include "wire/eight.h"
-
-/* Numbers with so many digits fit every argument. */
-#define DIGITS 9
+#include "wire/number.h"
 
 /* Meta flags of so many bytes fit every line. */
 #define SHORT_LINE 512
@@ -50,31 +48,15 @@ static inline uint8_t pass_key(const uint8_t **at, const uint8_t *end)
     return *behind;
 }
 
-/* Moves *AT behind the digits of a number, which may end at END; false if it has another form.
- */
+/* The compiler says how many copies of these there are. */
 static inline bool pass_number(const uint8_t **at, const uint8_t *end, uint32_t *number)
 {
-    const uint8_t *digit = *at;
-    size_t length;
-
-    for (*number = 0; digit < end && (uint8_t)(*digit - '0') <= 9; digit++)
-        *number = *number * 10 + (uint8_t)(*digit - '0');
-    length = (size_t)(digit - *at);
-    *at = digit;
-    return length - 1 < DIGITS;
+    return number_pass(at, end, number);
 }
 
-/* The same for flags and the blank behind them. Most clients have flags of one digit. */
 static inline bool pass_flags(const uint8_t **at, const uint8_t *end)
 {
-    const uint8_t *flags = *at;
-    uint32_t number;
-
-    if (end - flags >= 2 && (uint8_t)(flags[0] - '0') <= 9 && flags[1] == ' ') {
-        *at += 2;
-        return true;
-    }
-    return pass_number(at, end, &number) && *at < end && *(*at)++ == ' ';
+    return number_pass_flags(at, end);
 }
 
 /* Behind the end of a line, which is at AT, a value of LENGTH bytes and its CR LF; else NULL.
