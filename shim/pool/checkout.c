@@ -189,8 +189,8 @@ COLD static struct conn *find_clean(struct conn *fresh, enum wire_protocol proto
 
 /* A draining connection, CHECKING_OUT. What is evicted for it is not on the stack any more when
  * the caller verifies it. */
-COLD static __attribute__((noinline)) struct conn *
-take_draining(struct conn *fresh, enum wire_protocol protocol, msec_t now)
+COLD static struct conn *take_draining(struct conn *fresh, enum wire_protocol protocol,
+                                       msec_t now)
 {
     struct evicted evicted;
     struct conn *conn;

@@ -28,6 +28,11 @@
 /* How many connections one connect() looks at. */
 #define LOOKS 3
 
+static bool is_sharing(void)
+{
+    return family_get() && mode_now() == MODE_ON && owner_is_this_process();
+}
+
 /* Whether no other member can look after the queues. */
 static bool is_alone(struct family_board *board, msec_t now)
 {
@@ -58,14 +63,23 @@ static enum given refused(long error, msec_t now)
 
 static void count_given(struct stats *stats, enum given given)
 {
-    if (given == GIVEN)
+    switch (given) {
+    case GIVEN:
         stats_count(&stats->given);
-    else if (given == FULL)
+        break;
+    case FULL:
         stats_count(&stats->not_given_full);
-    else if (given == ALONE)
+        break;
+    case ALONE:
         stats_count(&stats->not_given_alone);
-    else if (given == REFUSED)
+        break;
+    case REFUSED:
         stats_count(&stats->not_given_refused);
+        break;
+    case UNFIT:
+    case NOT_SHARING:
+        break;
+    }
 }
 
 static bool is_fit(struct conn *conn)
@@ -112,7 +126,7 @@ static enum given give(struct conn *conn, msec_t now)
     unsigned int most;
     bool alone;
 
-    if (!board || conn->fd < 0 || mode_now() != MODE_ON || !owner_is_this_process())
+    if (conn->fd < 0 || !is_sharing())
         return NOT_SHARING;
     members_join(&board->members);
     most = family_most(board);
@@ -385,7 +399,7 @@ void sharing_before_a_kill(void)
 {
     int saved = errno;
 
-    if (!family_get() || mode_now() != MODE_ON || !owner_is_this_process())
+    if (!is_sharing())
         return;
     sharing_give_idle(clock_now(), 0);
     errno = saved;
@@ -397,7 +411,7 @@ void sharing_at_end(void)
     msec_t now = clock_now_at_end();
     int saved = errno;
 
-    if (!board || mode_now() != MODE_ON || !owner_is_this_process())
+    if (!is_sharing())
         return;
     sharing_give_idle(now, 0);
     members_leave(&board->members);
