@@ -30,9 +30,8 @@ static const struct ring_above told_by_rings = {
 };
 
 /* glibc's pthread_atfork(), with the object that the handlers belong to, which other libraries
- * get from a start file (Makefile). Weak, as other libcs
- * lack it: a program that is linked with one (musl) inherits LD_PRELOAD as well, and must start
- * and run as without us. */
+ * get from a start file (Makefile). Weak, as other libcs lack it: a program that is linked with
+ * one (musl) inherits LD_PRELOAD as well, and must start and run as without us. */
 /* NOLINTBEGIN(bugprone-reserved-identifier,cert-dcl*): the names are glibc's. */
 extern int __register_atfork(void (*before)(void), void (*in_parent)(void),
                              void (*in_child)(void), void *object) __attribute__((weak));

@@ -1,7 +1,7 @@
 """`make demo`: gunicorn, gevent and python-memcached under ab, without and with the shim.
 
-Usage: demo.py LIBRARY. sharing.py shows several workers. Starts servers of its own on free loopback ports and stops them. The exit
-code is 1 when a request failed, a value was wrong, or the shim did not help.
+Usage: demo.py LIBRARY. sharing.py shows several workers. Starts servers of its own on free loopback ports and stops
+them. The exit code is 1 when a request failed, a value was wrong, or the shim did not help.
 """
 
 import collections

@@ -1,3 +1,6 @@
+/*
+ * Begin and end of a change of flags: are they known afterwards?
+ */
 #include "hooks/flags.h"
 
 #include "conn/conn.h"

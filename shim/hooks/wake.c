@@ -1,3 +1,6 @@
+/*
+ * Wakes the process once: each step in its order, under a lock of its own.
+ */
 #include "hooks/wake.h"
 
 #include <errno.h>
