@@ -50,7 +50,7 @@ BASE := -std=gnu11 $(WARNINGS) -D_GNU_SOURCE -U_FORTIFY_SOURCE -U_FILE_OFFSET_BI
 LTO := $(if $(findstring clang,$(shell $(CC) --version 2>/dev/null)),,$(if $(findstring -O2,$(CFLAGS)),-flto \
          -flto-partition=one))
 # By both names that an object may have: B can be given as an absolute path.
-NOTE_HEADERS = -MMD -MP -MT $(abspath $@) -MT $(patsubst $(CURDIR)/%,%,$@)
+NOTE_HEADERS = -MMD -MP -MQ '$(if $(filter /%,$@),,$(CURDIR)/)$@' -MQ '$(patsubst $(CURDIR)/%,%,$@)'
 # Runs with glibc 2.28, whatever it is built with.
 OLDER := -include shim/base/older.h
 # NDEBUG: a library in somebody else's process never aborts.
