@@ -402,7 +402,8 @@ static unsigned int part_of(unsigned int families, unsigned int queued)
 }
 
 /* A new worker cannot count before its counters have a file. It must not undo what others have
- * counted: most of the queues would be closed as beyond the part of one of 16 families. */
+ * counted: most of the queues would be closed as beyond the part of one of 16 families. And the
+ * first one that can count must not have to wait. */
 void family_count(msec_t now)
 {
     struct family_board *board = family_get();
@@ -419,7 +420,7 @@ void family_count(msec_t now)
     if (now < until)
         return;
     families = stats_count_families(&queued);
-    if (families == 0 && until != 0 && now < until + COUNT_HOLDS)
+    if (families == 0 && (until == 0 || now < until + COUNT_HOLDS))
         return;
     atomic_store(&board->most_until, now + COUNT_EVERY);
     atomic_store(&board->most, part_of(families, queued));

@@ -1385,12 +1385,17 @@ Test(family, the_queues_of_sixteen)
     alone(queues_are_bounded);
 }
 
-/* Has no counters, so it does not know how many families there are. It is killed, as in an
- * orderly end the last process at work closes nearly all. */
-static void look_after_queues_uncounted(void)
+/* Has no counters, so it does not know how many families there are. */
+static void use_one_uncounted(void)
 {
     cr_assert(setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0}) == 0);
     use_one();
+}
+
+/* It is killed, as in an orderly end the last process at work closes nearly all. */
+static void look_after_queues_uncounted(void)
+{
+    use_one_uncounted();
     cr_assert(poll(NULL, 0, 4000) == 0);
     raise(SIGKILL);
 }
@@ -1415,4 +1420,26 @@ static void a_count_holds(void)
 Test(family, a_count_holds_for_a_member_that_cannot_count)
 {
     alone(a_count_holds);
+}
+
+static void give_one_uncounted(void)
+{
+    use_one_uncounted();
+    exit(0);
+}
+
+/* The first bursts of a service that has just started. */
+static void the_first_count(void)
+{
+    unsigned int queued;
+
+    in_child(give_one_uncounted);
+    let_many_give();
+    queued = count_queued();
+    cr_expect(queued >= 32, "%u", queued);
+}
+
+Test(family, the_first_member_that_can_count_does_so_at_once)
+{
+    alone(the_first_count);
 }
