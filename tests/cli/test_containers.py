@@ -27,7 +27,9 @@ import ctypes, os, sys
 unshared, mapped, new_user = os.pipe(), os.pipe(), 0x10000000
 pid = os.getpid()
 if os.fork() == 0:
-    os.read(unshared[0], 1)
+    os.close(unshared[1])
+    if not os.read(unshared[0], 1):
+        os._exit(1)    # it may not have such a namespace, and has ended
     for name in ("uid_map", "gid_map"):
         with open(f"/proc/{{pid}}/{{name}}", "w") as file:
             file.write("0 {FIRST} 65536")

@@ -24,8 +24,8 @@ TOP = os.path.abspath(os.path.join(HERE, "..", ".."))
 SOFTWARE = "make,git,sudo,ca-certificates"
 LONGEST = 2 * 3600    # seconds
 
-# All processes end with the first one, and the mounts with them. The root is a mount, as on a machine: in another one
-# root may not make mount namespaces.
+# All processes end with the first one, and the mounts with them. The tree becomes the root of its namespace, as on a
+# machine: below a root that chroot(2) changed there are no user namespaces.
 ENTER = """
 root=$1 user=$2 target=$3
 mount --bind $root $root
@@ -33,7 +33,11 @@ mount -t proc proc $root/proc
 mount --rbind /sys $root/sys
 mount --rbind /dev $root/dev
 for folder in run tmp; do mount -t tmpfs -o mode=1777 tmpfs $root/$folder; done
-exec chroot $root sh -euc '
+cd $root
+pivot_root . .
+umount --lazy .
+cd /
+exec sh -euc '
 [ $1 = root ] || {
     useradd --create-home $1
     echo "$1 ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/$1
