@@ -38,7 +38,14 @@
 static int ends[2]; /* reading end of an empty pipe */
 static int set;     /* an epoll set with that end */
 
-TestSuite(waits, .fini = fail_if_any_failed);
+static pid_t criterions; /* the process in which Criterion has threads */
+
+static void note_process(void)
+{
+    criterions = getpid();
+}
+
+TestSuite(waits, .init = note_process, .fini = fail_if_any_failed);
 
 /* Whether libc says that there are several threads. Then the waiting thread is elected. */
 static bool among_threads;
@@ -103,8 +110,10 @@ static uint64_t count(void)
 {
     static uint64_t connects;
 
-    /* This process has threads of Criterion's, which close nothing here. */
-    __libc_single_threaded = !among_threads;
+    /* Not where there are other threads: on arm64 libc would wake none that waits for a lock.
+     */
+    if (getpid() != criterions)
+        __libc_single_threaded = !among_threads;
     if (connects == 0) {
         struct epoll_event event = {EPOLLIN, {.fd = 0}};
 
@@ -429,8 +438,8 @@ static long switches(void)
     return usage.ru_nvcsw;
 }
 
-/* There is always more to write, so the wait has a piece for each second. Not so if the other
- * thread has written everything at its begin. */
+/* There is always more to write, so the wait has a piece for each second. Not so if the wait
+ * has just written everything itself at the end of a piece, so it is tried until it has. */
 Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
 {
     pthread_t thread;
@@ -441,9 +450,9 @@ Test(waits, have_as_many_pieces_as_there_is_work, .timeout = 120)
     {
         long pieces = 0;
 
-        for (int tries = 0; tries < 5 && pieces < 3; tries++) {
+        for (int tries = 0; tries < 5 * slowness() && pieces < 3; tries++) {
             pieces = -switches();
-            cr_expect(waits[i].wait(2500 + 1000 * slowness()) == 0, "%s", waits[i].name);
+            cr_expect(waits[i].wait(3500) == 0, "%s", waits[i].name);
             pieces += switches();
         }
         cr_expect(pieces >= 3, "%s has %ld", waits[i].name, pieces);
@@ -698,36 +707,33 @@ static void *dial_later(void *port)
 }
 
 /* A sandbox may forbid every call that the library makes and the program does not. */
-Test(waits, in_a_sandbox, .timeout = 30)
+static void enter_a_sandbox_and_wait(void)
 {
-    pid_t child;
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigprocmask, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwrite64, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
 
     count();
-    child = fork();
-    if (child == 0) {
-        struct sock_filter filter[] = {
-            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigprocmask, 3, 0),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 2, 0),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwrite64, 1, 0),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-        };
-        struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
-
-        count();
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
-            _exit(1);
-        EACH(i)
-        {
-            if (waits[i].wait(1300) != 0)
-                _exit(2);
-        }
-        close(dial_server());
-        _exit(0);
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        _exit(1);
+    EACH(i)
+    {
+        if (waits[i].wait(1300) != 0)
+            _exit(2);
     }
-    expect_good_end(child);
+    close(dial_server());
+}
+
+Test(waits, in_a_sandbox, .timeout = 30)
+{
+    alone(enter_a_sandbox_and_wait);
 }
 
 /* accept() is not cut, so the counters are written before they are due. */
