@@ -472,17 +472,23 @@ def why_no_node_modules():
 
 
 def descriptors_of(process):
-    """How many files PROCESS and its descendants have open."""
-    count = 0
-    pids = [process.pid]
+    """How many files PROCESS and its descendants have open, each of them."""
+    counts = {}
+    pids = [str(process.pid)]
     while pids:
         pid = pids.pop()
         with contextlib.suppress(OSError):
-            count += len(os.listdir(f"/proc/{pid}/fd"))
+            counts[pid] = len(os.listdir(f"/proc/{pid}/fd"))
             for children in glob.glob(f"/proc/{pid}/task/*/children"):
                 with open(children) as file:
                     pids += file.read().split()
-    return count
+    return counts
+
+
+def growth(before, after):
+    """How many files more are open. A process that was not there before has its parent's: uwsgi listens before it has
+    made its workers."""
+    return sum(after[pid] - before[pid] for pid in before.keys() & after.keys())
 
 
 def run_loop(command, environment, server):
@@ -515,7 +521,7 @@ def run_server(row, running, command, environment, server):
         outcome = load(port, OPERATIONS, row.concurrency)
         seconds = time.monotonic() - start
         return Outcome(server.connections_since(before), outcome.wrong, outcome.failed,
-                       descriptors_of(process) - descriptors, seconds, process.poll() or 0, "")
+                       growth(descriptors, descriptors_of(process)), seconds, process.poll() or 0, "")
 
 
 def run(row, library, **more):
