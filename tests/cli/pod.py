@@ -104,7 +104,7 @@ class Pod:
             container, "name", "image", "command", "workingDir", "env", "securityContext", "volumeMounts")
         gains, read_only, capabilities = known(
             security or {}, "allowPrivilegeEscalation", "readOnlyRootFilesystem", "capabilities")
-        prepare = [*self.mounted(mounts or []), *(["mount -o remount,ro ."] if read_only else [])]
+        prepare = [*self.mounted(mounts or []), *(["mount -o remount,bind,ro ."] if read_only else [])]
         rights = ["setpriv", f"--reuid={self.user}", f"--regid={self.group}", f"--groups={self.volume_group}"]
         if gains is False:
             rights.append("--no-new-privs")
