@@ -9,6 +9,9 @@
  *
  * AT_START is for variables that start-up writes or reads in every process: they lie beside the
  * pointers that the loader writes, so that fewer pages have to be copied.
+ *
+ * LARGE is for arrays of a page or more. The other variables lie together then: a fork and its
+ * child write to many of them, and the kernel copies each page that they are in.
  */
 #ifndef MCPOOL_COMPILER_H
 #define MCPOOL_COMPILER_H
@@ -16,6 +19,8 @@
 #define COLD __attribute__((cold, noinline))
 
 #define AT_START __attribute__((section(".data.start")))
+
+#define LARGE __attribute__((section(".bss.large")))
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 

@@ -3,11 +3,13 @@
  */
 #include "base/hash.h"
 
+#include "base/compiler.h"
+
 /* In bytes. Enough for the arrays of buckets of all endpoints there may be: a table that
  * doubles its array each time uses twice the last array in all. */
 #define HASH_MEMORY 65536
 
-static union {
+static LARGE union {
     max_align_t alignment;
     unsigned char bytes[HASH_MEMORY];
 } hash_memory;

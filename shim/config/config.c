@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "base/fmt.h"
 #include "base/rawsys.h"
 
@@ -430,7 +431,7 @@ static void read_runtime_directory(struct config *config, const char *value)
 }
 
 /* The copies: the strings, and pointers to them. */
-static struct {
+static LARGE struct {
     char *names[32]; /* the last one is always NULL */
     char bytes[4096];
 } kept;

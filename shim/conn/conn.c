@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/pages.h"
 #include "conn/fdmap.h"
 #include "conn/endpoint.h"
@@ -16,7 +17,7 @@
 atomic_bool conn_ever_used;
 
 static _Atomic(struct conn *) blocks[CONN_MAX / CONN_BLOCK];
-_Atomic(struct conn *) conn_places[CONN_MAX];
+LARGE _Atomic(struct conn *) conn_places[CONN_MAX];
 static _Atomic uint32_t touched; /* records that were ever used */
 
 /* The free list: the id of its first record, and above it a count of changes. The count

@@ -5,7 +5,7 @@
 
 #include "base/compiler.h"
 
-_Atomic uint32_t fdmap_words[FDMAP_SIZE];
+LARGE _Atomic uint32_t fdmap_words[FDMAP_SIZE];
 
 static _Atomic int end;
 

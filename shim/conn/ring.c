@@ -67,7 +67,7 @@ struct ring {
     const struct io_uring_cqe *cqes;
 };
 
-static struct ring rings[RINGS];
+static LARGE struct ring rings[RINGS];
 
 /* One more than the highest index ever in use; 0 in most processes. */
 static _Atomic uint32_t ring_end;

@@ -11,6 +11,7 @@
 
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
+#include "base/compiler.h"
 #include "base/owner.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
@@ -45,7 +46,7 @@ struct waiter_seat {
     _Atomic uint64_t closed[WAITER_CLOSED_MOST];
 };
 
-static struct waiter_seat seats[SEATS];
+static LARGE struct waiter_seat seats[SEATS];
 static __thread int own_tid; /* asked for once */
 static _Atomic uint64_t elections;
 
@@ -378,6 +379,8 @@ void waiter_recall_all(void)
 void waiter_after_fork_in_child(void)
 {
     own_tid = 0;
+    if (atomic_load(&elections) == 0)
+        return;
     EACH_SEAT(i)
     {
         unwatch_all(&seats[i]);

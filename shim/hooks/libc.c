@@ -148,6 +148,12 @@ __attribute__((no_sanitize("thread"))) void *libc_first(void **real, void *befor
     return found;
 }
 
+void libc_bind_ends(void)
+{
+    if (real__exit == first__exit)
+        libc_first((void **)&real__exit, before__exit, "_exit");
+}
+
 static bool bind_one(void *real, void *found)
 {
     if (found)

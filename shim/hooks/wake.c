@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "base/clock.h"
+#include "base/compiler.h"
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/unwind.h"
@@ -23,7 +24,7 @@
 /* Of Go's runtime, see init.c. */
 extern void crosscall2(void) __attribute__((weak));
 
-static struct config config;
+static LARGE struct config config;
 
 /* What the settings are read from; NULL when they were read. */
 static AT_START char *const *variables;

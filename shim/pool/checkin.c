@@ -281,6 +281,7 @@ INLINED void check_in_end(struct check_in *check_in)
     _pthread_cleanup_pop(&check_in->cleanup, 0);
     if (__builtin_expect(evicted.count > 0, 0))
         sharing_release(&evicted);
+    sharing_after_check_in(check_in->now);
     stats_changed();
     due_each_second(check_in->now);
 }

@@ -60,7 +60,7 @@ static bool will_wait(int fd)
 
 void custody_before_accept(int fd, msec_t now)
 {
-    bool shares = family_get() && limits_idle() > 0 && !endpoint_any_in_use();
+    bool shares = family_get() && sharing_ends_request() && !endpoint_any_in_use();
 
     /* relaxed: a hint */
     if (!shares && atomic_load_explicit(&pool_surplus, memory_order_relaxed) == 0)

@@ -28,6 +28,15 @@
 /* How many connections one connect() looks at. */
 #define LOOKS 3
 
+/* A process that needed a second connection for a request gives none at close() for so many
+ * requests. */
+#define SECOND_NEEDED 100
+
+atomic_bool sharing_at_close;
+
+static _Atomic unsigned int keep_for; /* so many requests give nothing at close() */
+static atomic_bool has_given_closed;  /* in the present request */
+
 static bool is_sharing(void)
 {
     return family_get() && mode_now() == MODE_ON && owner_is_this_process();
@@ -300,6 +309,10 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
         !sockopts_know_usual(fresh->fd, &fresh->options))
         return NULL;
+    if (has_given_closed) {
+        keep_for = SECOND_NEEDED;
+        sharing_at_close = false;
+    }
     members_join(&board->members);
     i = family_queue_for(fresh->endpoint);
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
@@ -380,6 +393,24 @@ static void leave_one(void)
     } while (evicted.count == POOL_EVICTED_MAX);
 }
 
+void sharing_give_closed(msec_t now)
+{
+    if (endpoint_any_in_use())
+        return;
+    has_given_closed = true;
+    sharing_give_idle(now, 0);
+}
+
+bool sharing_ends_request(void)
+{
+    bool given = has_given_closed;
+
+    has_given_closed = false;
+    if (keep_for > 0)
+        keep_for--;
+    return given || limits_idle() > 0;
+}
+
 void sharing_before_block(msec_t now)
 {
     struct family_board *board = family_get();
@@ -387,6 +418,7 @@ void sharing_before_block(msec_t now)
 
     if (!board || mode_now() != MODE_ON)
         return;
+    sharing_at_close = keep_for == 0;
     members_note_blocked(&board->members);
     tending_withdraw(board);
     sharing_give_idle(now, 0);

@@ -19,6 +19,7 @@
 #ifndef MCPOOL_SHARING_H
 #define MCPOOL_SHARING_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/clock.h"
@@ -57,6 +58,24 @@ COLD msec_t sharing_in(msec_t now, msec_t waited);
 /* The only thread of the process is about to block where its wait is not cut, and nothing is in
  * use: gives what it has. */
 COLD void sharing_before_block(msec_t now);
+
+/* The process serves one request at a time, with one connection for each: what it closes can be
+ * given at once. Its next request comes after a blocking accept(), and the answer to this one
+ * may let another process begin before that. */
+extern atomic_bool sharing_at_close __attribute__((visibility("hidden")));
+
+COLD void sharing_give_closed(msec_t now);
+
+/* Before an accept(): a request is over. Whether it used a connection. */
+COLD bool sharing_ends_request(void);
+
+/* After a check-in. */
+static inline void sharing_after_check_in(msec_t now)
+{
+    /* relaxed: a hint */
+    if (__builtin_expect(atomic_load_explicit(&sharing_at_close, memory_order_relaxed), 0))
+        sharing_give_closed(now);
+}
 
 /* From now on a signal can end the process without notice: gives all that is idle. May be
  * called in a signal handler. */

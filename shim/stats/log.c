@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/compiler.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
 #include "base/fmt.h"
@@ -52,7 +53,7 @@ void log_start(const struct config *config)
         log_level = (int)config->log_level;
 }
 
-static struct {
+static LARGE struct {
     _Atomic msec_t written;  /* the time of the last line that was; 0 before the first */
     _Atomic uint32_t others; /* lines that were not written since */
 } kinds[LOG_KINDS];
@@ -79,7 +80,7 @@ bool log_again(unsigned int kind, char *others, size_t room)
 
 void log_after_fork_in_child(void)
 {
-    for (unsigned int i = 0; i < LOG_KINDS; i++)
+    for (unsigned int i = 0; log_level >= 0 && i < LOG_KINDS; i++)
         kinds[i].others = 0;
 }
 

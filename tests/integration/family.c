@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -1442,4 +1443,53 @@ static void the_first_count(void)
 Test(family, the_first_member_that_can_count_does_so_at_once)
 {
     alone(the_first_count);
+}
+
+/* Requests of a process that blocks in accept(). */
+
+static void accept_none(int listener)
+{
+    const struct itimerval moment = {.it_value = {.tv_usec = 20000}};
+
+    cr_assert(setitimer(ITIMER_REAL, &moment, NULL) == 0);
+    cr_expect(accept(listener, NULL, NULL) == -1 && errno == EINTR);
+}
+
+static void serve(void)
+{
+    const struct sigaction action = {.sa_handler = no_restart};
+    int port, listener = listen_here(&port);
+
+    cr_assert(sigaction(SIGALRM, &action, NULL) == 0);
+    use_one();
+    cr_expect(count_queued() == 0);
+    accept_none(listener);
+    cr_expect(count_queued() == 1, "before it blocks");
+    use_one();
+    cr_expect(count_queued() == 1, "at close, after one request with one connection");
+    accept_none(listener);
+    use_one();
+    cr_expect(count_queued() == 1, "at close, after another one");
+    use_one();
+    cr_expect(count_queued() == 0, "the second connection of a request is kept");
+    accept_none(listener);
+    cr_expect(count_queued() == 1, "before it blocks");
+    use_one();
+    cr_expect(count_queued() == 0, "and so is the first one of the next request");
+    for (int i = 0; i < 100; i++)
+        accept_none(listener);
+    use_one();
+    accept_none(listener);
+    use_one();
+    cr_expect(count_queued() == 1, "at close again, a hundred requests later");
+}
+
+static void requests_with_one_connection(void)
+{
+    in_child(serve);
+}
+
+Test(family, what_is_closed_at_the_end_of_a_request_is_given_at_once)
+{
+    alone(requests_with_one_connection);
 }

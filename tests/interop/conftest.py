@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -41,7 +42,7 @@ def built(tmp_path_factory):
             made[key] = tmp_path_factory.mktemp("built") / "program.so"
             subprocess.run([compiler, "-D_GNU_SOURCE", f"-I{HERE}/../../shim", "-O1", "-g", "-Wall",
                             "-Werror", "-pthread",
-                            *flags, *(f"{HERE}/{source}" for source in sources),
+                            *flags, *(os.path.join(HERE, source) for source in sources),
                             "-o", made[key]], check=True)
         return made[key]
     return build
