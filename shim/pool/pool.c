@@ -463,7 +463,7 @@ static enum reason may_be_idle(const struct conn *conn)
     return may_be_idle_slow(conn);
 }
 
-bool pool_take_idle(msec_t since, struct evicted *evicted)
+bool pool_take_idle(msec_t since, bool but_last, struct evicted *evicted)
 {
     struct _pthread_cleanup_buffer cleanup;
     struct conn *conn, *newer;
@@ -473,7 +473,7 @@ bool pool_take_idle(msec_t since, struct evicted *evicted)
     for (conn = idle ? idle->newer : NULL;
          conn && conn->idle_since <= since && evicted->count < POOL_EVICTED_MAX; conn = newer) {
         newer = conn == idle ? NULL : conn->newer;
-        if (conn_state(conn) == CONN_IDLE)
+        if (conn_state(conn) == CONN_IDLE && (newer || !but_last))
             evict(conn, REASON_SURPLUS, evicted);
     }
     unlock_pool(&cleanup);

@@ -185,7 +185,7 @@ static bool give_or_put_back(struct evicted *evicted, msec_t now)
     return room;
 }
 
-bool sharing_give_idle(msec_t now, msec_t idle_for)
+static bool give_idle(msec_t now, msec_t idle_for, bool but_last)
 {
     struct evicted evicted;
     int saved = errno;
@@ -196,7 +196,7 @@ bool sharing_give_idle(msec_t now, msec_t idle_for)
         family_count(now);
     while (more) {
         evicted.count = 0;
-        more = pool_take_idle(now - idle_for, &evicted);
+        more = pool_take_idle(now - idle_for, but_last, &evicted);
         room = give_or_put_back(&evicted, now);
         more = more && room && evicted.count == POOL_EVICTED_MAX;
         many |= more;
@@ -206,6 +206,22 @@ bool sharing_give_idle(msec_t now, msec_t idle_for)
         stats_write(now);
     errno = saved;
     return room;
+}
+
+bool sharing_give_idle(msec_t now, msec_t idle_for)
+{
+    return give_idle(now, idle_for, false);
+}
+
+/* The next requests may all come to another member, at once and before this one has waited. It
+ * keeps one connection, for requests that come one after the other. */
+static void give_surplus_of_burst(msec_t now)
+{
+    struct family_board *board = family_get();
+
+    if (limits_idle() > 1 && !family_has_queued() && board &&
+        members_others_work(&board->members))
+        give_idle(now, 0, true);
 }
 
 static bool can_serve(const struct account *account, const struct conn *fresh,
@@ -355,8 +371,10 @@ static msec_t give_unneeded(msec_t now, msec_t waited)
 {
     if (endpoint_any_in_use() || !owner_has_one_thread())
         return give_unused(now);
-    if (waited == 0)
+    if (waited == 0) {
+        give_surplus_of_burst(now);
         return QUIET_AT_ONCE;
+    }
     tending_in(now);
     sharing_give_idle(now, 0);
     return POOL_NEVER;
@@ -386,7 +404,7 @@ static void leave_one(void)
     tending_leave_one();
     do {
         evicted.count = 0;
-        if (!pool_take_idle(POOL_NEVER, &evicted))
+        if (!pool_take_idle(POOL_NEVER, false, &evicted))
             return;
         for (size_t i = 0; i < evicted.count; i++)
             discard(evicted.conn[i], REASON_SURPLUS);

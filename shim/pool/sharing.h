@@ -4,8 +4,9 @@
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
  * it still has at its end, or when it prepares for that. A process with one thread and no
- * connection in use is quiet when a wait finds nothing ready. Any other gives what has idled
- * for SHARING_QUIET, when it waits.
+ * connection in use is quiet when a wait finds nothing ready; before that wait it gives all but
+ * one connection if the family has none. Any other gives what has idled for SHARING_QUIET, when
+ * it waits.
  *
  * Only an idle connection is given, verified as for a reuse, with its socket options set back.
  * The process that takes it verifies it again, against the kernel, and believes nothing that
@@ -29,7 +30,7 @@
 
 /* How long a process waits, and how long a connection idles, before it is given: unless the
  * process has one thread and nothing in use. */
-#define SHARING_QUIET ((msec_t)100)
+#define SHARING_QUIET ((msec_t)25)
 
 /* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
  * that the family does not get. EVICTED is empty then. */

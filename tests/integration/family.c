@@ -1493,3 +1493,53 @@ Test(family, what_is_closed_at_the_end_of_a_request_is_given_at_once)
 {
     alone(requests_with_one_connection);
 }
+
+/* A burst of requests. */
+
+#define BURST 5
+
+static void have_a_burst(void)
+{
+    int fds[BURST], ready[2];
+    struct pollfd waiting = {.events = POLLIN};
+
+    cr_assert(pipe(ready) == 0 && write(ready[1], "", 1) == 1);
+    for (int i = 0; i < BURST; i++)
+        ask(fds[i] = dial_server());
+    for (int i = 0; i < BURST; i++)
+        close(fds[i]);
+    cr_expect(count_queued() == 0);
+    waiting.fd = ready[0];
+    cr_assert(poll(&waiting, 1, 1000) == 1);
+    told->result = (int)count_queued();
+}
+
+static void use_one_and_wait(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    use_one();
+    for (;;)
+        poll(NULL, 0, 1000);
+}
+
+static void what_a_burst_leaves(void)
+{
+    pid_t other;
+
+    in_child(have_a_burst);
+    cr_expect(told->result == 0, "%d given to a family that no other process uses",
+              told->result);
+    other = fork();
+    if (other == 0)
+        use_one_and_wait();
+    cr_assert(poll(NULL, 0, 200) == 0);
+    in_child(have_a_burst);
+    cr_expect(told->result == BURST - 1, "%d", told->result);
+    kill(other, SIGKILL);
+    waitpid(other, NULL, 0);
+}
+
+Test(family, what_a_burst_leaves_is_given_but_for_one)
+{
+    alone(what_a_burst_leaves);
+}
