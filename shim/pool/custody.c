@@ -11,6 +11,7 @@
 #include "base/owner.h"
 #include "base/rawsys.h"
 #include "pool/discard.h"
+#include "pool/request.h"
 #include "pool/sharing.h"
 
 #define TCP_STATE_CLOSE_WAIT 8 /* linux/tcp_states.h is not for user space */
@@ -60,7 +61,8 @@ static bool will_wait(int fd)
 
 void custody_before_accept(int fd, msec_t now)
 {
-    bool shares = family_get() && sharing_ends_request() && !endpoint_any_in_use();
+    bool shares =
+        family_get() && (request_end() || limits_idle() > 0) && !endpoint_any_in_use();
 
     /* relaxed: a hint */
     if (!shares && atomic_load_explicit(&pool_surplus, memory_order_relaxed) == 0)

@@ -18,6 +18,7 @@
 #include "pool/members.h"
 #include "pool/proof.h"
 #include "pool/queues.h"
+#include "pool/request.h"
 #include "pool/tending.h"
 #include "pool/verify.h"
 #include "stats/mode.h"
@@ -27,15 +28,6 @@
 
 /* How many connections one connect() looks at. */
 #define LOOKS 3
-
-/* A process that needed a second connection for a request gives none at close() for so many
- * requests. */
-#define SECOND_NEEDED 100
-
-atomic_bool sharing_at_close;
-
-static _Atomic unsigned int keep_for; /* so many requests give nothing at close() */
-static atomic_bool has_given_closed;  /* in the present request */
 
 static bool is_sharing(void)
 {
@@ -219,7 +211,7 @@ static void give_surplus_of_burst(msec_t now)
 {
     struct family_board *board = family_get();
 
-    if (limits_idle() > 1 && !family_has_queued() && board &&
+    if (board && limits_idle() > 1 && !family_has_queued() &&
         members_others_work(&board->members))
         give_idle(now, 0, true);
 }
@@ -325,10 +317,7 @@ struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol prot
     if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
         !sockopts_know_usual(fresh->fd, &fresh->options))
         return NULL;
-    if (has_given_closed) {
-        keep_for = SECOND_NEEDED;
-        sharing_at_close = false;
-    }
+    request_note_wanted();
     members_join(&board->members);
     i = family_queue_for(fresh->endpoint);
     if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
@@ -415,18 +404,8 @@ void sharing_give_closed(msec_t now)
 {
     if (endpoint_any_in_use())
         return;
-    has_given_closed = true;
+    request_note_given();
     sharing_give_idle(now, 0);
-}
-
-bool sharing_ends_request(void)
-{
-    bool given = has_given_closed;
-
-    has_given_closed = false;
-    if (keep_for > 0)
-        keep_for--;
-    return given || limits_idle() > 0;
 }
 
 void sharing_before_block(msec_t now)
@@ -436,7 +415,7 @@ void sharing_before_block(msec_t now)
 
     if (!board || mode_now() != MODE_ON)
         return;
-    sharing_at_close = keep_for == 0;
+    request_note_block();
     members_note_blocked(&board->members);
     tending_withdraw(board);
     sharing_give_idle(now, 0);

@@ -20,13 +20,13 @@
 #ifndef MCPOOL_SHARING_H
 #define MCPOOL_SHARING_H
 
-#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "base/clock.h"
 #include "base/compiler.h"
 #include "pool/family.h"
 #include "pool/pool.h"
+#include "pool/request.h"
 
 /* How long a process waits, and how long a connection idles, before it is given: unless the
  * process has one thread and nothing in use. */
@@ -60,21 +60,12 @@ COLD msec_t sharing_in(msec_t now, msec_t waited);
  * use: gives what it has. */
 COLD void sharing_before_block(msec_t now);
 
-/* The process serves one request at a time, with one connection for each: what it closes can be
- * given at once. Its next request comes after a blocking accept(), and the answer to this one
- * may let another process begin before that. */
-extern atomic_bool sharing_at_close __attribute__((visibility("hidden")));
-
+/* After a check-in: gives what is idle if the request is over by that. */
 COLD void sharing_give_closed(msec_t now);
 
-/* Before an accept(): a request is over. Whether it used a connection. */
-COLD bool sharing_ends_request(void);
-
-/* After a check-in. */
 static inline void sharing_after_check_in(msec_t now)
 {
-    /* relaxed: a hint */
-    if (__builtin_expect(atomic_load_explicit(&sharing_at_close, memory_order_relaxed), 0))
+    if (request_is_over_at_close())
         sharing_give_closed(now);
 }
 
