@@ -50,19 +50,19 @@ def show(report, name, what, measured, cost, explanation):
     sizes = [size for kind, size in measured if kind == WITH]
     costs = {kind: {size: cost(kind, size) for size in sizes} for kind in (WITHOUT, WITH, OPEN)}
     spreads = {kind: {size: spread(costs[kind][size]) for size in sizes} for kind in (WITHOUT, WITH)}
-    faster, most = ({size: spread(ratios(growth(costs[WITH], size), growth(costs[kind], size)))
-                     for size in sizes} for kind in (WITHOUT, OPEN))
+    to_plain, to_open = ({size: spread(ratios(growth(costs[WITH], size), growth(costs[kind], size)))
+                          for size in sizes} for kind in (WITHOUT, OPEN))
     smallest, largest = sizes[0], sizes[-1]
     report.say(f"**{what}.** {explanation}")
     report.table([what, WITHOUT, "quartiles", WITH, "quartiles", f"shim, to that with {smallest}", "the same, to no shim's",
                   "quartiles", "the same, to open connections'", "quartiles"],
                  [[f"{size:,}", *quartiles(spreads[WITHOUT][size]), *quartiles(spreads[WITH][size]),
                    number(spreads[WITH][size].median / spreads[WITH][smallest].median),
-                   *quartiles(faster[size]), *quartiles(most[size])]
+                   *quartiles(to_plain[size]), *quartiles(to_open[size])]
                   for size in sizes])
-    for other, spreads_of_growth in ("without", faster), ("of a get on connections that stay open", most):
+    for other, growths in ("without", to_plain), ("of a get on connections that stay open", to_open):
         report.headline(f"a cycle with {largest:,} {what.lower()}, to one with {smallest}: shim's growth, to that "
-                        f"{other}", spreads_of_growth[largest], "at most 1.05")
+                        f"{other}", growths[largest], "at most 1.05")
     report.lines(f"growth-{name}", f"Cost of a cycle: {what.lower()}", spreads, what.lower(),
                  "ratio, median and quartiles")
 

@@ -45,7 +45,7 @@ extern void crosscall2(void) __attribute__((weak));
 /* The first fork makes the family (pool/family.h), for which the pool must be at work. */
 static void before_fork(void)
 {
-    libc_bind_ends();
+    libc_bind_exit();
     if (owner_is_this_process())
         wake();
     fork_before();

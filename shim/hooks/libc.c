@@ -148,7 +148,7 @@ __attribute__((no_sanitize("thread"))) void *libc_first(void **real, void *befor
     return found;
 }
 
-void libc_bind_ends(void)
+void libc_bind_exit(void)
 {
     if (real__exit == first__exit)
         libc_first((void **)&real__exit, before__exit, "_exit");

@@ -93,9 +93,9 @@ bool libc_start(void);
  * if start-up has run; until then it is BEFORE. Takes no lock and keeps errno. */
 COLD void *libc_first(void **real, void *before, const char *name) MCPOOL_HIDDEN;
 
-/* Before a fork: looks up what its child may call and the parent never does. The child would
- * look it up again in each fork. */
-void libc_bind_ends(void);
+/* Before a fork: looks up _exit(), which its child calls and the parent never does. Each child
+ * would look it up again. */
+void libc_bind_exit(void);
 
 /* Looks up the real functions of hooks/children.S, whose hooks call it at their first call. */
 void libc_bind_children(void);

@@ -80,7 +80,9 @@ bool log_again(unsigned int kind, char *others, size_t room)
 
 void log_after_fork_in_child(void)
 {
-    for (unsigned int i = 0; log_level >= 0 && i < LOG_KINDS; i++)
+    if (log_level < 0)
+        return;
+    for (unsigned int i = 0; i < LOG_KINDS; i++)
         kinds[i].others = 0;
 }
 
