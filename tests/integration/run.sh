@@ -74,7 +74,7 @@ if [ -n "${SUITES-}" ]; then
     exit "$result"
 fi
 
-preloaded '@(family|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
+preloaded '@(family|family_*|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
 preloaded 'full/*'
 # These tests sleep. Where everything takes longer they would wake each other too late.

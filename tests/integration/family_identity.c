@@ -1,0 +1,160 @@
+/*
+ * The family: who changes its identity leaves it.
+ */
+#include "harness.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include "family.h"
+
+TestSuite(family_identity, .init = share_memory, .timeout = 60);
+
+/* Who changes its identity has no queue when the call returns. */
+
+static const gid_t other_group = 54321;
+
+static long by_setuid(void)
+{
+    return setuid(54321);
+}
+
+static long by_setgid(void)
+{
+    return setgid(other_group);
+}
+
+static long by_setgroups(void)
+{
+    return setgroups(1, &other_group);
+}
+
+static long by_setresuid(void)
+{
+    return setresuid(54321, 54321, 54321);
+}
+
+static long by_chroot(void)
+{
+    return chroot("/");
+}
+
+static long by_unshare(void)
+{
+    return unshare(CLONE_NEWNET);
+}
+
+static long by_number_of_setuid(void)
+{
+    return syscall(SYS_setuid, 54321);
+}
+
+static long by_number_of_setgroups(void)
+{
+    return syscall(SYS_setgroups, 1, &other_group);
+}
+
+static long by_number_of_unshare(void)
+{
+    return syscall(SYS_unshare, CLONE_NEWNET);
+}
+
+static const struct change {
+    const char *name;
+    long (*make)(void);
+    bool pools; /* goes on to pool, and so may make another family */
+} changes[] = {
+    {"setuid", by_setuid, true},
+    {"setgid", by_setgid, true},
+    {"setgroups", by_setgroups, true},
+    {"setresuid", by_setresuid, true},
+    {"chroot", by_chroot, true},
+    {"unshare", by_unshare, false},
+    {"setuid by number", by_number_of_setuid, true},
+    {"setgroups by number", by_number_of_setgroups, true},
+    {"unshare by number", by_number_of_unshare, false},
+};
+static const struct change *change;
+
+static void leave_the_family(void)
+{
+    cr_assert(count_queues() == QUEUES);
+    if (change->make() != 0) {
+        cr_expect(errno == EPERM, "%s: errno %d", change->name, errno);
+        return;
+    }
+    cr_expect(count_queues() == 0, "%s: %zu queues", change->name, count_queues());
+    if (!change->pools)
+        return;
+    in_child(give_one);
+    cr_expect(count_queues() == QUEUES, "%s: %zu queues after it", change->name,
+              count_queues());
+    EXPECT_TAKEN();
+}
+
+/* What is queued stays with the family. */
+static void changes_of_identity(void)
+{
+    for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
+        int port;
+
+        change = &changes[i];
+        in_child(give_one);
+        port = told->port;
+        in_child(leave_the_family);
+        cr_expect(port_of_next() == port, "%s took it away", change->name);
+    }
+}
+
+Test(family_identity, changes_of_identity)
+{
+    alone(changes_of_identity);
+}
+
+static void set_the_same_ids(void)
+{
+    uid_t user = geteuid();
+    gid_t group = getegid();
+
+    cr_assert(setuid(user) == 0 && setgid(group) == 0);
+    cr_assert(seteuid(user) == 0 && setegid(group) == 0);
+    cr_assert(setreuid(user, user) == 0 && setregid(group, group) == 0);
+    cr_assert(setresuid(user, user, user) == 0 && setresgid(group, group, group) == 0);
+    give_one();
+}
+
+/* As each worker of gunicorn 20 does. */
+static void the_same_ids_are_no_change(void)
+{
+    in_child(by_exit_now);
+    in_child(set_the_same_ids);
+    EXPECT_TAKEN();
+}
+
+Test(family_identity, the_same_ids_are_no_change)
+{
+    alone(the_same_ids_are_no_change);
+}
+
+/* A child that no handler of fork() has prepared has the queues as well. */
+static void an_orphan_changes_its_identity(void)
+{
+    pid_t child;
+
+    in_child(by_exit_now);
+    cr_assert(count_queues() == QUEUES);
+    child = _Fork();
+    if (child == 0)
+        _exit(setresuid(54321, 54321, 54321) != 0 && errno == EPERM ? 0 : (int)count_queues());
+    wait_for(child);
+    cr_expect(count_queues() == QUEUES);
+    in_child(give_one);
+    EXPECT_TAKEN();
+}
+
+Test(family_identity, an_orphan_changes_its_identity)
+{
+    alone(an_orphan_changes_its_identity);
+}
