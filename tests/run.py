@@ -4,8 +4,9 @@ Usage: run.py BUILD_DIRECTORY [STAGE...]
        run.py --night SECONDS BUILD_DIRECTORY [STAGE...]
 
 Each stage is a command whose output ends with the count of its own test runner. At the end come the
-tests that failed or were skipped and the time of each stage. The last line is the sum; the exit code
-is 1 when a test failed, a stage ended badly, or a stage ran no test. The long stages of a night take
+count and time of each stage, then the tests that failed or were skipped: a page that shows only the
+end of the output shows them. The last line is the sum; the exit code is 1 when a test failed, a stage
+ended badly, or a stage ran no test. The long stages of a night take
 about SECONDS each.
 """
 
@@ -183,11 +184,11 @@ def main():
     results = {name: run(name, every[name], environment) for name in arguments.stages or every}
     total = Result()
     print()
-    for result in results.values():
-        print("".join(result.told), end="")
     for name, result in results.items():
         print(f"{name:>16}: {result}, {result.seconds:.0f} s")
         total.add(result.passed, result.failed, result.skipped)
+    for result in results.values():
+        print("".join(result.told), end="")
     print(f"{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
     return 1 if total.failed else 0
 
