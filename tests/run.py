@@ -92,6 +92,7 @@ def night_stages(build, seconds):
                          os.path.join(build, "tests/differential"), "1000000000", long],
         "fuzz": [PYTHON, "tests/fuzz/run.py", os.path.join(build, "fuzz"), str(seconds // 3)],
         "stress": [PYTHON, "tests/stress/run.py", build, long],
+        "turns": [PYTHON, "tests/stress/run.py", build, "--taken", "1000000"],
         "e2e": ["env", f"ORACLE_OPERATIONS={2500 + 50 * seconds}", *PYTEST_COMMAND, "tests/e2e"],
         "soak": [PYTHON, "tests/soak/soak.py", library, str(2 * seconds)],
         "endurance": ["env", f"FAULTS_SECONDS={2 * seconds}", PYTHON, "bench/faults.py", "--endurance"],
