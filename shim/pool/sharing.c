@@ -437,11 +437,12 @@ void sharing_before_a_kill(void)
 void sharing_at_end(void)
 {
     struct family_board *board = family_get();
-    msec_t now = clock_now_at_end();
     int saved = errno;
+    msec_t now;
 
     if (!is_sharing())
         return;
+    now = clock_now_at_end();
     sharing_give_idle(now, 0);
     members_leave(&board->members);
     tending_withdraw(board);

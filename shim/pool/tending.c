@@ -128,13 +128,16 @@ static msec_t trim_old(size_t i)
     return in < 0 ? 0 : in < EVERY ? in : EVERY;
 }
 
+/* How many are in queue I, by the kernel's word. Most queues were never for an endpoint, and
+ * nothing was put there. */
 static unsigned int recount(size_t i)
 {
+    const struct family_board *board = family_get();
     const struct fdqueue *queue;
     struct family_turn turn;
     unsigned int queued = 0;
 
-    if (!family_begin(&turn))
+    if (!board || atomic_load(&board->queues[i].endpoint) == 0 || !family_begin(&turn))
         return 0;
     queue = family_open(i);
     if (queue)

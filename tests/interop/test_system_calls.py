@@ -1,6 +1,7 @@
 """The system calls of a program that opens a connection for every get, and gets a pooled one."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -146,3 +147,27 @@ def test_a_dry_run_cuts_no_wait(bench, built, call):
     calls = waited(bench, built, call, 1500, MCPOOL_DRY_RUN="on")
     assert calls[-1] in (call, PIECES[call])
     assert calls.count(PIECES[call]) + calls.count(call) * (call != PIECES[call]) == 1
+
+
+# The child learns that it is one, and how late it is for what it has to give.
+CHILDS_OWN = ["getpid", "clock_gettime"]
+
+# Its copy of its parent's idle connection is closed, and it counts anew.
+PARENTS = ["getsockopt SO_COOKIE", "close", "mmap"]
+
+
+@pytest.mark.parametrize("used, parents", [(False, []), (True, PARENTS)])
+def test_a_child_that_uses_nothing_makes_few_calls(bench, built, used, parents):
+    """Its end looks after the queues of its family, of which none was ever used."""
+    trace = bench.folder / "trace"
+    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_SHARE": "always"}
+    preload = environment.pop("LD_PRELOAD")
+    subprocess.run(["strace", "-f", "-E", f"LD_PRELOAD={preload}", "-o", str(trace), built("../../bench/fork.c"),
+                    str(bench.server.port if used else 0)], input="2\n", env=environment, check=True, text=True)
+    lines = trace.read_text().splitlines()
+    pid = lines[0].split()[0]
+    children = {line.split()[0] for line in lines} - {pid}
+    assert len(children) == 2
+    for child in children:
+        calls = [named(line) for line in lines if re.match(rf"{child} +\w+\(", line)]
+        assert calls == ["set_robust_list", *parents, *CHILDS_OWN, "exit_group"]
