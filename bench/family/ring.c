@@ -12,14 +12,18 @@
  *   pass     nothing
  *   open     a get on a connection that stays open
  *   floor    the same with one TCP_INFO, which is the proof that a connection is alive
- *   cycle    socket, connect, get, close
- *   hits     cycles that one process makes alone, one behind the other
+ *   least    a get on a connection that the processes pass on by the system calls that nobody
+ * who does so can leave out; for one server cycle    socket, connect, get, close hits cycles
+ * that one process makes alone, one behind the other
  */
 #include "../lib/gets.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,9 +39,12 @@
 #define WARM_UP   20
 #define DEADLINE  600 /* seconds */
 
-enum kind { PASS, OPEN, FLOOR, CYCLE, HITS, KINDS };
+#define OUT_OF_THE_WAY 32  /* where no program expects an fd of its own */
+#define ACCOUNT        120 /* bytes that tell what is known of a connection */
 
-static const char *const names[KINDS] = {"pass", "open", "floor", "cycle", "hits"};
+enum kind { PASS, OPEN, FLOOR, LEAST, CYCLE, HITS, KINDS };
+
+static const char *const names[KINDS] = {"pass", "open", "floor", "least", "cycle", "hits"};
 
 struct token {
     enum kind kind;
@@ -51,17 +58,123 @@ static int listeners[PROCESSES + 1];
 static struct sockaddr_un names_of_listeners[PROCESSES + 1];
 static socklen_t lengths[PROCESSES + 1];
 
-static void get_on_open(const struct sockaddr_in *server, unsigned int number, bool prove)
+static void prove_alive(int fd)
 {
-    static int fd = -1;
     struct tcp_info info;
     socklen_t len = sizeof(info);
 
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
+        fail("TCP_INFO");
+}
+
+static void get_on_open(const struct sockaddr_in *server, unsigned int number, bool prove)
+{
+    static int fd = -1;
+
     if (fd < 0)
         fd = open_connection(server);
-    if (prove && getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        fail("TCP_INFO");
+    if (prove)
+        prove_alive(fd);
     get(fd, number);
+}
+
+/* A socket that is connected to itself. All processes have it. */
+static int queue;
+
+static void make_queue(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    socklen_t length = sizeof(name);
+
+    queue = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (bind(queue, (const struct sockaddr *)&name, sizeof(name.sun_family)) != 0 ||
+        getsockname(queue, (struct sockaddr *)&name, &length) != 0 ||
+        connect(queue, (const struct sockaddr *)&name, length) != 0)
+        fail("queue");
+}
+
+/* A message with an fd. */
+struct letter {
+    struct msghdr header;
+    struct iovec bytes;
+    char account[ACCOUNT];
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+};
+
+static struct msghdr *prepare(struct letter *letter)
+{
+    letter->bytes = (struct iovec){letter->account, ACCOUNT};
+    letter->header = (struct msghdr){.msg_iov = &letter->bytes,
+                                     .msg_iovlen = 1,
+                                     .msg_control = &letter->control,
+                                     .msg_controllen = CMSG_LEN(sizeof(int))};
+    return &letter->header;
+}
+
+static void put(int fd)
+{
+    struct letter letter = {0};
+    struct msghdr *header = prepare(&letter);
+
+    letter.control.header = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&letter.control.header), &fd, sizeof(fd));
+    if (sendmsg(queue, header, MSG_DONTWAIT) != ACCOUNT)
+        fail("to the queue");
+}
+
+/* -1 when the queue is empty. */
+static int take(void)
+{
+    struct letter letter = {0};
+    int fd;
+
+    if (recvmsg(queue, prepare(&letter), MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != ACCOUNT) {
+        if (errno != EAGAIN)
+            fail("from the queue");
+        return -1;
+    }
+    memcpy(&fd, CMSG_DATA(&letter.control.header), sizeof(fd));
+    return fd;
+}
+
+/* The fd would be lost if there were no room for it. */
+static void look_for_room(void)
+{
+    close(fcntl(queue, F_DUPFD_CLOEXEC, 0));
+}
+
+/* That it is the socket which the giver means, and that to close it does not block. */
+static void verify(int fd)
+{
+    const struct linger none = {0};
+    uint64_t cookie;
+    socklen_t len = sizeof(cookie);
+
+    if (setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)) != 0 ||
+        getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &len) != 0)
+        fail("SO_COOKIE");
+}
+
+static void pass_on(const struct sockaddr_in *server, unsigned int number)
+{
+    int taken, fd;
+
+    look_for_room();
+    taken = take();
+    if (taken < 0)
+        taken = open_connection(server);
+    verify(taken);
+    fd = fcntl(taken, F_DUPFD_CLOEXEC, OUT_OF_THE_WAY);
+    close(taken);
+    prove_alive(fd);
+    get(fd, number);
+    prove_alive(fd);
+    put(fd);
+    close(fd);
 }
 
 static void cycle(const struct sockaddr_in *server, unsigned int number)
@@ -78,6 +191,8 @@ static void turn(enum kind kind, long number)
 
     if (kind == OPEN || kind == FLOOR)
         get_on_open(server, (unsigned int)number, kind == FLOOR);
+    else if (kind == LEAST)
+        pass_on(server, (unsigned int)number);
     else if (kind != PASS)
         cycle(server, (unsigned int)number);
 }
@@ -214,6 +329,7 @@ int main(int argc, char **argv)
     fd = open_connection(&servers[0]);
     store(fd);
     close(fd);
+    make_queue();
     for (int i = 0; i <= processes; i++)
         listen_for(i);
     for (int i = 1; i <= processes; i++)

@@ -6,7 +6,9 @@ def cell(answer, index):
         return ""
     if "numbers" in answer:
         value = answer["numbers"][index]
-        return f"{value:.2f}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            return f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"
+        return str(value)
     return answer.get("skipped", answer.get("error"))
 
 

@@ -35,7 +35,7 @@ JUST = {
     **{f"passing-{count}": (64, 0, None) for count in (1, 4, 16)},
     "give-and-take-1": (0.35, 2),
     "give-and-take-8": (0.35, 16),
-    "give-and-take-0.5-ms": (0.01, 1.1, 2),
+    "give-and-take-0.5-ms": (0.01, 1.1, 2, None),
     "hit-time": (1.02,),
     "hit-time-of-a-member": (1.02,),
     "hit-calls": (11.1,),
