@@ -17,9 +17,6 @@
 #include "base/hash.h"
 #include "base/rawsys.h"
 
-/* Small, as a connection may be drained on a small signal stack. */
-#define CHUNK 128
-
 /* Bytes that are read on one draining connection before it is given up. */
 #define DRAINED_MOST ((size_t)1 << 20)
 
@@ -121,7 +118,7 @@ static enum reason judge(struct conn *conn, msec_t now)
 
 static enum reason read_chunk(struct conn *conn, msec_t now)
 {
-    char bytes[CHUNK];
+    char bytes[DRAIN_READ_SIZE];
     long n =
         raw_syscall(SYS_recvfrom, conn->fd, bytes, sizeof(bytes), MSG_DONTWAIT, NULL, NULL);
 

@@ -26,8 +26,10 @@ enum reason drain_begin(struct conn *conn, msec_t now);
  * fence. It is to be drained then, from NOW on. REASON_NONE, or why it cannot be kept. */
 COLD enum reason drain_ask(struct conn *conn, msec_t now);
 
-/* How many reads, of 128 bytes at most, one call of the program pays for. */
-#define DRAIN_READS 512
+/* How many reads, of so many bytes at most, one call of the program pays for. They are small,
+ * as a connection may be drained on a small signal stack. */
+#define DRAIN_READS     512
+#define DRAIN_READ_SIZE 128
 
 /* Reads what has come on CONN, by at most *READS reads, and subtracts them. REASON_NONE: CONN
  * is clean. REPLY_OWED, REPLY_PARTIAL, UNCONFIRMED: not yet. Any other reason: it never will

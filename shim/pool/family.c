@@ -26,7 +26,7 @@
  * limit of fds. The kernel compares what the user has in flight with the limit of the process
  * that sends (unix(7)), so more would make unrelated programs fail. Where the number of
  * families is not known, there are this many. */
-#define USUAL_LIMIT      1024
+#define USUAL_FD_LIMIT   1024
 #define PART_OF_LIMIT    16
 #define FAMILIES_UNKNOWN 16
 
@@ -383,7 +383,7 @@ unsigned int family_size_of_one(void)
 /* What the families of this user may have in flight together. */
 static unsigned int all_most(void)
 {
-    int limit = limits_fds() < USUAL_LIMIT ? limits_fds() : USUAL_LIMIT;
+    int limit = limits_fds() < USUAL_FD_LIMIT ? limits_fds() : USUAL_FD_LIMIT;
 
     return (unsigned int)limit / PART_OF_LIMIT;
 }

@@ -27,7 +27,7 @@
 #define QUIET_AT_ONCE ((msec_t)1)
 
 /* How many connections one connect() looks at. */
-#define LOOKS 3
+#define SHARING_LOOKS 3
 
 static bool is_sharing(void)
 {
@@ -272,7 +272,7 @@ static struct conn *take_in_turn(size_t i, const struct conn *fresh,
 {
     struct taken taken;
 
-    for (int looks = 0; looks < LOOKS; looks++) {
+    for (int looks = 0; looks < SHARING_LOOKS; looks++) {
         enum got got = queues_take(i, &taken);
         struct conn *conn;
 
