@@ -3,9 +3,10 @@
  * program does not connect any more. An idle connection takes one of the server's places, and
  * other processes may need it.
  *
- * What was not needed for POOL_LOW_WATER is closed, but the last used connection of each
- * endpoint is kept until MCPOOL_IDLE_TIMEOUT. We have no thread: calls that wait do the work
- * (pool/due.h). In a dry run no wait does it; check-outs do, so that their forecast is right.
+ * What was not needed for POOL_LOW_WATER goes to the family (pool/sharing.h) or is closed, but
+ * the last used connection of each endpoint is kept until MCPOOL_IDLE_TIMEOUT. We have no
+ * thread: calls that wait do the work (pool/due.h). In a dry run no wait does it; check-outs
+ * do, so that their forecast is right.
  *
  * Called without the pool's lock. Connections are closed without it, by the calling thread:
  * they were taken out of the lists before, so no check-out can have them. errno is kept; no
@@ -40,13 +41,13 @@ COLD void custody_do_due(msec_t now);
 msec_t custody_in(msec_t now);
 
 /* The only thread of the process is about to wait in accept(FD) for an unknown time, and that
- * wait is not cut. Gives the family what it has if it has none in use, and closes all but the
- * last used connection of each endpoint. Does nothing if FD does not block or a connection
- * waits there already. */
+ * wait is not cut. Gives the family what it has if it has none in use. Then gives the family,
+ * or closes, all but the last used connection of each endpoint. Does nothing if FD does not
+ * block or a connection waits there already. */
 COLD void custody_before_accept(int fd, msec_t now);
 
-/* The only thread of the process is about to sleep for LENGTH milliseconds. Does what it would
- * have to do by then. */
+/* The process is about to sleep for LENGTH milliseconds. If it has one thread: gives the family
+ * what it has if it has none in use, and does what it would have to do by the end. */
 COLD void custody_before_sleep(msec_t now, msec_t length);
 
 /* CONN, CHECKING_OUT, is not established any more, as the kernel has just told in INFO. If the

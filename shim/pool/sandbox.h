@@ -15,10 +15,10 @@
 
 /* To be called before a call that may put the process or the calling thread into a sandbox.
  * Closes every shadow fd and forgets every connection and ring; until sandbox_end() all hooks
- * are plain calls. Waits for threads that are inside a hook: 1 ms if there are other threads,
- * up to 10 ms while one checks a connection in or out or writes counters. True if sandbox_end()
- * must be called; false if this process has no pool. To be called without locks; errno is
- * kept. */
+ * are plain calls. Waits for threads that are inside a hook: up to a second for one whose wait
+ * is cut (waiter_recall_all()), then 1 ms if there are other threads, and up to 10 ms while one
+ * checks a connection in or out or writes counters. True if sandbox_end() must be called; false
+ * if this process has no pool. To be called without locks; errno is kept. */
 COLD bool sandbox_begin(void);
 
 /* The call has returned. ENTERED: it succeeded. Then all hooks stay plain calls, and no system

@@ -4,9 +4,10 @@
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
  * it still has at its end, or when it prepares for that. A process with one thread and no
- * connection in use is quiet when a wait finds nothing ready; before that wait it gives all but
- * one connection if the family has none. Any other gives what has idled for SHARING_QUIET, when
- * it waits.
+ * connection in use is quiet when a wait finds nothing ready, and before a sleep; before a wait
+ * it gives all but one connection if the family has none and other members are at work. Any
+ * other process gives what has idled for SHARING_QUIET, when it waits. pool/request.h says what
+ * is given at close(), pool/custody.h what is before an accept().
  *
  * Only an idle connection is given, verified as for a reuse, with its socket options set back.
  * The process that takes it verifies it again, against the kernel, and believes nothing that
@@ -28,8 +29,8 @@
 #include "pool/pool.h"
 #include "pool/request.h"
 
-/* How long a process waits, and how long a connection idles, before it is given: unless the
- * process has one thread and nothing in use. */
+/* How long a connection idles before a process that waits gives it, unless the process has one
+ * thread and nothing in use. Such a process gives all before a sleep that is as long. */
 #define SHARING_QUIET ((msec_t)25)
 
 /* Gives each connection in EVICTED that is SURPLUS to the family; closes the others, and those
@@ -57,7 +58,8 @@ static inline struct conn *sharing_take(const struct conn *fresh, enum wire_prot
 COLD msec_t sharing_in(msec_t now, msec_t waited);
 
 /* The only thread of the process is about to block where its wait is not cut, and nothing is in
- * use: gives what it has. */
+ * use: gives what it has. If no other member can look after the queues, one connection for each
+ * endpoint is left there, and all others are closed, those of this process too. */
 COLD void sharing_before_block(msec_t now);
 
 /* After a check-in: gives what is idle if the request is over by that. */
