@@ -37,7 +37,7 @@ def turns(count):
 
 
 def timed(plain, private, shared, count):
-    """(give, take and proof; the same by the calls that nobody can leave out; a connect), in µs and for each round.
+    """(give, take and proof; the same by the calls that no pool can leave out; a connect), in µs and for each round.
     The rings are one without the library, one whose processes keep their own, and one whose processes share."""
     times = interleaved(rounds(), {
         "open": lambda: plain.ask("open", count), "floor": lambda: plain.ask("floor", count),

@@ -12,9 +12,10 @@
  *   pass     nothing
  *   open     a get on a connection that stays open
  *   floor    the same with one TCP_INFO, which is the proof that a connection is alive
- *   least    a get on a connection that the processes pass on by the system calls that nobody
- * who does so can leave out; for one server cycle    socket, connect, get, close hits cycles
- * that one process makes alone, one behind the other
+ *   least    a get on a connection that the processes pass on by the system calls that no pool
+ *            can leave out; for one server
+ *   cycle    socket, connect, get, close
+ *   hits     cycles that one process makes alone, one behind the other
  */
 #include "../lib/gets.h"
 
