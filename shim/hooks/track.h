@@ -80,8 +80,8 @@ COLD void track_bulk_closed(bool closed);
 /* Before a call that duplicates FD, after swap_for_new(). Returns the connection at FD if it
  * may still be pooled once all its fds are closed. It counts one fd more from now on and has a
  * call in flight. track_duplicated() ends the call, and takes the fd back if there is none.
- * NULL when FD is no such connection. One that is registered with an epoll set is none: the set
- * would go on reporting a closed fd while another fd names the connection (epoll(7)). */
+ * NULL when FD is no such connection. One that is registered with an epoll set is refused: the
+ * set would go on reporting a closed fd while another fd names the connection (epoll(7)). */
 COLD struct conn *track_share(int fd);
 
 /* COPY is the duplicate of FD, -1 if the call has failed. CONN is what track_share() returned.

@@ -1,7 +1,8 @@
 /*
  * The second half of start-up. Most programs never speak memcached, so the constructor does
  * only what cannot be done later, and the rest is done when the program opens its first TCP
- * socket: reading the settings, memory for records and endpoints, a look at limits and clocks.
+ * socket, first forks, or calls dlopen() with RTLD_DEEPBIND: reading the settings, memory for
+ * records and endpoints, a look at limits and clocks.
  *
  * Until then the process is asleep. It is the owner, and hooks note what matters later, such as
  * epoll sets, rings and children. As there is no connection, there is nothing else to do.
