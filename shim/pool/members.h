@@ -1,6 +1,7 @@
 /*
- * Which members of the family are at work: they have given or taken, and do not block where
- * their wait is not cut. The last one of them has to tidy up (pool/tending.h).
+ * Which members of the family are at work: they have given or taken, and do not block in
+ * accept(). A member that blocks in another call, as read(), counts as at work, too. The last
+ * one of them has to tidy up (pool/tending.h).
  *
  * A list of pids on the board. A member that was killed is found by its pid. Where the list is
  * full, some other member always counts as at work.
@@ -27,7 +28,7 @@ struct members {
 /* This process is at work, and in the list from now on. */
 COLD void members_join(struct members *members);
 
-/* The only thread of this process is about to block, or has returned. */
+/* The only thread of this process is about to block in accept(), or has returned. */
 COLD void members_note_blocked(struct members *members);
 COLD void members_note_woken_slow(void);
 

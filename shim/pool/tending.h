@@ -6,8 +6,8 @@
  *
  * Members that wait do it in turn: one promises to look until some moment, and the others look
  * again after that. A member that blocks where its wait is not cut cannot promise anything. So
- * the last member that is at work leaves one connection for each endpoint when it blocks or
- * ends (pool/members.h).
+ * the last member that is at work leaves one connection for each endpoint when it blocks in
+ * accept() or ends (pool/members.h). Before other calls that block, as read(), nothing is done.
  *
  * Called without the pool's lock and outside of turns (pool/family.h). No function blocks;
  * errno is kept.
