@@ -473,7 +473,8 @@ bool pool_take_idle(msec_t since, bool but_last, struct evicted *evicted)
     for (conn = idle ? idle->newer : NULL;
          conn && conn->idle_since <= since && evicted->count < POOL_EVICTED_MAX; conn = newer) {
         newer = conn == idle ? NULL : conn->newer;
-        if (conn_state(conn) == CONN_IDLE && (newer || !but_last))
+        if (conn_state(conn) == CONN_IDLE && (newer || !but_last) &&
+            sockopts_can_be_cleared(&conn->options))
             evict(conn, REASON_SURPLUS, evicted);
     }
     unlock_pool(&cleanup);

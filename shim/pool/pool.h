@@ -121,8 +121,9 @@ COLD void pool_note_death(struct endpoint *endpoint, msec_t age, msec_t now);
 COLD void pool_note_close(struct endpoint *endpoint, msec_t age, msec_t at);
 
 /* Takes out the connections that have been IDLE since SINCE or longer, as SURPLUS, oldest first
- * and as many as EVICTED has room for. BUT_LAST: not the one that was used last. False if the
- * lock was refused. */
+ * and as many as EVICTED has room for. Not those whose socket options cannot be set back: no
+ * other process could use them. BUT_LAST: not the one that was used last. False if the lock was
+ * refused. */
 COLD bool pool_take_idle(msec_t since, bool but_last, struct evicted *evicted);
 
 /* Since when the connection that was used longest ago has been idle or draining; NOW when there

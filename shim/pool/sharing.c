@@ -107,9 +107,13 @@ static enum given give_in_turn(struct family_board *board, struct conn *conn, ms
     room = queues_reserve(board, i, most, alone);
     if (room != ROOM)
         return room == ROOM_USED_UP ? FULL : ALONE;
-    if (!is_fit(conn) || !account_fill(&account, conn, now)) {
+    if (!is_fit(conn)) {
         queues_unreserve(board, i);
         return UNFIT;
+    }
+    if (!account_fill(&account, conn, now)) {
+        queues_unreserve(board, i);
+        return NOT_SHARING;
     }
     result = queues_put(i, conn->fd, &account);
     if (result < 0)

@@ -4,6 +4,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -80,6 +81,61 @@ static void options_are_set_back(void)
 Test(family_taken, options_are_set_back)
 {
     alone(options_are_set_back);
+}
+
+static void use_with_a_small_buffer_and_wait(void)
+{
+    int fd = socket(AF_INET, SOCK_STREAM, 0), size = 4096;
+    struct sockaddr_in server;
+
+    cr_assert(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) == 0);
+    cr_assert(
+        connect(fd, (struct sockaddr *)loopback(&server, server_port()), sizeof(server)) == 0);
+    told->port = local_port(fd);
+    ask(fd);
+    close(fd);
+    cr_assert(poll(NULL, 0, 100) == 0);
+}
+
+static void use_one_and_wait(void)
+{
+    told->port = use_one();
+    cr_assert(poll(NULL, 0, 100) == 0);
+}
+
+/* What no other process can use goes on to be of use to this one. */
+static void is_kept(void (*use)(void))
+{
+    int former;
+
+    in_child(by_exit_now);
+    use();
+    former = told->port;
+    use();
+    cr_expect(told->port == former, "%d, not %d", told->port, former);
+    cr_expect(count_queued() == 0);
+}
+
+static void one_with_odd_options_is_kept(void)
+{
+    is_kept(use_with_a_small_buffer_and_wait);
+}
+
+/* A process with more than 64 groups shares nothing. */
+static void one_of_many_groups_is_kept(void)
+{
+    gid_t groups[65];
+
+    for (unsigned int i = 0; i < 65; i++)
+        groups[i] = 1000 + i;
+    if (setgroups(65, groups) == 0)
+        is_kept(use_one_and_wait);
+}
+
+Test(family_taken, what_cannot_be_given_is_kept)
+{
+    alone(one_with_odd_options_is_kept);
+    alone(one_of_many_groups_is_kept);
 }
 
 /* Those that the program sets before it connects are those of the connection it gets. */

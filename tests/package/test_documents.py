@@ -88,6 +88,7 @@ NUMBERS = [
     ("16384", "connections that are open or idle in one process", {"CONN_MAX": "16384", "FDMAP_SIZE": "65536"}),
     ("512", "servers that one process knows", {"POOL_ENDPOINTS": "512"}),
     ("4", "epoll sets", {"CONN_EPOLL_REGS": "4"}),
+    ("128", "connections that one", {"POLLERS_MAX": "128"}),
     ("64", "runs of like requests", {"WIRE_RUNS": "64"}),
     ("8", "sockets kept for the next", {"SPARE_MAX": "8"}),
     ("8", "queues that a family has", {"FAMILY_QUEUES": "8"}),
