@@ -68,11 +68,18 @@ def test_every_case_is_here():
     assert sorted(MODE_OF) == sorted(CASES)
 
 
+# How long a reload or an end takes without the library at most, unless the machine is so busy that it may take as long
+# as with a broken one.
+PLAIN_SECONDS = 2
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_every_must_can_be_missed(broken, name):
     for answer in broken[name].values():
         assert len(numbers(answer)) == len(CASES[name].rows)
     for index, row in enumerate(CASES[name].rows):
+        if row.what == "seconds" and numbers(broken[name]["plain"])[index] > PLAIN_SECONDS:
+            continue
         if row.met:
             assert verdict(row, broken[name], index) == "**no**", (row.what, broken[name])
 

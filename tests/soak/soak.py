@@ -64,24 +64,27 @@ class Scenario:
     def __init__(self, name, port, lasting):
         self.name, self.port, self.lasting = name, port, lasting
         self.outcomes = collections.Counter()
+        self.failures = []
         self.samples = []
 
     def ask(self, key, memcached_is_away):
-        was_away = memcached_is_away()
+        was_away, began = memcached_is_away(), time.monotonic()
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request("GET", f"/?{key}")
-            answer = connection.getresponse()
-            body = answer.read().decode()
-        except (OSError, http.client.HTTPException):
-            answer, body = None, ""
+            body = connection.getresponse().read().decode()
+        except (OSError, http.client.HTTPException) as error:
+            body = repr(error)
         finally:
             connection.close()
         if body == f"value-of-{key}":
             return "right"
         if "value-of-" in body:
             return "wrong"
-        return "excused" if was_away or memcached_is_away() else "failed"
+        if was_away or memcached_is_away():
+            return "excused"
+        self.failures.append(f"{key}, begun at {began:.3f}, ended at {time.monotonic():.3f}: {body[:200]!r}")
+        return "failed"
 
     def load(self, goes_on, memcached_is_away):
         while goes_on():
@@ -122,6 +125,7 @@ def soak(scenarios, memcached, gunicorn, seconds):
             away_until[0] = float("inf")
             memcached.start_again()
             away_until[0] = time.monotonic() + AFTERMATH
+            print(f"memcached was away until {away_until[0] - AFTERMATH:.3f}", flush=True)
 
     def restart_a_worker():
         while end - time.monotonic() > 3:
@@ -147,7 +151,8 @@ def checks(scenario, is_warm):
     fds, pages = scenario.growth()
     count = scenario.outcomes
     print(f"{scenario.name:10}{count['right']:8} right{count['wrong']:4} wrong{count['failed']:4} failed, "
-          f"{count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB")
+          f"{count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB",
+          *scenario.failures[:5], sep="\n    ")
     return [count["right"] > 0, count["wrong"] == 0, count["failed"] == 0, fds <= MORE_DESCRIPTORS,
             *([pages <= MORE_MEMORY] if is_warm else [])]
 
