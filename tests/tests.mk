@@ -60,8 +60,10 @@ SEQUENCES ?= 1000000
 SECONDS ?= 3600
 
 ## differential plays random dialogues with a real memcached
-differential: $(B)/tests/differential
-	/usr/bin/python3 tests/differential/run.py $< $(SEQUENCES) $(SECONDS)
+differential:
+	@.ci/packages build test
+	$(call say,MAKE,$@)$(MAKE) $(B)/tests/differential
+	/usr/bin/python3 tests/differential/run.py $(B)/tests/differential $(SEQUENCES) $(SECONDS)
 
 # libFuzzer, one program for each kind of dialogue. Inputs worth keeping go to tests/fuzz/corpus; see
 # fuzz-corpus.
@@ -79,11 +81,15 @@ $(B)/fuzz/make_corpus: tests/fuzz/make_corpus.c tests/unit/wire_vectors.c
 	$(call say,CC,$@)$(CC) $(BASE) $^ -o $@
 
 ## fuzz runs the fuzzers
-fuzz: $(FUZZERS)
+fuzz:
+	@.ci/packages build test
+	$(call say,MAKE,$@)$(MAKE) $(FUZZERS)
 	/usr/bin/python3 tests/fuzz/run.py $(B)/fuzz $(FUZZ_SECONDS)
 
 ## fuzz-corpus makes the corpus anew: the dialogues of the unit tests and what fuzzing finds from there
-fuzz-corpus: $(FUZZERS) $(B)/fuzz/make_corpus
+fuzz-corpus:
+	@.ci/packages build test
+	$(call say,MAKE,$@)$(MAKE) $(FUZZERS) $(B)/fuzz/make_corpus
 	for kind in text meta binary; do \
 	  rm -rf $(B)/fuzz/$$kind tests/fuzz/corpus/$$kind; \
 	  mkdir -p $(B)/fuzz/$$kind tests/fuzz/corpus/$$kind; \
@@ -169,7 +175,9 @@ STRESSED := $(STRESSED_LIBRARIES) $(B)/stressed/stress $(B)/stressed/stopped $(B
             $(B)/tsan/stress $(B)/stressed/families $(B)/tsan/families
 
 ## stress runs threads under pauses and ThreadSanitizer
-stress: $(STRESSED)
+stress:
+	@.ci/packages build test
+	$(call say,MAKE,$@)$(MAKE) $(STRESSED)
 	/usr/bin/python3 tests/stress/run.py $(B) $(STRESS_SECONDS)
 
 # uthash is only headers, found behind the headers of the other architecture.
@@ -195,8 +203,9 @@ arm64-programs:
 SOAK_SECONDS ?= 300
 
 ## soak runs real servers while everything around them is restarted
-soak: all
+soak:
 	@.ci/packages build test
+	$(call say,MAKE,$@)$(MAKE) all
 	/usr/bin/python3 tests/soak/soak.py $(LIBRARY) $(SOAK_SECONDS)
 
 ## both-compilers builds with gcc and with clang; warnings are errors
@@ -259,9 +268,9 @@ coverage:
 	  END { exit few }' $(COVERED)/lines.csv
 
 ## valgrind runs the tests that the sanitizers cannot see into
-valgrind: all
+valgrind:
 	@.ci/packages build test
-	$(call say,MAKE,$@)$(MAKE) plain-programs
+	$(call say,MAKE,$@)$(MAKE) all plain-programs
 	/usr/bin/python3 tests/run.py --night 0 $(B) valgrind-unit valgrind-integration
 
 .PHONY: differential fuzz fuzz-corpus stress aarch64-programs arm64-programs soak both-compilers test-programs test \

@@ -205,3 +205,13 @@ def test_little_is_said_before_the_demo(plain):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(demo.pid, signal.SIGTERM)
         demo.communicate()
+
+
+def test_what_runs_tests_installs_first():
+    """On a new machine a program that is needed first, in a prerequisite, could not be built."""
+    rules = re.findall(r"^([a-z][a-z-]*):(.*)\n((?:\t.*\n)+)", read_makefiles(), re.M)
+    testing = {name: (needed, recipe) for name, needed, recipe in rules if "/usr/bin/python3 tests/" in recipe}
+    assert {"test", "night", "soak", "stress", "fuzz", "differential", "valgrind"} <= set(testing)
+    for name, (needed, recipe) in testing.items():
+        assert needed.strip() == "", name
+        assert recipe.startswith("\t@.ci/packages build test"), name
