@@ -192,21 +192,6 @@ void family_before_fork(bool can_make)
     }
 }
 
-void family_after_fork_in_parent(void)
-{
-    if (lock_is_mine(&turn_lock))
-        lock_release(&turn_lock);
-    else
-        atomic_fetch_sub(&unguarded, 1);
-}
-
-void family_after_fork_in_child(void)
-{
-    atomic_store(&turn_lock.word, 0);
-    atomic_store(&unguarded, 0);
-    atomic_store(&leaving, SHARE_ALONE);
-}
-
 /* In a turn. */
 static void leave(enum share why)
 {
@@ -217,6 +202,47 @@ static void leave(enum share why)
     atomic_store(&family_board, NULL);
     close_queues();
     note_state(why);
+}
+
+static void leave_if_noted(void)
+{
+    unsigned int why = atomic_exchange(&leaving, SHARE_ALONE);
+
+    if (why != SHARE_ALONE)
+        leave((enum share)why);
+}
+
+/* Gives the lock back. A thread that wanted to leave and could not have the lock has noted that
+ * before. It may have done so after the look, so there is another one after the release. */
+static void give_lock_back(void)
+{
+    do {
+        leave_if_noted();
+        lock_release(&turn_lock);
+    } while (atomic_load(&leaving) != SHARE_ALONE && lock_try(&turn_lock));
+}
+
+/* A fork can take longer than a thread waits that wants to leave. In a sandbox no system call
+ * of ours is made (pool/sandbox.h). */
+void family_after_fork_in_parent(void)
+{
+    if (!lock_is_mine(&turn_lock))
+        atomic_fetch_sub(&unguarded, 1);
+    else if (owner_is_this_process())
+        give_lock_back();
+    else
+        lock_release(&turn_lock);
+}
+
+/* A child must not have the queues of an identity that its parent has given up. If it is the
+ * parent that wants to enter a sandbox, the child may be in it: as above. */
+void family_after_fork_in_child(void)
+{
+    atomic_store(&turn_lock.word, 0);
+    atomic_store(&unguarded, 0);
+    if (atomic_load(&leaving) == SHARE_SANDBOX)
+        atomic_store(&leaving, SHARE_ALONE);
+    leave_if_noted();
 }
 
 bool family_leave(enum share why)
@@ -234,15 +260,16 @@ bool family_leave(enum share why)
         family_end(&turn);
     } else if (lock_acquire(&turn_lock)) {
         /* The signals could not be blocked. */
-        leave(why);
-        lock_release(&turn_lock);
+        give_lock_back();
     }
     return true;
 }
 
+/* A signal handler, or a handler of fork() that was registered before ours, may find that its
+ * own thread has the lock. */
 bool family_begin(struct family_turn *turn)
 {
-    if (!signals_block_all(&turn->mask))
+    if (lock_is_mine(&turn_lock) || !signals_block_all(&turn->mask))
         return false;
     if (lock_acquire(&turn_lock))
         return true;
@@ -256,14 +283,9 @@ bool family_forked_since(uint32_t forks)
     return atomic_load(&unguarded) > 0 || atomic_load(&fork_epoch) != forks;
 }
 
-/* A thread that wanted to leave and could not have the lock has noted that before. */
 void family_end(const struct family_turn *turn)
 {
-    unsigned int why = atomic_exchange(&leaving, SHARE_ALONE);
-
-    if (why != SHARE_ALONE)
-        leave((enum share)why);
-    lock_release(&turn_lock);
+    give_lock_back();
     signals_restore(turn->mask);
 }
 

@@ -100,8 +100,8 @@ void fork_after_in_child(void)
     bool is_whole = end_fork();
 
     ownfile_after_fork_in_child();
-    family_after_fork_in_child();
     members_after_fork_in_child();
+    family_after_fork_in_child();
     tending_after_fork_in_child();
     if (forks.is_owner) {
         waiter_after_fork_in_child();

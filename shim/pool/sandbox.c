@@ -111,6 +111,8 @@ bool sandbox_begin(void)
         wait_a_moment();
         discard_idle(REASON_SANDBOX);
     }
+    /* Again: another thread may have been in fork(). */
+    family_leave(SHARE_SANDBOX);
     stats_pause();
     conn_for_each_open(remove_forced_options, 0);
     forget_all_but(FDMAP_SHADOW | FDMAP_EPOLL);

@@ -5,7 +5,12 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <limits.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
+#include <sys/fsuid.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "family.h"
@@ -157,4 +162,105 @@ static void an_orphan_changes_its_identity(void)
 Test(family_identity, an_orphan_changes_its_identity)
 {
     alone(an_orphan_changes_its_identity);
+}
+
+/* What a handler of fork() does that was registered before ours: so it runs while its thread
+ * has the lock of the turns. */
+static void (*in_fork)(void);
+
+static void handle_fork(void)
+{
+    if (in_fork)
+        in_fork();
+}
+
+static void register_first(void)
+{
+    pthread_atfork(handle_fork, NULL, NULL);
+}
+
+static void (*const before_every_constructor)(void)
+    __attribute__((used, section(".preinit_array"))) = register_first;
+
+static atomic_bool is_forking, has_changed;
+
+static void wait_for_the_change(void)
+{
+    is_forking = true;
+    while (!has_changed)
+        sched_yield();
+}
+
+static void *change_identity(void *unused)
+{
+    while (!is_forking)
+        sched_yield();
+    setfsgid(getegid());
+    has_changed = true;
+    return unused;
+}
+
+/* The thread that changes it does not wait for the end of the fork. */
+static void a_change_while_another_thread_forks(void)
+{
+    pthread_t thread;
+    pid_t child;
+    int status;
+
+    in_child(by_exit_now);
+    cr_assert(count_queues() == QUEUES);
+    in_fork = wait_for_the_change;
+    cr_assert(pthread_create(&thread, NULL, change_identity, NULL) == 0);
+    child = fork();
+    if (child == 0)
+        _exit((int)count_queues());
+    in_fork = NULL;
+    cr_assert(pthread_join(thread, NULL) == 0);
+    cr_assert(waitpid(child, &status, 0) == child);
+    cr_expect(status == 0, "the child has queues: status %x", status);
+    cr_expect(count_queues() == 0, "%zu queues", count_queues());
+}
+
+Test(family_identity, a_change_while_another_thread_forks)
+{
+    alone(a_change_while_another_thread_forks);
+}
+
+static long shortest = LONG_MAX;
+
+static long now_in_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static void replace_a_queue(void)
+{
+    int queues[QUEUES];
+    long began;
+
+    cr_assert(find_queues(queues) == QUEUES);
+    began = now_in_us();
+    cr_assert(dup2(STDERR_FILENO, queues[0]) == queues[0]);
+    if (now_in_us() - began < shortest)
+        shortest = now_in_us() - began;
+    cr_assert(close(queues[0]) == 0);
+}
+
+/* A handler of fork() does not wait for its own thread, which would last for 10 ms. */
+static void nothing_waits_for_its_own_thread(void)
+{
+    in_fork = replace_a_queue;
+    for (int i = 0; i < 5; i++) {
+        in_child(by_exit_now);
+        setfsgid(getegid()); /* the next fork makes another family */
+    }
+    cr_expect(shortest < 10000, "%ld us", shortest);
+}
+
+Test(family_identity, nothing_waits_for_its_own_thread)
+{
+    alone(nothing_waits_for_its_own_thread);
 }
