@@ -8,8 +8,8 @@ CRITERION ?= -lcriterion
 UNIT_SHIM := $(addprefix shim/,base/clock base/fmt base/hash base/lock base/lookup base/ownfile base/owner \
                base/pages base/reasons base/unwind base/usermem config/address config/config config/rules \
                conn/conn conn/endpoint conn/fdmap conn/fdqueue conn/fdtable conn/limits conn/path_limit conn/shadow conn/sockid \
-               conn/sockopts conn/waiter pool/account pool/pool pool/proof pool/report stats/log stats/stats \
-               stats/stats_file stats/switch_file)
+               conn/sockopts conn/waiter pool/account pool/members pool/pool pool/proof pool/report stats/log \
+               stats/stats stats/stats_file stats/switch_file)
 UNIT_SOURCES := $(addsuffix .c,$(UNIT_SHIM)) $(wildcard shim/wire/*.c tests/unit/*.c) tests/integration/slowness.c
 UNIT_OBJECTS := $(patsubst %,$(B)/unit/%.o,$(UNIT_SOURCES))
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

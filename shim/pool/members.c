@@ -36,12 +36,15 @@ void members_join(struct members *members)
         return;
     for (int i = 0; i < MEMBERS_MOST; i++) {
         uint32_t none = 0;
+        int nowhere = -1;
 
-        if (atomic_load(&members->list[i]) == 0 &&
-            atomic_compare_exchange_strong(&members->list[i], &none, self())) {
-            atomic_store(&place, i);
-            return;
-        }
+        if (atomic_load(&members->list[i]) != 0 ||
+            !atomic_compare_exchange_strong(&members->list[i], &none, self()))
+            continue;
+        /* Another thread may have been faster: a second entry would never be taken out. */
+        if (!atomic_compare_exchange_strong(&place, &nowhere, i))
+            atomic_store(&members->list[i], 0);
+        return;
     }
 }
 
