@@ -22,6 +22,11 @@
 /* With a lower limit of fds a process shares nothing. */
 #define FEWEST_FDS 256
 
+/* How many families a process and the ancestors that it was forked from make: each has a board,
+ * which stays mapped. A program that changes its user for each child would have a mapping more
+ * each time, until the kernel refuses it memory. */
+#define MADE_MOST 32
+
 /* The families of one user may have this many connections in flight: a sixteenth of the usual
  * limit of fds. The kernel compares what the user has in flight with the limit of the process
  * that sends (unix(7)), so more would make unrelated programs fail. Where the number of
@@ -42,6 +47,7 @@ static const struct config *settings;
 static struct lock turn_lock;
 static struct fdqueue queues[FAMILY_QUEUES];
 static unsigned int size_of_one;
+static unsigned int families_made;
 static _Atomic unsigned int state = SHARE_ALONE; /* enum share */
 
 /* Forks that could not have the lock and have not ended. Between the two moments at which such
@@ -154,6 +160,7 @@ static enum share make(void)
     if (page < 0 && page > -4096)
         return SHARE_NO_QUEUE;
     if (make_queues()) {
+        families_made++;
         atomic_store(&family_board, (struct family_board *)page);
         /* Waits have to look after the queues. */
         atomic_store(&conn_ever_used, true);
@@ -163,7 +170,8 @@ static enum share make(void)
     return SHARE_NO_QUEUE;
 }
 
-/* Whether a fork is worth a try: some obstacles never go away. */
+/* Whether a fork is worth a try: some obstacles never go away. Why the last family was left
+ * stays known when no other is made. */
 static bool may_try(void)
 {
     switch ((enum share)atomic_load(&state)) {
@@ -172,7 +180,7 @@ static bool may_try(void)
     case SHARE_CLOSED:
     case SHARE_FEW_FDS:
     case SHARE_DRY_RUN:
-        return true;
+        return families_made < MADE_MOST;
     default:
         return false;
     }

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/fsuid.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -188,4 +189,37 @@ Test(family_queues, survives_a_lost_queue)
     needs_close_range();
     not_under_asan();
     alone(survives_a_lost_queue);
+}
+
+static int count_mappings(void)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int n = 0;
+
+    cr_assert(maps != NULL);
+    for (int c = getc(maps); c != EOF; c = getc(maps))
+        n += c == '\n';
+    fclose(maps);
+    return n;
+}
+
+/* A server that becomes its user for each child, and root again, makes a family each time. */
+static void a_new_family_for_each_fork(void)
+{
+    int before;
+
+    in_child(by_exit_now);
+    before = count_mappings();
+    for (int i = 0; i < 100; i++) {
+        setfsgid(getegid());
+        in_child(by_exit_now);
+    }
+    cr_expect(count_mappings() < before + 50, "%d, after %d", count_mappings(), before);
+    in_child(give_one);
+    EXPECT_NOT_TAKEN();
+}
+
+Test(family_queues, a_new_family_for_each_fork)
+{
+    alone(a_new_family_for_each_fork);
 }
