@@ -19,26 +19,40 @@ static void count(struct family_board *board, size_t i, unsigned int more)
     atomic_fetch_add(&board->total, more);
 }
 
+/* Who brings the count to 0 asks the kernel: it is not so if a count was set while a message
+ * was on its way. Nobody would look for what lies in a queue that counts as empty. */
+static bool is_counted_empty(const struct family_board *board, size_t i)
+{
+    return (int32_t)atomic_load(&board->queues[i].queued) <= 0;
+}
+
 /* Two takers may both lower the lowest number: the larger may stay, and one too many is closed.
  */
-static void note_taken(size_t i)
+static void note_taken(size_t i, const struct fdqueue *of)
 {
     struct family_board *board = family_get();
     struct family_queue *queue = &board->queues[i];
 
     count(board, i, -1u);
+    if (is_counted_empty(board, i))
+        queues_recount(i, of);
     if (atomic_load(&queue->queued) < atomic_load(&queue->lowest))
         atomic_store(&queue->lowest, atomic_load(&queue->queued));
 }
 
+/* A message may come between the kernel's answer and the exchange, when its sender has looked
+ * at the count already. */
 unsigned int queues_recount(size_t i, const struct fdqueue *queue)
 {
     struct family_board *board = family_get();
-    unsigned int is = fdqueue_size(queue) / family_size_of_one();
-    unsigned int was = atomic_exchange(&board->queues[i].queued, is);
+    unsigned int is, was;
 
-    if (is != was)
-        atomic_fetch_add(&board->total, is - was);
+    do {
+        is = fdqueue_size(queue) / family_size_of_one();
+        was = atomic_exchange(&board->queues[i].queued, is);
+        if (is != was)
+            atomic_fetch_add(&board->total, is - was);
+    } while (is == 0 && was != 0 && fdqueue_size(queue) > 0);
     return is;
 }
 
@@ -49,7 +63,7 @@ enum room queues_reserve(struct family_board *board, size_t i, unsigned int most
         return ROOM_USED_UP;
     }
     if (atomic_fetch_add(&board->queues[i].queued, 1) > 0 && one_only) {
-        count(board, i, -1u);
+        queues_unreserve(board, i);
         return ROOM_FOR_ONE;
     }
     return ROOM;
@@ -57,20 +71,24 @@ enum room queues_reserve(struct family_board *board, size_t i, unsigned int most
 
 void queues_unreserve(struct family_board *board, size_t i)
 {
+    const struct fdqueue *queue;
+
     count(board, i, -1u);
+    queue = is_counted_empty(board, i) ? family_open(i) : NULL;
+    if (queue)
+        queues_recount(i, queue);
 }
 
 /* A taker that found the queue empty before the message came has counted it as empty. */
 long queues_put(size_t i, int fd, const struct account *account)
 {
+    struct family_board *board = family_get();
     const struct fdqueue *queue = family_open(i);
     long result = queue ? fdqueue_give(queue, fd, account, sizeof(*account)) : -EPIPE;
 
-    if (!queue)
-        return result;
     if (result < 0)
-        queues_unreserve(family_get(), i);
-    else if (atomic_load(&family_get()->queues[i].queued) == 0)
+        queues_unreserve(board, i);
+    else if (is_counted_empty(board, i))
         queues_recount(i, queue);
     return result;
 }
@@ -106,7 +124,7 @@ enum got queues_take(size_t i, struct taken *taken)
         family_leave(SHARE_CLOSED);
         return GOT_NOTHING;
     }
-    note_taken(i);
+    note_taken(i, queue);
     if (taken->fd < 0)
         return GOT_OTHER;
     /* Another user may have set SO_LINGER. */

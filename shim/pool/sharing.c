@@ -138,7 +138,8 @@ static enum given give(struct conn *conn, msec_t now)
     alone = is_alone(board, now);
     if (!family_begin(&turn))
         return NOT_SHARING;
-    given = give_in_turn(board, conn, now, most, alone);
+    /* Another thread may have left the family meanwhile. */
+    given = family_get() == board ? give_in_turn(board, conn, now, most, alone) : NOT_SHARING;
     family_end(&turn);
     count_given(conn->endpoint->stats, given);
     if (given == GIVEN)
