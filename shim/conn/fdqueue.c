@@ -16,6 +16,7 @@
 #include "conn/limits.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
+#include "conn/sockopts.h"
 
 /* The control part of a message: one fd. Room for a second fd would let one in. */
 union control {
@@ -52,7 +53,7 @@ static bool connect_to_itself(int fd)
            raw_syscall(SYS_connect, fd, &name, length) == 0;
 }
 
-/* Removes what others sent between the bind() and the connect(). */
+/* Removes what others sent between the bind() and the connect(). They may be other users. */
 static void drain(const struct fdqueue *queue)
 {
     char byte = 0;
@@ -151,6 +152,8 @@ long fdqueue_take(const struct fdqueue *queue, void *message, size_t n, int *fd)
         control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS &&
         control.header.cmsg_len == CONTROL_SIZE)
         memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
+    if (*fd >= 0)
+        sockopts_linger_off(*fd);
     return *fd >= 0 && msg.msg_flags & MSG_CTRUNC ? (long)n + 1 : got;
 }
 

@@ -46,7 +46,8 @@ COLD long fdqueue_give(const struct fdqueue *queue, int fd, const void *message,
 
 /* Takes out what has been in QUEUE longest. Fills MESSAGE, at most N bytes, and FD, which is
  * close-on-exec and the caller's; -1 when none came: the message had none, or the process has
- * no room for one. Returns the length of the message, which may be 0, and is more than N
+ * no room for one. Its SO_LINGER (socket(7)), which its sender may have set, is off, so that a
+ * close() does not wait. Returns the length of the message, which may be 0, and is more than N
  * also for one with several fds; else -errno: EAGAIN when the queue is empty, also after a
  * shutdown(). */
 COLD long fdqueue_take(const struct fdqueue *queue, void *message, size_t n, int *fd);

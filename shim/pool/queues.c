@@ -11,7 +11,6 @@
 #include "base/rawsys.h"
 #include "conn/shadow.h"
 #include "conn/sockid.h"
-#include "conn/sockopts.h"
 
 static void count(struct family_board *board, size_t i, unsigned int more)
 {
@@ -127,8 +126,6 @@ enum got queues_take(size_t i, struct taken *taken)
     note_taken(i, queue);
     if (taken->fd < 0)
         return GOT_OTHER;
-    /* Another user may have set SO_LINGER. */
-    sockopts_linger_off(taken->fd);
     if (account_is_ours(&taken->account, (size_t)n))
         return GOT;
     queues_close(taken);

@@ -135,6 +135,20 @@ Test(fdqueue, odd_messages)
     cr_expect(count_fds() == before);
 }
 
+/* Also what a stranger sends before the queue is connected, and what is thrown away then. */
+Test(fdqueue, what_is_taken_does_not_linger)
+{
+    struct linger linger = {1, 20};
+    socklen_t length = sizeof(linger);
+    int fd, given = socket(AF_INET, SOCK_STREAM, 0);
+
+    cr_assert(setsockopt(given, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+    cr_assert(fdqueue_give(&queue, given, "one", 4) == 0);
+    cr_assert(fdqueue_take(&queue, got, sizeof(got), &fd) == 4 && fd >= 0);
+    cr_assert(getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &length) == 0);
+    cr_expect(linger.l_onoff == 0);
+}
+
 Test(fdqueue, after_a_shutdown)
 {
     int fd;
