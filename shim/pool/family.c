@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include "base/hash.h"
+#include "base/ids.h"
 #include "base/lock.h"
 #include "base/owner.h"
 #include "base/ownfile.h"
@@ -48,6 +49,7 @@ static struct lock turn_lock;
 static struct fdqueue queues[FAMILY_QUEUES];
 static unsigned int size_of_one;
 static unsigned int families_made;
+static struct ids identity;                      /* of the family */
 static _Atomic unsigned int state = SHARE_ALONE; /* enum share */
 
 /* Forks that could not have the lock and have not ended. Between the two moments at which such
@@ -159,7 +161,7 @@ static enum share make(void)
                        MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (page < 0 && page > -4096)
         return SHARE_NO_QUEUE;
-    if (make_queues()) {
+    if (ids_ask(&identity) && make_queues()) {
         families_made++;
         atomic_store(&family_board, (struct family_board *)page);
         /* Waits have to look after the queues. */
@@ -242,15 +244,22 @@ void family_after_fork_in_parent(void)
         lock_release(&turn_lock);
 }
 
-/* A child must not have the queues of an identity that its parent has given up. If it is the
- * parent that wants to enter a sandbox, the child may be in it: as above. */
+/* A child must not have the queues of an identity that its parent has given up, or that another
+ * thread of the parent was about to change for all threads. If that thread wants to enter a
+ * sandbox, the child may be in it: as above. */
 void family_after_fork_in_child(void)
 {
     atomic_store(&turn_lock.word, 0);
     atomic_store(&unguarded, 0);
-    if (atomic_load(&leaving) == SHARE_SANDBOX)
+    if (atomic_load(&leaving) == SHARE_SANDBOX) {
         atomic_store(&leaving, SHARE_ALONE);
+        return;
+    }
     leave_if_noted();
+    if (family_get() && !ids_are(&identity)) {
+        atomic_fetch_add(&cred_epoch, 1);
+        leave(SHARE_IDENTITY);
+    }
 }
 
 bool family_leave(enum share why)

@@ -226,6 +226,49 @@ Test(family_identity, a_change_while_another_thread_forks)
     alone(a_change_while_another_thread_forks);
 }
 
+static void wait_for_the_group(void)
+{
+    is_forking = true;
+    while (unseen(SYS_getegid) != other_group)
+        sched_yield();
+}
+
+static void *change_group(void *unused)
+{
+    while (!is_forking)
+        sched_yield();
+    if (setgid(other_group) != 0)
+        _exit(errno != EPERM);
+    return unused;
+}
+
+/* The child has the new group already, and the call has not returned yet. */
+static void forks_while_its_group_changes(void)
+{
+    pthread_t thread;
+    pid_t child;
+
+    in_fork = wait_for_the_group;
+    cr_assert(pthread_create(&thread, NULL, change_group, NULL) == 0);
+    child = fork();
+    if (child == 0)
+        _exit((int)count_queues());
+    wait_for(child);
+    cr_assert(pthread_join(thread, NULL) == 0);
+}
+
+static void a_child_with_another_group(void)
+{
+    in_child(by_exit_now);
+    for (int i = 0; i < 20; i++)
+        in_child(forks_while_its_group_changes);
+}
+
+Test(family_identity, a_child_with_another_group)
+{
+    alone(a_child_with_another_group);
+}
+
 static long shortest = LONG_MAX;
 
 static long now_in_us(void)
