@@ -149,8 +149,9 @@ def test_a_dry_run_cuts_no_wait(bench, built, call):
     assert calls.count(PIECES[call]) + calls.count(call) * (call != PIECES[call]) == 1
 
 
-# The child learns that it is one, and how late it is for what it has to give.
-CHILDS_OWN = ["getpid", "clock_gettime"]
+# The child asks whether it has the ids of its family, then at its end whether it is a child, and for the time.
+IDS = ["getresuid", "getresgid"]
+AT_END = ["getpid", "clock_gettime"]
 
 # Its copy of its parent's idle connection is closed, and it counts anew.
 PARENTS = ["getsockopt SO_COOKIE", "close", "mmap"]
@@ -170,4 +171,4 @@ def test_a_child_that_uses_nothing_makes_few_calls(bench, built, used, parents):
     assert len(children) == 2
     for child in children:
         calls = [named(line) for line in lines if re.match(rf"{child} +\w+\(", line)]
-        assert calls == ["set_robust_list", *parents, *CHILDS_OWN, "exit_group"]
+        assert calls == ["set_robust_list", *IDS, *parents, *AT_END, "exit_group"]

@@ -92,6 +92,7 @@ NUMBERS = [
     ("64", "runs of like requests", {"WIRE_RUNS": "64"}),
     ("8", "sockets kept for the next", {"SPARE_MAX": "8"}),
     ("8", "queues that a family has", {"FAMILY_QUEUES": "8"}),
+    ("32", "families that a process makes", {"MADE_MOST": "32"}),
     ("25 ms", "after which an idle connection is given to the family", {"SHARING_QUIET": "((msec_t)25)"}),
     ("64", "idle connections in the queues of all families", {"USUAL_FD_LIMIT": "1024", "PART_OF_LIMIT": "16"}),
     ("3", "connections in a queue that one", {"SHARING_LOOKS": "3"}),
