@@ -19,8 +19,7 @@ static void count(struct family_board *board, size_t i, unsigned int more)
 }
 
 /* Who brings the count to 0 asks the kernel: it is not so if a count was set while a message
- * was on its way. No process would look for what lies in a queue that counts as
- * empty. */
+ * was on its way. No process would look for what lies in a queue that counts as empty. */
 static bool is_counted_empty(const struct family_board *board, size_t i)
 {
     return (int32_t)atomic_load(&board->queues[i].queued) <= 0;
