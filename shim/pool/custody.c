@@ -48,27 +48,46 @@ msec_t custody_in(msec_t now)
     return (at > now ? at - now : 0) + CLOCK_LAG;
 }
 
-/* Whether accept(FD) is going to wait. */
-static bool will_wait(int fd)
+/* Whether accept(FD) waits when there is nothing to accept. */
+static bool blocks(int fd)
+{
+    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
+
+    return flags >= 0 && !(flags & O_NONBLOCK);
+}
+
+static bool is_ready(int fd)
 {
     struct pollfd listener = {.fd = fd, .events = POLLIN};
     const struct timespec none = {0};
-    long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
 
-    return flags >= 0 && !(flags & O_NONBLOCK) &&
-           raw_syscall(SYS_ppoll, &listener, 1, &none, NULL, 0) == 0;
+    return raw_syscall(SYS_ppoll, &listener, 1, &none, NULL, 0) != 0;
+}
+
+/* Whether the family is to hear that this process, which has none in use, blocks. */
+static bool is_family_concerned(void)
+{
+    bool has_given = family_get() && request_end();
+
+    return family_get() &&
+           (has_given || limits_idle() > 0 || members_self_is(MEMBER_AT_WORK)) &&
+           !endpoint_any_in_use();
 }
 
 void custody_before_accept(int fd, msec_t now)
 {
-    bool shares =
-        family_get() && (request_end() || limits_idle() > 0) && !endpoint_any_in_use();
+    bool shares = is_family_concerned();
 
     /* relaxed: a hint */
     if (!shares && atomic_load_explicit(&pool_surplus, memory_order_relaxed) == 0)
         return;
-    if (!owner_has_one_thread() || !will_wait(fd))
+    if (!owner_has_one_thread() || !blocks(fd))
         return;
+    if (is_ready(fd)) {
+        if (shares)
+            sharing_before_work();
+        return;
+    }
     if (shares)
         sharing_before_block(now);
     close_due(now, true);

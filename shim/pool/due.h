@@ -74,7 +74,7 @@ COLD void due_before_accept_slow(int fd);
 
 static inline void due_before_accept(int fd)
 {
-    if (due_is_anything())
+    if (due_is_anything() || members_self_is(MEMBER_AT_WORK))
         due_before_accept_slow(fd);
 }
 

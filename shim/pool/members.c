@@ -11,7 +11,7 @@
 /* In an entry, above the pid: the member blocks. Pids are below 2^22 (proc(5), pid_max). */
 #define BLOCKED UINT32_C(0x80000000)
 
-atomic_bool members_is_blocked;
+_Atomic unsigned int members_self = MEMBER_NONE;
 
 /* The place of this process in the list; -1: it is in none. And the list in which it blocks. */
 static _Atomic int place = -1;
@@ -42,7 +42,9 @@ void members_join(struct members *members)
             !atomic_compare_exchange_strong(&members->list[i], &none, self()))
             continue;
         /* Another thread may have been faster: a second entry would never be taken out. */
-        if (!atomic_compare_exchange_strong(&place, &nowhere, i))
+        if (atomic_compare_exchange_strong(&place, &nowhere, i))
+            atomic_store(&members_self, MEMBER_AT_WORK);
+        else
             atomic_store(&members->list[i], 0);
         return;
     }
@@ -53,12 +55,12 @@ void members_note_blocked(struct members *members)
     members_join(members);
     set(members, self() | BLOCKED);
     atomic_store(&blocked_in, members);
-    atomic_store(&members_is_blocked, true);
+    atomic_store(&members_self, MEMBER_BLOCKED);
 }
 
 void members_note_woken_slow(void)
 {
-    atomic_store(&members_is_blocked, false);
+    atomic_store(&members_self, MEMBER_AT_WORK);
     set(atomic_load(&blocked_in), self());
 }
 
@@ -66,7 +68,7 @@ void members_leave(struct members *members)
 {
     set(members, 0);
     atomic_store(&place, -1);
-    atomic_store(&members_is_blocked, false);
+    atomic_store(&members_self, MEMBER_NONE);
 }
 
 /* An entry whose process has gone is free again. */
@@ -97,5 +99,5 @@ bool members_others_work(struct members *members)
 void members_after_fork_in_child(void)
 {
     atomic_store(&place, -1);
-    atomic_store(&members_is_blocked, false);
+    atomic_store(&members_self, MEMBER_NONE);
 }

@@ -32,12 +32,25 @@ COLD void members_join(struct members *members);
 COLD void members_note_blocked(struct members *members);
 COLD void members_note_woken_slow(void);
 
-extern atomic_bool members_is_blocked __attribute__((visibility("hidden")));
+/* How this process stands in the list. */
+enum member {
+    MEMBER_NONE,
+    MEMBER_AT_WORK,
+    MEMBER_BLOCKED,
+};
+
+extern _Atomic unsigned int members_self __attribute__((visibility("hidden")));
+
+static inline bool members_self_is(enum member member)
+{
+    /* relaxed: it matters to the only thread of a process */
+    return __builtin_expect(
+        atomic_load_explicit(&members_self, memory_order_relaxed) == (unsigned int)member, 0);
+}
 
 static inline void members_note_woken(void)
 {
-    /* relaxed: only this thread has blocked */
-    if (__builtin_expect(atomic_load_explicit(&members_is_blocked, memory_order_relaxed), 0))
+    if (members_self_is(MEMBER_BLOCKED))
         members_note_woken_slow();
 }
 

@@ -429,6 +429,15 @@ void sharing_before_block(msec_t now)
     errno = saved;
 }
 
+/* The faster process is at work, and blocks later. So this one has nothing to tidy up. */
+void sharing_before_work(void)
+{
+    struct family_board *board = family_get();
+
+    if (board && mode_now() == MODE_ON)
+        members_note_blocked(&board->members);
+}
+
 void sharing_before_a_kill(void)
 {
     int saved = errno;

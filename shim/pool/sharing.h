@@ -62,6 +62,10 @@ COLD msec_t sharing_in(msec_t now, msec_t waited);
  * endpoint is left there, and all others are closed, those of this process too. */
 COLD void sharing_before_block(msec_t now);
 
+/* The same, but there is something to accept. Another process may be faster; then this one does
+ * block. */
+COLD void sharing_before_work(void);
+
 /* After a check-in: gives what is idle if the request is over by that. */
 COLD void sharing_give_closed(msec_t now);
 

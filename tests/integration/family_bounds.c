@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -115,6 +116,79 @@ Test(family_bounds, the_queues_of_sixteen)
 {
     families = 16;
     alone(queues_are_bounded);
+}
+
+/* Shares, has nothing left, and blocks. Its short wait is a promise to look after the queues,
+ * for a second. */
+static void end_for_good_and_block(int listener)
+{
+    struct timespec longer = {1, 200000000};
+
+    use_one();
+    cr_assert(poll(NULL, 0, 50) == 0);
+    end_for_good(dial_server());
+    unseen(SYS_nanosleep, &longer, NULL);
+    told->result = 1;
+    accept(listener, NULL, NULL);
+}
+
+static void have_three_and_block(int listener)
+{
+    int fds[3];
+
+    for (int i = 0; i < 3; i++)
+        ask(fds[i] = dial_server());
+    for (int i = 0; i < 3; i++)
+        close(fds[i]);
+    told->result = 2;
+    accept(listener, NULL, NULL);
+}
+
+static pid_t start(void (*body)(int), int argument)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        body(argument);
+        _exit(1);
+    }
+    return child;
+}
+
+/* Not in a call that looks after the queues. */
+static void wait_unseen(int result)
+{
+    struct timespec moment = {0, 100000000};
+
+    for (int i = 0; i < 100 && __atomic_load_n(&told->result, __ATOMIC_SEQ_CST) != result; i++)
+        unseen(SYS_nanosleep, &moment, NULL);
+    for (int i = 0; i < 3; i++)
+        unseen(SYS_nanosleep, &moment, NULL);
+}
+
+/* A member that blocks counts as blocked, with or without connections. */
+static void the_last_at_work_leaves_one(void)
+{
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    pid_t first, last;
+
+    cr_assert(listen(listener, 1) == 0);
+    told->result = 0;
+    first = start(end_for_good_and_block, listener);
+    wait_unseen(1);
+    last = start(have_three_and_block, listener);
+    wait_unseen(2);
+    cr_expect(count_queued() == 1, "%u", count_queued());
+    kill(first, SIGKILL);
+    kill(last, SIGKILL);
+    waitpid(first, NULL, 0);
+    waitpid(last, NULL, 0);
+}
+
+Test(family_bounds, the_last_at_work_leaves_one)
+{
+    alone(the_last_at_work_leaves_one);
 }
 
 /* Has no counters, so it does not know how many families there are. */
