@@ -67,10 +67,12 @@ static bool is_ready(int fd)
 /* Whether the family is to hear that this process, which has none in use, blocks. */
 static bool is_family_concerned(void)
 {
-    bool has_given = family_get() && request_end();
+    bool has_given;
 
-    return family_get() &&
-           (has_given || limits_idle() > 0 || members_self_is(MEMBER_AT_WORK)) &&
+    if (!family_get())
+        return false;
+    has_given = request_end();
+    return (has_given || limits_idle() > 0 || members_self_is(MEMBER_AT_WORK)) &&
            !endpoint_any_in_use();
 }
 
@@ -83,11 +85,12 @@ void custody_before_accept(int fd, msec_t now)
         return;
     if (!owner_has_one_thread() || !blocks(fd))
         return;
-    if (is_ready(fd)) {
-        if (shares)
-            sharing_before_work();
+    /* Also where there is something to accept: another process may be faster. That one is at
+     * work, and blocks later, so this one need not tidy up. */
+    if (shares)
+        sharing_note_block();
+    if (is_ready(fd))
         return;
-    }
     if (shares)
         sharing_before_block(now);
     close_due(now, true);

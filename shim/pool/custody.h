@@ -43,7 +43,7 @@ msec_t custody_in(msec_t now);
 /* The only thread of the process is about to wait in accept(FD) for an unknown time, and that
  * wait is not cut. Gives the family what it has if it has none in use. Then gives the family,
  * or closes, all but the last used connection of each endpoint. Does nothing if FD does not
- * block or a connection waits there already. */
+ * block; if a connection waits there already, the process only counts as blocked. */
 COLD void custody_before_accept(int fd, msec_t now);
 
 /* The process is about to sleep for LENGTH milliseconds. If it has one thread: gives the family

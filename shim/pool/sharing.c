@@ -413,6 +413,14 @@ void sharing_give_closed(msec_t now)
     sharing_give_idle(now, 0);
 }
 
+void sharing_note_block(void)
+{
+    struct family_board *board = family_get();
+
+    if (board && mode_now() == MODE_ON)
+        members_note_blocked(&board->members);
+}
+
 void sharing_before_block(msec_t now)
 {
     struct family_board *board = family_get();
@@ -421,21 +429,11 @@ void sharing_before_block(msec_t now)
     if (!board || mode_now() != MODE_ON)
         return;
     request_note_block();
-    members_note_blocked(&board->members);
     tending_withdraw(board);
     sharing_give_idle(now, 0);
     if (is_alone(board, now))
         leave_one();
     errno = saved;
-}
-
-/* The faster process is at work, and blocks later. So this one has nothing to tidy up. */
-void sharing_before_work(void)
-{
-    struct family_board *board = family_get();
-
-    if (board && mode_now() == MODE_ON)
-        members_note_blocked(&board->members);
 }
 
 void sharing_before_a_kill(void)

@@ -57,14 +57,14 @@ static inline struct conn *sharing_take(const struct conn *fresh, enum wire_prot
  * milliseconds the next work is due; POOL_NEVER when there is none. */
 COLD msec_t sharing_in(msec_t now, msec_t waited);
 
-/* The only thread of the process is about to block where its wait is not cut, and nothing is in
- * use: gives what it has. If no other member can look after the queues, one connection for each
- * endpoint is left there, and all others are closed, those of this process too. */
-COLD void sharing_before_block(msec_t now);
+/* The only thread of the process is about to make a call that may block, where its wait is not
+ * cut, and nothing is in use: it does not count as at work any more. */
+COLD void sharing_note_block(void);
 
-/* The same, but there is something to accept. Another process may be faster; then this one does
- * block. */
-COLD void sharing_before_work(void);
+/* After that, if the call is going to block: gives what the process has. If no other member can
+ * look after the queues, one connection for each endpoint is left there, and all others are
+ * closed, those of this process too. */
+COLD void sharing_before_block(msec_t now);
 
 /* After a check-in: gives what is idle if the request is over by that. */
 COLD void sharing_give_closed(msec_t now);
