@@ -33,8 +33,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <linux/tcp.h>
-
 #define SERVERS   8
 #define PROCESSES 32
 #define WARM_UP   20
@@ -58,15 +56,6 @@ static int server_count;
 static int listeners[PROCESSES + 1];
 static struct sockaddr_un names_of_listeners[PROCESSES + 1];
 static socklen_t lengths[PROCESSES + 1];
-
-static void prove_alive(int fd)
-{
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        fail("TCP_INFO");
-}
 
 static void get_on_open(const struct sockaddr_in *server, unsigned int number, bool prove)
 {

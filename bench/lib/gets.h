@@ -31,6 +31,9 @@ enum got { GOT_VALUE, GOT_NOTHING, GOT_NO_ANSWER };
 enum got try_get(int fd, unsigned int number);
 void get(int fd, unsigned int number);
 
+/* Asks the kernel for TCP_INFO: the least that proves that the connection FD is alive. */
+void prove_alive(int fd);
+
 /* Ends the program when LD_PRELOAD names a missing library: the loader only warns. */
 void check_preload(void);
 

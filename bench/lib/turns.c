@@ -17,8 +17,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <linux/tcp.h>
-
 #define SERVERS  100
 #define WARM_UP  10
 #define HELD     10000
@@ -53,18 +51,9 @@ static void get_on_open(int server)
     get_next(open_connections[server]);
 }
 
-static void prove(int server)
-{
-    struct tcp_info info;
-    socklen_t len = sizeof(info);
-
-    if (getsockopt(open_connections[server], IPPROTO_TCP, TCP_INFO, &info, &len) != 0)
-        fail("TCP_INFO");
-}
-
 static void prove_and_get(int server)
 {
-    prove(server);
+    prove_alive(open_connections[server]);
     get_next(open_connections[server]);
 }
 
@@ -79,7 +68,7 @@ static void least(int server)
     if (spare < 0)
         spare = socket(AF_INET, SOCK_STREAM, 0);
     fd = fcntl(spare, F_DUPFD, 0);
-    prove(server);
+    prove_alive(open_connections[server]);
     if (fd < 0 || dup3(open_connections[server], fd, 0) != fd)
         fail("duplicates");
     get_next(fd);
