@@ -416,10 +416,10 @@ static void have_a_burst(void)
     told->result = (int)count_queued();
 }
 
-static void use_one_and_wait(void)
+static void use_one_and_go_on_waiting(int unused)
 {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    use_one();
+    (void)unused;
+    told->port = use_one();
     for (;;)
         poll(NULL, 0, 1000);
 }
@@ -431,16 +431,14 @@ static void what_a_burst_leaves(void)
     in_child(have_a_burst);
     cr_expect(told->result == 0, "%d given to a family that no other process uses",
               told->result);
-    other = fork();
-    if (other == 0)
-        use_one_and_wait();
-    /* When it has given one, the others know that it is at work. */
-    for (int i = 0; i < 200 && count_queued() == 0; i++)
+    told->port = 0;
+    other = start(use_one_and_go_on_waiting, 0);
+    /* When it has used one and given it, the others know that it is at work. */
+    for (int i = 0; i < 200 && (told->port == 0 || count_queued() == 0); i++)
         cr_assert(poll(NULL, 0, 50) == 0);
     in_child(have_a_burst);
     cr_expect(told->result == BURST - 1, "%d", told->result);
-    kill(other, SIGKILL);
-    waitpid(other, NULL, 0);
+    stop(other);
 }
 
 Test(family, what_a_burst_leaves_is_given_but_for_one)

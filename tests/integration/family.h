@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -69,6 +70,25 @@ static inline void in_child(void (*body)(void))
         _exit(failures > 0);
     }
     wait_for(child);
+}
+
+/* BODY runs in a child, until stop() ends that. */
+static inline pid_t start(void (*body)(int), int argument)
+{
+    pid_t child = fork();
+
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        body(argument);
+        _exit(1);
+    }
+    return child;
+}
+
+static inline void stop(pid_t child)
+{
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
 }
 
 static inline void give_one(void)

@@ -6,34 +6,33 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "family.h"
 
 TestSuite(family_bounds, .init = share_memory, .timeout = 60);
 
-/* The process leaves the family and has one of its own, as many programs of one user. */
+/* The process leaves the family and has one of its own. */
+static void have_another_family(int ready)
+{
+    cr_assert(syscall(SYS_setuid, getuid()) == 0); /* which counts as a change */
+    use_one();
+    in_child(by_exit_now);
+    cr_assert(count_queues() == QUEUES);
+    cr_assert(poll(NULL, 0, 1200) == 0); /* the counters say so */
+    cr_assert(write(ready, "", 1) == 1);
+    pause();
+}
+
+/* As many programs of one user. */
 static pid_t another_family(void)
 {
     int ready[2];
     pid_t child;
 
     cr_assert(pipe(ready) == 0);
-    child = fork();
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        cr_assert(syscall(SYS_setuid, getuid()) == 0); /* which counts as a change */
-        use_one();
-        in_child(by_exit_now);
-        cr_assert(count_queues() == QUEUES);
-        cr_assert(poll(NULL, 0, 1200) == 0); /* the counters say so */
-        cr_assert(write(ready[1], "", 1) == 1);
-        pause();
-        _exit(0);
-    }
+    child = start(have_another_family, ready[1]);
     cr_assert(read(ready[0], &(char){0}, 1) == 1);
     close(ready[0]);
     close(ready[1]);
@@ -94,10 +93,8 @@ static void queues_are_bounded(void)
     let_many_give();
     queued = count_queued();
     cr_expect(queued <= most && queued >= most / 2, "%u of %u", queued, most);
-    for (int i = 1; i < families; i++) {
-        kill(others[i], SIGKILL);
-        waitpid(others[i], NULL, 0);
-    }
+    for (int i = 1; i < families; i++)
+        stop(others[i]);
 }
 
 Test(family_bounds, the_queues_of_one)
@@ -144,18 +141,6 @@ static void have_three_and_block(int listener)
     accept(listener, NULL, NULL);
 }
 
-static pid_t start(void (*body)(int), int argument)
-{
-    pid_t child = fork();
-
-    if (child == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        body(argument);
-        _exit(1);
-    }
-    return child;
-}
-
 /* Not in a call that looks after the queues. */
 static void wait_unseen(int result)
 {
@@ -180,10 +165,8 @@ static void the_last_at_work_leaves_one(void)
     last = start(have_three_and_block, listener);
     wait_unseen(2);
     cr_expect(count_queued() == 1, "%u", count_queued());
-    kill(first, SIGKILL);
-    kill(last, SIGKILL);
-    waitpid(first, NULL, 0);
-    waitpid(last, NULL, 0);
+    stop(first);
+    stop(last);
 }
 
 Test(family_bounds, the_last_at_work_leaves_one)

@@ -73,18 +73,24 @@ static void shut_down_queues(void)
         cr_assert(unseen(SYS_shutdown, queues[i], SHUT_RDWR) == 0);
 }
 
-/* It ends the sharing, of all members, and nothing else. */
-static void a_shutdown_ends_sharing_only(void)
+/* A process uses its own connection again, and none of another process. */
+static void each_uses_its_own(void)
 {
     int port;
 
-    in_child(give_one);
-    in_child(shut_down_queues);
     in_child(give_one);
     port = use_one();
     cr_expect(port != told->port);
     cr_assert(poll(NULL, 0, 100) == 0);
     cr_expect(port_of_next() == port);
+}
+
+/* It ends the sharing, of all members, and nothing else. */
+static void a_shutdown_ends_sharing_only(void)
+{
+    in_child(give_one);
+    in_child(shut_down_queues);
+    each_uses_its_own();
 }
 
 Test(family_queues, a_shutdown_ends_sharing_only)
@@ -105,14 +111,8 @@ static void fill_queues(void)
 
 static void a_full_queue_is_no_obstacle(void)
 {
-    int port;
-
     in_child(fill_queues);
-    in_child(give_one);
-    port = use_one();
-    cr_expect(port != told->port);
-    cr_assert(poll(NULL, 0, 100) == 0);
-    cr_expect(port_of_next() == port);
+    each_uses_its_own();
 }
 
 Test(family_queues, a_full_queue_is_no_obstacle)

@@ -20,11 +20,11 @@ SCENES = os.path.abspath(os.path.join(BUILD, "faults/scenes"))
 Outcome = collections.namedtuple("Outcome", "code out err")
 
 
-def run(command, environment):
-    """The outcome of COMMAND."""
-    done = subprocess.run([str(word) for word in command], env=environment, timeout=60,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-                          preexec_fn=die_with_parent)
+def run(command, environment, said=None):
+    """The outcome of COMMAND, whose input is SAID."""
+    given = {"stdin": subprocess.DEVNULL} if said is None else {"input": said}
+    done = subprocess.run([str(word) for word in command], env=environment, timeout=60, capture_output=True,
+                          text=True, check=False, preexec_fn=die_with_parent, **given)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

@@ -1,7 +1,6 @@
 """The system calls of a program that opens a connection for every get, and gets a pooled one."""
 
 import re
-import subprocess
 
 import pytest
 
@@ -41,15 +40,20 @@ def turns(trace):
     return [calls[mark + 1:following] for mark, following in zip(marks, marks[1:])]
 
 
+def trace(bench, command, said=None, **settings):
+    """What strace tells of COMMAND under the shim, whose input is SAID."""
+    path = bench.folder / "trace"
+    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", **settings}
+    preload = environment.pop("LD_PRELOAD")
+    done = run(["strace", "-f", "-E", f"LD_PRELOAD={preload}", "-o", path, *command], environment, said)
+    assert done.code == 0, done.err
+    return path.read_text()
+
+
 def traced(bench, *command):
     """The turns of COMMAND under the shim that get a connection from the pool and have a spare: those
     after the first, which opens the connection, and the second, which makes the spare."""
-    trace = bench.folder / "trace"
-    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_STATS": "off"}
-    done = run(["strace", "-f", "-E", f"LD_PRELOAD={environment.pop('LD_PRELOAD')}", "-o", trace,
-                *command], environment)
-    assert done.code == 0, done.err
-    return turns(trace.read_text())[2:]
+    return turns(trace(bench, command, MCPOOL_STATS="off"))[2:]
 
 
 def test_a_hit_makes_no_other_system_call(bench):
@@ -113,12 +117,8 @@ PIECES = {"poll": "ppoll", "ppoll": "ppoll", "select": "pselect6", "pselect": "p
 def waited(bench, built, call, ms, *threads, **settings):
     """The system calls of a wait that begins when counters have to be written within a second. The other
     thread only pauses. The poll() family asks whether its fds can be read, cut or not."""
-    trace = bench.folder / "trace"
-    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_STATS": str(bench.folder), **settings}
-    done = run(["strace", "-f", "-E", f"LD_PRELOAD={environment.pop('LD_PRELOAD')}", "-o", trace,
-                built("cut.c"), bench.server.port, call, ms, *threads], environment)
-    assert done.code == 0, done.err
-    return [name for name in turns(trace.read_text())[-1] if name not in ("futex", "pause")]
+    lines = trace(bench, [built("cut.c"), bench.server.port, call, ms, *threads], **settings)
+    return [name for name in turns(lines)[-1] if name not in ("futex", "pause")]
 
 
 @pytest.mark.parametrize("threads", [[], ["threads"]])
@@ -160,12 +160,8 @@ PARENTS = ["getsockopt SO_COOKIE", "close", "mmap"]
 @pytest.mark.parametrize("used, parents", [(False, []), (True, PARENTS)])
 def test_a_child_that_uses_nothing_makes_few_calls(bench, built, used, parents):
     """Its end looks after the queues of its family, of which none was ever used."""
-    trace = bench.folder / "trace"
-    environment = {**bench.environment(LIBRARY), "MCPOOL_LOG": "", "MCPOOL_SHARE": "always"}
-    preload = environment.pop("LD_PRELOAD")
-    subprocess.run(["strace", "-f", "-E", f"LD_PRELOAD={preload}", "-o", str(trace), built("../../bench/fork.c"),
-                    str(bench.server.port if used else 0)], input="2\n", env=environment, check=True, text=True)
-    lines = trace.read_text().splitlines()
+    lines = trace(bench, [built("../../bench/fork.c"), bench.server.port if used else 0], "2\n",
+                  MCPOOL_SHARE="always").splitlines()
     pid = lines[0].split()[0]
     children = {line.split()[0] for line in lines} - {pid}
     assert len(children) == 2
