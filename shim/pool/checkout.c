@@ -30,7 +30,7 @@
 #include "pool/life.h"
 #include "pool/pool.h"
 #include "pool/proof.h"
-#include "pool/sharing.h"
+#include "pool/take.h"
 #include "pool/spare.h"
 #include "pool/verify.h"
 #include "config/rules.h"
@@ -236,7 +236,7 @@ COLD static struct conn *find_shared(struct conn *fresh, enum wire_protocol prot
     unsigned int asks = DRAINS_AT_ONCE;
 
     while (asks > 0) {
-        struct conn *conn = sharing_take(fresh, protocol, now);
+        struct conn *conn = take_shared(fresh, protocol, now);
 
         if (!conn)
             return NULL;

@@ -33,6 +33,9 @@
 /* Endpoints that have a queue of their own. Further ones share them. */
 #define FAMILY_QUEUES 8
 
+/* With a lower limit of fds a process shares nothing. */
+#define FAMILY_FEWEST_FDS 256
+
 /* The longest message in a queue, in bytes. A longer one would take more of the kernel's
  * memory, and fewer would fit. */
 #define FAMILY_MESSAGE_MOST 192
@@ -126,15 +129,5 @@ COLD const struct fdqueue *family_open(size_t i);
 
 /* fdqueue_size() of one connection. Not 0 in a process that has a family. */
 unsigned int family_size_of_one(void);
-
-/* How many connections all queues may hold together, as last counted. */
-COLD unsigned int family_most(const struct family_board *board);
-
-/* Counts the other families of this user again, if that was long ago: reads the directory of
- * counters. Not in a turn. */
-COLD void family_count(msec_t now);
-
-/* The kernel has refused one more fd in flight (ETOOMANYREFS): fewer are shared for a while. */
-COLD void family_note_quota(msec_t now);
 
 #endif

@@ -1,23 +1,20 @@
 /*
- * Giving idle connections to the family, and taking them.
+ * Giving idle connections to the family.
  */
 #include "pool/sharing.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
-#include <sys/socket.h>
 
 #include "base/owner.h"
-#include "base/rawsys.h"
-#include "conn/fdmap.h"
 #include "conn/limits.h"
 #include "conn/shadow.h"
-#include "conn/sockid.h"
 #include "pool/account.h"
 #include "pool/discard.h"
 #include "pool/members.h"
 #include "pool/proof.h"
 #include "pool/queues.h"
+#include "pool/quota.h"
 #include "pool/request.h"
 #include "pool/tending.h"
 #include "pool/verify.h"
@@ -25,9 +22,6 @@
 
 /* The first piece of a wait of a process with one thread and nothing in use: see due_in(). */
 #define QUIET_AT_ONCE ((msec_t)1)
-
-/* How many connections one connect() looks at. */
-#define SHARING_LOOKS 3
 
 static bool is_sharing(void)
 {
@@ -56,7 +50,7 @@ static enum given refused(long error, msec_t now)
     if (error == -EAGAIN)
         return FULL;
     if (error == -ETOOMANYREFS)
-        family_note_quota(now);
+        quota_note_refusal(now);
     else
         family_leave(SHARE_CLOSED);
     return REFUSED;
@@ -134,7 +128,7 @@ static enum given give(struct conn *conn, msec_t now)
     if (conn->fd < 0 || !is_sharing())
         return NOT_SHARING;
     members_join(&board->members);
-    most = family_most(board);
+    most = quota_of(board);
     alone = is_alone(board, now);
     if (!family_begin(&turn))
         return NOT_SHARING;
@@ -190,7 +184,7 @@ static bool give_idle(msec_t now, msec_t idle_for, bool but_last)
     bool many = false;
 
     if (room)
-        family_count(now);
+        quota_count(now);
     while (more) {
         evicted.count = 0;
         more = pool_take_idle(now - idle_for, but_last, &evicted);
@@ -198,7 +192,7 @@ static bool give_idle(msec_t now, msec_t idle_for, bool but_last)
         more = more && room && evicted.count == POOL_EVICTED_MAX;
         many |= more;
     }
-    /* Other families have to know (family_most()). */
+    /* Other families have to know (quota_of()). */
     if (many)
         stats_write(now);
     errno = saved;
@@ -219,125 +213,6 @@ static void give_surplus_of_burst(msec_t now)
     if (board && limits_idle() > 1 && !family_has_queued() &&
         members_others_work(&board->members))
         give_idle(now, 0, true);
-}
-
-static bool can_serve(const struct account *account, const struct conn *fresh,
-                      enum wire_protocol protocol)
-{
-    return address_equal(&account->address, &fresh->endpoint->address) &&
-           account->domain == fresh->domain &&
-           (protocol == WIRE_UNDECIDED || account->wire.protocol == protocol);
-}
-
-/* The kernel's word that TAKEN is a connection to the peer of FRESH, and the one that the
- * account is about. verify_for_reuse() asks the rest. */
-static bool is_connected_to(const struct taken *taken, const struct conn *fresh)
-{
-    struct sockaddr_storage peer = {0};
-    socklen_t length = sizeof(peer);
-    struct address address;
-    uint64_t cookie = 0;
-
-    return sockid_cookie(taken->fd, &cookie) && cookie == taken->account.cookie &&
-           raw_syscall(SYS_getpeername, taken->fd, &peer, &length) == 0 &&
-           peer.ss_family == fresh->domain &&
-           address_from(&address, (const void *)&peer, length) &&
-           address_equal(&address, &fresh->endpoint->address);
-}
-
-/* Makes a record for TAKEN, with a shadow fd. CHECKING_OUT; REASON tells whether it can be
- * used. NULL when there is no room for it. */
-static struct conn *adopt(const struct taken *taken, const struct conn *fresh, msec_t now,
-                          enum reason *reason)
-{
-    struct conn *conn = conn_new(taken->fd, fresh->domain);
-    bool good;
-
-    if (!conn)
-        return NULL;
-    conn->fork_epoch = atomic_load(&fork_epoch);
-    conn->orphan_epoch = atomic_load(&orphan_epoch);
-    conn->cred_epoch = atomic_load(&cred_epoch);
-    conn->endpoint = fresh->endpoint;
-    good = account_apply(&taken->account, conn, now);
-    shadow_make(conn, taken->fd);
-    conn->fd = shadow_claim(conn);
-    if (conn->fd < 0) {
-        conn_move(conn, CONN_CLOSED);
-        return NULL;
-    }
-    conn_move(conn, CONN_CHECKING_OUT);
-    *reason = good ? verify_flags(conn, conn->fd) : REASON_TOO_OLD;
-    return conn;
-}
-
-/* In a turn. */
-static struct conn *take_in_turn(size_t i, const struct conn *fresh,
-                                 enum wire_protocol protocol, msec_t now, enum reason *reason)
-{
-    struct taken taken;
-
-    for (int looks = 0; looks < SHARING_LOOKS; looks++) {
-        enum got got = queues_take(i, &taken);
-        struct conn *conn;
-
-        if (got == GOT_NOTHING)
-            return NULL;
-        if (got == GOT_OTHER) {
-            stats_count(&fresh->endpoint->stats->foreign);
-            continue;
-        }
-        if (!can_serve(&taken.account, fresh, protocol)) {
-            queues_give_back(i, &taken);
-            continue;
-        }
-        if (!is_connected_to(&taken, fresh)) {
-            queues_close(&taken);
-            stats_count(&fresh->endpoint->stats->foreign);
-            continue;
-        }
-        conn = adopt(&taken, fresh, now, reason);
-        if (!conn) {
-            queues_give_back(i, &taken);
-            return NULL;
-        }
-        queues_close(&taken);
-        if (family_forked_since(taken.forks))
-            *reason = REASON_FORKED;
-        return conn;
-    }
-    return NULL;
-}
-
-struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
-                               msec_t now)
-{
-    static const struct sockopts none;
-    struct family_board *board = family_get();
-    enum reason reason = REASON_NONE;
-    struct family_turn turn;
-    struct conn *conn;
-    size_t i;
-
-    if (!board || mode_now() != MODE_ON || !sockopts_fit(&none, &fresh->options) ||
-        !sockopts_know_usual(fresh->fd, &fresh->options))
-        return NULL;
-    request_note_wanted();
-    members_join(&board->members);
-    i = family_queue_for(fresh->endpoint);
-    if (atomic_load(&board->queues[i].queued) == 0 || !family_begin(&turn))
-        return NULL;
-    conn = take_in_turn(i, fresh, protocol, now, &reason);
-    family_end(&turn);
-    if (!conn)
-        return NULL;
-    if (reason == REASON_NONE)
-        reason = pool_refusal(conn, now);
-    if (reason != REASON_NONE) {
-        discard(conn, reason);
-        return NULL;
-    }
-    return conn;
 }
 
 /* When something that is idle by now will have been idle for SHARING_QUIET, on clock_now().

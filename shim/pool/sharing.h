@@ -1,6 +1,6 @@
 /*
  * Sharing: idle connections that a process does not need go to the queues of its family, and a
- * process that has none takes one from there before it opens one.
+ * process that has none takes one from there before it opens one (pool/take.h).
  *
  * Given is what the low-water mark would close, what a process has when it goes quiet, and what
  * it still has at its end, or when it prepares for that. A process with one thread and no
@@ -40,18 +40,6 @@ COLD void sharing_release(struct evicted *evicted);
 /* Gives all connections that have been idle for IDLE_FOR or longer to the family, as far as
  * there is room. The others stay idle. False when there was no room. */
 COLD bool sharing_give_idle(msec_t now, msec_t idle_for);
-
-/* Takes a connection to the endpoint of FRESH out of the family's queue, which can take on the
- * options of FRESH and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT and the
- * caller's, which must verify it as any other idle connection. NULL when there is none. */
-COLD struct conn *sharing_take_slow(const struct conn *fresh, enum wire_protocol protocol,
-                                    msec_t now);
-
-static inline struct conn *sharing_take(const struct conn *fresh, enum wire_protocol protocol,
-                                        msec_t now)
-{
-    return family_has_queued() ? sharing_take_slow(fresh, protocol, now) : NULL;
-}
 
 /* The process has waited for WAITED milliseconds: does what is due then. Returns in how many
  * milliseconds the next work is due; POOL_NEVER when there is none. */

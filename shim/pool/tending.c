@@ -9,6 +9,7 @@
 #include "base/owner.h"
 #include "pool/pool.h"
 #include "pool/queues.h"
+#include "pool/quota.h"
 
 /* How often a member looks after the queues, and how much later others do it instead. */
 #define EVERY ((msec_t)2 * 1000)
@@ -165,7 +166,7 @@ static unsigned int unneeded(struct family_queue *queue, unsigned int queued, ms
  * made, or the kernel has refused one. */
 static unsigned int beyond(const struct family_board *board, unsigned int queued)
 {
-    unsigned int total = atomic_load(&board->total), most = family_most(board);
+    unsigned int total = atomic_load(&board->total), most = quota_of(board);
 
     if (total <= most)
         return 0;
@@ -228,7 +229,7 @@ static msec_t tend_all(struct family_board *board, msec_t now)
 {
     msec_t in = EVERY;
 
-    family_count(now);
+    quota_count(now);
     for (size_t i = 0; i < FAMILY_QUEUES; i++) {
         msec_t next = tend(board, i, now);
 
@@ -292,7 +293,7 @@ bool tending_make_way(void)
 
     if (!family_has_queued() || !owner_is_this_process())
         return false;
-    family_note_quota(clock_now());
+    quota_note_refusal(clock_now());
     for (size_t i = 0; i < FAMILY_QUEUES; i++)
         close_wanted(i, recount(i), &any);
     errno = saved;

@@ -95,7 +95,7 @@ NUMBERS = [
     ("32", "families that a process makes", {"MADE_MOST": "32"}),
     ("25 ms", "after which an idle connection is given to the family", {"SHARING_QUIET": "((msec_t)25)"}),
     ("64", "idle connections in the queues of all families", {"USUAL_FD_LIMIT": "1024", "PART_OF_LIMIT": "16"}),
-    ("3", "connections in a queue that one", {"SHARING_LOOKS": "3"}),
+    ("3", "connections in a queue that one", {"TAKE_LOOKS": "3"}),
     ("10 ms", "for which a call waits for another thread", {"LOCK_PATIENCE_MS": "10"}),
     ("10 s", "in which outstanding replies must come", {"POOL_DRAIN_TIMEOUT": "((msec_t)10 * 1000)"}),
     ("10 s", "after which a connection that was not needed is closed", {"POOL_LOW_WATER": "((msec_t)10 * 1000)"}),
