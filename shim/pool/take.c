@@ -110,8 +110,7 @@ static struct conn *take_in_turn(size_t i, const struct conn *fresh,
     return NULL;
 }
 
-struct conn *take_shared_slow(const struct conn *fresh, enum wire_protocol protocol,
-                               msec_t now)
+struct conn *take_shared_slow(const struct conn *fresh, enum wire_protocol protocol, msec_t now)
 {
     static const struct sockopts none;
     struct family_board *board = family_get();

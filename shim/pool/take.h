@@ -17,10 +17,10 @@
  * options of FRESH and speaks PROTOCOL (WIRE_UNDECIDED: any). It is CHECKING_OUT and the
  * caller's, which must verify it as any other idle connection. NULL when there is none. */
 COLD struct conn *take_shared_slow(const struct conn *fresh, enum wire_protocol protocol,
-                                    msec_t now);
+                                   msec_t now);
 
 static inline struct conn *take_shared(const struct conn *fresh, enum wire_protocol protocol,
-                                        msec_t now)
+                                       msec_t now)
 {
     return family_has_queued() ? take_shared_slow(fresh, protocol, now) : NULL;
 }
