@@ -41,7 +41,11 @@ def runtime(name):
     return found.stdout.strip()
 
 
-PYTEST_COMMAND = [PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
+# A test that hangs must fail, with its stack. The longest ones soak for as long as `make night` says.
+LONGEST_TEST = 1800 # seconds
+
+PYTEST_COMMAND = [PYTHON, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider",
+                  "--timeout", str(LONGEST_TEST)]
 
 
 def stages(build):

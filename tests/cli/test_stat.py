@@ -615,7 +615,9 @@ def slow(listening, address):
     for client in waiting:
         client.setblocking(False)
         client.connect_ex(address)
-    threading.Timer(0.5, lambda: [listening.accept() for _ in range(3)]).start()
+    accepting = threading.Timer(0.5, lambda: [listening.accept() for _ in range(3)])
+    accepting.daemon = True # who of the four finds no room gives up when its socket is closed
+    accepting.start()
     begun = time.monotonic()
     with socket.socket() as client:
         client.settimeout(None)
