@@ -113,6 +113,7 @@ struct conn *conn_new(int fd, int domain)
     conn->given_up_by = 0;
     conn->sent = 0;
     conn->received = 0;
+    conn->received_before = 0;
     conn->epoll_regs.count = 0;
     conn->fence = FENCE_NONE;
     conn->drained = 0;

@@ -34,7 +34,7 @@ struct endpoint {
     size_t slot; /* its number, and that of its place in the counters file */
     UT_hash_handle hh;
     _Atomic uint32_t in_use;
-    _Atomic msec_t no_auth_at;  /* when it last answered a client that was not logged in */
+    _Atomic msec_t no_auth_at;  /* since then it has answered a client that was not logged in */
     _Atomic msec_t no_mn_until; /* it did not understand `mn` as a fence: not sent until then */
     atomic_bool knows_mn;
     _Atomic msec_t ask_before; /* what has been idle since then is asked before it is reused */

@@ -215,11 +215,23 @@ COLD static bool settle_options(struct conn *conn)
     return sockopts_keep_alive(conn->fd, &conn->options, idle);
 }
 
-ALWAYS_INLINE void note_kept(struct conn *conn, msec_t now, const char *how)
+/* The server has answered the user of CONN, without a login. When is not known: the connection
+ * may be idle, or dead, since long ago. But the answer came after the use began, as nothing was
+ * owed before. relaxed: an old value costs one refusal. */
+ALWAYS_INLINE void note_no_auth(const struct conn *conn)
 {
-    if (wire_shows_no_auth(&conn->wire))
-        /* relaxed: an old value costs one refusal */
-        atomic_store_explicit(&conn->endpoint->no_auth_at, now, memory_order_relaxed);
+    _Atomic msec_t *at = &conn->endpoint->no_auth_at;
+    msec_t began =
+        conn->idle_since > conn->connected_at ? conn->idle_since : conn->connected_at;
+
+    if (began > atomic_load_explicit(at, memory_order_relaxed))
+        atomic_store_explicit(at, began, memory_order_relaxed);
+}
+
+ALWAYS_INLINE void note_kept(struct conn *conn, const char *how)
+{
+    if (wire_shows_no_auth(&conn->wire) && conn->received != conn->received_before)
+        note_no_auth(conn);
     stats_add_quietly(&endpoint_stats(conn->endpoint)->kept, 1);
     log_line(LOG_DEBUG, "%s: kept%s", conn->endpoint->text, how);
 }
@@ -235,7 +247,7 @@ COLD static enum reason keep_draining(struct check_in *check_in, struct evicted 
     reason = drain_begin(conn, now);
     if (reason != REASON_NONE)
         return reason;
-    note_kept(conn, now, ", draining");
+    note_kept(conn, ", draining");
     return pool_check_in(conn, CONN_DRAINING, now, evicted, &check_in->covered);
 }
 
@@ -251,7 +263,7 @@ ALWAYS_INLINE enum reason keep(struct check_in *check_in, struct evicted *evicte
         return REASON_OPTION_FAILED;
     if (__builtin_expect(!check_in->clean, 0))
         return keep_draining(check_in, evicted);
-    note_kept(conn, now, "");
+    note_kept(conn, "");
     return pool_check_in(conn, CONN_IDLE, now, evicted, &check_in->covered);
 }
 

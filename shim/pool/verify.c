@@ -113,16 +113,31 @@ static enum reason verify_reused(struct conn *conn, int shadow_fd, bool clean)
     return clean ? REASON_NONE : kernel_may_agree(conn, shadow_fd);
 }
 
+/* The kernel counts in ticks what it tells in milliseconds, and so does our clock. */
+#define TWO_TICKS ((msec_t)20)
+
 /*
  * A first `set` whose value holds a space may have been a login (memcached -Y). It was none if
- * the server answered a client without a login after this connection was made: a server asks
- * all clients for a login or none, and a restart would have ended this connection.
+ * the server has answered another client, without a login, since its last answer here: a server
+ * asks all clients for a login or none, and a restart would have ended one of the two
+ * connections.
  */
-static enum reason is_not_logged_in(const struct conn *conn)
+COLD static enum reason was_no_login(struct conn *conn)
 {
-    return unless(!wire_may_be_authenticated(&conn->wire) ||
-                      atomic_load(&conn->endpoint->no_auth_at) > conn->connected_at,
-                  REASON_MAYBE_AUTH);
+    msec_t shown_at = atomic_load(&conn->endpoint->no_auth_at), now = clock_now();
+    struct tcp_info info;
+
+    RETURN_IF_REFUSED(ask_tcp(conn->fd, &info));
+    RETURN_IF_REFUSED(unless(shown_at > now - (msec_t)info.tcpi_last_data_recv + TWO_TICKS,
+                             REASON_MAYBE_AUTH));
+    wire_rule_out_login(&conn->wire);
+    return REASON_NONE;
+}
+
+static enum reason is_not_logged_in(struct conn *conn)
+{
+    return __builtin_expect(wire_may_be_authenticated(&conn->wire), 0) ? was_no_login(conn)
+                                                                       : REASON_NONE;
 }
 
 /* TLS is reported in place of other reasons, as that helps most. Libraries that encrypt end a
@@ -167,7 +182,7 @@ INLINED enum reason verify_for_reuse(const struct conn *conn, struct tcp_info *i
     return kernel_agrees(conn, conn->fd, info);
 }
 
-enum reason verify_bytes(const struct conn *conn)
+enum reason verify_bytes(struct conn *conn)
 {
     RETURN_IF_REFUSED(wire_refusal(&conn->wire));
     return is_not_logged_in(conn);

@@ -24,7 +24,7 @@ COLD enum reason verify_flags(struct conn *conn, int fd);
 
 /* Why the bytes of CONN, CHECKING_OUT, forbid that it is reused; REASON_NONE if they do not. It
  * was DRAINING, or comes from another process. */
-COLD enum reason verify_bytes(const struct conn *conn);
+COLD enum reason verify_bytes(struct conn *conn);
 
 /* Why CONN, CHECKING_OUT at its shadow fd, must not be reused; REASON_NONE if it may: then INFO
  * is what the kernel has told of it, and proof_of() says whether that proves it alive. What its

@@ -56,3 +56,8 @@ bool wire_may_be_authenticated(const struct wire *wire)
 {
     return wire->login.maybe;
 }
+
+void wire_rule_out_login(struct wire *wire)
+{
+    wire->login.maybe = false;
+}

@@ -275,4 +275,7 @@ bool wire_shows_no_auth(const struct wire *wire);
  * another connection may have shown that the server asks for no login. */
 bool wire_may_be_authenticated(const struct wire *wire);
 
+/* Another connection has shown that. */
+void wire_rule_out_login(struct wire *wire);
+
 #endif

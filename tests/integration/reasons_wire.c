@@ -114,17 +114,44 @@ Test(reasons_wire, authentication_asked_for, .timeout = 20)
                   &(struct dialogue){"get a\r\n", "CLIENT_ERROR unauthenticated\r\n", "AUTH"});
 }
 
-/* Another connection to this server began without a login, so no client logs in here. */
-Test(reasons_wire, no_login_where_no_client_logs_in, .timeout = 20)
+/* Returns a connection that may be logged in. What comes now is later by any clock. */
+static int dial_suspect(void)
 {
     int suspect = dial_server();
 
     send_text(suspect, "set word 0 0 3\r\nx y\r\n");
     expect_text(suspect, "STORED\r\n");
-    usleep(20000); /* it must be later than the connection, by the coarse clock */
+    usleep(60000);
+    return suspect;
+}
+
+/* The server has answered another connection without a login since, so no client logs in. */
+Test(reasons_wire, no_login_where_no_client_logs_in, .timeout = 20)
+{
+    int suspect = dial_suspect();
+
     park();
     close(suspect);
     EXPECT_KEPT();
+    cr_expect_eq(log_count("MAYBE_AUTH"), 0);
+}
+
+/* What was shown before does not count: a server that asks for logins may have replaced this
+ * one, which has ended the connections that it answered without one. */
+Test(reasons_wire, a_login_where_none_was_asked_for_before, .timeout = 20)
+{
+    int earlier = dial_server(), idle, suspect;
+
+    send_text(earlier, "get nothing\r\n");
+    expect_text(earlier, "END\r\n");
+    park();
+    idle = dial_server(); /* reused, and unused */
+    EXPECT_EVENT(": reused");
+    suspect = dial_suspect();
+    close(earlier);
+    close(idle);
+    close(suspect);
+    EXPECT_EVENT(": not kept: MAYBE_AUTH");
 }
 
 Test(reasons_wire, what_is_kept, .timeout = 20)
