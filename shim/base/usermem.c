@@ -1,6 +1,6 @@
 /*
- * Finds the memory of the program that is always readable: its variables, its heap and the
- * stack of its first thread.
+ * Finds the memory of the program that is readable unless the program protects it: its
+ * variables, its heap and the stack of its first thread.
  */
 #include "base/usermem.h"
 
@@ -14,8 +14,9 @@
 AT_START struct memory memory;
 
 /* The first object that dl_iterate_phdr(3) lists is the program. Its writable segment stays
- * mapped as long as the program runs. All its pages exist: the kernel fills those that are not
- * in the file with zeros. Returns 1 to end the iteration. */
+ * mapped as long as the program runs, unless it unmaps its own variables. All its pages exist:
+ * the kernel fills those that are not in the file with zeros. Returns 1 to end the iteration.
+ */
 static int note_variables(struct dl_phdr_info *program, size_t size, void *unused)
 {
     (void)size;
@@ -43,6 +44,29 @@ void usermem_start(void)
     /* The kernel puts these bytes above the environment. A constructor that ran before us may
      * have moved `environ` to the heap, see setenv(3). */
     memory.stack_end = getauxval(AT_RANDOM);
+}
+
+static bool overlap(uintptr_t from, uintptr_t end, uintptr_t other_from, uintptr_t other_end)
+{
+    return from < other_end && other_from < end;
+}
+
+/* Other threads may ask meanwhile. Each range ends by one store, after which nothing is in it.
+ * heap_end stays: they may have found that it is there. */
+void usermem_note_unreadable(const void *from, size_t size)
+{
+    uintptr_t at = (uintptr_t)from, end = at + size, variables = memory.variables.from;
+
+    if (end < at)
+        end = UINTPTR_MAX;
+    if (overlap(at, end, variables, variables + memory.variables.size)) {
+        __atomic_store_n(&memory.variables_few, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&memory.variables.size, 0, __ATOMIC_RELAXED);
+    }
+    if (overlap(at, end, memory.heap_from, (uintptr_t)sbrk(0)))
+        __atomic_store_n(&memory.heap_from, UINTPTR_MAX, __ATOMIC_RELAXED);
+    if (overlap(at, end, memory.stack_end - MEMORY_STACK_MOST, memory.stack_end))
+        __atomic_store_n(&memory.stack_end, 0, __ATOMIC_RELAXED);
 }
 
 void usermem_find_heap(void)

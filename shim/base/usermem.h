@@ -4,8 +4,9 @@
  * kernel, as it does without the library.
  *
  * Some memory is certainly readable: the program's variables, its heap and the stack of its
- * first thread, as far as they reach now. Of these only the end of the heap moves, and libc has
- * a variable for it. For other memory a system call asks the kernel.
+ * first thread, as far as they reach now, unless the program protects a part of them. Of these
+ * only the end of the heap moves, and libc has a variable for it. For other memory a system
+ * call asks the kernel.
  *
  * No lock, no wait; errno is kept.
  */
@@ -37,6 +38,10 @@ extern struct memory {
 /* Fills `memory` but for heap_end. Called once, at start-up. */
 void usermem_start(void);
 
+/* The program is about to make SIZE bytes at FROM unreadable. Memory that has some of them is
+ * not certainly readable from now on. */
+void usermem_note_unreadable(const void *from, size_t size);
+
 /* Fills heap_end. Called before the first connection; looks a symbol up. */
 void usermem_find_heap(void);
 
@@ -49,6 +54,13 @@ static inline bool usermem_in(struct usermem_range range, uintptr_t at)
     return at - range.from < range.size;
 }
 
+/* Whether all N bytes at AT, at least one, lie from FROM to END. END may be below FROM: a heap
+ * that was trimmed may end below where it ended when we looked first. */
+static inline bool usermem_within(uintptr_t at, size_t n, uintptr_t from, uintptr_t end)
+{
+    return at >= from && at < end && n <= end - at;
+}
+
 /* Whether the word at AT is certainly readable. FRAME is an address in the caller's frame: the
  * part of the same stack above it is in use, so it is readable. */
 static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
@@ -57,17 +69,9 @@ static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
 
     return usermem_in(known->variables, at) ||
            (known->heap_end &&
-            usermem_in((struct usermem_range){known->heap_from,
-                                              (uintptr_t)*known->heap_end - known->heap_from},
-                       at)) ||
+            usermem_within(at, 1, known->heap_from, (uintptr_t)*known->heap_end)) ||
            (known->stack_end - frame < MEMORY_STACK_MOST &&
             usermem_in((struct usermem_range){frame, known->stack_end - frame}, at));
-}
-
-/* Whether all N bytes at AT, at least one, lie from FROM to END. */
-static inline bool usermem_within(uintptr_t at, size_t n, uintptr_t from, uintptr_t end)
-{
-    return at >= from && at < end && n <= end - at;
 }
 
 /* Whether all N bytes at BYTES, at least one, are certainly readable. FRAME as above. */

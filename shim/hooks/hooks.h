@@ -84,6 +84,9 @@ long hook_child_made(uint64_t flags, long result);
  * A. */
 long hook_confine(long nr, const long *a);
 
+/* The program is about to give SIZE bytes at FROM this PROTECTION, see mprotect(2). */
+void hook_protects(const void *from, size_t size, int protection);
+
 /* The program opens the library FILE with dlopen(). If that is liburing, pooling is over: the
  * program will call the functions that dlsym() finds, past our hooks. errno is kept. */
 COLD void hook_library_opened(const char *file);

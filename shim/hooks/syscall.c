@@ -251,6 +251,12 @@ static long leave_namespace(long nr, const long *a)
     return hook_unshared((int)pass_on(nr, a), (int)a[0]);
 }
 
+static long protect_memory(long nr, const long *a)
+{
+    hook_protects((const void *)a[0], (size_t)a[1], (int)a[2]);
+    return pass_on(nr, a);
+}
+
 static long enter_namespace(long nr, const long *a)
 {
     return hook_namespace_changed((int)pass_on(nr, a));

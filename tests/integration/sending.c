@@ -192,6 +192,51 @@ Test(reused_sending, memory_that_ends, .timeout = 20)
     }
 }
 
+/* Memory that is readable in most programs. This one makes the page at PAGE_AT unreadable, by
+ * libc's function or by the system call. */
+static void send_protected(char *page_at, bool by_nr)
+{
+    struct iovec iov = {page_at, 24};
+    int fd = dial_server();
+
+    exchange(fd);
+    cr_assert(by_nr ? syscall(SYS_mprotect, page_at, PAGE, PROT_NONE) == 0
+                    : mprotect(page_at, PAGE, PROT_NONE) == 0);
+    cr_expect(send(fd, page_at, 24, 0) == -1 && errno == EFAULT);
+    cr_expect(write(fd, page_at + 8, 600) == -1 && errno == EFAULT);
+    cr_expect(writev(fd, &iov, 1) == -1 && errno == EFAULT);
+    cr_expect(connect(fd, (struct sockaddr *)page_at, sizeof(struct sockaddr_in)) == -1 &&
+              errno == EFAULT);
+    cr_assert(mprotect(page_at, PAGE, PROT_READ | PROT_WRITE) == 0);
+    exchange(fd);
+    close(fd);
+}
+
+static _Alignas(PAGE) char variable[PAGE];
+
+Test(reused_sending, variables_made_unreadable, .timeout = 20)
+{
+    not_under_valgrind();
+    send_protected(variable, false);
+}
+
+Test(reused_sending, variables_made_unreadable_by_number, .timeout = 20)
+{
+    not_under_valgrind();
+    send_protected(variable, true);
+}
+
+Test(reused_sending, heap_made_unreadable, .timeout = 20)
+{
+    char *page;
+
+    not_under_valgrind();
+    page = aligned_alloc(PAGE, PAGE);
+    cr_assert(page && page < (char *)sbrk(0));
+    send_protected(page, false);
+    free(page);
+}
+
 /* The array of pieces itself ends too early. */
 Test(reused_sending, arrays_that_end, .timeout = 20)
 {

@@ -58,3 +58,55 @@ Test(usermem, few_bytes)
     cr_assert_not(usermem_few_certain((void *)(memory.stack_end - 1), frame));
     cr_assert_not(usermem_few_certain(NULL, frame));
 }
+
+/* malloc_trim(3) may give back memory that other libraries took before us. */
+Test(usermem, heap_that_ends_below_where_it_was_found)
+{
+    static void *end;
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0), from = 0x10000000;
+
+    memory = (struct memory){.heap_from = from, .heap_end = &end};
+    end = (void *)(from + 4096);
+    cr_assert(usermem_certain(from + 8, frame));
+    end = (void *)(from - 4096);
+    cr_assert_not(usermem_certain(from + 8, frame));
+    cr_assert_not(usermem_all_certain((void *)(from + 8), 8, frame));
+    cr_assert_not(usermem_few_certain((void *)(from + 8), frame));
+}
+
+/* A page of each kind of memory, and the byte before and behind it. */
+Test(usermem, memory_that_the_program_protects)
+{
+    static void *end;
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0), top = frame + 65536;
+    uintptr_t heap = (uintptr_t)sbrk(0) - 8192;
+    const struct memory known = {.variables = {0x10000, 8192},
+                                 .variables_few = 8192 - USERMEM_FEW,
+                                 .heap_from = heap,
+                                 .heap_end = &end,
+                                 .stack_end = top};
+    struct {
+        uintptr_t from, size;
+        bool variables, heap, stack; /* certainly readable then */
+    } cases[] = {
+        {0x8000, 0x8000, true, true, true},
+        {0x12000, 4096, true, true, true},
+        {0x11000, 4096, false, true, true},
+        {0x8000, 0x8001, false, true, true},
+        {heap - 4096, 4096, true, true, true},
+        {heap + 4096, 4096, true, false, true},
+        {frame + 4096, 4096, true, true, false},
+        {top, 4096, true, true, true},
+        {0x10000, UINTPTR_MAX - 0x10000, false, false, false},
+    };
+
+    end = sbrk(0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        memory = known;
+        usermem_note_unreadable((const void *)cases[i].from, cases[i].size);
+        cr_expect_eq(usermem_certain(0x10008, frame), cases[i].variables, "%zu", i);
+        cr_expect_eq(usermem_few_certain((void *)0x10008, frame), cases[i].variables);
+        cr_expect_eq(usermem_certain(heap + 8, frame), cases[i].heap, "%zu", i);
+        cr_expect_eq(usermem_certain(frame + 8, frame), cases[i].stack, "%zu", i);
+    }
+}
