@@ -34,6 +34,10 @@ static AT_START _Atomic msec_t ask_at; /* when to count again */
 /* The variable of glibc 2.32 and later, else NULL. */
 static const volatile char *single_threaded;
 
+/* How many calls of this thread are making a child in our memory: more than one if a signal
+ * handler interrupts such a call, or its child makes such a call. */
+static _Thread_local volatile uint32_t making __attribute__((tls_model("initial-exec")));
+
 static pid_t this_pid(void)
 {
     return (pid_t)raw_syscall(SYS_getpid);
@@ -54,9 +58,26 @@ bool owner_watch(void)
     return true;
 }
 
+/* A signal handler may fork between two steps. So the order is such that the child of that fork
+ * never has too low a count. */
+void owner_sharer_begins(void)
+{
+    making++;
+    atomic_fetch_add(&memory_sharers, 1);
+}
+
+void owner_sharer_made(bool stays)
+{
+    if (!stays)
+        atomic_fetch_sub(&memory_sharers, 1);
+    making--;
+}
+
+/* The sharers of the parent's memory are not here. If this thread forked in a signal handler
+ * that interrupted vfork(), the child is about to make its own. */
 void owner_adopt(void)
 {
-    atomic_store(&memory_sharers, is_unwiped ? 1 : 0);
+    atomic_store(&memory_sharers, making + (is_unwiped ? 1 : 0));
     atomic_store(&ask_at, 0);
     atomic_store(&owner_page.pid, this_pid());
 }

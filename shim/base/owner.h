@@ -19,9 +19,15 @@
  * hooks/children.S raises it too. */
 extern _Atomic uint32_t fork_epoch __attribute__((visibility("hidden")));
 
-/* How many children may run in our memory, as the child of a vfork() does. hooks/children.S
- * raises it too. */
+/* How many children may run in our memory, as the child of a vfork() does until it ends or
+ * becomes another program. */
 extern _Atomic uint32_t memory_sharers __attribute__((visibility("hidden")));
+
+/* Around a call that makes a child in our memory, by the thread that makes it. STAYS: the child
+ * may still run there when the call has returned. What a jump keeps from owner_sharer_made()
+ * counts for good. */
+void owner_sharer_begins(void);
+void owner_sharer_made(bool stays);
 
 /* How many children were made without the handlers of fork() and not for an exec. Such a child
  * may hold copies of shadow fds as long as it lives. A connection remembers the count of the

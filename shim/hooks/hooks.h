@@ -80,6 +80,11 @@ void hook_share(int fd, enum reason reason);
 void hook_child_begins(uint64_t flags);
 long hook_child_made(uint64_t flags, long result);
 
+/* The same for vfork(), called by hooks/children.S. RESULT is that of the system call;
+ * hook_vfork_made() runs in the parent only, and returns what vfork() returns. */
+void hook_vfork_begins(void);
+pid_t hook_vfork_made(long result);
+
 /* Makes the system call NR, which may take rights from the process, with the six arguments at
  * A. */
 long hook_confine(long nr, const long *a);

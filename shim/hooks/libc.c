@@ -114,18 +114,16 @@ static int libc_clone_before(int (*body)(void *), void *stack, int flags, void *
     ret(*real_##name) params = first_##name;
 #define ALIAS(name, hook)
 #define HOOK_FOREIGN(ret, name, version, body, params)
-#define HOOK_CHILD(name) void *real_##name;
+#define HOOK_CHILD(name)
 #include "hooks/hooks.def"
 #undef HOOK
-#undef HOOK_CHILD
+
+void *real_popen, *real_system;
 
 void libc_bind_children(void)
 {
-#define HOOK(ret, name, params, before)
-#define HOOK_CHILD(name) real_##name = libc_late(#name);
-#include "hooks/hooks.def"
-#undef HOOK
-#undef HOOK_CHILD
+    real_popen = libc_late("popen");
+    real_system = libc_late("system");
 }
 
 /* Whether the real functions can be looked up at any time. */
@@ -167,7 +165,6 @@ static void bind_all(void)
 #define HOOK(ret, name, params, before)                                                        \
     real_##name = before_##name;                                                               \
     bind_one(&real_##name, libc_late(#name));
-#define HOOK_CHILD(name)
 #include "hooks/hooks.def"
 #undef HOOK
 #undef HOOK_CHILD

@@ -77,7 +77,7 @@ struct libc_three {
     ret name params;                                                                           \
     extern MCPOOL_HIDDEN ret(*real_##name) params;
 #define ALIAS(name, hook)
-#define HOOK_CHILD(name)                               extern MCPOOL_HIDDEN void *real_##name;
+#define HOOK_CHILD(name)
 #define HOOK_FOREIGN(ret, name, version, body, params) MCPOOL_HIDDEN ret body params;
 #include "hooks/hooks.def"
 #undef HOOK
@@ -97,7 +97,9 @@ COLD void *libc_first(void **real, void *before, const char *name) MCPOOL_HIDDEN
  * would look it up again. */
 void libc_bind_exit(void);
 
-/* Looks up the real functions of hooks/children.S, whose hooks call it at their first call. */
+/* The real functions of hooks/children.S, whose hooks have them looked up at their first call.
+ */
+extern MCPOOL_HIDDEN void *real_popen, *real_system;
 void libc_bind_children(void);
 
 #endif

@@ -160,25 +160,34 @@ static bool is_orphan(uint64_t flags)
     return !(flags & CLONE_VM && flags & (CLONE_VFORK | CLONE_FILES));
 }
 
+static bool shares_memory(uint64_t flags)
+{
+    return flags & CLONE_VM && !(flags & CLONE_THREAD);
+}
+
 void hook_child_begins(uint64_t flags)
 {
     if (flags & CLONE_THREAD)
         return;
     atomic_fetch_add(&fork_epoch, 1);
-    if (flags & CLONE_VM)
-        atomic_fetch_add(&memory_sharers, 1);
+    if (shares_memory(flags))
+        owner_sharer_begins();
     if (is_orphan(flags))
         atomic_fetch_add(&orphan_epoch, 1);
 }
 
-/* Counts the child once more: another thread may have opened a socket between the first
- * count and the call. Pooling ends in two cases. A child with memory of its own that shares
- * our table of fds opens and closes fds unseen. A thread with a table of its own does not
- * have our fds. */
+/* With CLONE_VFORK the call returns when the child has left our memory.
+ *
+ * Counts an orphan once more: another thread may have opened a socket between the first count
+ * and the call. Pooling ends in two cases. A child with memory of its own that shares our table
+ * of fds opens and closes fds unseen. A thread with a table of its own does not have our fds.
+ */
 long hook_child_made(uint64_t flags, long result)
 {
     bool same_memory = flags & CLONE_VM, same_table = flags & CLONE_FILES;
 
+    if (shares_memory(flags) && result != 0)
+        owner_sharer_made(result > 0 && !(flags & CLONE_VFORK));
     if (result <= 0)
         return result;
     if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
@@ -188,6 +197,20 @@ long hook_child_made(uint64_t flags, long result)
     if ((same_table ? !same_memory : flags & CLONE_THREAD) && owner_is_this_process())
         track_namespace_lost();
     return result;
+}
+
+void hook_vfork_begins(void)
+{
+    hook_child_begins(CLONE_VM | CLONE_VFORK);
+}
+
+pid_t hook_vfork_made(long result)
+{
+    hook_child_made(CLONE_VM | CLONE_VFORK, result);
+    if (result > 0)
+        return (pid_t)result;
+    errno = (int)-result;
+    return -1;
 }
 
 HOOKED pid_t _Fork(void)

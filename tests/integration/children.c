@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -106,6 +107,38 @@ Test(children, vfork, .timeout = 20)
     EXPECT_NOT_KEPT("FORKED");
     exchange(dial_server());
     EXPECT_EVENT(": reused as ");
+}
+
+/* The end of the inner child does not make the outer one the owner of the pool. */
+Test(children, vfork_in_a_child_of_vfork, .timeout = 20)
+{
+    volatile int spoiled = 0;
+    pid_t child, inner;
+    struct sockaddr_in addr;
+    int port = park();
+    int fd;
+
+    loopback(&addr, server_port());
+    child = vfork();
+    if (child == 0) {
+        inner = vfork();
+        if (inner == 0)
+            _exit(0);
+        spoiled = waitpid(inner, NULL, 0) != inner;
+        fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (fd < 0 || connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0 ||
+            !exchange_quietly(fd))
+            spoiled = 1;
+        close(fd);
+        _exit(0);
+    }
+    expect_good_end(child);
+    cr_expect(!spoiled);
+    cr_expect(log_count_of(child, "") == 0, "the child's connection came from the pool");
+    cr_expect(log_count(": reused as ") == 0);
+    fd = dial_server();
+    cr_expect(local_port(fd) == port);
+    exchange(fd);
 }
 
 /* Children made by calls that run no fork handlers, and the reason the library gives. */

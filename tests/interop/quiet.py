@@ -1,8 +1,10 @@
-"""Opens 16 connections at once, uses and closes them, says so, and goes quiet: quiet.py PORT HOW."""
+"""Opens 16 connections at once, uses and closes them, says so, and goes quiet: quiet.py PORT HOW [COMMAND]. Runs
+COMMAND before."""
 
 import ctypes
 import select
 import socket
+import subprocess
 import sys
 import time
 
@@ -32,6 +34,8 @@ waits = {"epoll_wait": lambda: epoll.poll(0.5), "poll": lambda: poll.poll(500),
          "sleep": lambda: time.sleep(60), "libc_sleep": lambda: ctypes.CDLL(None).sleep(60),
          "usleep": lambda: ctypes.CDLL(None).usleep(60000000), "short_sleep": lambda: time.sleep(5)}
 epoll, poll = select.epoll(), select.poll()
+if sys.argv[3:]:
+    subprocess.run(sys.argv[3:], check=True)
 burst(port)
 print("quiet", flush=True)
 end = time.monotonic() + SECONDS

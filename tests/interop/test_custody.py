@@ -41,9 +41,9 @@ def quiet(server):
     """A function that starts a process, which is quiet when it returns."""
     started = []
 
-    def start(how, **settings):
+    def start(how, *before, **settings):
         process = subprocess.Popen(
-            [PYTHON, f"{HERE}/quiet.py", str(server.port), how], stdout=subprocess.PIPE,
+            [PYTHON, f"{HERE}/quiet.py", str(server.port), how, *before], stdout=subprocess.PIPE,
             text=True, preexec_fn=die_with_parent,
             env=preloaded(LIBRARY, str(server.port), **settings))
         started.append(process)
@@ -79,6 +79,13 @@ def test_pieces_of_a_wait_are_counted(quiet, server, tmp_path):
 def test_before_accept_all_but_one_go(quiet, server):
     process = quiet("accept")
     assert wait_for(1, process, server.port, 5) == 1
+
+
+@pytest.mark.parametrize("how, most", [("accept", 1), ("sleep", 0)])
+def test_a_child_that_has_ended_changes_nothing(quiet, server, how, most):
+    """Python's subprocess.run() calls vfork()."""
+    process = quiet(how, "true")
+    assert wait_for(most, process, server.port, 5) == most
 
 
 def test_a_dry_run_holds_nothing(quiet, server):

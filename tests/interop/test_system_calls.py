@@ -62,6 +62,22 @@ def test_a_hit_makes_no_other_system_call(bench):
         assert turn.count(LOOK) <= LOOKS
 
 
+def test_a_hit_after_a_child_makes_no_other_system_call(bench):
+    program = f"import subprocess\nsubprocess.run(['true'], check=True)\n{PROGRAM}"
+    for turn in traced(bench, PYTHON, "-c", program, bench.server.port):
+        assert [call for call in turn if call != LOOK] == HIT
+
+
+@pytest.mark.parametrize("way, asks", [("vfork", 0), ("nested", 0), ("clone", 0), ("killed", 0), ("failing", 0),
+                                       ("failing-clone", 0), ("staying", 1)])
+def test_a_child_in_our_memory_counts_while_it_is_there(bench, built, way, asks):
+    """Only then does each hook ask whether it is in the child."""
+    hit = [HIT[0].replace("_CLOEXEC", ""), *HIT[1:]]
+    for turn in traced(bench, built("sharers.c"), bench.server.port, way):
+        assert [call for call in turn if call != "getpid"] == hit
+        assert bool(asks) == ("getpid" in turn)
+
+
 # Under gevent every socket is made non-blocking, and then waited for. Here a marker comes before each client.
 CLIENTS = """
 import gevent.monkey
