@@ -333,14 +333,3 @@ bool conn_others_in_transit(const struct conn *conn)
     }
     return false;
 }
-
-void conn_forget_other_threads(void)
-{
-    uint32_t n = atomic_load(&touched);
-
-    for (uint32_t i = 0; i < n; i++) {
-        atomic_store(&conn_at(i)->inflight, 0);
-        atomic_store(&conn_at(i)->locked, false);
-        conn_free_if_unused(conn_at(i));
-    }
-}

@@ -296,7 +296,9 @@ void conn_unlock(struct conn *conn);
 
 /* The bits of `inflight`: the calls in flight of each kind, and above them the count of all
  * calls ever begun. One addition changes both. A new connection in the record does not reset
- * them: a thread that came late may still have to subtract its call. */
+ * them: a thread that came late may still have to subtract its call. Nor does a fork: it may be
+ * made in a signal handler, and the child returns from the call that this interrupted. A record
+ * with a call of a thread that the child does not have is never used again there. */
 #define CONN_CALLS_OF_A_KIND UINT64_C(0xfff)
 #define CONN_CALLS_BEGUN     40
 #define CONN_CALLS_IN_FLIGHT ((UINT64_C(1) << CONN_CALLS_BEGUN) - 1)
@@ -370,9 +372,5 @@ COLD bool conn_any_silent(void);
 
 /* Whether a connection other than CONN is CHECKING_IN or CHECKING_OUT. */
 COLD bool conn_others_in_transit(const struct conn *conn);
-
-/* In the child of a fork, by its only thread: forgets the calls and locks of the parent's other
- * threads, which do not exist in the child. */
-COLD void conn_forget_other_threads(void);
 
 #endif

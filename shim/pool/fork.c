@@ -116,7 +116,6 @@ void fork_after_in_child(void)
         fdtable_after_fork_in_child();
     spare_flush();
     shadow_drop_all();
-    conn_forget_other_threads();
     pool_after_fork_in_child();
     log_after_fork_in_child();
     switch_after_fork_in_child();

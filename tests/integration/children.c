@@ -365,6 +365,52 @@ Test(children, ring_made_before_our_constructor, .timeout = 20)
     cr_expect(log_count_of(child, ": not kept: IO_URING ") >= 4);
 }
 
+static int interrupted, opened_by_the_child;
+static pid_t made_by_the_handler;
+
+static void fork_in_a_handler(int signal)
+{
+    (void)signal;
+    made_by_the_handler = fork();
+    if (made_by_the_handler != 0)
+        return;
+    close(interrupted);
+    opened_by_the_child = dial_server();
+}
+
+static void *interrupt_the_receiver(void *receiver)
+{
+    wait_inside(getpid(), SYS_recvfrom);
+    pthread_kill(*(pthread_t *)receiver, SIGUSR1);
+    return NULL;
+}
+
+/* The child of a fork in a signal handler returns from the call that the handler interrupted.
+ * Its next connection must not take the end of that call for the end of one of its own. */
+Test(children, made_in_a_handler_that_interrupts_a_call, .timeout = 20)
+{
+    const struct sigaction action = {.sa_handler = fork_in_a_handler};
+    pthread_t self = pthread_self(), thread;
+    char byte;
+    int port;
+
+    interrupted = dial_server();
+    exchange(interrupted);
+    sigaction(SIGUSR1, &action, NULL);
+    cr_assert(pthread_create(&thread, NULL, interrupt_the_receiver, &self) == 0);
+    cr_expect(recv(interrupted, &byte, 1, 0) == -1 && errno == EINTR);
+    if (made_by_the_handler == 0) {
+        port = local_port(opened_by_the_child);
+        if (!exchange_quietly(opened_by_the_child))
+            _exit(1);
+        close(opened_by_the_child);
+        _exit(local_port(dial_server()) == port ? 0 : 2);
+    }
+    pthread_join(thread, NULL);
+    expect_good_end(made_by_the_handler);
+    exchange(interrupted);
+}
+
 /* Fork handlers registered before ours run in the child while the tables are locked. Their
  * calls must be real ones, and must not hang. */
 Test(children, reentered_in_a_handler_of_fork, .timeout = 20)

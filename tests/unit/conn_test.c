@@ -270,19 +270,6 @@ Test(conn, calls_of_different_kinds_are_apart)
     cr_expect(!conn_calls_in_flight(conn) && conn_calls_begun(conn) == 4);
 }
 
-/* After a fork no call of the missing threads ever ends. */
-Test(conn, forgets_other_threads)
-{
-    struct conn *conn = mapped(3);
-
-    conn_get(3, CONN_CALL_RECEIVE);
-    cr_assert(conn_trylock(conn));
-    conn_forget_other_threads();
-    cr_expect(!conn_calls_in_flight(conn));
-    cr_expect(conn_trylock(conn));
-    cr_expect(conn_refusal(conn) == REASON_NONE);
-}
-
 static int guarded;
 
 static void *hold_and_count(void *argument)
@@ -405,16 +392,4 @@ Test(conn, walk_races_with_close)
     atomic_store(&stop_calling, true);
     pthread_join(thread, NULL);
     cr_expect(visited == 0, "%d times a free record was visited", visited);
-}
-
-/* A record that was only kept for a call of a missing thread is free. */
-Test(conn, forgotten_calls_free_their_records)
-{
-    struct conn *conn = mapped(3);
-
-    conn_get(3, CONN_CALL_RECEIVE);
-    fdmap_exchange(3, FDMAP_NONE);
-    conn_move(conn, CONN_CLOSED);
-    conn_forget_other_threads();
-    cr_expect(conn_new(4, AF_INET) == conn);
 }
