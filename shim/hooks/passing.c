@@ -92,8 +92,9 @@ static void note_received(int fd, void *unused)
     track_new_fd(fd);
 }
 
+/* What came may lie over MSG, and so name any address. */
 void passing_received(const struct msghdr *msg)
 {
-    if (owner_is_this_process())
+    if (owner_is_this_process() && usermem_all_readable(msg->msg_control, msg->msg_controllen))
         for_each_fd(msg, note_received, NULL);
 }

@@ -4,7 +4,10 @@
  */
 #include "hooks/io.h"
 
+#include <string.h>
+
 #include "base/compiler.h"
+#include "base/usermem.h"
 #include "wire/lone.h"
 
 /* MSG_OOB: the bytes are not those of the stream. MSG_TRUNC: the kernel discards them without a
@@ -58,44 +61,114 @@ ALWAYS_INLINE void receive_end(io_guard_t *guard, struct conn *conn, const void 
     conn_put(conn, CONN_CALL_RECEIVE);
 }
 
-static void account_iov(struct conn *conn, const struct iovec *iov, size_t count, size_t moved)
+/* More pieces than this are not followed. Nearly always there are one or two. */
+#define PIECES_MOST 16
+
+/* Where a call with several buffers puts what comes. It is noted before the call, as the kernel
+ * reads it then: the program may let the bytes come to the very memory that says where. */
+struct landing {
+    struct iovec pieces[PIECES_MOST];
+    size_t count;
+    /* What the kernel writes as well: the header, control messages, the time that is left. An
+     * address is not written, as TCP has none to tell (inet_recvmsg() of Linux). */
+    struct iovec beside[3];
+};
+
+/* Whether N bytes at A and M bytes at B have one in common. */
+static inline bool overlap(const void *a, size_t n, const void *b, size_t m)
 {
+    uintptr_t from = (uintptr_t)a, other = (uintptr_t)b;
+
+    return n > 0 && m > 0 && (from < other ? other - from < n : from - other < m);
+}
+
+static bool pieces_overlap(const struct iovec *a, const struct iovec *b)
+{
+    return overlap(a->iov_base, a->iov_len, b->iov_base, b->iov_len);
+}
+
+/* The COUNT buffers at IOV. None when IOV cannot be read: the real call fails then. */
+static void note_pieces(struct landing *landing, const struct iovec *iov, size_t count)
+{
+    size_t n = count < PIECES_MOST ? count : PIECES_MOST;
+
+    if (n == 0 || !usermem_readable(iov, n * sizeof(*iov)))
+        return;
+    memcpy(landing->pieces, iov, n * sizeof(*iov));
+    landing->count = n;
+}
+
+/* The same for the buffers of MSG. The kernel writes SIZE bytes there. */
+static void note_message(struct landing *landing, struct msghdr *msg, size_t size)
+{
+    if (!usermem_readable(msg, size))
+        return;
+    landing->beside[0] = (struct iovec){msg, size};
+    landing->beside[1] = (struct iovec){msg->msg_control, msg->msg_controllen};
+    note_pieces(landing, msg->msg_iov, msg->msg_iovlen);
+}
+
+/* Cuts the pieces to those that got the MOVED bytes. False if there were more pieces. */
+static bool cut_pieces(struct landing *landing, size_t moved)
+{
+    for (size_t i = 0; i < landing->count; i++) {
+        struct iovec *piece = &landing->pieces[i];
+
+        if (piece->iov_len > moved)
+            piece->iov_len = moved;
+        moved -= piece->iov_len;
+    }
+    return moved == 0;
+}
+
+/* Whether each byte that came is still where it was put: the kernel wrote nothing else there.
+ */
+static bool are_apart(const struct landing *landing)
+{
+    for (size_t i = 0; i < landing->count; i++) {
+        const struct iovec *piece = &landing->pieces[i];
+
+        for (size_t j = 0; j < i; j++) {
+            if (pieces_overlap(piece, &landing->pieces[j]))
+                return false;
+        }
+        for (size_t j = 0; j < sizeof(landing->beside) / sizeof(landing->beside[0]); j++) {
+            if (pieces_overlap(piece, &landing->beside[j]))
+                return false;
+        }
+    }
+    return true;
+}
+
+static void account_pieces(struct conn *conn, struct landing *landing, size_t moved)
+{
+    if (!cut_pieces(landing, moved) || !are_apart(landing))
+        conn_refuse(conn, REASON_UNTRACKED_IO);
     if (!io_account_begin(conn, CONN_CALL_RECEIVE, moved))
         return;
-    for (size_t i = 0; i < count && moved > 0; i++) {
-        size_t n = iov[i].iov_len < moved ? iov[i].iov_len : moved;
-
-        wire_received(&conn->wire, iov[i].iov_base, n);
-        moved -= n;
-    }
+    for (size_t i = 0; i < landing->count; i++)
+        wire_received(&conn->wire, landing->pieces[i].iov_base, landing->pieces[i].iov_len);
     conn_unlock(conn);
 }
 
-/* The real call has put MOVED bytes into the COUNT buffers at IOV; -1 if it failed. */
-static inline void receive_end_iov(io_guard_t *guard, struct conn *conn,
-                                   const struct iovec *iov, size_t count, ssize_t moved)
-{
-    if (moved > 0)
-        account_iov(conn, iov, count, (size_t)moved);
-    io_end(guard, conn, CONN_CALL_RECEIVE, moved);
-}
-
-/* The same for the buffers of MSG. MSG may be unreadable when nothing moved. */
-static inline void receive_end_message(io_guard_t *guard, struct conn *conn,
-                                       const struct msghdr *msg, ssize_t moved, int flags)
+/* The real call, with FLAGS, has put MOVED bytes into the pieces; -1 if it failed. */
+static inline void receive_end_pieces(io_guard_t *guard, struct conn *conn,
+                                      struct landing *landing, ssize_t moved, int flags)
 {
     if (!(flags & TAKES_NOTHING) && moved > 0)
-        account_iov(conn, msg->msg_iov, msg->msg_iovlen, (size_t)moved);
+        account_pieces(conn, landing, (size_t)moved);
     io_end(guard, conn, CONN_CALL_RECEIVE, moved);
 }
 
-/* The same for COUNT messages; -1 if the call failed. */
+/* The real call has filled COUNT messages, the first at MSG; -1 if it failed. On a stream one
+ * message is enough, so several are not followed. */
 static inline void receive_end_messages(io_guard_t *guard, struct conn *conn,
-                                        const struct mmsghdr *msgs, int count, int flags)
+                                        struct landing *landing, const struct mmsghdr *msg,
+                                        int count, int flags)
 {
-    for (int i = 0; i < count && !(flags & TAKES_NOTHING); i++)
-        account_iov(conn, msgs[i].msg_hdr.msg_iov, msgs[i].msg_hdr.msg_iovlen, msgs[i].msg_len);
-    io_end(guard, conn, CONN_CALL_RECEIVE, count > 0 && msgs[0].msg_len == 0 ? 0 : count);
+    if (count > 1)
+        conn_refuse(conn, REASON_UNTRACKED_IO);
+    receive_end_pieces(guard, conn, landing, count > 0 ? (ssize_t)msg->msg_len : count, flags);
 }
 
 TRACKED ssize_t tracked_read(int fd, void *buf, size_t n, struct conn *conn)
@@ -145,14 +218,16 @@ HOOKED ssize_t __read_chk(int fd, void *buf, size_t n, size_t room)
 
 TRACKED ssize_t tracked_readv(int fd, const struct iovec *iov, int count, struct conn *conn)
 {
+    struct landing landing = {0};
     io_guard_t guard;
     ssize_t moved;
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_readv(fd, iov, count);
     receive_guard(&guard, conn, 0);
+    note_pieces(&landing, iov, count > 0 ? (size_t)count : 0);
     moved = real_readv(fd, iov, count);
-    receive_end_iov(&guard, conn, iov, (size_t)count, moved);
+    receive_end_pieces(&guard, conn, &landing, moved, 0);
     return moved;
 }
 
@@ -210,6 +285,14 @@ HOOKED ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags)
     return tracked___recv_chk(fd, buf, n, room, flags, conn);
 }
 
+/* Whether the kernel writes the length of the address, at LEN, over what came to the N bytes at
+ * BUF. It writes no length without a place for the address, FROM. */
+static inline bool spoils(const struct sockaddr *from, const socklen_t *len, const void *buf,
+                          size_t n)
+{
+    return __builtin_expect(from != NULL, 0) && overlap(len, sizeof(*len), buf, n);
+}
+
 TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *from,
                                  socklen_t *len, struct conn *conn)
 {
@@ -218,7 +301,7 @@ TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct 
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvfrom(fd, buf, n, flags, from, len);
-    receive_guard(&guard, conn, 0);
+    io_guard(&guard, conn, CONN_CALL_RECEIVE, spoils(from, len, buf, n));
     moved = real_recvfrom(fd, buf, n, flags, from, len);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;
@@ -242,7 +325,7 @@ TRACKED ssize_t tracked___recvfrom_chk(int fd, void *buf, size_t n, size_t room,
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real___recvfrom_chk(fd, buf, n, room, flags, from, len);
-    receive_guard(&guard, conn, 0);
+    io_guard(&guard, conn, CONN_CALL_RECEIVE, spoils(from, len, buf, n));
     moved = real___recvfrom_chk(fd, buf, n, room, flags, from, len);
     receive_end(&guard, conn, buf, moved, flags);
     return moved;
@@ -260,14 +343,16 @@ HOOKED ssize_t __recvfrom_chk(int fd, void *buf, size_t n, size_t room, int flag
 
 TRACKED ssize_t tracked_recvmsg(int fd, struct msghdr *msg, int flags, struct conn *conn)
 {
+    struct landing landing = {0};
     io_guard_t guard;
     ssize_t moved;
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvmsg(fd, msg, flags);
     receive_guard(&guard, conn, flags);
+    note_message(&landing, msg, sizeof(*msg));
     moved = real_recvmsg(fd, msg, flags);
-    receive_end_message(&guard, conn, msg, moved, flags);
+    receive_end_pieces(&guard, conn, &landing, moved, flags);
     return moved;
 }
 
@@ -284,14 +369,17 @@ HOOKED ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 TRACKED int tracked_recvmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
                              struct timespec *timeout, struct conn *conn)
 {
+    struct landing landing = {.beside[2] = {timeout, timeout ? sizeof(*timeout) : 0}};
     io_guard_t guard;
     int moved;
 
     if (!conn_begin(conn, fd, CONN_CALL_RECEIVE))
         return real_recvmmsg(fd, msgs, count, flags, timeout);
     receive_guard(&guard, conn, flags);
+    if (count > 0)
+        note_message(&landing, &msgs->msg_hdr, sizeof(*msgs));
     moved = real_recvmmsg(fd, msgs, count, flags, timeout);
-    receive_end_messages(&guard, conn, msgs, moved, flags);
+    receive_end_messages(&guard, conn, &landing, msgs, moved, flags);
     return moved;
 }
 

@@ -87,7 +87,7 @@ for suite in $("$tests" --list | sed -n 's/: [0-9]* tests*$//p'); do
     }
 done
 
-preloaded '@(family|family_bounds|family_identity|family_queues|family_taken|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|stats|places|pending|duplicates|ring)/*'
+preloaded '@(family|family_bounds|family_identity|family_queues|family_taken|reasons_kernel|reasons_program|reasons_wire|fds|install|epoll|families|unix_sockets|sandbox|children|threads|quits|draining|swaps|deepbind|spares|strangers|reused|reused_sending|receiving|stats|places|pending|duplicates|ring)/*'
 preloaded 'policy/*'
 preloaded 'full/*'
 # These tests sleep. Where everything takes longer they would wake each other too late.
