@@ -8,6 +8,8 @@
  */
 #include "hooks/io.h"
 
+#include <limits.h>
+
 #include "base/compiler.h"
 #include "base/usermem.h"
 #include "conn/endpoint.h"
@@ -462,10 +464,23 @@ static ssize_t bytes_sent(const struct mmsghdr *msgs, int count)
     return n;
 }
 
+/* The pieces of the first of COUNT messages that has a byte: a message may be empty. The kernel
+ * takes IOV_MAX messages at most (UIO_MAXIOV of Linux). */
+static struct pieces first_pieces(const struct mmsghdr *msgs, unsigned int count)
+{
+    for (unsigned int i = 0; i < count && i < IOV_MAX; i++) {
+        struct pieces pieces = pieces_of(&msgs[i].msg_hdr);
+
+        if (guess_first_byte(&pieces))
+            return pieces;
+    }
+    return (struct pieces){NULL, 0, false};
+}
+
 TRACKED int tracked_sendmmsg(int fd, struct mmsghdr *msgs, unsigned int count, int flags,
                              struct conn *conn)
 {
-    struct pieces pieces = count > 0 ? pieces_of(&msgs->msg_hdr) : (struct pieces){0};
+    struct pieces pieces = first_pieces(msgs, count);
     struct send send;
     io_guard_t guard;
     ssize_t moved;

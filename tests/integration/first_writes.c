@@ -190,6 +190,24 @@ static void say_pwritev64v2(int fd, const struct words *words)
     cr_assert(pwritev64v2(fd, &iov, 1, -1, 0) == (ssize_t)words->length);
 }
 
+/* Nothing, then the words. */
+static void say_after_empty_piece(int fd, const struct words *words)
+{
+    struct iovec iov[] = {{(void *)text.said, 0}, {(void *)words->said, words->length}};
+
+    cr_assert(writev(fd, iov, 2) == (ssize_t)words->length);
+}
+
+static void say_after_empty_message(int fd, const struct words *words)
+{
+    struct iovec iov[] = {{(void *)text.said, 0}, {(void *)words->said, words->length}};
+    struct mmsghdr msgs[] = {{.msg_hdr = {.msg_iovlen = 0}},
+                             {.msg_hdr = {.msg_iov = &iov[0], .msg_iovlen = 1}},
+                             {.msg_hdr = {.msg_iov = &iov[1], .msg_iovlen = 1}}};
+
+    cr_assert(sendmmsg(fd, msgs, 3, 0) == 3);
+}
+
 static void say_aio_write(int fd, const struct words *words)
 {
     static struct aiocb block;
@@ -691,6 +709,8 @@ static const struct member {
     {"splice", say_splice},
     {"pwritev2", say_pwritev2},
     {"pwritev64v2", say_pwritev64v2},
+    {"writev, the first piece empty", say_after_empty_piece},
+    {"sendmmsg, the first messages empty", say_after_empty_message},
     {"aio_write", say_aio_write},
     {"aio_write64", say_aio_write64},
     {"lio_listio", say_lio_listio},
