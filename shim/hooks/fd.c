@@ -1,5 +1,6 @@
 /*
  * How an fd ends or is duplicated: close(), dup(), fcntl(), close_range(), and stdio streams.
+ * And what changes the file behind it: fchmod(), fchown().
  */
 #include "hooks/hooks.h"
 
@@ -352,6 +353,31 @@ HOOKED void closefrom(int first)
     _pthread_cleanup_push(&cleanup, end_bulk_close, &closed);
     real_closefrom(first);
     _pthread_cleanup_pop(&cleanup, 1);
+}
+
+/* The mode and the owner of a socket are not set back for the next user. They are set on the
+ * connection that stays at the fd. */
+static int after_file_change(int fd, int result)
+{
+    if (result == 0)
+        track_refuse(fd, REASON_ODD_FLAGS);
+    return result;
+}
+
+HOOKED int fchmod(int fd, mode_t mode)
+{
+    if (PLAIN(fd))
+        return real_fchmod(fd, mode);
+    swap_for_new_if_possible(fd);
+    return after_file_change(fd, real_fchmod(fd, mode));
+}
+
+HOOKED int fchown(int fd, uid_t uid, gid_t gid)
+{
+    if (PLAIN(fd))
+        return real_fchown(fd, uid, gid);
+    swap_for_new_if_possible(fd);
+    return after_file_change(fd, real_fchown(fd, uid, gid));
 }
 
 /* Stdio moves bytes past our hooks. */

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static void wait_readable(int fd)
@@ -141,7 +142,7 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
     int on = 1;
     int pid = getpid();
 
-    for (int way = 0; way < 8; way++) {
+    for (int way = 0; way < 10; way++) {
         int fd = dial_server();
 
         exchange(fd);
@@ -159,11 +160,38 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
             cr_assert(ioctl(fd, FIOSETOWN, &pid) == 0);
         else if (way == 6)
             cr_assert(ioctl(fd, SIOCSPGRP, &pid) == 0);
+        else if (way == 7)
+            cr_assert(fchmod(fd, 0600) == 0);
+        else if (way == 8)
+            cr_assert(fchown(fd, getuid(), getgid()) == 0);
         else
             unseen(SYS_fcntl, fd, F_SETFL, O_ASYNC);
         close(fd);
         EXPECT_NOT_KEPT("ODD_FLAGS");
     }
+}
+
+/* The mode and owner of a fresh socket stay with it: no idle connection takes its place. */
+Test(reasons_kernel, a_mode_stays_with_its_socket, .timeout = 20)
+{
+    struct sockaddr_in addr;
+    struct stat before, now;
+    int fd;
+
+    park();
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    cr_assert(fchmod(fd, 0600) == 0 && fstat(fd, &before) == 0);
+    cr_assert((before.st_mode & 07777) == 0600);
+    cr_assert(connect(fd, (struct sockaddr *)loopback(&addr, server_port()), sizeof(addr)) ==
+              0);
+    cr_assert(fstat(fd, &now) == 0);
+    cr_expect(now.st_mode == before.st_mode && now.st_ino == before.st_ino);
+    exchange(fd);
+    close(fd);
+    EXPECT_NOT_KEPT("ODD_FLAGS");
+    fd = dial_server();
+    cr_expect(fstat(fd, &now) == 0 && (now.st_mode & 07777) != 0600);
+    close(fd);
 }
 
 /* A read of no bytes although some are there: the kernel has counted what we have not read. */

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -210,6 +211,16 @@ static void ask_for_signals(int fd)
     cr_assert(fcntl(fd, F_SETOWN, getpid()) == 0);
 }
 
+static void change_mode(int fd)
+{
+    cr_assert(fchmod(fd, 0600) == 0);
+}
+
+static void change_owner(int fd)
+{
+    cr_assert(fchown(fd, getuid(), getgid()) == 0);
+}
+
 static void make_child(int fd)
 {
     pid_t child = fork();
@@ -269,6 +280,8 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
                   {duplicate, true},
                   {watch, true},
                   {ask_for_signals, true},
+                  {change_mode, true},
+                  {change_owner, true},
                   {make_child, false},
                   {connect_in_vain, true},
                   {shut, true},
