@@ -61,6 +61,15 @@ static inline bool usermem_within(uintptr_t at, size_t n, uintptr_t from, uintpt
     return at >= from && at < end && n <= end - at;
 }
 
+/* Whether the word at AT is in a part of the first thread's stack that is in use: in FRAME, an
+ * address in the caller's frame, or above it on the same stack. */
+static inline bool usermem_on_stack(uintptr_t at, uintptr_t frame)
+{
+    uintptr_t above = memory.stack_end - frame;
+
+    return above < MEMORY_STACK_MOST && at - frame < above;
+}
+
 /* Whether the word at AT is certainly readable. FRAME is an address in the caller's frame: the
  * part of the same stack above it is in use, so it is readable. */
 static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
@@ -70,8 +79,7 @@ static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
     return usermem_in(known->variables, at) ||
            (known->heap_end &&
             usermem_within(at, 1, known->heap_from, (uintptr_t)*known->heap_end)) ||
-           (known->stack_end - frame < MEMORY_STACK_MOST &&
-            usermem_in((struct usermem_range){frame, known->stack_end - frame}, at));
+           usermem_on_stack(at, frame);
 }
 
 /* Whether all N bytes at BYTES, at least one, are certainly readable. FRAME as above. */

@@ -79,17 +79,19 @@ static nsec_t now(void)
     return time.tv_sec * SECOND + time.tv_nsec;
 }
 
-/* The three sets of select(), and copies of them, as the end of a piece empties the sets. */
+/* The three sets of select(). A piece has sets of its own: its end empties them, and that of
+ * the whole call may find that the program's sets cannot be written. */
 struct sets {
     fd_set *at[3];
-    fd_set copies[3];
+    fd_set copies[3]; /* of what the program asks for */
+    fd_set ready[3];  /* what is ready, or what a piece asks for */
     size_t size;
 };
 
 struct wait;
 
-/* What the calls have of their own. All signals are blocked before each of them and after it.
- */
+/* What the calls have of their own. The signals of the program are blocked before each of them
+ * and after it. */
 struct kind {
     /* Makes one piece. */
     int (*piece)(struct wait *wait, nsec_t timeout);
@@ -110,7 +112,7 @@ struct wait {
     union {
         struct pollfd *fds;
         struct epoll_event *events;
-        const struct sets *sets;
+        struct sets *sets;
     };
     int epfd;
     nfds_t n;             /* of fds or events, or what select() gets */
@@ -118,11 +120,20 @@ struct wait {
     sigset_t blocked;     /* what was blocked before the wait */
     nsec_t whole;
     nsec_t began;
+    nsec_t passed;        /* in pieces that ended by their time-out, at least */
     struct waiter waiter; /* no seat in a process that never had threads */
     bool recalled; /* another thread enters a sandbox: we make no more calls of our own */
     struct waiter_closed closed[WAITER_CLOSED_MOST]; /* as the last piece knew them */
     unsigned int closed_count;
 };
+
+/* The clock may stand, or go slower than the kernel's: libfaketime lets programs have that. */
+static nsec_t elapsed(const struct wait *wait)
+{
+    nsec_t by_clock = now() - wait->began;
+
+    return by_clock > wait->passed ? by_clock : wait->passed;
+}
 
 static nsec_t remaining(const struct wait *wait)
 {
@@ -130,7 +141,7 @@ static nsec_t remaining(const struct wait *wait)
 
     if (wait->whole == FOREVER)
         return FOREVER;
-    left = wait->whole - (now() - wait->began);
+    left = wait->whole - elapsed(wait);
     return left > 0 ? left : 0;
 }
 
@@ -139,6 +150,11 @@ static nsec_t remaining(const struct wait *wait)
 #define ALL_SIGNALS    (~UINT64_C(0))
 #define NEVER_BLOCKED  (SET_OF(SIGKILL) | SET_OF(SIGSTOP))
 
+/* libc's own, by which it cancels a thread and changes the ids of all. A thread to which the
+ * first was sent waits for it when it leaves a call that can be cancelled, for ever if it is
+ * blocked. The handlers do nothing that a wait must be ended for. */
+#define OF_LIBC (SET_OF(__SIGRTMIN) | SET_OF(__SIGRTMIN + 1))
+
 static long set_blocked(const void *blocked, void *former)
 {
     return raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, blocked, former, sizeof(uint64_t));
@@ -146,7 +162,7 @@ static long set_blocked(const void *blocked, void *former)
 
 /* Cleanup handler: the thread was cancelled, or a signal handler has jumped out of a piece. In
  * a handler the kernel has set the signals that the program expects. A thread that was
- * cancelled before the piece has all of them blocked. */
+ * cancelled before a piece has all of them blocked. */
 static void left(void *argument)
 {
     const struct wait *wait = argument;
@@ -155,7 +171,7 @@ static void left(void *argument)
     if (wait->waiter.seat)
         waiter_leave(&wait->waiter);
     raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &blocked, sizeof(blocked));
-    if ((blocked | NEVER_BLOCKED) == ALL_SIGNALS)
+    if ((blocked | NEVER_BLOCKED | OF_LIBC) == ALL_SIGNALS)
         set_blocked(&wait->blocked, NULL);
 }
 
@@ -228,7 +244,7 @@ static nsec_t next_piece(struct wait *wait, bool *last)
     msec_t next;
 
     pool_count_piece();
-    next = due_in((now() - wait->began) / MILLISECOND + 1);
+    next = due_in(elapsed(wait) / MILLISECOND + 1);
     rest = remaining(wait);
 
     if (wait->epfd >= 0)
@@ -291,6 +307,14 @@ static bool is_doubtful(struct wait *wait, int result)
            look_for_closed(wait);
 }
 
+/* A piece of LENGTH has RESULT. Returns RESULT. */
+static int note_passed(struct wait *wait, int result, nsec_t length)
+{
+    if (result == 0)
+        wait->passed += length;
+    return result;
+}
+
 /* One piece. At its end the kernel looks at the fds by their numbers. So it tells the program
  * of a closed fd, or of another file with that number, which it would do in one long wait only
  * once something happens. */
@@ -301,12 +325,12 @@ static int make_piece(struct wait *wait, nsec_t length)
     if (wait->waiter.seat)
         look_for_closed(wait);
     if (wait->closed_count == 0) {
-        result = wait->kind->piece(wait, length);
+        result = note_passed(wait, wait->kind->piece(wait, length), length);
         if (!wait->waiter.seat || !is_doubtful(wait, result))
             return result;
         length = 0;
     }
-    result = wait->kind->piece_of_copies(wait, length);
+    result = note_passed(wait, wait->kind->piece_of_copies(wait, length), length);
     return result > 0 && wait->kind->look ? wait->kind->look(wait) : result;
 }
 
@@ -344,19 +368,39 @@ static nsec_t length_of_first(const struct wait *wait, msec_t first)
     return first == 1 && wait->epfd < 0 ? 0 : first * MILLISECOND;
 }
 
-/* The wait with all signals blocked, and its first piece FIRST milliseconds long. */
+/* The wait with the program's signals blocked, and its first piece FIRST milliseconds long. */
 static bool cut_blocked(struct wait *wait, msec_t first, int *result)
 {
-    struct _pthread_cleanup_buffer cleanup;
     bool done;
 
     if (!owner_never_had_threads() && !elect(wait, clock_now() + first))
         return false;
-    _pthread_cleanup_push(&cleanup, left, wait);
     done = make_pieces(wait, length_of_first(wait, first), result);
-    _pthread_cleanup_pop(&cleanup, 0);
     if (wait->waiter.seat)
         waiter_leave(&wait->waiter);
+    return done;
+}
+
+/* Not inlined: its frame need not be there while its caller does what is due. */
+static __attribute__((noinline)) bool cut_from(struct wait *wait, msec_t first, int *result)
+{
+    const uint64_t programs = ALL_SIGNALS & ~OF_LIBC;
+    struct _pthread_cleanup_buffer cleanup;
+    bool done;
+
+    _pthread_cleanup_push(&cleanup, left, wait);
+    done = set_blocked(&programs, &wait->blocked) == 0;
+    if (!wait->mask)
+        wait->mask = &wait->blocked;
+    if (done) {
+        int error;
+
+        done = cut_blocked(wait, first, result);
+        error = errno;
+        set_blocked(&wait->blocked, NULL);
+        errno = error;
+    }
+    _pthread_cleanup_pop(&cleanup, 0);
     return done;
 }
 
@@ -364,7 +408,6 @@ static bool cut_blocked(struct wait *wait, msec_t first, int *result)
  * waits then, or says what is wrong. errno is kept unless RESULT is -1. */
 static bool cut(struct wait *wait, int *result)
 {
-    const uint64_t all = ALL_SIGNALS;
     int saved = errno;
     msec_t first = first_piece(wait);
     bool done;
@@ -374,15 +417,9 @@ static bool cut(struct wait *wait, int *result)
     /* A cancellation that is pending must not find the signals blocked. */
     unwind_testcancel();
     wait->began = now();
-    if (set_blocked(&all, &wait->blocked) != 0)
-        return false;
-    if (!wait->mask)
-        wait->mask = &wait->blocked;
-    done = cut_blocked(wait, first, result);
-    if (done && *result == -1)
-        saved = errno;
-    set_blocked(&wait->blocked, NULL);
-    errno = saved;
+    done = cut_from(wait, first, result);
+    if (!done || *result != -1)
+        errno = saved;
     if (wait->recalled)
         *result = wait->kind->rest(wait, remaining(wait));
     return done;
@@ -468,22 +505,20 @@ static const struct kind epoll_pwait_kind = {epoll_piece, epoll_watch, epoll_pie
 static const struct kind epoll_pwait2_kind = {epoll2_piece, epoll_watch, epoll2_piece, NULL,
                                               epoll2_piece};
 
-static void restore_sets(const struct sets *sets)
+/* What a piece gets as its set I. */
+static fd_set *ready_set(struct sets *sets, int i)
 {
-    for (int i = 0; i < 3; i++) {
-        if (sets->at[i])
-            memcpy(sets->at[i], &sets->copies[i], sets->size);
-    }
+    return sets->at[i] ? &sets->ready[i] : NULL;
 }
 
 static int select_piece(struct wait *wait, nsec_t timeout)
 {
-    const struct sets *sets = wait->sets;
+    struct sets *sets = wait->sets;
     struct timespec space;
 
-    restore_sets(sets);
-    return real_pselect((int)wait->n, sets->at[0], sets->at[1], sets->at[2],
-                        to_timespec(timeout, &space), wait->mask);
+    memcpy(sets->ready, sets->copies, sizeof(sets->ready));
+    return real_pselect((int)wait->n, ready_set(sets, 0), ready_set(sets, 1),
+                        ready_set(sets, 2), to_timespec(timeout, &space), wait->mask);
 }
 
 /* Whether the program has FD in its set I. */
@@ -541,11 +576,10 @@ static bool is_closed(int fd)
 /* A closed fd is ready at the end of a select() that began before. */
 static int select_look(struct wait *wait)
 {
-    const struct sets *sets = wait->sets;
-    fd_set ready[3];
+    fd_set *ready = wait->sets->ready;
     int result, closed = 0;
 
-    memset(ready, 0, sizeof(ready));
+    memset(ready, 0, sizeof(wait->sets->ready));
     for (int i = 0; i < 3; i++) {
         for (int fd = 0; fd < (int)wait->n; fd++) {
             if (is_in_set(wait, i, fd) && !(is_known(wait, fd) && is_closed(fd)))
@@ -563,19 +597,17 @@ static int select_look(struct wait *wait)
                 closed++;
             }
         }
-        if (sets->at[i])
-            memcpy(sets->at[i], &ready[i], sets->size);
     }
     return result + closed;
 }
 
 static int select_rest(struct wait *wait, nsec_t timeout)
 {
-    const struct sets *sets = wait->sets;
+    struct sets *sets = wait->sets;
     struct timeval space = {timeout / SECOND, timeout % SECOND / 1000};
 
-    restore_sets(sets);
-    return real_select((int)wait->n, sets->at[0], sets->at[1], sets->at[2],
+    memcpy(sets->ready, sets->copies, sizeof(sets->ready));
+    return real_select((int)wait->n, ready_set(sets, 0), ready_set(sets, 1), ready_set(sets, 2),
                        timeout == FOREVER ? NULL : &space);
 }
 
@@ -684,12 +716,36 @@ static bool save_sets(struct sets *sets, int n)
     return true;
 }
 
-/* Whether the word at AT can be written. If that is not known for certain, asks the kernel to
- * write the signal mask there. */
-static bool is_writable(uint64_t *at)
+/* Whether the word at AT, which is to be overwritten, can be. Outside the stack the kernel is
+ * asked to write the signal mask there; if a seccomp filter blocks the call, it can. */
+static bool is_writable(void *at)
 {
-    return usermem_certain((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
-           raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(*at)) == 0;
+    return usermem_on_stack((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
+           raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(uint64_t)) != -EFAULT;
+}
+
+/* Tells the program what is ready. A set lies in two pages at most. */
+static bool write_sets(const struct sets *sets)
+{
+    for (int i = 0; i < 3; i++) {
+        char *at = (char *)sets->at[i];
+
+        if (!at || sets->size == 0)
+            continue;
+        if (!is_writable(at) || !is_writable(at + sets->size - sizeof(fd_mask)))
+            return false;
+        memcpy(at, &sets->ready[i], sets->size);
+    }
+    return true;
+}
+
+/* The end of a select() with RESULT: what it returns. */
+static int end_select(const struct sets *sets, int result)
+{
+    if (result < 0 || write_sets(sets))
+        return result;
+    errno = EFAULT;
+    return -1;
 }
 
 /* Writes to TIMEOUT what remains of it, as the kernel does, if it can be written (select(2)).
@@ -720,6 +776,7 @@ int cut_wait_select(int n, fd_set *readable, fd_set *writable, fd_set *except,
 
     if (!save_sets(&sets, n) || !cut(&wait, &result))
         return real_select(n, readable, writable, except, timeout);
+    result = end_select(&sets, result);
     saved = errno;
     if (timeout)
         write_remaining(&wait, timeout);
@@ -735,6 +792,6 @@ int cut_wait_pselect(int n, fd_set *readable, fd_set *writable, fd_set *except,
     int result;
 
     return save_sets(&sets, n) && cut(&wait, &result)
-               ? result
+               ? end_select(&sets, result)
                : real_pselect(n, readable, writable, except, timeout, mask);
 }

@@ -2,14 +2,17 @@
  * Cuts a wait of the program into pieces, to do work that becomes due during it (pool/due.h):
  * the call waits until then, does the work, and waits on, as often as there is work. The
  * program sees one call: the same result, errno, events and remaining time, the same
- * cancellation point. A wait that ends by its own time-out before work is due is not touched.
+ * cancellation point. Only a signal handler that asks for its context sees, and cannot change,
+ * that signals were blocked. A wait that ends by its own time-out before work is due is not
+ * touched.
  *
  * A signal handler must end the wait wherever it runs (signal(7): these calls are never
- * restarted). So all signals are blocked before the first piece, and each piece is the form of
- * the call that takes a signal mask, with that of the program: a handler runs in a piece only,
- * and the piece ends with EINTR. That costs two system calls, and one for each further piece.
- * Before one of epoll_pwait() another asks for pending signals: unlike the other calls it also
- * ends by a signal that the program ignores, if that came while signals were blocked.
+ * restarted). So the signals of the program are blocked before the first piece, and each piece
+ * is the form of the call that takes a signal mask, with that of the program: a handler runs in
+ * a piece only, and the piece ends with EINTR. That costs two system calls, and one for each
+ * further piece. Before one of epoll_pwait() another asks for pending signals: unlike the other
+ * calls it also ends by a signal that the program ignores, if that came while signals were
+ * blocked.
  *
  * So poll() waits in ppoll(), epoll_wait() in epoll_pwait() and select() in pselect(). Another
  * preloaded library behind us that has a hook for the first but not for the second misses the

@@ -675,6 +675,79 @@ Test(waits, can_be_cancelled_among_threads, .timeout = 120)
     cancel_each();
 }
 
+static void *wait_for_ever_asynchronously(void *i)
+{
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+    return wait_for_ever(i);
+}
+
+/* The thread may get the event before it is cancelled, or not. Without the library too. */
+static void wake_up_and_cancel(void *(*body)(void *))
+{
+    EACH(i)
+    {
+        for (int round = 0; round < 10; round++) {
+            pthread_t thread;
+            char byte;
+
+            count();
+            cr_assert(pthread_create(&thread, NULL, body, &i) == 0);
+            usleep(20000);
+            cr_assert(write(ends[1], "x", 1) == 1);
+            pthread_cancel(thread);
+            cr_assert(pthread_join(thread, NULL) == 0);
+            cr_expect(!sigismember(&mask_at_the_end, SIGUSR1), "%s", waits[i].name);
+            cr_assert(read(ends[0], &byte, 1) == 1);
+        }
+    }
+}
+
+Test(waits, can_be_cancelled_when_they_end, .timeout = 60)
+{
+    not_under_asan();
+    wake_up_and_cancel(wait_for_ever);
+}
+
+Test(waits, can_be_cancelled_when_they_end_among_threads, .timeout = 60)
+{
+    not_under_asan();
+    among_threads = true;
+    wake_up_and_cancel(wait_for_ever);
+}
+
+Test(waits, can_be_cancelled_asynchronously, .timeout = 60)
+{
+    not_under_asan();
+    wake_up_and_cancel(wait_for_ever_asynchronously);
+}
+
+/* Sets of which one can be written and another cannot. */
+static void select_what_is_read_only(void)
+{
+    fd_set *readable = mmap(NULL, sizeof(*readable), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    fd_set writable;
+
+    cr_assert(readable != MAP_FAILED);
+    count();
+    FD_ZERO(&writable);
+    FD_SET(ends[0], readable);
+    FD_SET(ends[0], &writable);
+    cr_assert(mprotect(readable, sizeof(*readable), PROT_READ) == 0);
+    cr_assert(write(ends[1], "x", 1) == 1);
+    cr_expect(select(ends[0] + 1, readable, NULL, NULL, NULL) == -1 && errno == EFAULT);
+    cr_expect(select(ends[0] + 1, &writable, readable, NULL, NULL) == -1 && errno == EFAULT);
+    cr_expect(pselect(ends[0] + 1, readable, NULL, NULL, NULL, NULL) == -1 && errno == EFAULT);
+    cr_expect(FD_ISSET(ends[0], readable));
+}
+
+Test(waits, with_sets_that_cannot_be_written, .timeout = 20)
+{
+    not_under_asan();
+    not_under_valgrind();
+    alone(select_what_is_read_only);
+}
+
 /* The signal mask of ppoll() and its kin holds in both pieces. */
 TEST_ALONE(with_a_mask)
 {

@@ -57,3 +57,20 @@ def test_clock_that_steps_whenever_it_is_asked(bench, place):
     """Before us: libfaketime's destructor has run when we write our summary, and reading its clock then
     crashes."""
     bench.pools_unnoticed([SCENES, bench.server.port], FAKETIME="+0 i1", **{place: [FAKETIME]})
+
+
+POLLS = """
+import select, socket, sys
+for _ in range(2):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as client:
+        client.sendall(b"get nothing\\r\\n")
+        assert client.recv(16) == b"END\\r\\n"
+print(select.poll().poll(2500))
+"""
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_clock_that_stands(bench, place):
+    """A wait ends all the same: it is cut, and what its pieces took counts."""
+    bench.pools_unnoticed([PYTHON, "-c", POLLS, bench.server.port], FAKETIME="2020-01-01 00:00:00",
+                          **{place: [FAKETIME]})
