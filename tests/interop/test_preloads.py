@@ -73,4 +73,4 @@ print(select.poll().poll(2500))
 def test_clock_that_stands(bench, place):
     """A wait ends all the same: it is cut, and what its pieces took counts."""
     bench.pools_unnoticed([PYTHON, "-c", POLLS, bench.server.port], FAKETIME="2020-01-01 00:00:00",
-                          **{place: [FAKETIME]})
+                          MCPOOL_IDLE_TIMEOUT="1s", **{place: [FAKETIME]})
