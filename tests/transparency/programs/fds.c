@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/select.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 int close_range(unsigned int first, unsigned int last, int flags);
@@ -174,6 +175,51 @@ POOLED_PROGRAM(something_else_takes_the_place)
         STEP(fcntl(fd, F_GETFD));
         STEP(close(fd));
     }
+}
+
+static void say_owner_and_mode(int fd)
+{
+    struct stat status;
+
+    STEP(fstat(fd, &status));
+    SAY("%o %u %u\n", status.st_mode, status.st_uid, status.st_gid);
+}
+
+/* A socket has a mode and an owner, as every file has. */
+POOLED_PROGRAM(modes_and_owners)
+{
+    for (int i = 0; i < 4; i++) {
+        int fd;
+
+        park();
+        fd = dial();
+        say_owner_and_mode(fd);
+        STEP(i % 2 ? fchmod(fd, 0600) : fchown(fd, getuid(), getgid()));
+        say_owner_and_mode(fd);
+        ask(fd, "one");
+        STEP(close(fd));
+        STEP(i % 2 ? fchmod(fd, 0600) : fchown(fd, getuid(), getgid()));
+    }
+}
+
+static _Alignas(4096) char page[4096];
+
+/* The library reads what is sent. Here the kernel cannot. */
+POOLED_PROGRAM(memory_that_is_protected)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(mprotect(page, sizeof(page), PROT_NONE));
+    STEP(send(fd, page, 24, 0));
+    STEP(write(fd, page + 100, 2000));
+    STEP(connect(fd, (struct sockaddr *)page, sizeof(struct sockaddr_in)));
+    STEP(mprotect(page, sizeof(page), PROT_READ | PROT_WRITE));
+    STEP(mprotect(page + 1, 1, PROT_READ));
+    STEP(mprotect(NULL, 4096, PROT_NONE));
+    ask(fd, "one");
+    STEP(close(fd));
 }
 
 POOLED_PROGRAM(one_connection_takes_the_place_of_another)
