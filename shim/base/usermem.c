@@ -46,26 +46,20 @@ void usermem_start(void)
     memory.stack_end = getauxval(AT_RANDOM);
 }
 
-static bool overlap(uintptr_t from, uintptr_t end, uintptr_t other_from, uintptr_t other_end)
-{
-    return from < other_end && other_from < end;
-}
-
 /* Other threads may ask meanwhile. Each range ends by one store, after which nothing is in it.
  * heap_end stays: they may have found that it is there. */
 void usermem_note_unreadable(const void *from, size_t size)
 {
-    uintptr_t at = (uintptr_t)from, end = at + size, variables = memory.variables.from;
+    uintptr_t at = (uintptr_t)from, heap_end = (uintptr_t)sbrk(0);
 
-    if (end < at)
-        end = UINTPTR_MAX;
-    if (overlap(at, end, variables, variables + memory.variables.size)) {
+    if (usermem_overlap(at, size, memory.variables.from, memory.variables.size)) {
         __atomic_store_n(&memory.variables_few, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&memory.variables.size, 0, __ATOMIC_RELAXED);
     }
-    if (overlap(at, end, memory.heap_from, (uintptr_t)sbrk(0)))
+    if (heap_end > memory.heap_from &&
+        usermem_overlap(at, size, memory.heap_from, heap_end - memory.heap_from))
         __atomic_store_n(&memory.heap_from, UINTPTR_MAX, __ATOMIC_RELAXED);
-    if (overlap(at, end, memory.stack_end - MEMORY_STACK_MOST, memory.stack_end))
+    if (usermem_overlap(at, size, memory.stack_end - MEMORY_STACK_MOST, MEMORY_STACK_MOST))
         __atomic_store_n(&memory.stack_end, 0, __ATOMIC_RELAXED);
 }
 

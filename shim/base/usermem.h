@@ -61,13 +61,20 @@ static inline bool usermem_within(uintptr_t at, size_t n, uintptr_t from, uintpt
     return at >= from && at < end && n <= end - at;
 }
 
-/* Whether the word at AT is in a part of the first thread's stack that is in use: in FRAME, an
- * address in the caller's frame, or above it on the same stack. */
-static inline bool usermem_on_stack(uintptr_t at, uintptr_t frame)
+/* Whether N bytes at AT and M bytes at OTHER have one in common. */
+static inline bool usermem_overlap(uintptr_t at, size_t n, uintptr_t other, size_t m)
 {
-    uintptr_t above = memory.stack_end - frame;
+    return n > 0 && m > 0 && (at < other ? other - at < n : at - other < m);
+}
 
-    return above < MEMORY_STACK_MOST && at - frame < above;
+/* Whether all N bytes at AT, at least one, are in a part of the first thread's stack that is in
+ * use: in FRAME, an address in the caller's frame, or above it on the same stack. */
+static inline bool usermem_on_stack(uintptr_t at, size_t n, uintptr_t frame)
+{
+    const struct memory *known = &memory;
+
+    return known->stack_end - frame < MEMORY_STACK_MOST &&
+           usermem_within(at, n, frame, known->stack_end);
 }
 
 /* Whether the word at AT is certainly readable. FRAME is an address in the caller's frame: the
@@ -79,7 +86,7 @@ static inline bool usermem_certain(uintptr_t at, uintptr_t frame)
     return usermem_in(known->variables, at) ||
            (known->heap_end &&
             usermem_within(at, 1, known->heap_from, (uintptr_t)*known->heap_end)) ||
-           usermem_on_stack(at, frame);
+           usermem_on_stack(at, 1, frame);
 }
 
 /* Whether all N bytes at BYTES, at least one, are certainly readable. FRAME as above. */
@@ -91,8 +98,7 @@ static inline bool usermem_all_certain(const void *bytes, size_t n, uintptr_t fr
     return usermem_within(at, n, variables, variables + known->variables.size) ||
            (known->heap_end &&
             usermem_within(at, n, known->heap_from, (uintptr_t)*known->heap_end)) ||
-           (known->stack_end - frame < MEMORY_STACK_MOST &&
-            usermem_within(at, n, frame, known->stack_end));
+           usermem_on_stack(at, n, frame);
 }
 
 /* The same for any N up to USERMEM_FEW, in fewer steps: not for the last such bytes of each
@@ -107,8 +113,7 @@ static inline bool usermem_few_certain(const void *bytes, uintptr_t frame)
     return at - known->variables.from < known->variables_few ||
            (known->heap_end &&
             usermem_within(at, USERMEM_FEW, known->heap_from, (uintptr_t)*known->heap_end)) ||
-           (known->stack_end - frame < MEMORY_STACK_MOST &&
-            usermem_within(at, USERMEM_FEW, frame, known->stack_end));
+           usermem_on_stack(at, USERMEM_FEW, frame);
 }
 
 #define READABLE_PAGE 4096

@@ -720,7 +720,8 @@ static bool save_sets(struct sets *sets, int n)
  * asked to write the signal mask there; if a seccomp filter blocks the call, it can. */
 static bool is_writable(void *at)
 {
-    return usermem_on_stack((uintptr_t)at, (uintptr_t)__builtin_frame_address(0)) ||
+    return usermem_on_stack((uintptr_t)at, sizeof(uint64_t),
+                            (uintptr_t)__builtin_frame_address(0)) ||
            raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(uint64_t)) != -EFAULT;
 }
 

@@ -74,17 +74,10 @@ struct landing {
     struct iovec beside[3];
 };
 
-/* Whether N bytes at A and M bytes at B have one in common. */
-static inline bool overlap(const void *a, size_t n, const void *b, size_t m)
-{
-    uintptr_t from = (uintptr_t)a, other = (uintptr_t)b;
-
-    return n > 0 && m > 0 && (from < other ? other - from < n : from - other < m);
-}
-
 static bool pieces_overlap(const struct iovec *a, const struct iovec *b)
 {
-    return overlap(a->iov_base, a->iov_len, b->iov_base, b->iov_len);
+    return usermem_overlap((uintptr_t)a->iov_base, a->iov_len, (uintptr_t)b->iov_base,
+                           b->iov_len);
 }
 
 /* The COUNT buffers at IOV. None when IOV cannot be read: the real call fails then. */
@@ -290,7 +283,8 @@ HOOKED ssize_t __recv_chk(int fd, void *buf, size_t n, size_t room, int flags)
 static inline bool spoils(const struct sockaddr *from, const socklen_t *len, const void *buf,
                           size_t n)
 {
-    return __builtin_expect(from != NULL, 0) && overlap(len, sizeof(*len), buf, n);
+    return __builtin_expect(from != NULL, 0) &&
+           usermem_overlap((uintptr_t)len, sizeof(*len), (uintptr_t)buf, n);
 }
 
 TRACKED ssize_t tracked_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *from,
