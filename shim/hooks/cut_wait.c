@@ -386,15 +386,14 @@ static __attribute__((noinline)) bool cut_from(struct wait *wait, msec_t first, 
 {
     const uint64_t programs = ALL_SIGNALS & ~OF_LIBC;
     struct _pthread_cleanup_buffer cleanup;
-    bool done;
+    bool done = false;
 
     _pthread_cleanup_push(&cleanup, left, wait);
-    done = set_blocked(&programs, &wait->blocked) == 0;
-    if (!wait->mask)
-        wait->mask = &wait->blocked;
-    if (done) {
+    if (set_blocked(&programs, &wait->blocked) == 0) {
         int error;
 
+        if (!wait->mask)
+            wait->mask = &wait->blocked;
         done = cut_blocked(wait, first, result);
         error = errno;
         set_blocked(&wait->blocked, NULL);
