@@ -117,8 +117,10 @@ include tests/tests.mk bench/bench.mk packaging/packaging.mk
 
 # Style and tools.
 
-C_FILES = $(shell git ls-files --cached --others --exclude-standard '*.c' '*.h')
-SHELL_FILES = .ci/run .ci/packages packaging/fill packaging/debian/tests/pools $(shell git ls-files --cached --others --exclude-standard "*.sh" "*.bash")
+# Files that git tracks, or would if they were added.
+OURS = git ls-files --cached --others --exclude-standard
+C_FILES = $(shell $(OURS) '*.c' '*.h')
+SHELL_FILES = .ci/run .ci/packages packaging/fill packaging/debian/tests/pools $(shell $(OURS) "*.sh" "*.bash")
 LINTED = $(wildcard shim/*.c shim/*/*.c)
 
 ## format writes the C as .clang-format has it
