@@ -202,26 +202,6 @@ POOLED_PROGRAM(modes_and_owners)
     }
 }
 
-static _Alignas(4096) char page[4096];
-
-/* The library reads what is sent. Here the kernel cannot. */
-POOLED_PROGRAM(memory_that_is_protected)
-{
-    int fd;
-
-    park();
-    fd = dial();
-    STEP(mprotect(page, sizeof(page), PROT_NONE));
-    STEP(send(fd, page, 24, 0));
-    STEP(write(fd, page + 100, 2000));
-    STEP(connect(fd, (struct sockaddr *)page, sizeof(struct sockaddr_in)));
-    STEP(mprotect(page, sizeof(page), PROT_READ | PROT_WRITE));
-    STEP(mprotect(page + 1, 1, PROT_READ));
-    STEP(mprotect(NULL, 4096, PROT_NONE));
-    ask(fd, "one");
-    STEP(close(fd));
-}
-
 POOLED_PROGRAM(one_connection_takes_the_place_of_another)
 {
     int first, second;

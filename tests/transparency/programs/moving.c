@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 
@@ -421,6 +422,26 @@ PROGRAM(half_an_answer)
     STEP(recv(fd, buffer, 1, 0));
     STEP(close(fd));
     fd = dial();
+    ask(fd, "one");
+    STEP(close(fd));
+}
+
+static _Alignas(4096) char page[4096];
+
+/* The library reads what is sent. Here the kernel cannot. */
+POOLED_PROGRAM(memory_that_is_protected)
+{
+    int fd;
+
+    park();
+    fd = dial();
+    STEP(mprotect(page, sizeof(page), PROT_NONE));
+    STEP(send(fd, page, 24, 0));
+    STEP(write(fd, page + 100, 2000));
+    STEP(connect(fd, (struct sockaddr *)page, sizeof(struct sockaddr_in)));
+    STEP(mprotect(page, sizeof(page), PROT_READ | PROT_WRITE));
+    STEP(mprotect(page + 1, 1, PROT_READ));
+    STEP(mprotect(NULL, 4096, PROT_NONE));
     ask(fd, "one");
     STEP(close(fd));
 }
