@@ -136,6 +136,11 @@ class Result:
         self.failed += failed
         self.skipped += skipped
 
+    def fail(self, why):
+        """Counts a failure that no test has told of."""
+        self.failed += 1
+        self.told.append(why)
+
     def read(self, line):
         """Takes the counts and failures from LINE."""
         if match := CRITERION.search(line):
@@ -166,11 +171,9 @@ def run(name, command, environment):
             result.told.append(f"{name}: {line}")
         result.read(line.strip())
     if process.wait() != 0 and result.failed == 0:
-        print(f"{name}: exit code {process.returncode}")
-        result.failed = 1
+        result.fail(f"{name}: exit code {process.returncode}\n")
     if result.passed + result.failed == 0:
-        print(f"{name}: ran no test")
-        result.failed = 1
+        result.fail(f"{name}: ran no test\n")
     result.seconds = time.monotonic() - began
     print(f"== {name}: {result.seconds:.0f} s", flush=True)
     return result

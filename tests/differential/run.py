@@ -16,7 +16,7 @@ def main():
     with Memcached() as server:
         code = subprocess.run([sys.argv[1], "127.0.0.1", str(server.port), "--sequences", sequences,
                                "--seconds", seconds], check=False).returncode
-    print("1 passed, 0 failed" if code == 0 else "0 passed, 1 failed")
+    print("1 passed, 0 failed" if code == 0 else "FAILED differential\n0 passed, 1 failed")
     return code
 
 

@@ -58,14 +58,14 @@ def main():
     with Memcached() as server:
         wrong, calls, _ = play(library, scenes, server, 0, 0)
         if wrong:
-            print(f"without faults: {wrong}")
+            print(f"FAILED without faults: {wrong}")
         with concurrent.futures.ThreadPoolExecutor(6) as threads:
             found = [one for several in
                      threads.map(lambda call: fail_call(library, scenes, server, call),
                                  range(1 + random.randrange(every), calls + 1, every)) for one in several]
     bad = [one for one in found if one[2]]
     for call, kind, wrong in bad:
-        print(f"call {call}, error {kind}: {wrong}")
+        print(f"FAILED call {call}, error {kind}: {wrong}")
     print(f"{calls} calls, {'each' if every == 1 else f'one of {every}'} made to fail in every way it can: "
           f"{len(found)} runs")
     print(f"{len(found) - len(bad)} passed, {len(bad) + bool(wrong and not found)} failed")

@@ -30,7 +30,8 @@ def fuzz(kind, build, seconds):
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     runs = [line.split()[-1] for line in done.stderr.splitlines()
             if line.startswith("stat::number_of_executed_units")]
-    print(f"{kind}: seed {seed}, {runs[0] if runs else 'no'} inputs")
+    failed = "FAILED " if done.returncode != 0 else ""
+    print(f"{failed}{kind}: seed {seed}, {runs[0] if runs else 'no'} inputs")
     if done.returncode != 0:
         print(done.stderr)
         print("kept:", *glob.glob(f"{build}/{kind}-*"))

@@ -150,11 +150,12 @@ def soak(scenarios, memcached, gunicorn, seconds):
 def checks(scenario, is_warm):
     fds, pages = scenario.growth()
     count = scenario.outcomes
-    print(f"{scenario.name:10}{count['right']:8} right{count['wrong']:4} wrong{count['failed']:4} failed, "
-          f"{count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB",
-          *scenario.failures[:5], sep="\n    ")
-    return [count["right"] > 0, count["wrong"] == 0, count["failed"] == 0, fds <= MORE_DESCRIPTORS,
+    good = [count["right"] > 0, count["wrong"] == 0, count["failed"] == 0, fds <= MORE_DESCRIPTORS,
             *([pages <= MORE_MEMORY] if is_warm else [])]
+    print(f"{'' if all(good) else 'FAILED '}{scenario.name:10}{count['right']:8} right{count['wrong']:4} wrong{count['failed']:4} failed, "
+          f"{count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB",
+          *scenario.failures[:5], sep=f"\nFAILED {scenario.name}: ")
+    return good
 
 
 def main():
@@ -183,8 +184,8 @@ def main():
         opened = soak(scenarios, memcached, gunicorn.process.pid, seconds)
         results = [good for scenario in scenarios for good in checks(scenario, seconds >= WARM)]
     requests = sum(sum(scenario.outcomes.values()) for scenario in scenarios)
-    print(f"{opened} connections opened for {requests} requests")
     results.append(opened < requests / 5)
+    print(f"{'' if results[-1] else 'FAILED '}{opened} connections opened for {requests} requests")
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 

@@ -63,7 +63,7 @@ static void go_on(int signal)
 
 static void give_up(int signal)
 {
-    static const char text[] = "FAILED: hangs\n0 passed, 1 failed\n";
+    static const char text[] = "FAILED hangs\n0 passed, 1 failed\n";
 
     (void)signal;
     write(STDOUT_FILENO, text, sizeof(text) - 1);

@@ -231,8 +231,8 @@ def main():
     for name, check in found:
         wrong = check()
         failed += bool(wrong)
-        print(f"{'FAIL' if wrong else 'ok  '} {name.replace('_', ' ')}"
-              + "".join(f"\n     {line}" for line in sorted(wrong)))
+        print(f"{'FAILED' if wrong else 'ok    '} {name.replace('_', ' ')}"
+              + "".join(f"\n       {line}" for line in sorted(wrong)))
     print(f"{len(found) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
