@@ -1,6 +1,6 @@
 /*
  * Which thread of a process with several threads has its wait cut into pieces
- * (hooks/cut_wait.h), and what it waits for.
+ * (hooks/pieces.h), and what it waits for.
  *
  * Due work needs one thread; else each waiting thread would wake up for it. So a thread is
  * elected only if no elected one comes back in time. It ceases to be elected when its wait

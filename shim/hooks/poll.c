@@ -10,7 +10,8 @@
 #include "conn/oneshot.h"
 #include "pool/due.h"
 #include "pool/family.h"
-#include "hooks/cut_wait.h"
+#include "hooks/cut_select.h"
+#include "hooks/cut_poll.h"
 #include "hooks/flags.h"
 #include "pool/swap.h"
 #include "base/usermem.h"
@@ -134,7 +135,7 @@ HOOKED int epoll_wait(int epfd, struct epoll_event *events, int n, int timeout)
 {
     due_before_wait(timeout);
     if (due_is_anything())
-        return due_after_wait(cut_wait_epoll_wait(epfd, events, n, timeout));
+        return due_after_wait(cut_epoll_wait(epfd, events, n, timeout));
     return real_epoll_wait(epfd, events, n, timeout);
 }
 
@@ -143,7 +144,7 @@ HOOKED int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
 {
     due_before_wait(timeout);
     if (due_is_anything())
-        return due_after_wait(cut_wait_epoll_pwait(epfd, events, n, timeout, mask));
+        return due_after_wait(cut_epoll_pwait(epfd, events, n, timeout, mask));
     return real_epoll_pwait(epfd, events, n, timeout, mask);
 }
 
@@ -151,7 +152,7 @@ HOOKED int epoll_pwait2(int epfd, struct epoll_event *events, int n,
                         const struct timespec *timeout, const sigset_t *mask)
 {
     if (due_is_anything())
-        return due_after_wait(cut_wait_epoll_pwait2(epfd, events, n, timeout, mask));
+        return due_after_wait(cut_epoll_pwait2(epfd, events, n, timeout, mask));
     return real_epoll_pwait2(epfd, events, n, timeout, mask);
 }
 
@@ -207,7 +208,7 @@ GUARDED int guarded_poll(struct pollfd *fds, nfds_t n, int timeout)
 
     due_before_wait(timeout);
     guard_poll(&guard, fds, n);
-    result = may_cut(&guard) ? due_after_wait(cut_wait_poll(fds, n, timeout))
+    result = may_cut(&guard) ? due_after_wait(cut_poll(fds, n, timeout))
                              : real_poll(fds, n, timeout);
     guard_end(&guard);
     return result;
@@ -227,7 +228,7 @@ GUARDED int guarded___poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = may_cut(&guard) ? due_after_wait(cut_wait___poll_chk(fds, n, timeout, room))
+    result = may_cut(&guard) ? due_after_wait(cut_poll_chk(fds, n, timeout, room))
                              : real___poll_chk(fds, n, timeout, room);
     guard_end(&guard);
     return result;
@@ -247,7 +248,7 @@ GUARDED int guarded_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *t
     int result;
 
     guard_poll(&guard, fds, n);
-    result = may_cut(&guard) ? due_after_wait(cut_wait_ppoll(fds, n, timeout, mask))
+    result = may_cut(&guard) ? due_after_wait(cut_ppoll(fds, n, timeout, mask))
                              : real_ppoll(fds, n, timeout, mask);
     guard_end(&guard);
     return result;
@@ -268,7 +269,7 @@ GUARDED int guarded___ppoll_chk(struct pollfd *fds, nfds_t n, const struct times
     int result;
 
     guard_poll(&guard, fds, n);
-    result = may_cut(&guard) ? due_after_wait(cut_wait___ppoll_chk(fds, n, timeout, mask, room))
+    result = may_cut(&guard) ? due_after_wait(cut_ppoll_chk(fds, n, timeout, mask, room))
                              : real___ppoll_chk(fds, n, timeout, mask, room);
     guard_end(&guard);
     return result;
@@ -299,7 +300,7 @@ GUARDED int guarded_select(int n, fd_set *readable, fd_set *writable, fd_set *ex
         before_select(timeout);
     guard_select(&guard, n, readable, writable, except);
     result = may_cut(&guard)
-                 ? due_after_wait(cut_wait_select(n, readable, writable, except, timeout))
+                 ? due_after_wait(cut_select(n, readable, writable, except, timeout))
                  : real_select(n, readable, writable, except, timeout);
     guard_end(&guard);
     return result;
@@ -321,10 +322,9 @@ GUARDED int guarded_pselect(int n, fd_set *readable, fd_set *writable, fd_set *e
     int result;
 
     guard_select(&guard, n, readable, writable, except);
-    result =
-        may_cut(&guard)
-            ? due_after_wait(cut_wait_pselect(n, readable, writable, except, timeout, mask))
-            : real_pselect(n, readable, writable, except, timeout, mask);
+    result = may_cut(&guard)
+                 ? due_after_wait(cut_pselect(n, readable, writable, except, timeout, mask))
+                 : real_pselect(n, readable, writable, except, timeout, mask);
     guard_end(&guard);
     return result;
 }

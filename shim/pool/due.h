@@ -1,7 +1,7 @@
 /*
  * Work that is put off until the process waits or ends. We have no thread, and a hit must not
  * pay for it, so the next call that waits does it. If that is too early, the wait is cut into
- * pieces (hooks/cut_wait.h).
+ * pieces (hooks/pieces.h).
  *
  * To add work: its condition goes to due_is_anything(), its time to due_in(), the work itself
  * to do_due() in due.c.
