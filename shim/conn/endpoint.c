@@ -12,7 +12,7 @@
 /* Reserved in blocks, as the records of connections are (conn/conn.h). */
 #define BLOCK 32
 static struct endpoint *blocks[POOL_ENDPOINTS / BLOCK];
-static size_t count;           /* of endpoints that were ever used */
+static atomic_size_t count; /* of endpoints that were ever used, all of them ready to be read */
 static struct endpoint *table; /* the hash table */
 
 static struct endpoint *endpoint_at(size_t slot)
@@ -33,13 +33,15 @@ bool endpoint_start(void)
     return has_block(0);
 }
 
+/* Only its slot is set. If it was never used, it is not counted yet. */
 static struct endpoint *new_endpoint(void)
 {
     struct endpoint *endpoint, *next;
+    size_t slot = atomic_load(&count);
 
-    if (count < POOL_ENDPOINTS && has_block(count / BLOCK)) {
-        endpoint = endpoint_at(count);
-        endpoint->slot = count++;
+    if (slot < POOL_ENDPOINTS && has_block(slot / BLOCK)) {
+        endpoint = endpoint_at(slot);
+        endpoint->slot = slot;
         return endpoint;
     }
     HASH_ITER(hh, table, endpoint, next)
@@ -68,15 +70,15 @@ static struct endpoint *add_endpoint(const struct address *address, msec_t now)
     address_text(address, endpoint->text);
     endpoint->peak_since = now;
     HASH_ADD_KEYPTR(hh, table, &endpoint->address, sizeof(*address), endpoint);
-    if (!out_of_memory) {
-        endpoint->v4 = address_v4(address);
-        return endpoint;
-    }
-    /* No memory for the hash table. The place of a removed endpoint is lost, as it may not be
-     * the last. */
-    if (slot == count - 1)
-        count--;
-    return NULL;
+    /* No memory for the hash table: the place of a removed endpoint is lost. */
+    if (out_of_memory)
+        return NULL;
+    endpoint->v4 = address_v4(address);
+    /* Last, as waits look at all that are counted without the lock: else one that does would
+     * find a count whose block it does not see yet. */
+    if (slot == atomic_load(&count))
+        atomic_store(&count, slot + 1);
+    return endpoint;
 }
 
 struct endpoint *endpoint_recent[DESTINATION_PLACES];
@@ -152,7 +154,9 @@ void endpoint_publish(void)
 
 bool endpoint_any_in_use(void)
 {
-    for (size_t i = 0; i < count; i++) {
+    size_t n = atomic_load(&count);
+
+    for (size_t i = 0; i < n; i++) {
         if (atomic_load(&endpoint_at(i)->in_use) > 0)
             return true;
     }
@@ -161,8 +165,10 @@ bool endpoint_any_in_use(void)
 
 void endpoint_for_each(void (*visit)(struct endpoint *endpoint))
 {
+    size_t n = atomic_load(&count);
+
     /* A signal handler may have jumped out of add_endpoint(), before `stats` was set. */
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < n; i++)
         if (endpoint_at(i)->stats)
             visit(endpoint_at(i));
 }

@@ -2,8 +2,8 @@
  * An endpoint: the address of a server, what is known of the server there, its counters, and
  * the heads of the lists of its pooled connections.
  *
- * Endpoints are type-stable: the memory of all is reserved at start-up, so a pointer to one may
- * be used without a lock. The hash table of endpoints is guarded by the pool's lock
+ * Endpoints are type-stable: their memory is never given back, so a pointer to one may be used
+ * without a lock. The hash table of endpoints is guarded by the pool's lock
  * (pool/pool.h). "With the lock held" below means that lock.
  */
 #ifndef MCPOOL_ENDPOINT_H
