@@ -1,6 +1,6 @@
 /*
  * How an fd ends or is duplicated: close(), dup(), fcntl(), close_range(), and stdio streams.
- * And what changes the file behind it: fchmod(), fchown().
+ * And what changes the file behind it: fchmod(), fchown(), and the forms of both with a path.
  */
 #include "hooks/hooks.h"
 
@@ -378,6 +378,23 @@ HOOKED int fchown(int fd, uid_t uid, gid_t gid)
         return real_fchown(fd, uid, gid);
     swap_for_new_if_possible(fd);
     return after_file_change(fd, real_fchown(fd, uid, gid));
+}
+
+/* With AT_EMPTY_PATH and an empty path they change the file of the fd (fchownat(2)). */
+HOOKED int fchmodat(int fd, const char *path, mode_t mode, int flags)
+{
+    if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
+        return real_fchmodat(fd, path, mode, flags);
+    swap_for_new_if_possible(fd);
+    return after_file_change(fd, real_fchmodat(fd, path, mode, flags));
+}
+
+HOOKED int fchownat(int fd, const char *path, uid_t uid, gid_t gid, int flags)
+{
+    if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
+        return real_fchownat(fd, path, uid, gid, flags);
+    swap_for_new_if_possible(fd);
+    return after_file_change(fd, real_fchownat(fd, path, uid, gid, flags));
 }
 
 /* Stdio moves bytes past our hooks. */

@@ -142,7 +142,7 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
     int on = 1;
     int pid = getpid();
 
-    for (int way = 0; way < 10; way++) {
+    for (int way = 0; way < 11; way++) {
         int fd = dial_server();
 
         exchange(fd);
@@ -164,11 +164,28 @@ Test(reasons_kernel, flags_that_cannot_be_undone, .timeout = 20)
             cr_assert(fchmod(fd, 0600) == 0);
         else if (way == 8)
             cr_assert(fchown(fd, getuid(), getgid()) == 0);
+        else if (way == 9)
+            cr_assert(fchownat(fd, "", getuid(), getgid(), AT_EMPTY_PATH) == 0);
         else
             unseen(SYS_fcntl, fd, F_SETFL, O_ASYNC);
         close(fd);
         EXPECT_NOT_KEPT("ODD_FLAGS");
     }
+}
+
+/* glibc has it since 2.39. Before, the call fails and changes nothing. */
+Test(reasons_kernel, a_mode_set_by_an_empty_path, .timeout = 20)
+{
+    int fd = dial_server();
+    bool is_set;
+
+    exchange(fd);
+    is_set = fchmodat(fd, "", 0600, AT_EMPTY_PATH) == 0;
+    close(fd);
+    if (is_set)
+        EXPECT_NOT_KEPT("ODD_FLAGS");
+    else
+        EXPECT_KEPT();
 }
 
 /* The mode and owner of a fresh socket stay with it: no idle connection takes its place. */

@@ -18,6 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/newer.h"
+
 static int used_connection(void)
 {
     int fd = dial_server();
@@ -346,9 +348,6 @@ static const struct {
     unsigned int fds;
 } listed_calls[] = {
 #define SYSCALL(name, fds, effect) {#name, #effect, SYS_##name, fds},
-#ifndef SYS_landlock_restrict_self
-#define SYS_landlock_restrict_self 446
-#endif
 #include "hooks/syscalls.def"
 #undef SYSCALL
 };

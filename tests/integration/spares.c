@@ -221,6 +221,11 @@ static void change_owner(int fd)
     cr_assert(fchown(fd, getuid(), getgid()) == 0);
 }
 
+static void change_owner_by_path(int fd)
+{
+    cr_assert(fchownat(fd, "", getuid(), getgid(), AT_EMPTY_PATH) == 0);
+}
+
 static void make_child(int fd)
 {
     pid_t child = fork();
@@ -282,6 +287,7 @@ Test(spares, end_with_what_cannot_be_undone, .timeout = 20)
                   {ask_for_signals, true},
                   {change_mode, true},
                   {change_owner, true},
+                  {change_owner_by_path, true},
                   {make_child, false},
                   {connect_in_vain, true},
                   {shut, true},
