@@ -10,18 +10,27 @@
 #include "pool/sharing.h"
 #include "pool/swap.h"
 
+/* A child that no handler of fork() has prepared is not the owner. */
+static void leave_family(void)
+{
+    if (owner_is_this_process())
+        family_leave(SHARE_IDENTITY);
+    else
+        family_close_copies();
+}
+
 /* The idle connections were opened by a user or group that the process no longer is. */
 int hook_identity_changed(int result)
 {
     int saved = errno;
 
-    if (result != -1 && owner_is_this_process()) {
+    if (result == -1)
+        return result;
+    if (owner_is_this_process()) {
         atomic_fetch_add(&cred_epoch, 1);
         discard_idle(REASON_IDENTITY);
-        family_leave(SHARE_IDENTITY);
-    } else if (result != -1) {
-        family_close_copies();
     }
+    leave_family();
     errno = saved;
     return result;
 }
@@ -69,11 +78,18 @@ int hook_namespace_changed(int result)
     return result;
 }
 
+/* Connections go on in another namespace of any other kind. But a family has one identity, and
+ * counts on it that pids and clocks are those of all its members. */
 int hook_unshared(int result, int flags)
 {
-    bool concerns_us = flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER);
+    const int others = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS |
+                       CLONE_NEWCGROUP | CLONE_NEWTIME;
 
-    return concerns_us ? hook_namespace_changed(result) : result;
+    if (flags & (CLONE_NEWNET | CLONE_FILES | CLONE_NEWUSER))
+        return hook_namespace_changed(result);
+    if (result == 0 && flags & others)
+        leave_family();
+    return result;
 }
 
 HOOKED int unshare(int flags)
@@ -125,22 +141,23 @@ HOOKED void quick_exit(int status)
 
 /* Python removes its handlers early in its end, which can take long. A master that signals its
  * workers once more (gunicorn does so in a reload) kills them then, before any destructor. */
-static bool can_kill(int number, sighandler_t handler)
+static bool can_kill(int number)
 {
-    return handler == SIG_DFL && (number == SIGTERM || number == SIGINT || number == SIGQUIT ||
-                                  number == SIGHUP || number == SIGUSR1 || number == SIGUSR2);
+    return number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP ||
+           number == SIGUSR1 || number == SIGUSR2;
 }
 
 HOOKED int sigaction(int number, const struct sigaction *action, struct sigaction *old)
 {
-    if (action && can_kill(number, action->sa_handler))
+    /* In this order: libc does not read the action of a wrong number. */
+    if (can_kill(number) && action && action->sa_handler == SIG_DFL)
         sharing_before_a_kill();
     return real_sigaction(number, action, old);
 }
 
 HOOKED sighandler_t signal(int number, sighandler_t handler)
 {
-    if (can_kill(number, handler))
+    if (can_kill(number) && handler == SIG_DFL)
         sharing_before_a_kill();
     return real_signal(number, handler);
 }
@@ -176,6 +193,13 @@ void hook_child_begins(uint64_t flags)
         atomic_fetch_add(&orphan_epoch, 1);
 }
 
+/* Whether a child made with FLAGS has copies of the family's queues that it must not keep: it
+ * may be in other namespaces. A child that shares our memory is about to exec. */
+static bool has_copies(uint64_t flags)
+{
+    return !(flags & (CLONE_VM | CLONE_FILES));
+}
+
 /* With CLONE_VFORK the call returns when the child has left our memory.
  *
  * Counts an orphan once more: another thread may have opened a socket between the first count
@@ -188,6 +212,8 @@ long hook_child_made(uint64_t flags, long result)
 
     if (shares_memory(flags) && result != 0)
         owner_sharer_made(result > 0 && !(flags & CLONE_VFORK));
+    if (result == 0 && has_copies(flags))
+        family_close_copies();
     if (result <= 0)
         return result;
     if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
@@ -219,12 +245,32 @@ HOOKED pid_t _Fork(void)
     return (pid_t)hook_child_made(0, real__Fork());
 }
 
+/* What the child of clone() is to call. It is on the stack of the parent, of which the child
+ * has a copy. */
+struct child {
+    int (*body)(void *);
+    void *argument;
+};
+
+static int begin_child(void *argument)
+{
+    const struct child *child = argument;
+
+    family_close_copies();
+    return child->body(child->argument);
+}
+
 /* Can be a C function: the child begins in BODY on a stack of its own and never returns here.
  */
 HOOKED int clone(int (*body)(void *), void *stack, int flags, void *argument, ...)
 {
     struct libc_three rest = VARIADIC_THREE(argument);
+    struct child child = {body, argument};
 
+    if (body && has_copies((unsigned int)flags)) {
+        body = begin_child;
+        argument = &child;
+    }
     hook_child_begins((unsigned int)flags);
     return (int)hook_child_made((unsigned int)flags,
                                 real_clone(body, stack, flags, argument, rest.argument[0],

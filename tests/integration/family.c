@@ -131,6 +131,7 @@ static void set_handlers(void)
 
     cr_expect(sigaction(SIGKILL, &(struct sigaction){.sa_handler = SIG_DFL}, NULL) == -1);
     cr_expect(errno == EINVAL);
+    cr_expect(sigaction(999, (const struct sigaction *)8, NULL) == -1 && errno == EINVAL);
     cr_expect(sigaction(SIGTERM, NULL, &action) == 0 && action.sa_handler == SIG_DFL);
     cr_expect(signal(SIGTERM, SIG_IGN) == SIG_DFL);
     cr_expect(signal(SIGTERM, SIG_DFL) == SIG_IGN);

@@ -10,6 +10,8 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,6 +68,35 @@ static long by_number_of_unshare(void)
     return syscall(SYS_unshare, CLONE_NEWNET);
 }
 
+static long by_unshare_of_mounts(void)
+{
+    return unshare(CLONE_NEWNS);
+}
+
+static long by_number_of_unshare_of_names(void)
+{
+    return syscall(SYS_unshare, CLONE_NEWUTS);
+}
+
+static long by_unshare_of_pids(void)
+{
+    return unshare(CLONE_NEWPID);
+}
+
+/* The library must not see how the new root is made. */
+static long by_number_of_pivot_root(void)
+{
+    if (unseen(SYS_unshare, CLONE_NEWNS) != 0 ||
+        unseen(SYS_mount, "none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+        unseen(SYS_mount, "none", "/mnt", "tmpfs", 0, NULL) != 0) {
+        errno = EPERM;
+        return -1;
+    }
+    cr_assert(mkdir("/mnt/old", 0700) == 0);
+    cr_assert(count_queues() == QUEUES);
+    return syscall(SYS_pivot_root, "/mnt", "/mnt/old");
+}
+
 static const struct change {
     const char *name;
     long (*make)(void);
@@ -80,6 +111,10 @@ static const struct change {
     {"setuid by number", by_number_of_setuid, true},
     {"setgroups by number", by_number_of_setgroups, true},
     {"unshare by number", by_number_of_unshare, false},
+    {"unshare of mounts", by_unshare_of_mounts, true},
+    {"unshare of names by number", by_number_of_unshare_of_names, true},
+    {"unshare of pids", by_unshare_of_pids, true},
+    {"pivot_root by number", by_number_of_pivot_root, false}, /* there is no /proc */
 };
 static const struct change *change;
 
@@ -143,14 +178,14 @@ Test(family_identity, the_same_ids_are_no_change)
     alone(the_same_ids_are_no_change);
 }
 
-/* A child that no handler of fork() has prepared has the queues as well. */
+/* A child that is made unseen has the queues as well. */
 static void an_orphan_changes_its_identity(void)
 {
     pid_t child;
 
     in_child(by_exit_now);
     cr_assert(count_queues() == QUEUES);
-    child = _Fork();
+    child = (pid_t)unseen(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (child == 0)
         _exit(setresuid(54321, 54321, 54321) != 0 && errno == EPERM ? 0 : (int)count_queues());
     wait_for(child);
@@ -162,6 +197,68 @@ static void an_orphan_changes_its_identity(void)
 Test(family_identity, an_orphan_changes_its_identity)
 {
     alone(an_orphan_changes_its_identity);
+}
+
+/* Children that no handler of fork() prepares. They may be in other namespaces, and say by
+ * their end how many queues they have. */
+
+static int end_with_queues(void *unused)
+{
+    (void)unused;
+    _exit((int)count_queues());
+}
+
+static pid_t by_fork_without_handlers(void)
+{
+    pid_t child = _Fork();
+
+    return child == 0 ? end_with_queues(NULL) : child;
+}
+
+static pid_t by_clone(void)
+{
+    static char stack[65536] __attribute__((aligned(16)));
+
+    return clone(end_with_queues, stack + sizeof(stack), SIGCHLD, NULL);
+}
+
+static pid_t by_clone_into_namespaces(void)
+{
+    static char stack[65536] __attribute__((aligned(16)));
+    int child = clone(end_with_queues, stack + sizeof(stack),
+                      SIGCHLD | CLONE_NEWUSER | CLONE_NEWNET, NULL);
+
+    return child < 0 && (errno == EPERM || errno == ENOSPC) ? by_clone() : child;
+}
+
+static pid_t by_number_of_clone(void)
+{
+    pid_t child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+    return child == 0 ? end_with_queues(NULL) : child;
+}
+
+static void an_orphan_has_no_queue(void)
+{
+    static pid_t (*const ways[])(void) = {by_fork_without_handlers, by_clone,
+                                          by_clone_into_namespaces, by_number_of_clone};
+
+    in_child(by_exit_now);
+    for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
+        pid_t child = ways[i]();
+        int status;
+
+        cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+        cr_expect(WEXITSTATUS(status) == 0, "way %zu: %d queues", i, WEXITSTATUS(status));
+    }
+    cr_expect(count_queues() == QUEUES);
+    in_child(give_one);
+    EXPECT_TAKEN();
+}
+
+Test(family_identity, an_orphan_has_no_queue)
+{
+    alone(an_orphan_has_no_queue);
 }
 
 /* What a handler of fork() does that was registered before ours: so it runs while its thread
