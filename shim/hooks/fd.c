@@ -16,6 +16,16 @@
 
 #include "base/unwind.h"
 
+bool hook_is_hidden(int fd)
+{
+    uint32_t word = fdmap_word(fd);
+    bool hidden = word & FDMAP_SHADOW && track_is_hidden(fd, word);
+
+    if (hidden)
+        errno = EBADF;
+    return hidden;
+}
+
 /* The program never got a shadow fd, so its close() of one fails. */
 static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
 {
@@ -70,9 +80,12 @@ static struct conn *before_duplicate(int fd)
 
 HOOKED int dup(int fd)
 {
-    struct conn *conn = PLAIN(fd) ? NULL : before_duplicate(fd);
+    struct conn *conn;
     int result;
 
+    if (hook_is_hidden(fd))
+        return -1;
+    conn = PLAIN(fd) ? NULL : before_duplicate(fd);
     result = real_dup(fd);
     if (hook_should_retry(result))
         result = real_dup(fd);
@@ -98,10 +111,13 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
 {
     struct check_in check_in;
     bool forgotten = false, checked_in = false, is_shadow = false;
-    struct conn *conn = fd == to || PLAIN(fd) ? NULL : before_duplicate(fd);
+    struct conn *conn;
     uint32_t word = fdmap_word(to);
     int result;
 
+    if (hook_is_hidden(fd))
+        return -1;
+    conn = fd == to || PLAIN(fd) ? NULL : before_duplicate(fd);
     if (word != FDMAP_NONE && will_succeed(fd, to, flags)) {
         waiter_closing(to, word);
         checked_in = check_in_begin(&check_in, to, word);
@@ -249,6 +265,8 @@ static __attribute__((noinline)) int tracked_fcntl(int fd, int command, void *ar
     int result;
 
     if (!PLAIN(fd)) {
+        if (hook_is_hidden(fd))
+            return -1;
         if (command == F_SETFL || command == F_SETFD)
             return set_flags(fd, command, argument, real);
         conn = before_fcntl(fd, command);

@@ -34,6 +34,11 @@ static inline bool hook_may_move_unseen(int fd)
     return PLAIN(fd) || track_unseen(fd, REASON_UNTRACKED_IO);
 }
 
+/* Whether FD is one that the program never got (track_is_hidden()): then the call that it makes
+ * fails with EBADF, which is set. Else such a program as a shell, which saves each open fd,
+ * would have a duplicate, and could hand it on. */
+bool hook_is_hidden(int fd);
+
 /* REAL is the call that a function below makes: libc's function, or syscall() with the nr of
  * that system call. Functions with REAL may block, and be cancelled, as it does. */
 

@@ -47,9 +47,10 @@ static void before_pass(int fd, void *context)
     struct passing *passing = context;
     uint32_t word = fdmap_get(fd);
 
-    if (word == FDMAP_NONE || word == FDMAP_QUEUE)
+    if (word == FDMAP_NONE)
         return;
-    if (word & FDMAP_SHADOW && !(word & FDMAP_EPOLL) && passing->count < PASSING_SHADOWS_MAX) {
+    if (word & FDMAP_SHADOW && word != FDMAP_QUEUE && !(word & FDMAP_EPOLL) &&
+        passing->count < PASSING_SHADOWS_MAX) {
         if (track_give_up_shadow(fd, word, REASON_PASSED))
             passing->fds[passing->count++] = fd;
         return;

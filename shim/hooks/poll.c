@@ -113,6 +113,8 @@ static int changing_ioctl(int fd, unsigned long request, void *argument)
 static __attribute__((noinline)) int tracked_ioctl(int fd, unsigned long request,
                                                    void *argument)
 {
+    if (hook_is_hidden(fd))
+        return -1;
     if (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP) {
         swap_for_new_if_possible(fd);
         track_refuse(fd, REASON_ODD_FLAGS);

@@ -188,6 +188,17 @@ void track_still_open(int fd, bool is_shadow)
         conn_for_each_open(refuse_bulk_closed, 0);
 }
 
+bool track_is_hidden(int fd, uint32_t word)
+{
+    const struct conn *conn = conn_of_word(word);
+
+    if (!(word & FDMAP_SHADOW) || word & FDMAP_EPOLL || !owner_is_this_process())
+        return false;
+    if (word == FDMAP_QUEUE)
+        return family_has_fd(fd);
+    return conn ? !sockid_is_elsewhere(conn, fd) : word == FDMAP_COPY;
+}
+
 bool track_close_shadow(int fd)
 {
     bool ours;
@@ -317,6 +328,11 @@ void track_shared(int fd, enum reason reason)
     if (word & FDMAP_EPOLL) {
         if (owner_is_this_process() && !(word & FDMAP_RING))
             fdmap_replace(fd, word, EPOLL_REG_SHARED);
+        return;
+    }
+    if (word == FDMAP_QUEUE) {
+        if (track_is_hidden(fd, word))
+            family_leave(SHARE_CLOSED);
         return;
     }
     if (!(word & FDMAP_SHADOW))

@@ -61,6 +61,10 @@ static inline void track_lowest_fd(int fd)
  * False for a shadow fd that was closed unseen before: FD names a file of the program now. */
 bool track_forget(int fd);
 
+/* Whether FD, of which WORD is known, is one that the program never got: a shadow fd, or that
+ * of a queue of the family. */
+COLD bool track_is_hidden(int fd, uint32_t word);
+
 /* The program asks to close FD, a shadow fd: forgets and closes it. False when it was closed
  * unseen before: FD names a file of the program now, and the caller makes the real call. */
 COLD bool track_close_shadow(int fd);

@@ -191,6 +191,93 @@ Test(family_queues, survives_a_lost_queue)
     alone(survives_a_lost_queue);
 }
 
+static void expect_bad(const char *call, long result)
+{
+    cr_expect(result == -1 && errno == EBADF, "%s: %ld, errno %d", call, result, errno);
+}
+
+/* As a shell does that saves each open fd, or a program that clears close-on-exec everywhere.
+ */
+static void try_to_use(int fd)
+{
+    int on = 1;
+
+    expect_bad("dup", dup(fd));
+    expect_bad("dup2", dup2(fd, 30));
+    expect_bad("dup3", dup3(fd, 30, O_CLOEXEC));
+    expect_bad("F_DUPFD", fcntl(fd, F_DUPFD, 3));
+    expect_bad("F_DUPFD_CLOEXEC", fcntl64(fd, F_DUPFD_CLOEXEC, 3));
+    expect_bad("F_GETFD", fcntl(fd, F_GETFD));
+    expect_bad("F_SETFD", fcntl(fd, F_SETFD, 0));
+    expect_bad("F_SETFL", fcntl(fd, F_SETFL, O_NONBLOCK));
+    expect_bad("FIONCLEX", ioctl(fd, FIONCLEX));
+    expect_bad("FIONBIO", ioctl(fd, FIONBIO, &on));
+    cr_expect(unseen(SYS_fcntl, fd, F_GETFD) == FD_CLOEXEC);
+}
+
+static long pass(int fd)
+{
+    char control[CMSG_SPACE(sizeof(fd))] __attribute__((aligned(8))) = {0};
+    struct cmsghdr *header = (void *)control;
+    struct iovec byte = {"x", 1};
+    struct msghdr msg = {.msg_iov = &byte,
+                         .msg_iovlen = 1,
+                         .msg_control = control,
+                         .msg_controllen = CMSG_LEN(4)};
+    int ends[2];
+    long result;
+
+    *header = (struct cmsghdr){CMSG_LEN(4), SOL_SOCKET, SCM_RIGHTS};
+    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    cr_assert(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0);
+    result = sendmsg(ends[0], &msg, 0);
+    close(ends[0]);
+    close(ends[1]);
+    return result;
+}
+
+static void pass_a_queue(void)
+{
+    int queues[QUEUES];
+
+    cr_assert(find_queues(queues) == QUEUES);
+    expect_bad("sendmsg", pass(queues[3]));
+    cr_expect(count_queues() == 0);
+}
+
+static void duplicate_a_queue_by_number(void)
+{
+    int queues[QUEUES];
+
+    cr_assert(find_queues(queues) == QUEUES);
+    expect_bad("SYS_dup", syscall(SYS_dup, queues[3]));
+    cr_expect(count_queues() == 0);
+}
+
+static void cannot_be_used(void)
+{
+    int queues[QUEUES], port;
+
+    in_child(by_exit_now);
+    cr_assert(find_queues(queues) == QUEUES);
+    for (size_t i = 0; i < QUEUES; i++)
+        try_to_use(queues[i]);
+    in_child(give_one);
+    EXPECT_TAKEN();
+    in_child(pass_a_queue);
+    in_child(duplicate_a_queue_by_number);
+    port = use_one();
+    try_to_use(shadow_fd());
+    cr_expect(port_of_next() == port, "the idle connection was lost");
+}
+
+/* The program never got these fds. */
+Test(family_queues, cannot_be_used_by_the_program)
+{
+    not_under_asan();
+    alone(cannot_be_used);
+}
+
 static int count_mappings(void)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
