@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "base/newer.h"
 #include "base/rawsys.h"
 #include "conn/fdmap.h"
 #include "conn/limits.h"
@@ -135,6 +136,23 @@ long fdqueue_give(const struct fdqueue *queue, int fd, const void *message, size
     return sent < 0 ? sent : 0;
 }
 
+/* The fd that came with MSG, whose control part is CONTROL; -1: none. A member can make the
+ * kernel send one for the sender as well (SO_PASSPIDFD, Linux 6.5). */
+static int fd_of(const struct msghdr *msg, const union control *control)
+{
+    int fd;
+
+    if (msg->msg_controllen < CONTROL_SIZE || control->header.cmsg_level != SOL_SOCKET ||
+        control->header.cmsg_len != CONTROL_SIZE)
+        return -1;
+    memcpy(&fd, CMSG_DATA(&control->header), sizeof(fd));
+    if (control->header.cmsg_type == SCM_RIGHTS)
+        return fd;
+    if (control->header.cmsg_type == SCM_PIDFD)
+        raw_close(fd);
+    return -1;
+}
+
 long fdqueue_take(const struct fdqueue *queue, void *message, size_t n, int *fd)
 {
     struct iovec bytes = {message, n};
@@ -145,13 +163,9 @@ long fdqueue_take(const struct fdqueue *queue, void *message, size_t n, int *fd)
                          .msg_controllen = CONTROL_SIZE};
     long got;
 
-    *fd = -1;
     got =
         raw_syscall(SYS_recvmsg, queue->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC | MSG_TRUNC);
-    if (got >= 0 && msg.msg_controllen >= CONTROL_SIZE &&
-        control.header.cmsg_level == SOL_SOCKET && control.header.cmsg_type == SCM_RIGHTS &&
-        control.header.cmsg_len == CONTROL_SIZE)
-        memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
+    *fd = got >= 0 ? fd_of(&msg, &control) : -1;
     if (*fd >= 0)
         sockopts_linger_off(*fd);
     return *fd >= 0 && msg.msg_flags & MSG_CTRUNC ? (long)n + 1 : got;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 
 #include "base/owner.h"
@@ -92,6 +93,18 @@ long queues_put(size_t i, int fd, const struct account *account)
     return result;
 }
 
+/* Whether to close FD cannot harm this process. The end of a file may block, or release the
+ * process's record locks (fcntl(2)); that of a socket may end other sockets, which linger, if
+ * they were sent through it. */
+static bool may_be_closed(int fd)
+{
+    int protocol = 0;
+    socklen_t length = sizeof(protocol);
+
+    return raw_syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &length) == 0 &&
+           protocol == IPPROTO_TCP;
+}
+
 void queues_close(const struct taken *taken)
 {
     uint64_t cookie = 0;
@@ -99,6 +112,10 @@ void queues_close(const struct taken *taken)
     if (bulk_close_count() != taken->bulk &&
         (!sockid_cookie(taken->fd, &cookie) || cookie != taken->account.cookie))
         return;
+    if (!may_be_closed(taken->fd)) {
+        family_leave(SHARE_CLOSED);
+        return;
+    }
     if (family_forked_since(taken->forks))
         raw_syscall(SYS_shutdown, taken->fd, SHUT_RDWR);
     raw_close(taken->fd);

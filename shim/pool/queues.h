@@ -32,8 +32,9 @@ enum got {
 COLD enum got queues_take(size_t i, struct taken *taken);
 
 /* Closes the fd of TAKEN, unless a bulk close of another thread has done so and it may be
- * another file by now. If a child was made meanwhile, which has a copy and does not know it,
- * the connection is ended. */
+ * another file by now. What is no TCP connection stays open, and this process shares nothing
+ * any more: only a hostile member sends that. If a child was made meanwhile, which has a copy
+ * and does not know it, the connection is ended. */
 COLD void queues_close(const struct taken *taken);
 
 /* Puts TAKEN back, behind the others, unless a child was made meanwhile. */

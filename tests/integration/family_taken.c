@@ -245,15 +245,6 @@ static void put_in_fd(struct item *item, int fd)
 
 /* Each changes ITEM, which is right, to something that must not be used. */
 
-static void with_pipe(struct item *item)
-{
-    int ends[2];
-
-    cr_assert(unseen(SYS_pipe2, ends, O_CLOEXEC) == 0);
-    unseen(SYS_close, ends[1]);
-    put_in_fd(item, ends[0]);
-}
-
 static void with_listener(struct item *item)
 {
     int port;
@@ -261,16 +252,6 @@ static void with_listener(struct item *item)
 
     put_in_fd(item, (int)unseen(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3));
     close(fd);
-}
-
-static void with_unix_socket(struct item *item)
-{
-    int ends[2];
-
-    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
-    unseen(SYS_close, ends[1]);
-    put_in_fd(item, ends[0]);
-    item->account.cookie = cookie_of(ends[0]);
 }
 
 static void with_connection_of_another_server(struct item *item)
@@ -384,9 +365,7 @@ static const struct spoiling {
     const char *name;
     void (*spoil)(struct item *item);
 } spoilings[] = {
-    {"a pipe", with_pipe},
     {"a listener", with_listener},
-    {"a Unix socket", with_unix_socket},
     {"another server", with_connection_of_another_server},
     {"another server's cookie", with_its_cookie},
     {"a reply owed", with_reply_owed},
@@ -437,6 +416,15 @@ static bool is_open(const struct stat *file)
             return true;
     }
     return false;
+}
+
+static int count_open(void)
+{
+    int n = 0;
+
+    for (int fd = 0; fd < 65536; fd++)
+        n += unseen(SYS_fcntl, fd, F_GETFD) >= 0;
+    return n;
 }
 
 /* The one that is spoiled has another one behind it, which is taken. The spoiled one is closed.
@@ -497,6 +485,88 @@ static void garbage_is_not_used(void)
 Test(family_taken, garbage_is_not_used)
 {
     alone(garbage_is_not_used);
+}
+
+/* Whether this process has a lock on FILE, as another process sees it. */
+static bool is_locked(int file)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    pid_t child = (pid_t)unseen(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    int status;
+
+    if (child == 0)
+        _exit(fcntl(file, F_GETLK, &lock) == 0 && lock.l_type == F_WRLCK);
+    cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* A close of any fd of a file releases the locks of the process on it (fcntl(2)), and that of a
+ * Unix socket may wait for a socket that was sent through it and lingers. */
+static void what_is_no_connection_stays_open(int fd)
+{
+    struct stat file = file_at(fd);
+    struct item item;
+    int queue;
+
+    in_child(give_one);
+    queue = get(&item);
+    put_in_fd(&item, (int)unseen(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3));
+    put(queue, &item);
+    EXPECT_NOT_TAKEN();
+    cr_expect(is_open(&file));
+    cr_expect(count_queues() == 0);
+}
+
+static void a_locked_file(void)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char name[] = "/tmp/mcpool-lock-XXXXXX";
+    int file = mkstemp(name);
+
+    cr_assert(file >= 0 && unlink(name) == 0 && fcntl(file, F_SETLK, &lock) == 0);
+    what_is_no_connection_stays_open(file);
+    cr_expect(is_locked(file));
+}
+
+static void a_unix_socket(void)
+{
+    int ends[2];
+
+    cr_assert(unseen(SYS_socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    what_is_no_connection_stays_open(ends[0]);
+}
+
+Test(family_taken, what_is_no_connection_is_not_closed)
+{
+    alone(a_locked_file);
+    alone(a_unix_socket);
+}
+
+/* Linux 6.5 adds an fd for the sender to a message without one, if a member asks for it. */
+static void senders_are_closed(void)
+{
+    const int pass_pidfd = 76, on = 1;
+    struct item item;
+    int queue, before;
+
+    in_child(give_one);
+    queue = get(&item);
+    unseen(SYS_close, item.fds[0]);
+    item.count = 0;
+    unseen(SYS_setsockopt, queue, SOL_SOCKET, pass_pidfd, &on, sizeof(on));
+    EXPECT_NOT_TAKEN();
+    before = count_open();
+    for (int i = 0; i < 5; i++) {
+        put(queue, &item);
+        in_child(give_one); /* no queue is looked into that counts as empty */
+        port_of_next();
+    }
+    cr_expect(count_open() == before, "%d fds, after %d", count_open(), before);
+}
+
+Test(family_taken, fds_of_senders_are_closed)
+{
+    alone(senders_are_closed);
 }
 
 /* A member can let a close() wait by SO_LINGER. */
