@@ -321,6 +321,19 @@ void sharing_before_a_kill(void)
     errno = saved;
 }
 
+/* A promise to look does not count here: if its member is switched off as well, nobody does. */
+void sharing_when_switched_off(void)
+{
+    struct family_board *board = family_get();
+
+    if (!board)
+        return;
+    members_leave(&board->members);
+    tending_withdraw(board);
+    if (!members_others_work(&board->members))
+        tending_close_all(REASON_SWITCHED);
+}
+
 void sharing_at_end(void)
 {
     struct family_board *board = family_get();

@@ -67,6 +67,10 @@ static inline void sharing_after_check_in(msec_t now)
  * called in a signal handler. */
 COLD void sharing_before_a_kill(void);
 
+/* An operator has switched pooling off in this process, which looks after nothing any more. If
+ * no other member is at work, closes what is in the queues. */
+COLD void sharing_when_switched_off(void);
+
 /* The process ends: gives what it has. */
 COLD void sharing_at_end(void);
 

@@ -12,6 +12,7 @@
 #include "conn/shadow.h"
 #include "pool/discard.h"
 #include "pool/pool.h"
+#include "pool/sharing.h"
 #include "pool/tending.h"
 #include "stats/log.h"
 #include "stats/stats.h"
@@ -37,6 +38,8 @@ static void change_mode(enum mode to)
     atomic_store(&mode_word, to | MODE_CHANGED);
     conn_for_each_open(refuse, REASON_SWITCHED);
     discard_idle(REASON_SWITCHED);
+    if (to != MODE_ON)
+        sharing_when_switched_off();
 }
 
 /* False if the pool's lock was refused: it is tried again at the next look. */

@@ -225,6 +225,17 @@ bool tending_is_promised(const struct family_board *board, msec_t now)
            atomic_load(&board->waits_until) + GRACE > now;
 }
 
+/* A member that was killed between two counts leaves a difference. If something is counted
+ * meanwhile, the next look corrects it. */
+static void correct_total(struct family_board *board)
+{
+    uint32_t total = atomic_load(&board->total), sum = 0;
+
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
+        sum += atomic_load(&board->queues[i].queued);
+    atomic_compare_exchange_strong(&board->total, &total, sum);
+}
+
 static msec_t tend_all(struct family_board *board, msec_t now)
 {
     msec_t in = EVERY;
@@ -236,6 +247,7 @@ static msec_t tend_all(struct family_board *board, msec_t now)
         if (next < in)
             in = next;
     }
+    correct_total(board);
     return in > 0 ? in : 1;
 }
 
@@ -286,16 +298,22 @@ void tending_flush(const char *name)
         close_wanted(i, recount(i), &wanted);
 }
 
+void tending_close_all(enum reason reason)
+{
+    struct wanted any = {"", ANY_AGE, reason};
+
+    for (size_t i = 0; family_has_queued() && i < FAMILY_QUEUES; i++)
+        close_wanted(i, recount(i), &any);
+}
+
 bool tending_make_way(void)
 {
-    static const struct wanted any = {"", 0, REASON_FD_PRESSURE};
     int saved = errno;
 
     if (!family_has_queued() || !owner_is_this_process())
         return false;
     quota_note_refusal(clock_now());
-    for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        close_wanted(i, recount(i), &any);
+    tending_close_all(REASON_FD_PRESSURE);
     errno = saved;
     return true;
 }

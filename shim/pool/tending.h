@@ -49,6 +49,9 @@ COLD void tending_empty(struct endpoint *endpoint, msec_t since, enum reason rea
 /* Closes what the family has for the endpoint NAME, or all if NAME is empty, as FLUSHED. */
 COLD void tending_flush(const char *name);
 
+/* Closes all that the family has, for REASON. */
+COLD void tending_close_all(enum reason reason);
+
 /* Closes all that the family has, as the user's quota of fds in flight is used up. True when
  * there was any. */
 COLD bool tending_make_way(void);

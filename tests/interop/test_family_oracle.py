@@ -228,6 +228,14 @@ def switch(stats, *words):
     assert (done.returncode, done.stderr) == (0, ""), done
 
 
+def assert_empty(server):
+    """After a while."""
+    deadline = time.monotonic() + 10
+    while in_queues(server.port) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert in_queues(server.port) == 0
+
+
 def ask_some(running):
     """Lookups that are all right."""
     with Load(running.port) as load:
@@ -261,10 +269,14 @@ def test_off_of_one_member(family, tmp_path):
 
 
 def test_off_of_all_members(family, tmp_path):
-    """`mcpool off` of all workers: they are right as ever, and take nothing from a queue."""
+    """`mcpool off` of all workers: they are right as ever, and take nothing from a queue, which the last one
+    of them empties."""
     server, running = family
     members = ask_all_workers(running, tmp_path)
+    if SHARES:
+        assert wait_for_queue(server, 1) > 0
     switch(tmp_path, "off", *members)
+    assert_empty(server)
     before = server.stats()
     ask_some(running)
     assert server.connections_since(before) > 10
@@ -280,8 +292,5 @@ def test_flush_of_one_member_empties_the_queue(family, tmp_path):
         assert wait_for_queue(server, 1) > 0
     time.sleep(1.5)  # what the others have is in the queue as well
     switch(tmp_path, "flush", members[0])
-    deadline = time.monotonic() + 10
-    while in_queues(server.port) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert in_queues(server.port) == 0
+    assert_empty(server)
     ask_some(running)
