@@ -306,9 +306,15 @@ bool sockopts_linger_off(int fd)
 
 bool sockopts_stop_lingering(int fd, struct sockopts *options)
 {
+    /* The kernel keeps the time of an option that is switched off (sk_setsockopt() of Linux).
+     */
+    static const struct linger no_time = {1, 0};
+
     if (!lingers(options))
         return true;
-    if (!sockopts_linger_off(fd))
+    if (raw_syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_LINGER, &no_time, sizeof(no_time)) !=
+            0 ||
+        !sockopts_linger_off(fd))
         return false;
     options->given &= (uint16_t) ~(1u << ROW_LINGER);
     return true;

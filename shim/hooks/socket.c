@@ -8,6 +8,7 @@
 #include "pool/due.h"
 #include "pool/family.h"
 #include "pool/quit.h"
+#include "pool/swap.h"
 
 /* Gives up the fds that the library does not need. False if there were none. */
 static bool give_up_fds(void)
@@ -127,6 +128,9 @@ HOOKED int shutdown(int fd, int how)
     if (word != FDMAP_NONE) {
         if ((how == SHUT_WR || how == SHUT_RDWR) && quit_intercept(fd, word, NULL, 0))
             return 0;
+        /* A connection that takes the place of this one later would not be shut down. */
+        if (how == SHUT_RD)
+            swap_for_new_if_possible(fd);
         track_shut_down(fd);
     }
     return real_shutdown(fd, how);

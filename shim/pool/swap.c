@@ -26,7 +26,7 @@ struct substitute {
 };
 
 /* A new socket with the options of CONN, which connects to the peer of FD without blocking; -1
- * if there is none. */
+ * if there is none, or the server refuses at once. */
 static int reconnect(int fd, const struct conn *conn, int flags)
 {
     struct sockaddr_storage peer;
@@ -41,7 +41,10 @@ static int reconnect(int fd, const struct conn *conn, int flags)
         return -1;
     if (sockopts_give((int)new_fd, &conn->options))
         result = raw_syscall(SYS_connect, new_fd, &peer, len);
-    if ((result == 0 || result == -EINPROGRESS) &&
+    /* The second call says whether the server has refused, and ends connecting (connect(2)). */
+    if (result == -EINPROGRESS)
+        result = raw_syscall(SYS_connect, new_fd, &peer, len);
+    if ((result == 0 || result == -EALREADY) &&
         raw_syscall(SYS_fcntl, new_fd, F_SETFL, flags) == 0)
         return (int)new_fd;
     raw_close((int)new_fd);
@@ -214,7 +217,8 @@ static bool cannot_move_regs(const struct conn *conn)
 
 /* Puts a connection that speaks WANTED (WIRE_UNDECIDED: a new one) at FD. If there is none:
  * with CUTTING_OFF, FD is shut down and errno is ECONNRESET; without, FD stays as it is. False
- * then. */
+ * then. But where a new one is wanted and the program has only ever spoken the protocol of the
+ * one at FD, that one stays, and the result is true: nothing was wrong with it. */
 static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     uint32_t word = fdmap_word(fd);
@@ -222,7 +226,7 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
     struct substitute substitute;
     struct endpoint *endpoint;
     enum reason reason;
-    bool done;
+    bool done, fits;
 
     if (!conn)
         return true;
@@ -238,6 +242,7 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
                      : find_substitute(fd, conn, wanted);
     if (substitute.record)
         inherit(substitute.record, conn, wanted);
+    fits = wanted == WIRE_UNDECIDED && guess_is_sure(conn);
     conn_put(conn, CONN_CALL_OTHER);
     reason = put_in_place(&substitute, fd, word);
     /* Another thread began a call meanwhile, which may be its first send. Then this is as if
@@ -245,8 +250,8 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
     if (reason == REASON_IN_FLIGHT && wanted == WIRE_UNDECIDED)
         return true;
     done = reason == REASON_NONE;
-    if (!done && !cutting_off)
-        return false;
+    if (!done && (fits || !cutting_off))
+        return fits;
     stats_count(done ? &endpoint->stats->swapped : &endpoint->stats->swap_failed);
     log_line(LOG_DEBUG, "%s: %s at %d, whose user %s", endpoint->text,
              done ? "swapped" : "swap failed", fd,
