@@ -183,4 +183,7 @@ def test_a_child_that_uses_nothing_makes_few_calls(bench, built, used, parents):
     assert len(children) == 2
     for child in children:
         calls = [named(line) for line in lines if re.match(rf"{child} +\w+\(", line)]
-        assert calls == ["set_robust_list", *IDS, *parents, *AT_END, "exit_group"]
+        ours = calls.index(IDS[0])
+        # Since glibc 2.41 fork() blocks the signals.
+        assert calls[:ours] in (["set_robust_list"], ["set_robust_list", "rt_sigprocmask"])
+        assert calls[ours:] == [*IDS, *parents, *AT_END, "exit_group"]
