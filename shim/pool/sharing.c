@@ -321,7 +321,7 @@ void sharing_before_a_kill(void)
     errno = saved;
 }
 
-/* A promise to look does not count here: if its member is switched off as well, nobody does. */
+/* A promise to look does not count here: its member may be switched off as well. */
 void sharing_when_switched_off(void)
 {
     struct family_board *board = family_get();

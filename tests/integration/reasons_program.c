@@ -394,7 +394,9 @@ Test(reasons_program, identity_by_raw_syscalls, .timeout = 20)
         long first = listed_calls[i].nr == SYS_chroot ? (long)"/" : 0;
         int fd;
 
-        if (strcmp(listed_calls[i].effect, "change_identity") != 0)
+        /* pivot_root() needs another root, see the suite family_identity. */
+        if (strcmp(listed_calls[i].effect, "change_identity") != 0 ||
+            listed_calls[i].nr == SYS_pivot_root)
             continue;
         fd = used_connection();
         cr_expect(syscall(listed_calls[i].nr, first, 0L, 0L) == 0, "%s", listed_calls[i].name);
