@@ -11,6 +11,7 @@
 #include "base/rawsys.h"
 #include "conn/waiter.h"
 
+#include <linux/futex.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -26,12 +27,52 @@ bool hook_is_hidden(int fd)
     return hidden;
 }
 
+/* Another thread is in connect() or close() on FD, of which the map says WORD: waits until it
+ * is not, as the program's file at FD is about to be replaced. That never blocks; but the other
+ * call may be one that this handler has interrupted, so the wait is 10 ms at most. Returns the
+ * word then. */
+static COLD uint32_t wait_for_other(int fd, uint32_t word)
+{
+    enum { LOOKS = 200, LOOK_EVERY = 50000 };
+    const struct timespec look = {.tv_nsec = LOOK_EVERY};
+    uint32_t unchanged = 0;
+
+    for (int i = 0; i < LOOKS && word & FDMAP_CLOSING && owner_is_this_process(); i++) {
+        raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
+        word = fdmap_get(fd);
+    }
+    return word;
+}
+
+static inline bool has_other(uint32_t word)
+{
+    return __builtin_expect((word & (FDMAP_CLOSING | FDMAP_SHADOW)) == FDMAP_CLOSING, 0);
+}
+
+static inline uint32_t settled(int fd, uint32_t word)
+{
+    return has_other(word) ? wait_for_other(fd, word) : word;
+}
+
+/* Forgets FD, also if another thread has begun a connect() since the word was read. */
+static bool forget_settled(int fd)
+{
+    bool is_shadow = track_forget(fd);
+    uint32_t word = fdmap_word(fd);
+
+    if (!has_other(word))
+        return is_shadow;
+    wait_for_other(fd, word);
+    return track_forget(fd);
+}
+
 /* The program never got a shadow fd, so its close() of one fails. */
 static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
 {
     struct check_in check_in;
     int result;
 
+    word = settled(fd, word);
     if (word & FDMAP_SHADOW && owner_is_this_process() && track_close_shadow(fd)) {
         errno = EBADF;
         return -1;
@@ -45,7 +86,7 @@ static int close_tracked(int fd, uint32_t word, int (*real)(int fd))
     /* No thread waits for what is checked in: it has no call in flight. */
     waiter_closing(fd, word);
     if (!check_in.forgotten)
-        track_forget(fd);
+        forget_settled(fd);
     return real(fd);
 }
 
@@ -118,11 +159,12 @@ int hook_replace(int fd, int to, int flags, int (*real)(int fd, int to, int flag
     if (hook_is_hidden(fd))
         return -1;
     conn = fd == to || PLAIN(fd) ? NULL : before_duplicate(fd);
+    word = settled(to, word);
     if (word != FDMAP_NONE && will_succeed(fd, to, flags)) {
         waiter_closing(to, word);
         checked_in = check_in_begin(&check_in, to, word);
         forgotten = !checked_in;
-        is_shadow = forgotten && !check_in.forgotten && track_forget(to);
+        is_shadow = forgotten && !check_in.forgotten && forget_settled(to);
     }
     result = real(fd, to, flags);
     if (checked_in && result == to)
@@ -155,7 +197,16 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* The part of fcntl() before the real call. Returns the connection that COMMAND duplicates. */
+/* Before a call that changes what is not set back for the next user. Until the caller's
+ * conn_put() the connection does not go to another user. */
+static struct conn *before_change(int fd)
+{
+    swap_for_new_if_possible(fd);
+    return conn_get(fd, CONN_CALL_OTHER);
+}
+
+/* The part of fcntl() before the real call. Returns the connection that COMMAND duplicates or
+ * changes. */
 static struct conn *before_fcntl(int fd, int command)
 {
     if (command == F_DUPFD)
@@ -165,7 +216,7 @@ static struct conn *before_fcntl(int fd, int command)
         return track_share(fd);
     }
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
-        swap_for_new_if_possible(fd);
+        return before_change(fd);
     return NULL;
 }
 
@@ -185,6 +236,8 @@ static int after_fcntl(int fd, int command, struct conn *conn, int result)
     case F_SETSIG:
         if (result != -1 && !PLAIN(fd))
             track_refuse(fd, REASON_ODD_FLAGS);
+        if (conn)
+            conn_put(conn, CONN_CALL_OTHER);
         return result;
     default:
         return result;
@@ -375,44 +428,54 @@ HOOKED void closefrom(int first)
 
 /* The mode and the owner of a socket are not set back for the next user. They are set on the
  * connection that stays at the fd. */
-static int after_file_change(int fd, int result)
+static int after_file_change(int fd, struct conn *conn, int result)
 {
     if (result == 0)
         track_refuse(fd, REASON_ODD_FLAGS);
+    if (conn)
+        conn_put(conn, CONN_CALL_OTHER);
     return result;
 }
 
 HOOKED int fchmod(int fd, mode_t mode)
 {
+    struct conn *conn;
+
     if (PLAIN(fd))
         return real_fchmod(fd, mode);
-    swap_for_new_if_possible(fd);
-    return after_file_change(fd, real_fchmod(fd, mode));
+    conn = before_change(fd);
+    return after_file_change(fd, conn, real_fchmod(fd, mode));
 }
 
 HOOKED int fchown(int fd, uid_t uid, gid_t gid)
 {
+    struct conn *conn;
+
     if (PLAIN(fd))
         return real_fchown(fd, uid, gid);
-    swap_for_new_if_possible(fd);
-    return after_file_change(fd, real_fchown(fd, uid, gid));
+    conn = before_change(fd);
+    return after_file_change(fd, conn, real_fchown(fd, uid, gid));
 }
 
 /* With AT_EMPTY_PATH and an empty path they change the file of the fd (fchownat(2)). */
 HOOKED int fchmodat(int fd, const char *path, mode_t mode, int flags)
 {
+    struct conn *conn;
+
     if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
         return real_fchmodat(fd, path, mode, flags);
-    swap_for_new_if_possible(fd);
-    return after_file_change(fd, real_fchmodat(fd, path, mode, flags));
+    conn = before_change(fd);
+    return after_file_change(fd, conn, real_fchmodat(fd, path, mode, flags));
 }
 
 HOOKED int fchownat(int fd, const char *path, uid_t uid, gid_t gid, int flags)
 {
+    struct conn *conn;
+
     if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
         return real_fchownat(fd, path, uid, gid, flags);
-    swap_for_new_if_possible(fd);
-    return after_file_change(fd, real_fchownat(fd, path, uid, gid, flags));
+    conn = before_change(fd);
+    return after_file_change(fd, conn, real_fchownat(fd, path, uid, gid, flags));
 }
 
 /* Stdio moves bytes past our hooks. */

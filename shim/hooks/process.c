@@ -213,7 +213,7 @@ long hook_child_made(uint64_t flags, long result)
     if (shares_memory(flags) && result != 0)
         owner_sharer_made(result > 0 && !(flags & CLONE_VFORK));
     if (result == 0 && has_copies(flags))
-        family_close_copies();
+        family_forget_copies();
     if (result <= 0)
         return result;
     if (!(flags & CLONE_THREAD) && is_orphan(flags)) {
@@ -256,7 +256,7 @@ static int begin_child(void *argument)
 {
     const struct child *child = argument;
 
-    family_close_copies();
+    family_forget_copies();
     return child->body(child->argument);
 }
 

@@ -124,6 +124,7 @@ HOOKED int accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags)
 HOOKED int shutdown(int fd, int how)
 {
     uint32_t word = fdmap_word(fd);
+    int result;
 
     if (word != FDMAP_NONE) {
         if ((how == SHUT_WR || how == SHUT_RDWR) && quit_intercept(fd, word, NULL, 0))
@@ -132,18 +133,30 @@ HOOKED int shutdown(int fd, int how)
         if (how == SHUT_RD)
             swap_for_new_if_possible(fd);
         track_shut_down(fd);
+        word = fdmap_word(fd);
     }
-    return real_shutdown(fd, how);
+    result = real_shutdown(fd, how);
+    /* Another thread has put something else at FD meanwhile. If that is a connection which has
+     * gone back to the pool since, nothing shows that it is shut down for reading. */
+    if (fdmap_word(fd) != word && owner_is_this_process()) {
+        track_shut_down(fd);
+        discard_idle(REASON_SHUT_DOWN);
+    }
+    return result;
 }
 
 /* Sets the option once more if a new connection has taken the place of the old one. */
 HOOKED int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 {
     int result;
+    bool again;
 
-    do
+    do {
+        struct conn *conn = PLAIN(fd) ? NULL : conn_get(fd, CONN_CALL_OTHER);
+
         result = real_setsockopt(fd, level, name, value, len);
-    while (result == 0 && !PLAIN(fd) && track_setsockopt(fd, level, name, value, len));
+        again = conn && track_setsockopt(fd, conn, result == 0, level, name, value, len);
+    } while (again);
     return result;
 }
 

@@ -443,15 +443,13 @@ static bool swapped_for_new(int fd)
     return now != word && now != FDMAP_NONE;
 }
 
-bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len)
+bool track_setsockopt(int fd, struct conn *conn, bool done, int level, int name,
+                      const void *value, socklen_t len)
 {
-    struct conn *conn = conn_get(fd, CONN_CALL_OTHER);
     int saved = errno;
     bool ended = false, again;
 
-    if (!conn)
-        return false;
-    if (owner_is_this_process() &&
+    if (done && owner_is_this_process() &&
         !(matters_elsewhere(level, name) && is_elsewhere(conn, fd)) && conn_trylock(conn)) {
         if (!sockopts_yield(fd, &conn->options, level, name))
             conn_refuse(conn, REASON_OPTION_FAILED);

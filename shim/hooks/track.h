@@ -133,9 +133,12 @@ COLD void track_bound(int fd, const struct sockaddr *addr, socklen_t len);
  * port it returns must stay true: no pooled connection takes its place. */
 COLD void track_name_asked(int fd);
 
-/* setsockopt() has succeeded on FD. True when the option ends pooling and a new connection has
- * taken FD: the caller sets the option there as well. */
-bool track_setsockopt(int fd, int level, int name, const void *value, socklen_t len);
+/* setsockopt() was called on FD, where CONN is; DONE: it has succeeded. Ends the call of the
+ * caller's conn_get() on CONN: without it the connection could go to another user before the
+ * option is noted. True when the option ends pooling and a new connection has taken FD: the
+ * caller sets the option there as well. */
+bool track_setsockopt(int fd, struct conn *conn, bool done, int level, int name,
+                      const void *value, socklen_t len);
 
 /* getsockopt() has succeeded on FD: changes at VALUE what the program must not see. */
 void track_getsockopt(int fd, int level, int name, void *value, socklen_t len);

@@ -291,10 +291,20 @@ void family_end(const struct family_turn *turn)
 
 void family_close_copies(void)
 {
+    /* Before the first family there are no fds in `queues`. */
+    if (families_made == 0)
+        return;
     for (size_t i = 0; i < FAMILY_QUEUES; i++) {
         if (fdqueue_is_there(&queues[i]))
             raw_close(queues[i].fd);
     }
+}
+
+void family_forget_copies(void)
+{
+    family_close_copies();
+    for (size_t i = 0; families_made > 0 && i < FAMILY_QUEUES; i++)
+        queues[i].fd = -1;
 }
 
 static void move_queues(void)

@@ -93,6 +93,10 @@ COLD bool family_leave(enum share why);
  * its parent: only its fds are closed. */
 COLD void family_close_copies(void);
 
+/* The same for a child that has memory of its own: it makes no more calls for them later, when
+ * a sandbox may forbid these. */
+COLD void family_forget_copies(void);
+
 /* The program needs the place of the queues in the table of fds: moves them. */
 COLD void family_move_queues(void);
 

@@ -23,11 +23,13 @@
 struct substitute {
     int fd; /* our fd for it, closed in the end; -1: there is no substitute */
     struct conn *record;
+    bool pooled;         /* FD is a shadow fd of the pool */
+    uint32_t fork_epoch; /* from before there was an fd that a child can have inherited */
 };
 
 /* A new socket with the options of CONN, which connects to the peer of FD without blocking; -1
- * if there is none, or the server refuses at once. */
-static int reconnect(int fd, const struct conn *conn, int flags)
+ * if there is none, or the server refuses at once. With AT_ONCE it is connected already. */
+static int reconnect(int fd, const struct conn *conn, int flags, bool at_once)
 {
     struct sockaddr_storage peer;
     socklen_t len = sizeof(peer);
@@ -44,7 +46,7 @@ static int reconnect(int fd, const struct conn *conn, int flags)
     /* The second call says whether the server has refused, and ends connecting (connect(2)). */
     if (result == -EINPROGRESS)
         result = raw_syscall(SYS_connect, new_fd, &peer, len);
-    if ((result == 0 || result == -EALREADY) &&
+    if ((result == 0 || (result == -EALREADY && !at_once)) &&
         raw_syscall(SYS_fcntl, new_fd, F_SETFL, flags) == 0)
         return (int)new_fd;
     raw_close((int)new_fd);
@@ -84,22 +86,25 @@ static bool may_reconnect(const struct conn *conn)
            reason != REASON_EPOLL_UNKNOWN;
 }
 
-/* A pooled connection that speaks WANTED, or a new one. Nothing here blocks. The new one may
- * still be connecting: the program's send then waits for it, or reports that it must be waited
- * for. */
-static struct substitute find_substitute(int fd, struct conn *conn, enum wire_protocol wanted)
+/* A pooled connection that speaks WANTED, or a new one. Nothing here blocks. Without AT_ONCE
+ * the new one may still be connecting: the program's send then waits for it, or reports that it
+ * must be waited for. */
+static struct substitute find_substitute(int fd, struct conn *conn, enum wire_protocol wanted,
+                                         bool at_once)
 {
     msec_t now = clock_now();
     long flags = raw_syscall(SYS_fcntl, fd, F_GETFL);
     struct conn *pooled =
         flags < 0 || wanted == WIRE_UNDECIDED ? NULL : check_out_find(conn, wanted, now);
-    struct substitute substitute = {.fd = -1, .record = NULL};
+    struct substitute substitute = {.fd = -1, .fork_epoch = atomic_load(&fork_epoch)};
 
     if (pooled) {
         enum reason reason = install_options(pooled, fd, conn, (int)flags);
 
         if (reason == REASON_NONE) {
-            substitute = (struct substitute){pooled->fd, pooled};
+            substitute.fd = pooled->fd;
+            substitute.record = pooled;
+            substitute.pooled = true;
             sockopts_equalize(&pooled->options, &conn->options);
         } else {
             discard(pooled, reason);
@@ -108,25 +113,27 @@ static struct substitute find_substitute(int fd, struct conn *conn, enum wire_pr
     if (!substitute.record && flags >= 0 && may_reconnect(conn)) {
         uint32_t orphans = atomic_load(&orphan_epoch);
 
-        substitute.fd = reconnect(fd, conn, (int)flags);
+        substitute.fd = reconnect(fd, conn, (int)flags, at_once);
         if (substitute.fd >= 0)
             substitute.record = new_record(substitute.fd, fd, conn, now, orphans);
     }
     return substitute;
 }
 
-/* RECORD gets what the program did to CONN, and whether it is about to send (WANTED). */
-static void inherit(struct conn *record, const struct conn *conn, enum wire_protocol wanted)
+/* The record of SUBSTITUTE gets what the program did to CONN, and whether it is about to send
+ * (WANTED). */
+static void inherit(const struct substitute *substitute, const struct conn *conn,
+                    enum wire_protocol wanted)
 {
+    struct conn *record = substitute->record;
+
     record->epoll_regs = conn->epoll_regs;
     record->socket_kind = conn->socket_kind;
     record->received_before = record->received;
     record->sends_before = record->sends;
     conn_set_answer(record, conn_answer(conn));
     record->has_sent = wanted != WIRE_UNDECIDED;
-    /* Read before RECORD gets the program's fd: a child that is forked from now on may have
-     * that fd, and the epoch then differs. */
-    record->fork_epoch = atomic_load(&fork_epoch);
+    record->fork_epoch = substitute->fork_epoch;
 }
 
 /* Puts RECORD into the map for the duplicates in MOVED and counts them. One that another thread
@@ -174,11 +181,12 @@ static enum reason put_in_place(const struct substitute *substitute, int fd, uin
         record ? replace_all(substitute, fd, word, &moved) : REASON_NOT_ESTABLISHED;
     bool ours = substitute->fd >= 0;
 
-    /* A pooled substitute is in the map at our fd. The word goes before the fd is closed:
-     * otherwise another thread could be given the fd while the map still calls it ours. If the
-     * word is gone, a bulk close has closed the fd, and it may be the program's by now: then we
-     * must not close it. */
-    if (record && record->fd == substitute->fd)
+    /* A pooled substitute is in the map at our fd; a new one is not, and our fd may have the
+     * number of the program's, which another thread has closed meanwhile. The word goes before
+     * the fd is closed: otherwise another thread could be given the fd while the map still
+     * calls it ours. If the word is gone, a bulk close has closed the fd, and it may be the
+     * program's by now: then we must not close it. */
+    if (substitute->pooled)
         ours = fdmap_replace(substitute->fd, conn_id(record) | FDMAP_SHADOW, FDMAP_NONE);
     if (ours)
         raw_close(substitute->fd);
@@ -237,12 +245,12 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
         return true;
     }
     endpoint = conn->endpoint;
-    substitute = cannot_move_regs(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
-                     ? (struct substitute){.fd = -1, .record = NULL}
-                     : find_substitute(fd, conn, wanted);
-    if (substitute.record)
-        inherit(substitute.record, conn, wanted);
     fits = wanted == WIRE_UNDECIDED && guess_is_sure(conn);
+    substitute = cannot_move_regs(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
+                     ? (struct substitute){.fd = -1}
+                     : find_substitute(fd, conn, wanted, fits);
+    if (substitute.record)
+        inherit(&substitute, conn, wanted);
     conn_put(conn, CONN_CALL_OTHER);
     reason = put_in_place(&substitute, fd, word);
     /* Another thread began a call meanwhile, which may be its first send. Then this is as if

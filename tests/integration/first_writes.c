@@ -806,6 +806,32 @@ Test(swaps, kept_where_the_server_refuses, .timeout = 20)
     expect_text(fd, "END\r\n");
 }
 
+/* A new connection would be connecting for a while, which the one that is there is not. */
+Test(swaps, kept_while_the_server_is_slow, .timeout = 20)
+{
+    struct sockaddr_in peer;
+    socklen_t length = sizeof(peer);
+    int port, listener = listen_here(&port), fd = dial(port), waiting;
+    long server = unseen(SYS_accept4, listener, NULL, NULL, 0);
+
+    send_text(fd, "get a\r\n");
+    unseen(SYS_write, server, "END\r\n", 5);
+    expect_text(fd, "END\r\n");
+    close(fd);
+    fd = dial(port);
+    EXPECT_EVENT(": reused as ");
+    /* No room for one more: the server does not answer. */
+    cr_assert(listen(listener, 0) == 0);
+    waiting = (int)unseen(SYS_socket, AF_INET, SOCK_STREAM, 0);
+    loopback(&peer, port);
+    cr_assert(unseen(SYS_connect, waiting, &peer, sizeof(peer)) == 0);
+    by_dup(fd);
+    cr_expect(getpeername(fd, (struct sockaddr *)&peer, &length) == 0);
+    cr_expect(send(fd, "get a\r\n", 7, MSG_DONTWAIT) == 7);
+    unseen(SYS_write, server, "END\r\n", 5);
+    expect_text(fd, "END\r\n");
+}
+
 /* A new connection in place of one that is shut down would not be. */
 Test(swaps, not_of_what_is_shut_down, .timeout = 20)
 {

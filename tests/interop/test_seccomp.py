@@ -109,3 +109,17 @@ def test_there_is_no_family_under_a_filter(bench, family):
     assert (done.code, done.err) == (0, "")
     done = under_filter(bench, calls | SHIM_CALLS, command, SCENES_SHARED="1")
     assert "taken == port" in done.err
+
+
+# A filter may kill a program for a call of ours that has nothing to do there.
+WITHOUT_CONNECTION = {
+    "changes its identity": ("import os, socket; socket.socket(); os.setgid(os.getgid())", {"MCPOOL_DISABLE": "1"}),
+    "has a child without handlers": ("import ctypes, os\nif ctypes.CDLL(None)._Fork() == 0: os._exit(0)", {}),
+}
+
+
+@pytest.mark.parametrize("what", WITHOUT_CONNECTION)
+def test_a_program_without_connections_is_not_asked_for_one(bench, what):
+    text, more = WITHOUT_CONNECTION[what]
+    environment = bench.environment(LIBRARY, **more)
+    assert "getsockopt" not in calls_of([PYTHON, "-c", text], environment, bench.folder / "trace")
