@@ -402,18 +402,33 @@ static int tell_mapped(int pid, const char *path)
     return EXIT_SUCCESS;
 }
 
+/* The mode of the file lets everybody read it; open(2) asks for more (proc(5)). */
+static bool can_be_read(int pid)
+{
+    char name[64];
+    FILE *maps;
+
+    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
+    maps = fopen(name, "re");
+    if (maps)
+        fclose(maps);
+    return maps != NULL;
+}
+
 static int check_process(int pid)
 {
-    char name[64], path[PATH_MAX + 16];
+    char path[PATH_MAX + 16];
     struct program program;
 
     if (kill(pid, 0) != 0 && errno == ESRCH) {
         fprintf(stderr, "mcpool: no process %d\n", pid);
         return EXIT_NOT_FOUND;
     }
-    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
-    if (access(name, R_OK) != 0) {
-        fprintf(stderr, "mcpool: process %d is another user's; ask as root\n", pid);
+    if (!can_be_read(pid)) {
+        fprintf(stderr,
+                geteuid() == 0 ? "mcpool: process %d: the system does not let root look at it\n"
+                               : "mcpool: process %d is another user's; ask as root\n",
+                pid);
         return EXIT_CANNOT_RUN;
     }
     if (find_mapped(pid, "/" LIBRARY, path, sizeof(path)))

@@ -32,6 +32,9 @@ int command_flush(int argc, char **argv);
 /* Says on stderr how to get help for COMMAND. Returns EXIT_USAGE. */
 int usage_error(const char *command);
 
+/* The same for the argument TEXT, which is not what is WANTED. */
+int bad_argument(const char *command, const char *text, const char *wanted);
+
 /* Flushes stdout. Returns CODE, or EXIT_FAILURE if the output could not be written, for example
  * to a full disk. */
 int flushed(int code);

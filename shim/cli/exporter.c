@@ -205,11 +205,11 @@ int exporter_listen(const char *where)
         where++;
         n -= 2;
     }
+    errno = EINVAL;
     if (n >= sizeof(address) || !*port)
         return -1;
     if (n > 0)
         snprintf(address, sizeof(address), "%.*s", (int)n, where);
-    errno = EINVAL;
     if (getaddrinfo(address, port, &hints, &found) != 0)
         return -1;
     fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -52,6 +52,12 @@ int flushed(int code)
     return EXIT_FAILURE;
 }
 
+int bad_argument(const char *command, const char *text, const char *wanted)
+{
+    fprintf(stderr, "mcpool: %s: not %s\n", text, wanted);
+    return usage_error(command);
+}
+
 bool parse_pid(const char *text, int *pid)
 {
     char *end;

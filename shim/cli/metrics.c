@@ -34,9 +34,15 @@ static int failed(const char *what)
 static int write_file(const char *path)
 {
     char *temporary;
+    struct stat found;
     FILE *file;
     int fd;
 
+    /* It would be replaced, and other programs use a device or a FIFO. */
+    if (lstat(path, &found) == 0 && !S_ISREG(found.st_mode)) {
+        fprintf(stderr, "mcpool: %s: not a regular file\n", path);
+        return EXIT_FAILURE;
+    }
     if (asprintf(&temporary, "%s.XXXXXX", path) < 0)
         return failed(path);
     fd = mkstemp(temporary);

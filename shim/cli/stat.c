@@ -1,8 +1,10 @@
 /*
  * mcpool stat: prints the counters of all processes as a table or as JSON.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -350,17 +352,35 @@ static int show(const int *pids, size_t n, bool json)
     return flushed(any ? EXIT_SUCCESS : EXIT_NO);
 }
 
-/* Repeats until a signal ends the command, or its output cannot be written any more. */
+/* Whether the processes were named, and all of them have ended. */
+static bool have_ended(const int *pids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (kill(pids[i], 0) == 0 || errno != ESRCH)
+            return false;
+    }
+    return n > 0;
+}
+
+/* Repeats until a signal ends the command, its output cannot be written any more, or the named
+ * processes have ended. */
 static int watch(const int *pids, size_t n, bool json, double seconds)
 {
     bool to_terminal = isatty(STDOUT_FILENO) && !json;
 
     while (true) {
-        if (to_terminal)
+        int code;
+
+        /* What is said on stderr comes after it. */
+        if (to_terminal) {
             fputs("\033[H\033[2J", stdout);
-        show(pids, n, json);
+            fflush(stdout);
+        }
+        code = show(pids, n, json);
         if (ferror(stdout))
             return EXIT_FAILURE;
+        if (have_ended(pids, n))
+            return code;
         usleep((useconds_t)(seconds * 1e6));
     }
 }
@@ -401,7 +421,7 @@ int command_stat(int argc, char **argv)
     for (; optind < argc; optind++) {
         if (!parse_pid(argv[optind], &pids[n++])) {
             free(pids);
-            return usage_error("stat");
+            return bad_argument("stat", argv[optind], "a process ID");
         }
     }
     code = seconds > 0 ? watch(pids, n, json, seconds) : show(pids, n, json);

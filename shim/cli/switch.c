@@ -368,6 +368,19 @@ static bool parse_endpoint(const char *text, char *name)
     return true;
 }
 
+/* `flush PID PORT` would flush all servers of the first process. Whether the last of N pids is
+ * no process, but could be a port; says so. */
+static bool is_port(const int *pids, size_t n)
+{
+    int last = pids[n - 1];
+
+    if (n < 2 || last > UINT16_MAX || kill(last, 0) == 0 || errno != ESRCH)
+        return false;
+    fprintf(stderr, "mcpool: no process %d; an ENDPOINT is ADDRESS:PORT, as 127.0.0.1:%d\n",
+            last, last);
+    return true;
+}
+
 static int command_switch(int argc, char **argv, const char *command, enum wish wish)
 {
     static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
@@ -390,7 +403,16 @@ static int command_switch(int argc, char **argv, const char *command, enum wish 
     if (wish == WISH_FLUSH && n > 0 && optind == argc - 1 &&
         parse_endpoint(argv[optind], endpoint))
         optind++;
-    code = n == 0 || optind < argc ? usage_error(command) : switch_all(pids, n, wish, endpoint);
+    if (optind < argc)
+        code =
+            bad_argument(command, argv[optind],
+                         wish == WISH_FLUSH ? "a process ID or ADDRESS:PORT" : "a process ID");
+    else if (n == 0)
+        code = usage_error(command);
+    else if (wish == WISH_FLUSH && is_port(pids, n))
+        code = EXIT_USAGE;
+    else
+        code = switch_all(pids, n, wish, endpoint);
     free(pids);
     return code;
 }

@@ -258,7 +258,7 @@ static bool read_log(struct config *config, const char *value)
     size_t n = strlen(value);
 
     config->log_path[0] = '\0';
-    if (n == 0)
+    if (n == 0 || strcasecmp(value, "off") == 0)
         return true;
     if (value[0] != '/' && strcmp(value, "stderr") != 0) {
         if (!getcwd(config->log_path, sizeof(config->log_path) - 1))
@@ -302,7 +302,8 @@ static bool read_switch(const char *value, bool *on)
 
 static bool read_stats(struct config *config, const char *value)
 {
-    bool off = strcmp(value, "off") == 0;
+    bool on = true;
+    bool off = read_switch(value, &on) && !on;
     size_t n = strlen(value);
 
     if (!off && (value[0] != '/' || n >= sizeof(config->stats)))

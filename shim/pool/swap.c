@@ -231,7 +231,7 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
 {
     uint32_t word = fdmap_word(fd);
     struct conn *conn = conn_get_at(fd, word, CONN_CALL_OTHER);
-    struct substitute substitute;
+    struct substitute substitute = {.fd = -1};
     struct endpoint *endpoint;
     enum reason reason;
     bool done, fits;
@@ -246,9 +246,8 @@ static bool swap(int fd, enum wire_protocol wanted, bool cutting_off)
     }
     endpoint = conn->endpoint;
     fits = wanted == WIRE_UNDECIDED && guess_is_sure(conn);
-    substitute = cannot_move_regs(conn) || (conn_is_shared(conn) && !conn_is_only_call(conn))
-                     ? (struct substitute){.fd = -1}
-                     : find_substitute(fd, conn, wanted, fits);
+    if (!cannot_move_regs(conn) && (!conn_is_shared(conn) || conn_is_only_call(conn)))
+        substitute = find_substitute(fd, conn, wanted, fits);
     if (substitute.record)
         inherit(&substitute, conn, wanted);
     conn_put(conn, CONN_CALL_OTHER);

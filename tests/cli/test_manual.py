@@ -110,6 +110,8 @@ def test_usage_errors(arguments):
     done = mcpool(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"try `mcpool {arguments[0]} --help`" in done.stderr
+    if arguments == ["stat", "x"]:
+        assert done.stderr.startswith("mcpool: x: not a process ID\n")
 
 
 @pytest.mark.parametrize("arguments", [["stat", "--json"], ["metrics"], ["explain"], ["stat", "--help"]])

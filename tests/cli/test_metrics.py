@@ -214,6 +214,15 @@ def test_output_that_cannot_be_written(host, tmp_path):
     assert done.returncode == 1 and sorted(os.listdir(tmp_path)) == ["folder", "stats"]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/null", path)])
+def test_output_replaces_files_only(host, tmp_path, make):
+    make(tmp_path / "mcpool.prom")
+    before = os.lstat(tmp_path / "mcpool.prom")
+    done = host.mcpool("metrics", "--output", tmp_path / "mcpool.prom")
+    assert (done.returncode, done.stdout) == (1, "") and "not a regular file" in done.stderr
+    assert os.lstat(tmp_path / "mcpool.prom").st_ino == before.st_ino
+
+
 class Exporter(Listener):
     def __init__(self, host):
         super().__init__(host, COMMAND)
@@ -281,10 +290,10 @@ def test_too_long_a_request(exporter):
     assert exporter.ask()[0] == 200
 
 
-@pytest.mark.parametrize("where", ["256.1.1.1:9855", "[::1%nonsense]:9855", "memcached:9855"])
+@pytest.mark.parametrize("where", ["256.1.1.1:9855", "[::1%nonsense]:9855", "memcached:9855", "m" * 70 + ":9855"])
 def test_addresses_that_are_none(host, where):
     done = host.mcpool("metrics", "--listen", where)
-    assert done.returncode == 1 and done.stderr.startswith("mcpool: ")
+    assert done.returncode == 1 and done.stderr == f"mcpool: {where}: Invalid argument\n"
 
 
 @pytest.mark.parametrize("where", ["", "nonsense", "127.0.0.1:", ":http-no", "99999", "65536", "0", "-1", "+9855",

@@ -420,6 +420,10 @@ def test_a_process_of_another_user(host, tools):
                           capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == (f"mcpool: process {client.pid} shows no counters\n"
                            "    It is another user's; ask as root.\n")
+    done = subprocess.run([*AS_USER, tools / "mcpool", "check", str(client.pid)], env=host.environment(),
+                          capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (126, "")
+    assert done.stderr == f"mcpool: process {client.pid} is another user's; ask as root\n"
 
 
 # A filter that a container's runtime might have put around the process.

@@ -533,6 +533,13 @@ def test_watch(host):
         watching.kill()
 
 
+def test_watch_ends_with_the_processes(host):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    done = host.mcpool("stat", "--watch=0.1", gone.pid)
+    assert done.returncode == 1 and f"process {gone.pid} shows no counters" in done.stderr
+
+
 def screen_of(descriptor, wanted, seconds=10):
     """The output until WANTED, a regular expression, appears."""
     text, deadline = "", time.monotonic() + seconds

@@ -337,6 +337,18 @@ def test_wrong_arguments(arguments):
     assert f"mcpool {arguments[0]} --help" in done.stderr
 
 
+def test_a_port_is_no_process(host):
+    """It would be flushed for all its servers."""
+    client = host.client().turns(1)
+    assert sockets(client.pid) > 0
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    done = host.mcpool("flush", client.pid, gone.pid)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"an ENDPOINT is ADDRESS:PORT, as 127.0.0.1:{gone.pid}" in done.stderr
+    assert sockets(client.pid) > 0
+
+
 def test_the_wish_for_a_dead_process_is_removed(host):
     client = host.client().turns(1)
     put(*wish(host, client, OFF))

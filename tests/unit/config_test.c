@@ -275,6 +275,8 @@ Test(config, log)
     cr_expect(strcmp(config.log_path, "stderr") == 0);
     read_one("MCPOOL_LOG=");
     cr_expect(config.log_path[0] == '\0' && config.warning_count == 0);
+    read_one("MCPOOL_LOG=Off");
+    cr_expect(config.log_path[0] == '\0' && config.warning_count == 0);
     read_one("MCPOOL_LOG=pool.log");
     cr_assert(getcwd(cwd, sizeof(cwd)));
     snprintf(wanted, sizeof(wanted), "%s/pool.log", cwd);
@@ -314,6 +316,9 @@ Test(config, stats)
     cr_expect(strcmp(config.stats, "/var/tmp") == 0);
     cr_expect(config.stats_instead[0] == '\0', "what was asked for has no substitute");
     cr_expect(!config.stats_default);
+    environment[1] = "MCPOOL_STATS=No";
+    config_read(&config, environment);
+    cr_expect(config.stats[0] == '\0' && config.warning_count == 0);
     environment[1] = "MCPOOL_STATS=off";
     config_read(&config, environment);
     cr_expect(config.stats[0] == '\0' && config.stats_instead[0] == '\0');
