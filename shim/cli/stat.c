@@ -166,6 +166,19 @@ static void print_unshared(const struct process *first, size_t n)
     }
 }
 
+/* After an upgrade some of the N processes of a service may have the library of before. */
+static void print_versions(const struct process *first, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t before = 0;
+
+        while (before < i && strcmp(first[before].version, first[i].version) != 0)
+            before++;
+        if (before == i)
+            printf(i == 0 ? "libmcpool %s" : ", %s", first[i].version);
+    }
+}
+
 /* Prints the processes of one service and container that are all in the same mode. Returns how
  * many of the MOST processes at FIRST these were. */
 static size_t print_service(const struct families *families, const struct process *first,
@@ -178,12 +191,13 @@ static size_t print_service(const struct families *families, const struct proces
     while (n < most && strcmp(first[n].service, first->service) == 0 &&
            strcmp(first[n].container, first->container) == 0 && first[n].mode == first->mode)
         n++;
-    printf("%s%s%s: %zu process%s, libmcpool %s%s\n", first->service,
-           first->container[0] ? " in " : "", first->container, n, n == 1 ? "" : "es",
-           first->version,
-           dry ? ", dry run: nothing was reused, the counters say what would have been"
-           : first->mode == MODE_OFF ? ", switched off: connections are not pooled or counted"
-                                     : "");
+    printf("%s%s%s: %zu process%s, ", first->service, first->container[0] ? " in " : "",
+           first->container, n, n == 1 ? "" : "es");
+    print_versions(first, n);
+    printf("%s\n", dry ? ", dry run: nothing was reused, the counters say what would have been"
+                   : first->mode == MODE_OFF
+                       ? ", switched off: connections are not pooled or counted"
+                       : "");
     printf("%8s  %-*s %6s %5s %9s %9s %7s %6s %7s %8s %9s %9s\n", "PID", server_width, "SERVER",
            "IN USE", "IDLE", "CONNECTS", dry ? "WOULD BE" : "REUSED", "OPENED", "HITS",
            "FENCES", "DRAINED", "SAVED", "TIME-WAIT");

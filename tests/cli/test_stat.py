@@ -285,6 +285,19 @@ def test_processes_of_another_version(host):
     assert "fences" not in expected[0] and "future_things" in expected[0]
 
 
+def test_a_service_with_two_versions(host):
+    """As after an upgrade, until all its processes are new."""
+    host.client().turns(1)
+    old = host.client().turns(1)
+    [path] = host.stats.glob(f"{old.pid}-*")
+    shown = host.mcpool("stat").stdout
+    version = re.search(r"2 processes, libmcpool (\S+)\n", shown).group(1)
+    content = path.read_bytes()
+    assert content.count(version.encode()) == 1
+    path.write_bytes(content.replace(version.encode(), b"0.0.1"))
+    assert re.search(rf"2 processes, libmcpool ({version}, 0\.0\.1|0\.0\.1, {version})\n", host.mcpool("stat").stdout)
+
+
 def test_table_of_another_version(host):
     names = of_another_version(names_of(host.client().turns(1)))
     values, (stats, refused, discarded) = numbered(names)
