@@ -27,13 +27,12 @@ bool hook_is_hidden(int fd)
     return hidden;
 }
 
-/* Another thread is in connect() or close() on FD, of which the map says WORD: waits until it
- * is not, as the program's file at FD is about to be replaced. That never blocks; but the other
- * call may be one that this handler has interrupted, so the wait is 10 ms at most. Returns the
- * word then. */
+/* Another thread is in connect() or close() on FD, of which the map says WORD, and is about to
+ * put another file there. Waits until that is over, some 10 ms at most: the other call may be
+ * one that this thread was in when a signal handler interrupted it. Returns the word then. */
 static COLD uint32_t wait_for_other(int fd, uint32_t word)
 {
-    enum { LOOKS = 200, LOOK_EVERY = 50000 };
+    enum { LOOKS = 100, LOOK_EVERY = 50000 };
     const struct timespec look = {.tv_nsec = LOOK_EVERY};
     uint32_t unchanged = 0;
 
