@@ -562,14 +562,14 @@ static void *call_each_round(void *unused)
 /* CHECK is told the fd after it was closed and the call has ended. */
 static void close_during(void (*call)(int fd), int (*open_one)(void), void (*check)(int fd))
 {
-    enum { ROUNDS = 2000 };
+    const int rounds = 2000 / slowness();
     pthread_t thread;
     unsigned int seed = 1;
 
     raced = call;
     round_begun = round_ended = 0;
     cr_assert(pthread_create(&thread, NULL, call_each_round, NULL) == 0);
-    for (int i = 1; i <= ROUNDS; i++) {
+    for (int i = 1; i <= rounds; i++) {
         int fd;
 
         park();
