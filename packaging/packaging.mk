@@ -5,6 +5,9 @@ MAN1 := $(notdir $(wildcard shim/man/*.1))
 # put MODE,FILE,NAME: installs FILE under NAME.
 put = $(call say,INSTALL,"$(DESTDIR)$(3)")install -D -m $(1) $(2) "$(DESTDIR)$(3)"
 
+# Whether the loader finds the library, and the directory of counters is that of all processes.
+FOR_THE_MACHINE = [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ] && [ -n "$(filter /usr /usr/local,$(PREFIX))" ]
+
 # Anybody's process may show its counters, and remove what is its own.
 ## install installs the library, the command, the manuals and the completions
 install: all
@@ -17,9 +20,7 @@ install: all
 	$(call put,644,shim/cli/completion/mcpool.bash,$(BASHDIR)/mcpool)
 	$(call put,644,shim/cli/completion/_mcpool,$(ZSHDIR)/_mcpool)
 	$(call put,644,packaging/tmpfiles.d/mcpool.conf,$(TMPFILESDIR)/mcpool.conf)
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
-	  ldconfig; install -d -m 1777 "$(STATSDIR)"; \
-	fi
+	@if $(FOR_THE_MACHINE); then ldconfig; install -d -m 1777 "$(STATSDIR)"; fi
 
 ## uninstall removes what was installed
 uninstall:
@@ -28,7 +29,7 @@ uninstall:
 	  "$(DESTDIR)$(MANDIR)/man7/libmcpool.7" "$(DESTDIR)$(BASHDIR)/mcpool" \
 	  "$(DESTDIR)$(ZSHDIR)/_mcpool" "$(DESTDIR)$(TMPFILESDIR)/mcpool.conf"; \
 	rm -rf "$(DESTDIR)$(DOCDIR)"
-	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	@if $(FOR_THE_MACHINE); then \
 	  ldconfig; mountpoint -q "$(STATSDIR)" || rm -rf "$(STATSDIR)"; \
 	fi
 

@@ -162,13 +162,13 @@ def changed(trace, start):
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace here")
-@pytest.mark.parametrize("as_root", [True, False])
-def test_installation_touches_nothing_outside(plain, as_root):
-    """Neither a package's, with DESTDIR, nor that of an ordinary user in the home directory."""
+@pytest.mark.parametrize("as_root, packages", [(True, True), (True, False), (False, False)])
+def test_installation_touches_nothing_outside(plain, as_root, packages):
+    """Neither a package's, with DESTDIR, nor one in the home directory."""
     if os.geteuid() != 0:
         pytest.skip("only root can be both users")
     make(plain, "-j2")
-    home = plain / ("root" if as_root else "home")
+    home = plain / f"home-{as_root:d}{packages:d}"
     home.mkdir()
     user = [] if as_root else ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups"]
     if not as_root:
@@ -176,7 +176,7 @@ def test_installation_touches_nothing_outside(plain, as_root):
         for path in [plain, *plain.parents]:
             if path.stat().st_uid == os.geteuid() and not path.stat().st_mode & 0o005 == 0o005:
                 path.chmod(path.stat().st_mode | 0o055)
-    places = [f"DESTDIR={home}", "PREFIX=/usr"] if as_root else [f"PREFIX={home}/.local"]
+    places = [f"DESTDIR={home}", "PREFIX=/usr"] if packages else [f"PREFIX={home}/.local"]
     for target in ("install", "uninstall"):
         done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", f"trace={CHANGING},{MOVING}", "-o", plain / "trace", *user, "make",
                                target, *places], cwd=plain, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
