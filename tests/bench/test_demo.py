@@ -50,6 +50,6 @@ def test_every_must_can_be_missed(name, changes):
 def test_readme_says_what_is_shown():
     with open(os.path.join(BENCH, "..", "README.md"), encoding="utf-8") as file:
         text = " ".join(file.read().split())
-    [found] = re.findall(r"(\d+) requests at a time wander through (\d+) workers: (\d+) connections .*? at most (\d+) ",
+    [found] = re.findall(r"(\d+) requests at a time are spread over (\d+) workers: (\d+) connections .*? at most (\d+) ",
                          text)
     assert tuple(map(int, found)) == (BURST, WORKERS, APART, ROOM)
