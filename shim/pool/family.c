@@ -29,7 +29,8 @@ _Atomic(struct family_board *) family_board;
 
 static const struct config *settings;
 static struct lock turn_lock;
-static struct fdqueue queues[FAMILY_QUEUES];
+/* Without fds also before family_start(), when a child may close its copies already. */
+static struct fdqueue queues[FAMILY_QUEUES] = {[0 ... FAMILY_QUEUES - 1] = {.fd = -1}};
 static unsigned int size_of_one;
 static unsigned int families_made;
 static struct ids identity;                      /* of the family */
@@ -57,8 +58,6 @@ static void note_state(enum share share)
 void family_start(const struct config *config)
 {
     settings = config;
-    for (size_t i = 0; i < FAMILY_QUEUES; i++)
-        queues[i].fd = -1;
     note_state(config->share == CONFIG_SHARE_OFF ? SHARE_OFF : SHARE_ALONE);
 }
 
@@ -291,9 +290,6 @@ void family_end(const struct family_turn *turn)
 
 void family_close_copies(void)
 {
-    /* Before the first family there are no fds in `queues`. */
-    if (families_made == 0)
-        return;
     for (size_t i = 0; i < FAMILY_QUEUES; i++) {
         if (fdqueue_is_there(&queues[i]))
             raw_close(queues[i].fd);
@@ -303,7 +299,7 @@ void family_close_copies(void)
 void family_forget_copies(void)
 {
     family_close_copies();
-    for (size_t i = 0; families_made > 0 && i < FAMILY_QUEUES; i++)
+    for (size_t i = 0; i < FAMILY_QUEUES; i++)
         queues[i].fd = -1;
 }
 

@@ -290,20 +290,21 @@ void tending_empty(struct endpoint *endpoint, msec_t since, enum reason reason)
     close_wanted(i, recount(i), &wanted);
 }
 
+/* In all queues. */
+static void close_everywhere(const struct wanted *wanted)
+{
+    for (size_t i = 0; family_has_queued() && i < FAMILY_QUEUES; i++)
+        close_wanted(i, recount(i), wanted);
+}
+
 void tending_flush(const char *name)
 {
-    struct wanted wanted = {name, 0, REASON_FLUSHED};
-
-    for (size_t i = 0; family_has_queued() && i < FAMILY_QUEUES; i++)
-        close_wanted(i, recount(i), &wanted);
+    close_everywhere(&(struct wanted){name, 0, REASON_FLUSHED});
 }
 
 void tending_close_all(enum reason reason)
 {
-    struct wanted any = {"", ANY_AGE, reason};
-
-    for (size_t i = 0; family_has_queued() && i < FAMILY_QUEUES; i++)
-        close_wanted(i, recount(i), &any);
+    close_everywhere(&(struct wanted){"", ANY_AGE, reason});
 }
 
 bool tending_make_way(void)
