@@ -28,6 +28,14 @@ void lock_wake(struct lock *lock, int most)
     raw_syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, most);
 }
 
+void lock_pause(long nanoseconds)
+{
+    const struct timespec pause = {.tv_nsec = nanoseconds};
+    uint32_t unchanged = 0;
+
+    raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &pause);
+}
+
 /* The time on the clock that FUTEX_WAIT_BITSET uses. */
 static struct timespec time_now(void)
 {

@@ -45,6 +45,10 @@ COLD void lock_name_self(void);
 COLD bool lock_wait(struct lock *lock);
 COLD void lock_wake(struct lock *lock, int most);
 
+/* Sleeps for NANOSECONDS, below a second, for one that looks again and again. By futex(2), as a
+ * lock waits: a seccomp filter that is in force must allow it anyway. Takes no lock. */
+COLD void lock_pause(long nanoseconds);
+
 /* Acquires the lock if it is free. */
 static inline bool lock_try(struct lock *lock)
 {

@@ -4,7 +4,6 @@
 #include "conn/waiter.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <signal.h>
 #include <stddef.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include "conn/fdmap.h"
 #include "conn/shadow.h"
 #include "base/compiler.h"
+#include "base/lock.h"
 #include "base/owner.h"
 #include "base/ownfile.h"
 #include "base/rawsys.h"
@@ -361,8 +361,6 @@ static bool nudge(struct waiter_seat *seat)
 void waiter_recall_all(void)
 {
     enum { LOOKS = 1000, LOOK_EVERY = 1000000 };
-    const struct timespec look = {.tv_nsec = LOOK_EVERY};
-    uint32_t unchanged = 0;
     bool any = atomic_load(&waiter_count) > 0 && has_handler(NUDGE);
 
     for (int looked = 0; any && looked < LOOKS; looked++) {
@@ -372,7 +370,7 @@ void waiter_recall_all(void)
             any |= nudge(&seats[i]);
         }
         if (any)
-            raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
+            lock_pause(LOOK_EVERY);
     }
 }
 

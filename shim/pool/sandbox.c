@@ -3,7 +3,6 @@
  */
 #include "pool/sandbox.h"
 
-#include <linux/futex.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <time.h>
@@ -13,6 +12,7 @@
 #include "pool/discard.h"
 #include "pool/family.h"
 #include "stats/log.h"
+#include "base/lock.h"
 #include "base/owner.h"
 #include "conn/sockid.h"
 #include "pool/swap.h"
@@ -68,16 +68,6 @@ static void forget_all_but(uint32_t known)
     atomic_store(&conn_ever_used, false);
 }
 
-/* Waits by futex(2), which the pool's lock uses too: a filter that is already in force must
- * allow it anyway. */
-static void wait_a_moment(void)
-{
-    const struct timespec look = {.tv_nsec = LOOK_EVERY};
-    uint32_t unchanged = 0;
-
-    raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
-}
-
 /* Whether another thread may still be in a hook that it entered as the owner. While it moves a
  * connection or writes counters, that is seen. Any other hook, such as socket(), takes
  * microseconds, and the thread has had LOOKED milliseconds. */
@@ -108,7 +98,7 @@ bool sandbox_begin(void)
     /* Again: a thread that was inside a hook may have checked in a connection meanwhile. */
     discard_idle(REASON_SANDBOX);
     for (int i = 0; i < LOOKS && others_may_be_inside(i); i++) {
-        wait_a_moment();
+        lock_pause(LOOK_EVERY);
         discard_idle(REASON_SANDBOX);
     }
     /* Again: another thread may have been in fork(). */
