@@ -1,6 +1,5 @@
 /*
  * How an fd ends or is duplicated: close(), dup(), fcntl(), close_range(), and stdio streams.
- * And what changes the file behind it: fchmod(), fchown(), and the forms of both with a path.
  */
 #include "hooks/hooks.h"
 
@@ -8,10 +7,10 @@
 
 #include "pool/family.h"
 #include "pool/swap.h"
+#include "base/lock.h"
 #include "base/rawsys.h"
 #include "conn/waiter.h"
 
-#include <linux/futex.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -33,11 +32,9 @@ bool hook_is_hidden(int fd)
 static COLD uint32_t wait_for_other(int fd, uint32_t word)
 {
     enum { LOOKS = 100, LOOK_EVERY = 50000 };
-    const struct timespec look = {.tv_nsec = LOOK_EVERY};
-    uint32_t unchanged = 0;
 
     for (int i = 0; i < LOOKS && word & FDMAP_CLOSING && owner_is_this_process(); i++) {
-        raw_syscall(SYS_futex, &unchanged, FUTEX_WAIT_PRIVATE, 0, &look);
+        lock_pause(LOOK_EVERY);
         word = fdmap_get(fd);
     }
     return word;
@@ -196,14 +193,6 @@ HOOKED int dup3(int fd, int to, int flags)
     return hook_replace(fd, to, flags, real_dup3);
 }
 
-/* Before a call that changes what is not set back for the next user. Until the caller's
- * conn_put() the connection does not go to another user. */
-static struct conn *before_change(int fd)
-{
-    swap_for_new_if_possible(fd);
-    return conn_get(fd, CONN_CALL_OTHER);
-}
-
 /* The part of fcntl() before the real call. Returns the connection that COMMAND duplicates or
  * changes. */
 static struct conn *before_fcntl(int fd, int command)
@@ -215,7 +204,7 @@ static struct conn *before_fcntl(int fd, int command)
         return track_share(fd);
     }
     if (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG)
-        return before_change(fd);
+        return track_change_begins(fd);
     return NULL;
 }
 
@@ -233,10 +222,7 @@ static int after_fcntl(int fd, int command, struct conn *conn, int result)
     case F_SETOWN:
     case F_SETOWN_EX:
     case F_SETSIG:
-        if (result != -1 && !PLAIN(fd))
-            track_refuse(fd, REASON_ODD_FLAGS);
-        if (conn)
-            conn_put(conn, CONN_CALL_OTHER);
+        track_change_ends(fd, conn, result == 0);
         return result;
     default:
         return result;
@@ -423,58 +409,6 @@ HOOKED void closefrom(int first)
     _pthread_cleanup_push(&cleanup, end_bulk_close, &closed);
     real_closefrom(first);
     _pthread_cleanup_pop(&cleanup, 1);
-}
-
-/* The mode and the owner of a socket are not set back for the next user. They are set on the
- * connection that stays at the fd. */
-static int after_file_change(int fd, struct conn *conn, int result)
-{
-    if (result == 0)
-        track_refuse(fd, REASON_ODD_FLAGS);
-    if (conn)
-        conn_put(conn, CONN_CALL_OTHER);
-    return result;
-}
-
-HOOKED int fchmod(int fd, mode_t mode)
-{
-    struct conn *conn;
-
-    if (PLAIN(fd))
-        return real_fchmod(fd, mode);
-    conn = before_change(fd);
-    return after_file_change(fd, conn, real_fchmod(fd, mode));
-}
-
-HOOKED int fchown(int fd, uid_t uid, gid_t gid)
-{
-    struct conn *conn;
-
-    if (PLAIN(fd))
-        return real_fchown(fd, uid, gid);
-    conn = before_change(fd);
-    return after_file_change(fd, conn, real_fchown(fd, uid, gid));
-}
-
-/* With AT_EMPTY_PATH and an empty path they change the file of the fd (fchownat(2)). */
-HOOKED int fchmodat(int fd, const char *path, mode_t mode, int flags)
-{
-    struct conn *conn;
-
-    if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
-        return real_fchmodat(fd, path, mode, flags);
-    conn = before_change(fd);
-    return after_file_change(fd, conn, real_fchmodat(fd, path, mode, flags));
-}
-
-HOOKED int fchownat(int fd, const char *path, uid_t uid, gid_t gid, int flags)
-{
-    struct conn *conn;
-
-    if (!(flags & AT_EMPTY_PATH) || PLAIN(fd))
-        return real_fchownat(fd, path, uid, gid, flags);
-    conn = before_change(fd);
-    return after_file_change(fd, conn, real_fchownat(fd, path, uid, gid, flags));
 }
 
 /* Stdio moves bytes past our hooks. */

@@ -281,6 +281,20 @@ void track_name_asked(int fd)
     conn_put(conn, CONN_CALL_OTHER);
 }
 
+struct conn *track_change_begins(int fd)
+{
+    swap_for_new_if_possible(fd);
+    return conn_get(fd, CONN_CALL_OTHER);
+}
+
+void track_change_ends(int fd, struct conn *conn, bool done)
+{
+    if (done)
+        track_refuse(fd, REASON_ODD_FLAGS);
+    if (conn)
+        conn_put(conn, CONN_CALL_OTHER);
+}
+
 /* For the kernel shutdown() ends connecting (inet_shutdown() of Linux), so it does for a reused
  * connection that the program takes for one that is still connecting. */
 void track_shut_down(int fd)

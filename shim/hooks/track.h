@@ -116,6 +116,13 @@ static inline void track_refuse(int fd, enum reason reason)
     shadow_refuse(fd, reason);
 }
 
+/* Around a call that changes at FD what is not set back for the next user, as F_SETOWN. The
+ * first puts a new connection there if it can, and begins a call on the one that is there,
+ * which it returns: until the second that does not go to another user. DONE: the call has
+ * succeeded. */
+struct conn *track_change_begins(int fd);
+void track_change_ends(int fd, struct conn *conn, bool done);
+
 /* The program's shutdown() of FD is about to be passed on to the kernel. */
 COLD void track_shut_down(int fd);
 
