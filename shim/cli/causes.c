@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -457,25 +456,6 @@ static void tell_refused_list(const struct subject *subject, FILE *to)
     }
 }
 
-/* 1: the process has it, 0: it has not, -1: that cannot be read. */
-static int has_library(int pid)
-{
-    char path[64], *line = NULL;
-    size_t size = 0;
-    int found = 0;
-    FILE *maps;
-
-    snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-    maps = fopen(path, "re");
-    if (!maps)
-        return -1;
-    while (found == 0 && getline(&line, &size, maps) > 0)
-        found = strstr(line, "/" LIBRARY) != NULL;
-    fclose(maps);
-    free(line);
-    return found;
-}
-
 static void tell_why(struct subject *subject, FILE *to)
 {
     read_settings(subject);
@@ -498,12 +478,13 @@ static void tell_why(struct subject *subject, FILE *to)
 void causes_tell(int pid, FILE *to)
 {
     static struct subject subject;
-    int library = has_library(pid), inner_pid;
+    char path[PATH_MAX + 16];
+    int library = proc_find_mapped(pid, "/" LIBRARY, path, sizeof(path)), inner_pid;
 
     memset(&subject, 0, sizeof(subject));
     subject.pid = pid;
     subject.is_elsewhere = namespaces_has_others(pid, &inner_pid);
-    if (kill(pid, 0) != 0 && errno == ESRCH)
+    if (proc_is_gone(pid))
         fputs("    There is no such process.\n", to);
     else if (library < 0)
         fputs(geteuid() == 0 ? "    The system does not let root look at it.\n"

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,6 +17,7 @@
 #include "cli/families.h"
 #include "cli/namespaces.h"
 #include "cli/printable.h"
+#include "cli/proc.h"
 #include "cli/processes.h"
 #include "cli/program.h"
 #include "cli/settings.h"
@@ -149,33 +149,6 @@ static int check_command(const char *name)
     tell_of_others(&program);
     puts("yes: the library can be preloaded");
     return flushed(EXIT_SUCCESS);
-}
-
-/* Fills PATH, which is only printed, with the first file mapped by the process PID whose path
- * contains PART. False when there is none. */
-static bool find_mapped(int pid, const char *part, char *path, size_t room)
-{
-    char name[64], *line = NULL;
-    size_t size = 0;
-    bool found = false;
-    FILE *maps;
-
-    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
-    maps = fopen(name, "re");
-    while (maps && !found && getline(&line, &size, maps) > 0) {
-        char *file = strchr(line, '/');
-
-        if (!file || !strstr(file, part))
-            continue;
-        file[strcspn(file, "\n")] = '\0';
-        snprintf(path, room, "%s", file);
-        make_printable(path);
-        found = true;
-    }
-    if (maps)
-        fclose(maps);
-    free(line);
-    return found;
 }
 
 /* The environment of a process as it was when the process started. */
@@ -353,7 +326,7 @@ static void tell_of_netty(int pid)
 {
     char path[PATH_MAX + 16];
 
-    if (find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)))
+    if (proc_find_mapped(pid, "/libnetty_transport_native_io_uring", path, sizeof(path)) > 0)
         puts("note: it has Netty's io_uring transport; the library cannot see its connections\n"
              "    Use its epoll or NIO transport (EpollIoHandler, "
              "NioIoHandler), which pool.");
@@ -402,37 +375,28 @@ static int tell_mapped(int pid, const char *path)
     return EXIT_SUCCESS;
 }
 
-/* The mode of the file lets everybody read it; open(2) asks for more (proc(5)). */
-static bool can_be_read(int pid)
-{
-    char name[64];
-    FILE *maps;
-
-    snprintf(name, sizeof(name), "/proc/%d/maps", pid);
-    maps = fopen(name, "re");
-    if (maps)
-        fclose(maps);
-    return maps != NULL;
-}
-
 static int check_process(int pid)
 {
     char path[PATH_MAX + 16];
     struct program program;
+    int library;
 
-    if (kill(pid, 0) != 0 && errno == ESRCH) {
+    if (proc_is_gone(pid)) {
         fprintf(stderr, "mcpool: no process %d\n", pid);
         return EXIT_NOT_FOUND;
     }
-    if (!can_be_read(pid)) {
+    library = proc_find_mapped(pid, "/" LIBRARY, path, sizeof(path));
+    if (library < 0) {
         fprintf(stderr,
                 geteuid() == 0 ? "mcpool: process %d: the system does not let root look at it\n"
                                : "mcpool: process %d is another user's; ask as root\n",
                 pid);
         return EXIT_CANNOT_RUN;
     }
-    if (find_mapped(pid, "/" LIBRARY, path, sizeof(path)))
+    if (library > 0) {
+        make_printable(path);
         return flushed(tell_mapped(pid, path));
+    }
     if (find_executed(pid, &program)) {
         tell_path(&program);
         if (!judge(&program, stdout))

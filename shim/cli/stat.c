@@ -1,10 +1,8 @@
 /*
  * mcpool stat: prints the counters of all processes as a table or as JSON.
  */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +11,7 @@
 #include "cli/families.h"
 #include "cli/histogram.h"
 #include "cli/missing.h"
+#include "cli/proc.h"
 #include "cli/processes.h"
 #include "cli/text.h"
 
@@ -370,7 +369,7 @@ static int show(const int *pids, size_t n, bool json)
 static bool have_ended(const int *pids, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (kill(pids[i], 0) == 0 || errno != ESRCH)
+        if (!proc_is_gone(pids[i]))
             return false;
     }
     return n > 0;

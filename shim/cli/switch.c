@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -374,7 +373,7 @@ static bool is_port(const int *pids, size_t n)
 {
     int last = pids[n - 1];
 
-    if (n < 2 || last > UINT16_MAX || kill(last, 0) == 0 || errno != ESRCH)
+    if (n < 2 || last > UINT16_MAX || !proc_is_gone(last))
         return false;
     fprintf(stderr, "mcpool: no process %d; an ENDPOINT is ADDRESS:PORT, as 127.0.0.1:%d\n",
             last, last);
