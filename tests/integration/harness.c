@@ -369,6 +369,37 @@ int listen_here(int *port)
     return fd;
 }
 
+void exchange_played(int fd, long server)
+{
+    send_text(fd, "get a\r\n");
+    unseen(SYS_write, server, "END\r\n", 5);
+    expect_text(fd, "END\r\n");
+}
+
+int dial_played(int port, int listener, long *server)
+{
+    int fd = dial(port);
+
+    *server = unseen(SYS_accept4, listener, NULL, NULL, 0);
+    exchange_played(fd, *server);
+    close(fd);
+    EXPECT_KEPT();
+    fd = dial(port);
+    EXPECT_EVENT(": reused as ");
+    return fd;
+}
+
+struct rlimit allow_no_more_fds(void)
+{
+    struct rlimit limit, before;
+
+    cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    limit = before;
+    limit.rlim_cur = (rlim_t)dup(0) + 1;
+    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    return before;
+}
+
 struct script {
     int listener;
     const char *answer;

@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -72,6 +73,16 @@ const struct stats *stats_at(pid_t pid, int port);
 
 /* A listening socket at 127.0.0.1, and its port. */
 int listen_here(int *port);
+
+/* A reused connection to PORT, where LISTENER is: the test plays that server, by system calls
+ * at SERVER that the library does not see. */
+int dial_played(int port, int listener, long *server);
+
+/* A request on FD, and its reply from SERVER, at the other end. */
+void exchange_played(int fd, long server);
+
+/* From now on the process gets no more fds. Returns the limit of before. */
+struct rlimit allow_no_more_fds(void);
 
 /* A server with one script. It accepts connections on a port of its own and answers each chunk
  * it receives with ANSWER. After HANG_UP_AFTER answers it closes (0: never). Returns the port.

@@ -241,22 +241,6 @@ Test(swaps, not_at_an_fd_reused_unseen, .timeout = 20)
     }
 }
 
-/* A reused connection of a server that the test plays. */
-static int dial_reused(int port, int listener, long *server)
-{
-    int fd = dial(port);
-
-    *server = unseen(SYS_accept4, listener, NULL, NULL, 0);
-    send_text(fd, "get a\r\n");
-    unseen(SYS_write, *server, "END\r\n", 5);
-    expect_text(fd, "END\r\n");
-    close(fd);
-    EXPECT_KEPT();
-    fd = dial(port);
-    EXPECT_EVENT(": reused as ");
-    return fd;
-}
-
 static void expect_nothing_more(long server)
 {
     char got[64];
@@ -271,7 +255,7 @@ Test(swaps, server_gone, .timeout = 20)
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_reused(port, listener, &server);
+    int fd = dial_played(port, listener, &server);
 
     close(listener);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1);
@@ -284,16 +268,13 @@ Test(swaps, server_gone, .timeout = 20)
 /* There is no connection to swap in: the same. */
 Test(swaps, no_descriptors_left, .timeout = 20)
 {
-    struct rlimit limit, before;
+    struct rlimit before;
     int port;
     int listener = listen_here(&port);
     long server;
-    int fd = dial_reused(port, listener, &server);
+    int fd = dial_played(port, listener, &server);
 
-    cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
-    limit = before;
-    limit.rlim_cur = (rlim_t)dup(0) + 1;
-    cr_assert(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+    before = allow_no_more_fds();
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == ECONNRESET);
     cr_expect(send(fd, noop, sizeof(noop), MSG_NOSIGNAL) == -1 && errno == EPIPE);
     cr_expect(recv(fd, &(char){0}, 1, 0) == 0);

@@ -152,8 +152,8 @@ def checks(scenario, is_warm):
     count = scenario.outcomes
     good = [count["right"] > 0, count["wrong"] == 0, count["failed"] == 0, fds <= MORE_DESCRIPTORS,
             *([pages <= MORE_MEMORY] if is_warm else [])]
-    print(f"{'' if all(good) else 'FAILED '}{scenario.name:10}{count['right']:8} right{count['wrong']:4} wrong{count['failed']:4} failed, "
-          f"{count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB",
+    print(f"{'' if all(good) else 'FAILED '}{scenario.name:10}{count['right']:8} right{count['wrong']:4} wrong"
+          f"{count['failed']:4} failed, {count['excused']} while memcached was away; {fds:+.0f} descriptors, {pages:+.0f} KiB",
           *scenario.failures[:5], sep=f"\nFAILED {scenario.name}: ")
     return good
 
