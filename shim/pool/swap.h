@@ -30,10 +30,9 @@ COLD bool swap_to_fit(int fd, const struct pieces *pieces);
  * is a reused connection on which the program has not sent anything, a new connection to the
  * same server takes FD, with the same options, and the old one goes back to the pool. Does not
  * wait for the handshake: the first call that sends on FD does, as on any socket that is
- * connecting. Where guess_is_sure(), the old one
- * stays unless the new one is connected at once. Else, if there is no new one: false, with
- * errno set to ECONNRESET and FD shut down. Otherwise errno is kept. If another thread is in a
- * call on FD, nothing changes. */
+ * connecting. Where guess_is_sure(), the old one stays unless the new one is connected at once.
+ * Else, if there is no new one: false, with errno set to ECONNRESET and FD shut down. Otherwise
+ * errno is kept. If another thread is in a call on FD, nothing changes. */
 COLD bool swap_for_new(int fd);
 
 /* As swap_for_new(), before a call that we cannot repeat on a new connection, such as an
